@@ -1,0 +1,107 @@
+"""What travels through the engine: volumes in HU and measurements as line integrals, each with its geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .geometry import AxisOrder, Grid, ParallelBeam, axial_order
+
+MU_WATER_PER_MM = 0.0192  # 70 keV (NIST XCOM: 0.1929 / cm), the effective energy of a 120 kV beam
+TASKS = ("sparse-view-ct", "limited-angle-ct")
+
+
+def hu_to_attenuation(hu: np.ndarray, mu_water_per_mm: float = MU_WATER_PER_MM) -> np.ndarray:
+    """HU -> linear attenuation in 1/mm: mu = mu_water (1 + HU / 1000)."""
+    return (1.0 + np.asarray(hu, dtype=np.float32) / 1000.0) * np.float32(mu_water_per_mm)
+
+
+def attenuation_to_hu(mu: np.ndarray, mu_water_per_mm: float = MU_WATER_PER_MM) -> np.ndarray:
+    """Linear attenuation in 1/mm -> HU."""
+    return np.asarray(mu, dtype=np.float32) * np.float32(1000.0 / mu_water_per_mm) - np.float32(1000.0)
+
+
+def require_finite(array: np.ndarray, name: str) -> None:
+    """Raise InputError that names ``name`` and counts the NaN or infinite values, if there are any."""
+    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise InputError(f"{name}: {bad} of {array.size} values are NaN or infinite; repair or mask them first")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scalar volume: array (slices, rows, columns), its grid and unit ('HU' for CT)."""
+
+    array: np.ndarray
+    grid: Grid
+    unit: str = "HU"
+    name: str = "volume"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3:
+            raise InputError(f"{self.name}: a volume has three axes, this one has {self.array.ndim}")
+        if tuple(self.array.shape) != self.grid.shape:
+            raise InputError(f"{self.name}: array {self.array.shape} does not fit its grid {self.grid.shape}")
+        require_finite(self.array, self.name)
+
+    def axial(self) -> tuple[Volume, AxisOrder]:
+        """The volume in axial (LPS) array order and the order that :meth:`AxisOrder.undo` reverts."""
+        order = axial_order(self.grid)
+        turned = replace(self, array=order.apply(self.array), grid=order.apply_to_grid(self.grid))
+        return turned, order
+
+    def coarsened(self, factor: int) -> Volume:
+        """In-plane block means of factor x factor pixels, float32."""
+        grid = self.grid.coarsened(factor)
+        n, rows, columns = grid.shape
+        blocks = self.array.astype(np.float32).reshape(n, rows, factor, columns, factor)
+        return replace(self, array=blocks.mean(axis=(2, 4)), grid=grid)
+
+    def save(self, path: Any) -> None:
+        """Write to NRRD, NIfTI or MetaImage by the file's extension, through a temporary name."""
+        from .io.volumes import write_volume
+
+        write_volume(self, path)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A parallel-beam scan of a stack of slices.
+
+    data: (slices, views, columns) line integrals of the attenuation, without unit (mm x 1/mm), float32.
+    grid: the grid to reconstruct on, in axial order.  stored_grid: the grid that the user's volume had, in which the
+    result is given back (equal to ``grid`` where it was axial already).
+    photons: incident photons a ray, 0 for noise-free; the statistical weight of a ray is photons x exp(-data).
+    """
+
+    data: np.ndarray
+    geometry: ParallelBeam
+    grid: Grid
+    task: str = "sparse-view-ct"
+    stored_grid: Grid | None = None
+    mu_water_per_mm: float = MU_WATER_PER_MM
+    photons: float = 0.0
+    electronic_noise: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+    name: str = "measurement"
+
+    def __post_init__(self) -> None:
+        expected = self.geometry.data_shape(self.grid.shape[0])
+        if self.data.ndim != 3:
+            raise InputError(f"{self.name}: data must be (slices, views, columns), it has {self.data.ndim} axes")
+        for axis, (what, has, needs) in enumerate(
+            zip(("slices", "angles", "detector columns"), self.data.shape, expected, strict=True)
+        ):
+            if has != needs:
+                raise InputError(
+                    f"{self.name}: data has {has} entries along axis {axis}, its geometry lists {needs} {what}"
+                )
+        if self.task not in TASKS:
+            raise InputError(f"{self.name}: task {self.task!r} is not known; use one of {', '.join(TASKS)}")
+        if not self.mu_water_per_mm > 0:
+            raise InputError(f"{self.name}: mu_water_per_mm must be positive, not {self.mu_water_per_mm}")
+        require_finite(self.data, f"{self.name}: data")

@@ -1,0 +1,206 @@
+"""Where voxels and rays lie in space.  Arrays are (slices, rows, columns); millimetres follow ITK's (x, y, z)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def _finite(field: str, values: Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(float(v) for v in values)
+    if not np.all(np.isfinite(numbers)):
+        raise InputError(f"{field} holds a value that is not finite: {numbers}")
+    return numbers
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular voxel grid.
+
+    shape: (slices, rows, columns), the order of numpy arrays.
+    spacing_mm, origin_mm: (x, y, z) = (along columns, rows, slices), in ITK's order.
+    direction: the 3 x 3 direction cosines, row by row, as ITK's GetDirection gives them (LPS world).
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, ...] = (1.0, 1.0, 1.0)
+    origin_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = _IDENTITY
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or any(int(n) != n or n < 1 for n in self.shape):
+            raise InputError(f"grid.shape must be three positive integers (slices, rows, columns), not {self.shape}")
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        for field, length in (("spacing_mm", 3), ("origin_mm", 3), ("direction", 9)):
+            values = _finite(f"grid.{field}", getattr(self, field))
+            if len(values) != length:
+                raise InputError(f"grid.{field} needs {length} numbers, not {len(values)}")
+            object.__setattr__(self, field, values)
+        if min(self.spacing_mm) <= 0:
+            raise InputError(f"grid.spacing_mm must be positive, not {self.spacing_mm}")
+
+    @property
+    def in_plane(self) -> tuple[int, int]:
+        """(rows, columns) of one slice."""
+        return self.shape[1], self.shape[2]
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Direction cosines as a 3 x 3 array; column i is the world direction of index axis i (x, y, z)."""
+        return np.asarray(self.direction).reshape(3, 3)
+
+    def coarsened(self, factor: int) -> Grid:
+        """The grid whose voxels are means of factor x factor in-plane blocks of this one; same field of view."""
+        rows, columns = self.in_plane
+        if factor < 1 or rows % factor or columns % factor:
+            raise InputError(f"in-plane size {rows} x {columns} cannot be divided by {factor}")
+        shift = (factor - 1) / 2
+        index = np.array([shift * self.spacing_mm[0], shift * self.spacing_mm[1], 0.0])
+        return replace(
+            self,
+            shape=(self.shape[0], rows // factor, columns // factor),
+            spacing_mm=(self.spacing_mm[0] * factor, self.spacing_mm[1] * factor, self.spacing_mm[2]),
+            origin_mm=tuple(np.asarray(self.origin_mm) + self.matrix @ index),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "shape": list(self.shape),
+            "spacing_mm": list(self.spacing_mm),
+            "origin_mm": list(self.origin_mm),
+            "direction": list(self.direction),
+        }
+
+    @classmethod
+    def from_dict(cls, entries: dict[str, Any]) -> Grid:
+        try:
+            return cls(*(tuple(entries[k]) for k in ("shape", "spacing_mm", "origin_mm", "direction")))
+        except KeyError as error:
+            raise InputError(f"grid lacks the field {error.args[0]!r}") from None
+
+
+@dataclass(frozen=True)
+class ParallelBeam:
+    """A stack of 2D parallel-beam scans: every slice is seen from the same views.
+
+    A ray of view theta and detector coordinate s (mm) is the line x cos(theta) + y sin(theta) = s, with x along the
+    columns and y along the rows of a slice, both measured from the centre of the grid.  Column j of the detector is
+    centred at s = (j - (columns - 1) / 2) pitch_mm + offset_mm.
+
+    angles_deg: any list of view angles in degrees.  offset_mm: detector shift against the rotation axis.
+    """
+
+    angles_deg: tuple[float, ...]
+    columns: int
+    pitch_mm: float
+    offset_mm: float = 0.0
+
+    def __post_init__(self) -> None:
+        angles = _finite("geometry.angles_deg", np.atleast_1d(np.asarray(self.angles_deg, dtype=float)))
+        if not angles:
+            raise InputError("geometry.angles_deg is empty: give at least one view angle")
+        object.__setattr__(self, "angles_deg", angles)
+        if int(self.columns) != self.columns or self.columns < 1:
+            raise InputError(f"geometry.columns must be a positive integer, not {self.columns}")
+        object.__setattr__(self, "columns", int(self.columns))
+        for field in ("pitch_mm", "offset_mm"):
+            object.__setattr__(self, field, _finite(f"geometry.{field}", [getattr(self, field)])[0])
+        if self.pitch_mm <= 0:
+            raise InputError(f"geometry.pitch_mm must be positive, not {self.pitch_mm}")
+
+    @property
+    def views(self) -> int:
+        return len(self.angles_deg)
+
+    def data_shape(self, slices: int) -> tuple[int, int, int]:
+        """Shape of the sinogram stack: (slices, views, columns)."""
+        return slices, self.views, self.columns
+
+    @classmethod
+    def covering(cls, grid: Grid, angles_deg: Sequence[float], pitch_mm: float | None = None) -> ParallelBeam:
+        """A detector that covers the whole slice from every side, its pitch the smaller pixel size by default."""
+        rows, columns = grid.in_plane
+        pitch = float(pitch_mm or min(grid.spacing_mm[:2]))
+        diagonal = np.hypot(rows * grid.spacing_mm[1], columns * grid.spacing_mm[0])
+        return cls(tuple(angles_deg), int(np.ceil(diagonal / pitch)) + 1, pitch)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": "parallel-beam",
+            "angles_deg": list(self.angles_deg),
+            "columns": self.columns,
+            "pitch_mm": self.pitch_mm,
+            "offset_mm": self.offset_mm,
+        }
+
+    @classmethod
+    def from_dict(cls, entries: dict[str, Any]) -> ParallelBeam:
+        if entries.get("kind") != "parallel-beam":
+            raise InputError(f"geometry.kind {entries.get('kind')!r} is not known; 'parallel-beam' is")
+        try:
+            return cls(
+                tuple(entries["angles_deg"]), entries["columns"], entries["pitch_mm"], entries.get("offset_mm", 0.0)
+            )
+        except KeyError as error:
+            raise InputError(f"geometry lacks the field {error.args[0]!r}") from None
+
+
+def view_angles(views: int, angle_range_deg: float = 180.0, start_deg: float = 0.0) -> tuple[float, ...]:
+    """Equidistant angles that start at ``start_deg`` and stop before ``start_deg + angle_range_deg``."""
+    if views < 1:
+        raise InputError(f"views must be at least 1, not {views}")
+    return tuple(start_deg + angle_range_deg * k / views for k in range(views))
+
+
+@dataclass(frozen=True)
+class AxisOrder:
+    """How the axes of a stored array are permuted and flipped to lie axially (slices S, rows P, columns L)."""
+
+    permutation: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]  # of the permuted array
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """Stored order -> axial order, contiguous."""
+        turned = np.transpose(array, self.permutation)
+        axes = [a for a in range(3) if self.flipped[a]]
+        return np.ascontiguousarray(np.flip(turned, axes))
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """Axial order -> stored order, contiguous."""
+        axes = [a for a in range(3) if self.flipped[a]]
+        return np.ascontiguousarray(np.transpose(np.flip(array, axes), np.argsort(self.permutation)))
+
+    def apply_to_grid(self, grid: Grid) -> Grid:
+        """The same voxels' grid after :meth:`apply`."""
+        # World vector and spacing of each array axis (slices, rows, columns) = ITK's index axes (z, y, x).
+        world = grid.matrix[:, ::-1][:, self.permutation]
+        spacing = np.asarray(grid.spacing_mm)[::-1][list(self.permutation)]
+        shape = np.asarray(grid.shape)[list(self.permutation)]
+        origin = np.asarray(grid.origin_mm, dtype=float)
+        for axis in range(3):
+            if self.flipped[axis]:
+                origin = origin + world[:, axis] * spacing[axis] * (shape[axis] - 1)
+                world[:, axis] = -world[:, axis]
+        return Grid(
+            tuple(int(n) for n in shape), tuple(spacing[::-1]), tuple(origin), tuple(world[:, ::-1].reshape(-1))
+        )
+
+
+def axial_order(grid: Grid) -> AxisOrder:
+    """The permutation and flips that bring a grid nearest to axial (LPS) order; oblique grids go to the nearest axes."""
+    world = grid.matrix[:, ::-1]  # columns: world direction of array axes 0, 1, 2
+    remaining = [0, 1, 2]
+    permutation, flipped = [], []
+    for target in (2, 1, 0):  # slices along S (z), rows along P (y), columns along L (x)
+        axis = max(remaining, key=lambda a: abs(world[target, a]))
+        remaining.remove(axis)
+        permutation.append(axis)
+        flipped.append(bool(world[target, axis] < 0))
+    return AxisOrder(tuple(permutation), tuple(flipped))

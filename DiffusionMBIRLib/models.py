@@ -1,0 +1,130 @@
+"""Model cards: what a prior is, read from the header of its safetensors file without loading torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+HEADER_LIMIT = 16 << 20  # a header beyond this is not one of ours: refuse before reading it
+
+
+@dataclass(frozen=True)
+class ValueScale:
+    """The prior sees (value - offset) / scale, with value in ``unit``."""
+
+    offset: float = -1000.0
+    scale: float = 2000.0
+    unit: str = "HU"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a user must know of a prior before trusting it.  ``network`` rebuilds the architecture."""
+
+    id: str
+    modality: str
+    title: str = ""
+    value: ValueScale = field(default_factory=ValueScale)
+    channels: int = 1
+    sigma_data: float = 0.25
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    network: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    data: list[dict[str, str]] = field(default_factory=list)
+    limits: str = "Research use only, not for diagnosis."
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, path: Any = "model card") -> ModelCard:
+        try:
+            entries = json.loads(text)
+            known = {f.name for f in fields(cls)}
+            entries = {k: v for k, v in entries.items() if k in known}
+            entries["value"] = ValueScale(**entries.get("value", {}))
+            return cls(**entries)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}: the model card in its header cannot be read ({error})") from None
+
+
+def resources() -> Path:
+    """The folder with bundled models, presets and sample data: inside an installed package or beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "Resources", here.parent / "Resources"):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"the folder Resources is missing beside {here}; install the package again")
+
+
+def user_models() -> Path:
+    """Where imported and trained priors live: $DIFFUSIONMBIR_MODELS or the user's data folder."""
+    chosen = os.environ.get("DIFFUSIONMBIR_MODELS")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "DiffusionMBIR" / "models"
+
+
+def read_card(path: str | os.PathLike[str]) -> ModelCard:
+    """The card in the header of a safetensors file; raises InputError for a truncated or foreign file."""
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            prefix = stream.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= length <= HEADER_LIMIT:
+                raise InputError(f"{path}: not a safetensors file; import other checkpoints with `diffusionmbir models`")
+            text = stream.read(length)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
+    try:
+        header = json.loads(text)
+        metadata = header.get("__metadata__", {})
+    except (ValueError, AttributeError):
+        raise InputError(f"{path}: the safetensors header is damaged; copy the file again") from None
+    if "card" not in metadata:
+        raise InputError(f"{path}: the file holds no DiffusionMBIR model card; train or import the prior first")
+    return ModelCard.from_json(metadata["card"], path)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def installed() -> dict[str, Path]:
+    """Every prior at hand by id; the user's folder wins over the bundled one.  Unreadable files are left out."""
+    found: dict[str, Path] = {}
+    for folder in (resources() / "Models", user_models()):
+        for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+            try:
+                found[read_card(path).id] = path
+            except InputError:
+                continue
+    return found
+
+
+def find(id_or_file: str | os.PathLike[str]) -> Path:
+    """The file of a prior named by id or by path; an unknown one raises InputError that lists those at hand."""
+    path = Path(id_or_file)
+    if path.is_file():
+        return path
+    priors = installed()
+    if str(id_or_file) in priors:
+        return priors[str(id_or_file)]
+    names = ", ".join(sorted(priors)) or "none"
+    raise InputError(f"prior {str(id_or_file)!r} is neither a file nor an installed id; installed: {names}")

@@ -1,0 +1,63 @@
+"""Who watches a run: progress with metrics, previews and cancellation.  Needs numpy at most."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol, TextIO
+
+
+class Monitor(Protocol):
+    """Watches a run.  ``tick`` may raise :class:`DiffusionMBIRLib.errors.Cancelled` to end it."""
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        """``done`` of ``total`` steps of ``stage`` are finished."""
+
+    def preview(self, volume: Any, step: int) -> None:
+        """The current estimate (slices, rows, columns) on the device, in the prior's value scale; copy to keep it."""
+
+
+class Silent:
+    """Watches nothing."""
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        return None
+
+    def preview(self, volume: Any, step: int) -> None:
+        return None
+
+
+class Console:
+    """A progress bar with stage, step and time left, redrawn in place on a terminal and sparse in a log file."""
+
+    def __init__(self, stream: TextIO | None = None, width: int = 28) -> None:
+        self._stream = stream or sys.stderr
+        self._width = width
+        self._stage = ""
+        self._start = 0.0
+        self._last = 0.0
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._start, self._last = stage, now, 0.0
+        terminal = self._stream.isatty()
+        finished = done >= total
+        if not finished and now - self._last < (0.1 if terminal else 10.0):
+            return
+        self._last = now
+        elapsed = now - self._start
+        left = elapsed / done * (total - done) if done else 0.0
+        clock = f"{elapsed:.1f} s" if finished else f"{left:.0f} s left"
+        filled = self._width * done // max(total, 1)
+        bar = "#" * filled + "." * (self._width - filled)
+        extra = "".join(f"  {name} {value:.4g}" for name, value in metrics.items())
+        line = f"{stage:<18} [{bar}] {done}/{total}  {clock}{extra}"
+        if terminal:
+            self._stream.write(f"\r\x1b[2K{line}" + ("\n" if finished else ""))
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def preview(self, volume: Any, step: int) -> None:
+        return None

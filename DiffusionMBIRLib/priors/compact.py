@@ -1,0 +1,144 @@
+"""Our own prior: a compact 2D U-Net with EDM preconditioning.
+
+Preconditioning and loss weight: Karras et al. 2022 (arXiv 2206.00364), Table 1 and equation 7.  The network works on a
+2 x 2 space-to-depth grid (four times fewer positions, measured to pay on CPUs) and normalises over channels at each
+position, so its statistics do not change with the size of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Architecture of :class:`CompactUNet`: image channels, widths per resolution level, residual blocks per level."""
+
+    image_channels: int = 1
+    widths: tuple[int, ...] = (64, 96, 128, 192)
+    blocks: int = 2
+    embedding: int = 128
+    stem: int = 2
+    dropout: float = 0.0
+
+    @property
+    def multiple(self) -> int:
+        """Image sides are padded to a multiple of this."""
+        return self.stem * 2 ** (len(self.widths) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "compact-unet", **asdict(self), "widths": list(self.widths)}
+
+    @classmethod
+    def from_dict(cls, entries: dict[str, Any]) -> CompactConfig:
+        if entries.get("kind") != "compact-unet":
+            raise InputError(f"network kind {entries.get('kind')!r} is not a compact-unet")
+        names = {"image_channels", "widths", "blocks", "embedding", "stem", "dropout"}
+        chosen = {k: v for k, v in entries.items() if k in names}
+        return cls(**{**chosen, "widths": tuple(chosen.get("widths", cls.widths))})
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels at each position (fast in channels-last memory)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.permute(0, 2, 3, 1)
+        return F.layer_norm(last, (x.shape[1],), self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """norm-SiLU-conv twice; the noise level scales and shifts the second norm."""
+
+    def __init__(self, inside: int, outside: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = ChannelNorm(inside), ChannelNorm(outside)
+        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1)
+        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outside)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.modulation.weight)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = torch.addcmul(shift, self.norm2(hidden), 1 + scale)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(hidden)))
+
+
+class CompactUNet(nn.Module):
+    """The raw network F(x, c_noise): (batch, channels, rows, columns) -> same shape; sides a multiple of config.multiple."""
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, depth = config.widths, config.stem**2 * config.image_channels
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(16), 16)) / 2, persistent=False)
+        self.embed = nn.Sequential(
+            nn.Linear(33, config.embedding), nn.SiLU(), nn.Linear(config.embedding, config.embedding), nn.SiLU()
+        )
+        self.stem = nn.Conv2d(depth, widths[0], 3, padding=1)
+        self.encoder, self.down = nn.ModuleList(), nn.ModuleList()
+        self.decoder, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):
+            self.encoder.append(self._blocks(width, width))
+            if level + 1 < len(widths):
+                self.down.append(nn.Conv2d(width, widths[level + 1], 2, stride=2))
+                self.up.append(nn.Conv2d(widths[level + 1], 4 * width, 1))
+                self.decoder.append(self._blocks(2 * width, width))
+        self.norm = ChannelNorm(widths[0])
+        self.head = nn.Conv2d(widths[0], depth, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+
+    def _blocks(self, inside: int, outside: int) -> nn.ModuleList:
+        c = self.config
+        sizes = [inside] + [outside] * (c.blocks - 1)
+        return nn.ModuleList(ResidualBlock(size, outside, c.embedding, c.dropout) for size in sizes)
+
+    def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
+        phase = noise_label[:, None] * self.frequencies
+        embedding = self.embed(torch.cat([noise_label[:, None], phase.cos(), phase.sin()], dim=1))
+        x = self.stem(F.pixel_unshuffle(x, self.config.stem))
+        skips = []
+        for level, blocks in enumerate(self.encoder):
+            for block in blocks:
+                x = block(x, embedding)
+            if level < len(self.down):
+                skips.append(x)
+                x = self.down[level](x)
+        for level in reversed(range(len(self.up))):
+            x = torch.cat([F.pixel_shuffle(self.up[level](x), 2), skips.pop()], dim=1)
+            for block in self.decoder[level]:
+                x = block(x, embedding)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(x))), self.config.stem)
+
+
+def edm_denoise(network: nn.Module, x: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+    """D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4), Karras et al. 2022, equation 7.  sigma: (batch,)."""
+    s = sigma.float()[:, None, None, None]
+    variance = s.square() + sigma_data**2
+    hidden = network((x * variance.rsqrt()).contiguous(memory_format=torch.channels_last), sigma.log() / 4)
+    return x * (sigma_data**2 / variance) + hidden.float() * (s * sigma_data * variance.rsqrt())
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """Replicate-pad rows and columns at their ends to a multiple; returns the padded batch and the original size."""
+    rows, columns = x.shape[-2:]
+    extra_rows, extra_columns = -rows % multiple, -columns % multiple
+    if extra_rows or extra_columns:
+        x = F.pad(x, (0, extra_columns, 0, extra_rows), mode="replicate")
+    return x, (rows, columns)

@@ -1,0 +1,1 @@
+"""Samplers with one signature: ``sample(prior, consistency, sigmas, x, generator, monitor=...) -> Tensor``."""

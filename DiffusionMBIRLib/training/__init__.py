@@ -1,0 +1,1 @@
+"""Training of 2D priors from folders of volumes."""

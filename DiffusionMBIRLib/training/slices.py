@@ -1,0 +1,157 @@
+"""Training images: axial slices of volumes, split by patient, cropped and mildly augmented."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..io.volumes import has_volume_suffix, read_volume
+from ..models import ValueScale
+
+AIR_HU, CLIP_HU = -1000.0, (-1024.0, 3071.0)
+
+
+@dataclass
+class Stack:
+    """The axial slices of one volume at full and at half size, (slices, rows, columns) float16 in the value scale."""
+
+    patient: str
+    name: str
+    spacing_mm: float
+    levels: list[Tensor] = field(default_factory=list)
+
+
+def patient_of(path: Path, pattern: str | None) -> str:
+    """The patient of a file: the first group of ``pattern`` in its name, else the name without extension."""
+    stem = path.name.split(".")[0]
+    if pattern is None:
+        return stem
+    match = re.search(pattern, stem)
+    if match is None:
+        raise InputError(f"{path}: --patient-regex {pattern!r} does not match this name")
+    return match.group(1) if match.groups() else match.group(0)
+
+
+def find_volumes(folders: Sequence[str | Path], glob: str) -> list[Path]:
+    """Volume files below the folders whose names fit the glob, and folders that hold DICOM files directly."""
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        if folder.is_file():
+            found.append(folder)
+            continue
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such file or folder")
+        files = [p for p in sorted(folder.rglob(glob)) if p.is_file()]
+        found += [p for p in files if has_volume_suffix(p)]
+        found += sorted({p.parent for p in files if p.suffix.lower() == ".dcm"})
+    if not found:
+        raise InputError(f"no volume found that fits {glob!r} in: {', '.join(map(str, folders))}")
+    return found
+
+
+def load_stack(path: Path, pattern: str | None, value: ValueScale) -> Stack:
+    """Read one volume in axial order; fields of view are filled with air where HU was below the clip."""
+    volume, _ = read_volume(path).axial()
+    hu = np.clip(volume.array.astype(np.float32), *CLIP_HU)
+    full = torch.from_numpy((hu - value.offset) / value.scale)
+    rows, columns = full.shape[1] // 2 * 2, full.shape[2] // 2 * 2
+    half = F.avg_pool2d(full[:, None, :rows, :columns], 2)[:, 0]
+    return Stack(patient_of(path, pattern), path.name, volume.grid.spacing_mm[0], [full.half(), half.half()])
+
+
+def split_by_patient(stacks: Sequence[Stack], held_out: Sequence[str], fraction: float) -> tuple[list, list]:
+    """(train, held-out) stacks; no patient is in both.  Named patients, or the last ``fraction`` in sorted order."""
+    patients = sorted({s.patient for s in stacks})
+    unknown = [p for p in held_out if p not in patients]
+    if unknown:
+        raise InputError(f"--hold-out {unknown[0]!r} is not a patient; patients: {', '.join(patients)}")
+    chosen = set(held_out) or set(patients[len(patients) - max(1, round(fraction * len(patients))) :])
+    if len(chosen) >= len(patients):
+        raise InputError(f"{len(patients)} patient(s) cannot be split into training and held-out data; bring more")
+    return [s for s in stacks if s.patient not in chosen], [s for s in stacks if s.patient in chosen]
+
+
+def _crop(image: Tensor, size: int, generator: np.random.Generator, air: float) -> Tensor:
+    """A random size x size window of (rows, columns); smaller images are set into air."""
+    rows, columns = image.shape
+    if rows < size or columns < size:
+        top, left = max(0, size - rows) // 2, max(0, size - columns) // 2
+        canvas = image.new_full((max(rows, size), max(columns, size)), air)
+        canvas[top : top + rows, left : left + columns] = image
+        image, (rows, columns) = canvas, canvas.shape
+    r, c = int(generator.integers(rows - size + 1)), int(generator.integers(columns - size + 1))
+    return image[r : r + size, c : c + size]
+
+
+class SliceSampler:
+    """Endless batches (batch, 1, size, size) float32.  Step k's batch depends on (seed, rank, k) alone, so a resumed
+    run sees what an unbroken one would have.
+
+    40 % half-size slices and 25 % full-size crops as they are (resampling would remove their noise texture); the rest
+    turned by up to 10 degrees and scaled.  Every image may be mirrored left-right.
+    """
+
+    def __init__(
+        self, stacks: Sequence[Stack], *, size: int, value: ValueScale, augment: bool = True, seed: int = 0, rank: int = 0
+    ) -> None:
+        self.stacks, self.size, self.augment = list(stacks), size, augment
+        self.seed, self.rank = seed, rank
+        self.air = (AIR_HU - value.offset) / value.scale
+        # Neighbouring slices say much the same: a long series counts by the root of its length.
+        weights = np.sqrt([s.levels[0].shape[0] for s in self.stacks])
+        self.weights = weights / weights.sum()
+
+    def batch(self, step: int, count: int) -> Tensor:
+        generator = np.random.default_rng((self.seed, self.rank, step))
+        return torch.stack([self._image(generator) for _ in range(count)])[:, None]
+
+    def _image(self, generator: np.random.Generator) -> Tensor:
+        stack = self.stacks[generator.choice(len(self.stacks), p=self.weights)]
+        index = int(generator.integers(stack.levels[0].shape[0]))
+        kind = generator.random()
+        if kind < 0.65 or not self.augment:
+            image = _crop(stack.levels[0 if kind >= 0.4 else 1][index], self.size, generator, self.air).float()
+        else:
+            image = self._warped(stack, index, generator)
+        return image.flip(1) if self.augment and generator.random() < 0.5 else image
+
+    def _warped(self, stack: Stack, index: int, generator: np.random.Generator) -> Tensor:
+        zoom = math.exp(generator.uniform(math.log(0.85), math.log(2.2)))  # source pixels per output pixel
+        source = stack.levels[0 if zoom < 1.5 else 1][index].float()
+        zoom = zoom if zoom < 1.5 else zoom / 2
+        angle = math.radians(generator.uniform(-10, 10))
+        rows, columns = source.shape
+        span = self.size * zoom
+        centre = [(n - 1) / 2 + generator.uniform(-0.5, 0.5) * max(0.0, n - span) for n in (rows, columns)]
+        axis = (torch.arange(self.size) - (self.size - 1) / 2) * zoom
+        r = centre[0] + axis[:, None] * math.cos(angle) + axis[None, :] * math.sin(angle)
+        c = centre[1] - axis[:, None] * math.sin(angle) + axis[None, :] * math.cos(angle)
+        grid = torch.stack([2 * c / (columns - 1) - 1, 2 * r / (rows - 1) - 1], dim=-1)[None]
+        return F.grid_sample(source[None, None] - self.air, grid, align_corners=True)[0, 0] + self.air
+
+
+def fixed_images(stacks: Sequence[Stack], *, size: int, value: ValueScale, count: int) -> Tensor:
+    """A fixed set of held-out images (count, 1, size, size): centre windows at both sizes, spread over the slices."""
+    air = (AIR_HU - value.offset) / value.scale
+
+    def candidates() -> Iterator[Tensor]:
+        for level in (1, 0):
+            for stack in stacks:
+                slices = stack.levels[level]
+                each = max(1, count // (2 * len(stacks)))
+                for index in np.linspace(0, len(slices) - 1, min(each, len(slices))).round().astype(int):
+                    image = slices[index]
+                    top, left = (max(0, n - size) // 2 for n in image.shape)
+                    window = image[top : top + size, left : left + size]
+                    yield _crop(window, size, np.random.default_rng(0), air).float()
+
+    return torch.stack(list(candidates()))[:, None]
