@@ -1,0 +1,117 @@
+"""The contract of a linear operator and the small algebra that reconstruction needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+class LinearOperator(ABC):
+    """A linear map between two real spaces of tensors.
+
+    domain, range: shapes of the two spaces.  ``adjoint`` is the exact transpose of ``forward``.
+    """
+
+    def __init__(
+        self, domain: tuple[int, ...], range: tuple[int, ...], *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.domain, self.range = tuple(domain), tuple(range)
+        self.device, self.dtype = device, dtype
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """A x for x of shape ``domain``."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^T y for y of shape ``range``."""
+
+    def gram(self, x: Tensor) -> Tensor:
+        """A^T A x."""
+        return self.adjoint(self.forward(x))
+
+    @property
+    def H(self) -> LinearOperator:  # noqa: N802 - the field's name for the adjoint
+        return Adjoint(self)
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def scaled(self, factor: float) -> LinearOperator:
+        """factor A."""
+        return Scaled(self, factor)
+
+    def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
+        """The largest singular value, by power iteration on A^T A from a fixed random start.
+
+        Stops when the estimate grows by less than ``tolerance`` a step, so it is low by a similar fraction.
+        """
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(self.domain, generator=generator, dtype=torch.float64).to(self.device, self.dtype)
+        value = 0.0
+        for _ in range(most):
+            x = x / torch.linalg.vector_norm(x)
+            x = self.gram(x)
+            last, value = value, float(torch.linalg.vector_norm(x))
+            if value == 0.0 or value - last < tolerance * value:
+                break
+        return value**0.5
+
+    def _check(self, tensor: Tensor, shape: tuple[int, ...], name: str) -> None:
+        if tuple(tensor.shape) != shape:
+            raise InputError(f"{name} has shape {tuple(tensor.shape)}, the operator needs {shape}")
+        if tensor.dtype != self.dtype or tensor.device != self.device:
+            raise InputError(
+                f"{name} is {tensor.dtype} on {tensor.device}, the operator is {self.dtype} on {self.device}"
+            )
+
+
+class Adjoint(LinearOperator):
+    """A^T as an operator of its own."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.range, operator.domain, device=operator.device, dtype=operator.dtype)
+        self._operator = operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._operator.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._operator.forward(y)
+
+    @property
+    def H(self) -> LinearOperator:  # noqa: N802
+        return self._operator
+
+
+class Scaled(LinearOperator):
+    """factor A."""
+
+    def __init__(self, operator: LinearOperator, factor: float) -> None:
+        super().__init__(operator.domain, operator.range, device=operator.device, dtype=operator.dtype)
+        self._operator, self._factor = operator, float(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._operator.forward(x) * self._factor
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._operator.adjoint(y) * self._factor
+
+
+class RowWeighted(LinearOperator):
+    """W A with a diagonal W >= 0 of shape ``range``: the square root of each ray's statistical weight."""
+
+    def __init__(self, operator: LinearOperator, weights: Tensor) -> None:
+        super().__init__(operator.domain, operator.range, device=operator.device, dtype=operator.dtype)
+        self._check(weights, self.range, "weights")
+        self._operator, self._weights = operator, weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._operator.forward(x) * self._weights
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._operator.adjoint(y * self._weights)
