@@ -16,16 +16,20 @@ TASKS = ("sparse-view-ct", "limited-angle-ct")
 
 def hu_to_attenuation(hu: np.ndarray, mu_water_per_mm: float = MU_WATER_PER_MM) -> np.ndarray:
     """HU -> linear attenuation in 1/mm: mu = mu_water (1 + HU / 1000)."""
-    return (1.0 + np.asarray(hu, dtype=np.float32) / 1000.0) * np.float32(mu_water_per_mm)
+    values: np.ndarray = np.asarray(hu, dtype=np.float32)
+    return (values / np.float32(1000.0) + np.float32(1.0)) * np.float32(mu_water_per_mm)
 
 
 def attenuation_to_hu(mu: np.ndarray, mu_water_per_mm: float = MU_WATER_PER_MM) -> np.ndarray:
     """Linear attenuation in 1/mm -> HU."""
-    return np.asarray(mu, dtype=np.float32) * np.float32(1000.0 / mu_water_per_mm) - np.float32(1000.0)
+    values: np.ndarray = np.asarray(mu, dtype=np.float32)
+    return values * np.float32(1000.0 / mu_water_per_mm) - np.float32(1000.0)
 
 
 def require_finite(array: np.ndarray, name: str) -> None:
     """Raise InputError that names ``name`` and counts the NaN or infinite values, if there are any."""
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name}: values of type {array.dtype} cannot be used; real numbers are needed")
     bad = int(array.size - np.count_nonzero(np.isfinite(array)))
     if bad:
         raise InputError(f"{name}: {bad} of {array.size} values are NaN or infinite; repair or mask them first")
@@ -55,7 +59,7 @@ class Volume:
         return turned, order
 
     def coarsened(self, factor: int) -> Volume:
-        """In-plane block means of factor x factor pixels, float32."""
+        """Means of factor x factor blocks of the array's rows and columns, float32."""
         grid = self.grid.coarsened(factor)
         n, rows, columns = grid.shape
         blocks = self.array.astype(np.float32).reshape(n, rows, factor, columns, factor)
@@ -76,6 +80,7 @@ class Measurement:
     grid: the grid to reconstruct on, in axial order.  stored_grid: the grid that the user's volume had, in which the
     result is given back (equal to ``grid`` where it was axial already).
     photons: incident photons a ray, 0 for noise-free; the statistical weight of a ray is photons x exp(-data).
+    electronic_noise: standard deviation of the detector's own noise, in photons.
     """
 
     data: np.ndarray
@@ -100,8 +105,34 @@ class Measurement:
                 raise InputError(
                     f"{self.name}: data has {has} entries along axis {axis}, its geometry lists {needs} {what}"
                 )
+        self._check_settings()
+        require_finite(self.data, f"{self.name}: data")
+
+    def _check_settings(self) -> None:
         if self.task not in TASKS:
             raise InputError(f"{self.name}: task {self.task!r} is not known; use one of {', '.join(TASKS)}")
         if not self.mu_water_per_mm > 0:
             raise InputError(f"{self.name}: mu_water_per_mm must be positive, not {self.mu_water_per_mm}")
-        require_finite(self.data, f"{self.name}: data")
+        for what, value in (("photons", self.photons), ("electronic_noise", self.electronic_noise)):
+            if not (np.isfinite(value) and value >= 0):
+                raise InputError(f"{self.name}: {what} must be zero or positive, not {value}")
+        if self.stored_grid is not None:
+            turned = axial_order(self.stored_grid).apply_to_grid(self.stored_grid)
+            if turned.shape != self.grid.shape:
+                raise InputError(
+                    f"{self.name}: stored_grid {self.stored_grid.shape} turned to axial order is {turned.shape}, "
+                    f"which is not the shape of grid, {self.grid.shape}"
+                )
+
+
+def to_stored_order(array: np.ndarray, measurement: Measurement, *, unit: str = "HU", name: str = "volume") -> Volume:
+    """A reconstruction on ``measurement.grid`` (slices, rows, columns) as a volume in the user's own axis order.
+
+    Raises InputError where the array does not have the grid's shape.
+    """
+    if tuple(array.shape) != measurement.grid.shape:
+        raise InputError(f"{name}: array {array.shape} does not fit the grid to reconstruct on {measurement.grid.shape}")
+    if measurement.stored_grid is None:
+        return Volume(array, measurement.grid, unit=unit, name=name)
+    order = axial_order(measurement.stored_grid)
+    return Volume(order.undo(array), measurement.stored_grid, unit=unit, name=name)

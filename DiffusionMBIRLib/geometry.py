@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +13,24 @@ from .errors import InputError
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
-def _finite(field: str, values: Sequence[float]) -> tuple[float, ...]:
-    numbers = tuple(float(v) for v in values)
+def _finite(field: str, values: Iterable[float]) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError):
+        raise InputError(f"{field} must hold numbers, not {values!r}") from None
     if not np.all(np.isfinite(numbers)):
         raise InputError(f"{field} holds a value that is not finite: {numbers}")
     return numbers
+
+
+def _count(field: str, value: float) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    if number < 1 or number != value:
+        raise InputError(f"{field} must be a positive integer, not {value!r}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -35,9 +48,9 @@ class Grid:
     direction: tuple[float, ...] = _IDENTITY
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or any(int(n) != n or n < 1 for n in self.shape):
+        if len(self.shape) != 3:
             raise InputError(f"grid.shape must be three positive integers (slices, rows, columns), not {self.shape}")
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "shape", tuple(_count("grid.shape", n) for n in self.shape))
         for field, length in (("spacing_mm", 3), ("origin_mm", 3), ("direction", 9)):
             values = _finite(f"grid.{field}", getattr(self, field))
             if len(values) != length:
@@ -45,6 +58,8 @@ class Grid:
             object.__setattr__(self, field, values)
         if min(self.spacing_mm) <= 0:
             raise InputError(f"grid.spacing_mm must be positive, not {self.spacing_mm}")
+        if not np.allclose(self.matrix.T @ self.matrix, np.eye(3), atol=1e-2):
+            raise InputError(f"grid.direction must hold three orthogonal unit vectors, not {self.direction}; resample")
 
     @property
     def in_plane(self) -> tuple[int, int]:
@@ -57,10 +72,16 @@ class Grid:
         return np.asarray(self.direction).reshape(3, 3)
 
     def coarsened(self, factor: int) -> Grid:
-        """The grid whose voxels are means of factor x factor in-plane blocks of this one; same field of view."""
+        """The grid whose voxels are means of factor x factor in-plane blocks of this one; same field of view.
+
+        Raises InputError where the factor does not divide both rows and columns.
+        """
+        factor = _count("coarsen", factor)
         rows, columns = self.in_plane
-        if factor < 1 or rows % factor or columns % factor:
-            raise InputError(f"in-plane size {rows} x {columns} cannot be divided by {factor}")
+        if rows % factor or columns % factor:
+            raise InputError(
+                f"coarsen: in-plane size {rows} x {columns} cannot be divided by {factor}; crop or pad it, or use 1"
+            )
         shift = (factor - 1) / 2
         index = np.array([shift * self.spacing_mm[0], shift * self.spacing_mm[1], 0.0])
         return replace(
@@ -80,10 +101,13 @@ class Grid:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> Grid:
+        """The inverse of :meth:`to_dict`; raises InputError that names a missing or damaged field."""
         try:
             return cls(*(tuple(entries[k]) for k in ("shape", "spacing_mm", "origin_mm", "direction")))
         except KeyError as error:
             raise InputError(f"grid lacks the field {error.args[0]!r}") from None
+        except TypeError:
+            raise InputError(f"grid must map each field to a list of numbers, not {entries!r}") from None
 
 
 @dataclass(frozen=True)
@@ -103,13 +127,11 @@ class ParallelBeam:
     offset_mm: float = 0.0
 
     def __post_init__(self) -> None:
-        angles = _finite("geometry.angles_deg", np.atleast_1d(np.asarray(self.angles_deg, dtype=float)))
+        angles = _finite("geometry.angles_deg", self.angles_deg)
         if not angles:
             raise InputError("geometry.angles_deg is empty: give at least one view angle")
         object.__setattr__(self, "angles_deg", angles)
-        if int(self.columns) != self.columns or self.columns < 1:
-            raise InputError(f"geometry.columns must be a positive integer, not {self.columns}")
-        object.__setattr__(self, "columns", int(self.columns))
+        object.__setattr__(self, "columns", _count("geometry.columns", self.columns))
         for field in ("pitch_mm", "offset_mm"):
             object.__setattr__(self, field, _finite(f"geometry.{field}", [getattr(self, field)])[0])
         if self.pitch_mm <= 0:
@@ -127,7 +149,9 @@ class ParallelBeam:
     def covering(cls, grid: Grid, angles_deg: Sequence[float], pitch_mm: float | None = None) -> ParallelBeam:
         """A detector that covers the whole slice from every side, its pitch the smaller pixel size by default."""
         rows, columns = grid.in_plane
-        pitch = float(pitch_mm or min(grid.spacing_mm[:2]))
+        pitch = min(grid.spacing_mm[:2]) if pitch_mm is None else _finite("geometry.pitch_mm", [pitch_mm])[0]
+        if pitch <= 0:
+            raise InputError(f"geometry.pitch_mm must be positive, not {pitch}")
         diagonal = np.hypot(rows * grid.spacing_mm[1], columns * grid.spacing_mm[0])
         return cls(tuple(angles_deg), int(np.ceil(diagonal / pitch)) + 1, pitch)
 
@@ -142,20 +166,24 @@ class ParallelBeam:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> ParallelBeam:
-        if entries.get("kind") != "parallel-beam":
-            raise InputError(f"geometry.kind {entries.get('kind')!r} is not known; 'parallel-beam' is")
+        """The inverse of :meth:`to_dict`; raises InputError that names a missing, damaged or unknown field."""
         try:
+            if entries["kind"] != "parallel-beam":
+                raise InputError(f"geometry.kind {entries['kind']!r} is not known; 'parallel-beam' is")
             return cls(
                 tuple(entries["angles_deg"]), entries["columns"], entries["pitch_mm"], entries.get("offset_mm", 0.0)
             )
         except KeyError as error:
             raise InputError(f"geometry lacks the field {error.args[0]!r}") from None
+        except TypeError:
+            raise InputError(f"geometry must map fields to numbers and lists, not {entries!r}") from None
 
 
 def view_angles(views: int, angle_range_deg: float = 180.0, start_deg: float = 0.0) -> tuple[float, ...]:
     """Equidistant angles that start at ``start_deg`` and stop before ``start_deg + angle_range_deg``."""
-    if views < 1:
-        raise InputError(f"views must be at least 1, not {views}")
+    views = _count("views", views)
+    if not 0 < angle_range_deg <= 360:
+        raise InputError(f"angle_range_deg must lie above 0 and at most at 360, not {angle_range_deg}")
     return tuple(start_deg + angle_range_deg * k / views for k in range(views))
 
 
@@ -163,19 +191,23 @@ def view_angles(views: int, angle_range_deg: float = 180.0, start_deg: float = 0
 class AxisOrder:
     """How the axes of a stored array are permuted and flipped to lie axially (slices S, rows P, columns L)."""
 
-    permutation: tuple[int, int, int]
-    flipped: tuple[bool, bool, bool]  # of the permuted array
+    permutation: tuple[int, ...]
+    flipped: tuple[bool, ...]  # of the permuted array
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """Stored order -> axial order, contiguous."""
         turned = np.transpose(array, self.permutation)
-        axes = [a for a in range(3) if self.flipped[a]]
+        axes = tuple(axis for axis in range(3) if self.flipped[axis])
         return np.ascontiguousarray(np.flip(turned, axes))
 
     def undo(self, array: np.ndarray) -> np.ndarray:
         """Axial order -> stored order, contiguous."""
-        axes = [a for a in range(3) if self.flipped[a]]
-        return np.ascontiguousarray(np.transpose(np.flip(array, axes), np.argsort(self.permutation)))
+        return self.inverse().apply(array)
+
+    def inverse(self) -> AxisOrder:
+        """The order that leads back: ``inverse().apply`` is :meth:`undo`, and it serves grids too."""
+        back = tuple(int(axis) for axis in np.argsort(self.permutation))
+        return AxisOrder(back, tuple(self.flipped[axis] for axis in back))
 
     def apply_to_grid(self, grid: Grid) -> Grid:
         """The same voxels' grid after :meth:`apply`."""
@@ -188,9 +220,8 @@ class AxisOrder:
             if self.flipped[axis]:
                 origin = origin + world[:, axis] * spacing[axis] * (shape[axis] - 1)
                 world[:, axis] = -world[:, axis]
-        return Grid(
-            tuple(int(n) for n in shape), tuple(spacing[::-1]), tuple(origin), tuple(world[:, ::-1].reshape(-1))
-        )
+        slices, rows, columns = (int(n) for n in shape)
+        return Grid((slices, rows, columns), tuple(spacing[::-1]), tuple(origin), tuple(world[:, ::-1].reshape(-1)))
 
 
 def axial_order(grid: Grid) -> AxisOrder:
