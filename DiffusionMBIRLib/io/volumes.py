@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import struct
 import uuid
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..data import Volume
-from ..errors import EngineError, InputError
+from ..errors import Cancelled, EngineError, InputError
 from ..geometry import Grid
+from ..models import resources
 
-WRITABLE = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
-READABLE = WRITABLE
+WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
+READABLE = (*WRITABLE, ".nhdr", ".mhd")
+METADATA_KEYS = ("modality", "units", "provenance")  # what we keep of a header: nothing that could name a patient
+_BLOCK_BYTES = 1 << 20
 
 
 def has_volume_suffix(path: str | os.PathLike[str]) -> bool:
@@ -21,9 +31,90 @@ def has_volume_suffix(path: str | os.PathLike[str]) -> bool:
     return str(path).lower().endswith(READABLE)
 
 
-def grid_of(image) -> Grid:  # noqa: ANN001 - SimpleITK is imported only where a file is touched
+def sample_data(name: str = "ct_chest.nrrd") -> Path:
+    """The path of a bundled sample volume; an unknown name raises InputError that lists those at hand."""
+    folder = resources() / "SampleData"
+    known = sorted(p.name for p in folder.iterdir() if has_volume_suffix(p)) if folder.is_dir() else []
+    if name not in known:
+        raise InputError(f"sample data {name!r} is not bundled; at hand: {', '.join(known) or 'none'}")
+    return folder / name
+
+
+def simple_itk() -> Any:
+    """SimpleITK, imported only where a file is touched; untyped, as its generated wrappers are."""
+    import SimpleITK
+
+    return SimpleITK
+
+
+def grid_of(image: Any) -> Grid:
     """The grid of a three-dimensional SimpleITK image."""
     return Grid(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+@contextmanager
+def replacing(path: Path, suffix: str) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; it takes the place of ``path`` only when the block succeeds.
+
+    So a full disk, a crash or a cancelled run leaves neither a half file nor a damaged older one.  Raises InputError
+    where the folder is missing and EngineError where writing fails.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except (EngineError, Cancelled):
+        raise
+    except (RuntimeError, OSError) as error:
+        raise EngineError(f"{path}: could not be written; is the disk full or the folder read-only?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep ITK's warnings off the console: what matters is raised, and a job's output is a protocol."""
+    switch = simple_itk().ProcessObject
+    previous = switch.GetGlobalWarningDisplay()
+    switch.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        switch.SetGlobalWarningDisplay(previous)
+
+
+def _nifti_bytes(header: bytes) -> int:
+    """How long an uncompressed NIfTI-1 or NIfTI-2 file must be by its header; 0 for a header that is neither."""
+    layouts = ((348, "8h", 40, 72, "f", 108), (540, "8q", 16, 14, "q", 168))
+    for size, dimensions, dim_at, bits_at, offset_type, offset_at in layouts:
+        for order in "<>":
+            if len(header) < size or struct.unpack_from(f"{order}i", header)[0] != size:
+                continue
+            count, *extents = struct.unpack_from(order + dimensions, header, dim_at)
+            bits = struct.unpack_from(f"{order}h", header, bits_at)[0]
+            offset = struct.unpack_from(order + offset_type, header, offset_at)[0]
+            voxels = math.prod(max(int(extent), 1) for extent in extents[: max(count, 0)])
+            return int(offset) + voxels * (int(bits) // 8)
+    return 0
+
+
+def _require_whole_nifti(path: Path) -> None:
+    """ITK fills what a truncated NIfTI file lacks with zeros and says nothing; compare the length with the header."""
+    length, header = 0, b""
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                header = header or block
+                length += len(block)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{path}: the compressed data end early or are damaged; copy the file again") from None
+    needed = _nifti_bytes(header)
+    if not needed or length < needed:
+        raise InputError(f"{path}: holds {length} of the {needed} bytes that its header announces; copy the file again")
 
 
 def read_volume(path: str | os.PathLike[str]) -> Volume:
@@ -40,53 +131,50 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         raise InputError(f"{path}: no such file")
     if not has_volume_suffix(path):
         raise InputError(f"{path}: not a volume file that we read ({', '.join(READABLE)} or a DICOM folder)")
-    import SimpleITK as sitk
-
-    previous = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{path}: cannot be read as a volume; is it truncated or another format? ({reason})") from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(previous)
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _require_whole_nifti(path)
+        with quiet_itk():
+            image = simple_itk().ReadImage(str(path))
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a volume; is it truncated or another format?") from error
+    return _volume_of(image, path)
+
+
+def _volume_of(image: Any, path: Path) -> Volume:
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path}: has {image.GetNumberOfComponentsPerPixel()} components a voxel; a scalar is needed")
     if image.GetDimension() == 2:
-        image = sitk.JoinSeries(image)
+        image = simple_itk().JoinSeries(image)
     if image.GetDimension() != 3:
         raise InputError(f"{path}: has {image.GetDimension()} dimensions; a three-dimensional volume is needed")
-    keys = ("modality", "units", "provenance")
-    metadata = {k: image.GetMetaData(k) for k in image.GetMetaDataKeys() if k.lower() in keys}
-    return Volume(sitk.GetArrayFromImage(image), grid_of(image), name=str(path), metadata=metadata)
+    metadata = {k.lower(): image.GetMetaData(k) for k in image.GetMetaDataKeys() if k.lower() in METADATA_KEYS}
+    try:
+        grid = grid_of(image)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    unit = metadata.get("units", "HU")
+    return Volume(simple_itk().GetArrayFromImage(image), grid, unit=unit, name=str(path), metadata=metadata)
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
-    """Write a volume; its metadata goes into the header where the format has one (NRRD).
+    """Write a volume; its unit and metadata go into the header where the format has room for them (NRRD).
 
     Written to a temporary name beside the target and renamed, so that a full disk or a crash leaves no half file.
+    Raises InputError for a format that we do not write or a missing folder, EngineError where writing fails.
     """
-    import SimpleITK as sitk
-
     path = Path(path)
     suffix = next((s for s in WRITABLE if path.name.lower().endswith(s)), None)
-    if suffix is None or suffix in (".nhdr", ".mhd"):
-        raise InputError(f"{path}: cannot write this format; use .nrrd, .nii, .nii.gz or .mha")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.array))
+    if suffix is None:
+        raise InputError(f"{path}: cannot write this format; use one of {', '.join(WRITABLE)}")
+    array = np.ascontiguousarray(volume.array)
+    if array.dtype == np.bool_ or array.dtype == np.float16:  # ITK knows neither
+        array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
+    image = simple_itk().GetImageFromArray(array)
     image.SetSpacing(volume.grid.spacing_mm)
     image.SetOrigin(volume.grid.origin_mm)
     image.SetDirection(volume.grid.direction)
-    for key, value in volume.metadata.items():
+    for key, value in {"units": volume.unit, **volume.metadata}.items():
         image.SetMetaData(key, value)
-    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
-    try:
-        sitk.WriteImage(image, str(temporary), True)
-        os.replace(temporary, path)
-    except (RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise EngineError(f"{path}: could not be written; is the disk full or read-only? ({reason})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, suffix) as temporary, quiet_itk():
+        simple_itk().WriteImage(image, str(temporary), True)
