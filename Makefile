@@ -1,0 +1,45 @@
+# make demo | test | bench | lint: each brings its own environment; nothing but Python and its venv module is needed.
+#
+# PYTHON=python3.12     the interpreter that the environment is made from
+# TORCH=cpu | cuda      which build of torch; otherwise as the machine has an NVIDIA GPU or not
+# TORCH_INDEX=address   a further package index with builds of torch.  The general package registry serves CUDA builds
+#                       to Linux, which run without a GPU, too, but are large; PyTorch's own installation page names
+#                       the index of its small CPU builds.
+# VENV=folder           where the environment lies, relative to this folder
+#
+# TORCH and TORCH_INDEX are remembered by the environment, PYTHON is not.
+
+PYTHON ?= python3
+TORCH ?= auto
+TORCH_INDEX ?=
+VENV ?= .venv
+
+set_up = @"$(PYTHON)" Utilities/set_up.py --venv "$(VENV)" --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
+bin = "$(VENV)/bin"
+
+.PHONY: help demo test bench lint
+.NOTPARALLEL:
+
+help:
+	@echo "make demo    reconstruct the bundled scan and write pictures and a report to demo-output/"
+	@echo "make test    run the engine's tests"
+	@echo "make bench   time the projectors and compare them with ASTRA's"
+	@echo "make lint    check style and types"
+
+demo:
+	$(set_up) report
+	$(bin)/diffusionmbir demo
+
+test:
+	$(set_up) test
+	$(bin)/python -m pytest
+
+bench:
+	$(set_up) bench
+	$(bin)/python Testing/benchmarks/projector.py
+
+lint:
+	$(set_up) dev
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
