@@ -35,6 +35,18 @@ def require_finite(array: np.ndarray, name: str) -> None:
         raise InputError(f"{name}: {bad} of {array.size} values are NaN or infinite; repair or mask them first")
 
 
+def require_data_shape(shape: tuple[int, ...], geometry: ParallelBeam, slices: int, name: str) -> None:
+    """Raise InputError that names the axis where measured data do not have the shape (slices, views, columns)."""
+    if len(shape) != 3:
+        raise InputError(f"{name}: data must be (slices, views, columns), it has {len(shape)} axes")
+    for axis, what in enumerate(("slices", "angles", "detector columns")):
+        needs = geometry.data_shape(slices)[axis]
+        if shape[axis] != needs:
+            raise InputError(
+                f"{name}: data has {shape[axis]} entries along axis {axis}, its grid and geometry list {needs} {what}"
+            )
+
+
 @dataclass(frozen=True)
 class Volume:
     """A scalar volume: array (slices, rows, columns), its grid and unit ('HU' for CT)."""
@@ -95,16 +107,7 @@ class Measurement:
     name: str = "measurement"
 
     def __post_init__(self) -> None:
-        expected = self.geometry.data_shape(self.grid.shape[0])
-        if self.data.ndim != 3:
-            raise InputError(f"{self.name}: data must be (slices, views, columns), it has {self.data.ndim} axes")
-        for axis, (what, has, needs) in enumerate(
-            zip(("slices", "angles", "detector columns"), self.data.shape, expected, strict=True)
-        ):
-            if has != needs:
-                raise InputError(
-                    f"{self.name}: data has {has} entries along axis {axis}, its geometry lists {needs} {what}"
-                )
+        require_data_shape(self.data.shape, self.geometry, self.grid.shape[0], self.name)
         self._check_settings()
         require_finite(self.data, f"{self.name}: data")
 
@@ -131,7 +134,9 @@ def to_stored_order(array: np.ndarray, measurement: Measurement, *, unit: str = 
     Raises InputError where the array does not have the grid's shape.
     """
     if tuple(array.shape) != measurement.grid.shape:
-        raise InputError(f"{name}: array {array.shape} does not fit the grid to reconstruct on {measurement.grid.shape}")
+        raise InputError(
+            f"{name}: array {array.shape} does not fit the grid to reconstruct on {measurement.grid.shape}"
+        )
     if measurement.stored_grid is None:
         return Volume(array, measurement.grid, unit=unit, name=name)
     order = axial_order(measurement.stored_grid)

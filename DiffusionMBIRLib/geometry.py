@@ -225,7 +225,7 @@ class AxisOrder:
 
 
 def axial_order(grid: Grid) -> AxisOrder:
-    """The permutation and flips that bring a grid nearest to axial (LPS) order; oblique grids go to the nearest axes."""
+    """The permutation and flips to axial (LPS) order; an oblique grid goes to the nearest axes."""
     world = grid.matrix[:, ::-1]  # columns: world direction of array axes 0, 1, 2
     remaining = [0, 1, 2]
     permutation, flipped = [], []

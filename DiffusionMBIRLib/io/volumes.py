@@ -120,7 +120,8 @@ def _require_whole_nifti(path: Path) -> None:
 def read_volume(path: str | os.PathLike[str]) -> Volume:
     """Read a volume file or a folder with one DICOM series; values keep their type, CT values are HU.
 
-    Raises InputError, naming the path, for a file that is missing, truncated, foreign, not scalar, not 3D or not finite.
+    Raises InputError, naming the path, for a file that is missing, truncated, foreign, not scalar, not 3D or holds
+    values that are not finite.
     """
     path = Path(path)
     if path.is_dir():
