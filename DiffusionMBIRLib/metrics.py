@@ -131,8 +131,8 @@ def _check_field_of_view(recon: Volume, reference: Volume) -> None:
             for v in (recon, reference)
         ]
         raise InputError(
-            f"{texts[0]}, {texts[1]}; their fields of view lie up to {apart:.1f} mm apart: crop or choose the reference "
-            "so that both cover the same region"
+            f"{texts[0]}, {texts[1]}; their fields of view lie up to {apart:.1f} mm apart: crop or choose the "
+            "reference so that both cover the same region"
         )
 
 

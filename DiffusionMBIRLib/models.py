@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from dataclasses import asdict, dataclass, field, fields
@@ -42,6 +43,14 @@ class ModelCard:
     data: list[dict[str, str]] = field(default_factory=list)
     limits: str = "Research use only, not for diagnosis."
 
+    def __post_init__(self) -> None:
+        numbers = {"sigma_data": self.sigma_data, "sigma_min": self.sigma_min, "value.scale": self.value.scale}
+        for name, number in numbers.items():
+            if not 0 < number < math.inf:
+                raise InputError(f"model card {self.id!r}: {name} must be positive, not {number}")
+        if not self.sigma_min <= self.sigma_max < math.inf:
+            raise InputError(f"model card {self.id!r}: sigma_max {self.sigma_max} is below sigma_min")
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 
@@ -58,7 +67,7 @@ class ModelCard:
 
 
 def resources() -> Path:
-    """The folder with bundled models, presets and sample data: inside an installed package or beside it in a checkout."""
+    """The folder with bundled models, presets and sample data: inside an installed package or beside a checkout's."""
     here = Path(__file__).resolve().parent
     for folder in (here / "Resources", here.parent / "Resources"):
         if folder.is_dir():
@@ -83,7 +92,9 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
             prefix = stream.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 2 <= length <= HEADER_LIMIT:
-                raise InputError(f"{path}: not a safetensors file; import other checkpoints with `diffusionmbir models`")
+                raise InputError(
+                    f"{path}: not a safetensors file; import other checkpoints with `diffusionmbir models`"
+                )
             text = stream.read(length)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
@@ -92,7 +103,7 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
         metadata = header.get("__metadata__", {})
     except (ValueError, AttributeError):
         raise InputError(f"{path}: the safetensors header is damaged; copy the file again") from None
-    if "card" not in metadata:
+    if not isinstance(metadata, dict) or "card" not in metadata:
         raise InputError(f"{path}: the file holds no DiffusionMBIR model card; train or import the prior first")
     return ModelCard.from_json(metadata["card"], path)
 

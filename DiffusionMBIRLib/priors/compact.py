@@ -29,6 +29,13 @@ class CompactConfig:
     stem: int = 2
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        sizes = (self.image_channels, *self.widths, self.blocks, self.embedding, self.stem)
+        if not self.widths or any(not isinstance(n, int) or n < 1 for n in sizes):
+            raise InputError(f"compact-unet: sizes must be positive integers: {self}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"compact-unet: dropout must lie in [0, 1), not {self.dropout}")
+
     @property
     def multiple(self) -> int:
         """Image sides are padded to a multiple of this."""
@@ -43,7 +50,10 @@ class CompactConfig:
             raise InputError(f"network kind {entries.get('kind')!r} is not a compact-unet")
         names = {"image_channels", "widths", "blocks", "embedding", "stem", "dropout"}
         chosen = {k: v for k, v in entries.items() if k in names}
-        return cls(**{**chosen, "widths": tuple(chosen.get("widths", cls.widths))})
+        try:
+            return cls(**{**chosen, "widths": tuple(chosen.get("widths", cls.widths))})
+        except TypeError as error:
+            raise InputError(f"compact-unet: the network's entries cannot be read ({error})") from None
 
 
 class ChannelNorm(nn.Module):
@@ -80,8 +90,19 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + self.conv2(self.dropout(F.silu(hidden)))
 
 
+class Stage(nn.ModuleList):
+    """Residual blocks in a row at one resolution."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
+
+
 class CompactUNet(nn.Module):
-    """The raw network F(x, c_noise): (batch, channels, rows, columns) -> same shape; sides a multiple of config.multiple."""
+    """The raw network F(x, c_noise): (batch, channels, rows, columns) -> same; sides a multiple of config.multiple."""
+
+    frequencies: Tensor
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
@@ -104,26 +125,24 @@ class CompactUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], depth, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
-    def _blocks(self, inside: int, outside: int) -> nn.ModuleList:
+    def _blocks(self, inside: int, outside: int) -> Stage:
         c = self.config
         sizes = [inside] + [outside] * (c.blocks - 1)
-        return nn.ModuleList(ResidualBlock(size, outside, c.embedding, c.dropout) for size in sizes)
+        return Stage(ResidualBlock(size, outside, c.embedding, c.dropout) for size in sizes)
 
     def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
         phase = noise_label[:, None] * self.frequencies
         embedding = self.embed(torch.cat([noise_label[:, None], phase.cos(), phase.sin()], dim=1))
         x = self.stem(F.pixel_unshuffle(x, self.config.stem))
         skips = []
-        for level, blocks in enumerate(self.encoder):
-            for block in blocks:
-                x = block(x, embedding)
+        for level, stage in enumerate(self.encoder):
+            x = stage(x, embedding)
             if level < len(self.down):
                 skips.append(x)
                 x = self.down[level](x)
         for level in reversed(range(len(self.up))):
             x = torch.cat([F.pixel_shuffle(self.up[level](x), 2), skips.pop()], dim=1)
-            for block in self.decoder[level]:
-                x = block(x, embedding)
+            x = self.decoder[level](x, embedding)
         return F.pixel_shuffle(self.head(F.silu(self.norm(x))), self.config.stem)
 
 
