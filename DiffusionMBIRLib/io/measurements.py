@@ -89,7 +89,9 @@ def read_measurement(path: str | os.PathLike[str]) -> Measurement:
     try:
         with h5py.File(path, "r") as file:
             return _decode(_Reader(path, file))
-    except (OSError, RuntimeError, KeyError) as error:
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as HDF5; is it truncated or another format?") from error
     except MemoryError as error:
         raise EngineError(f"{path}: no memory for its data; close other programs or cut the measurement") from error
@@ -162,8 +164,10 @@ def _decode(reader: _Reader) -> Measurement:
     geometry, grid = _geometry(reader), _grid(reader, "grid")
     data = reader.numbers("data")
     require_data_shape(data.shape, geometry, grid.shape[0], str(reader.path))  # before a bad file costs memory
+    with np.errstate(over="ignore"):  # what leaves the range of float32 is reported as not finite
+        values = data[()].astype(np.float32)
     return Measurement(
-        data[()].astype(np.float32),
+        values,
         geometry,
         grid,
         task=str(reader.attribute("/", "task", TASKS[0])),

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from ..errors import Cancelled, EngineError, InputError
 from ..geometry import Grid
 from ..models import resources
 
-WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
+NIFTI = (".nii", ".nii.gz")
+WRITABLE = (".nrrd", ".mha", *NIFTI)
 READABLE = (*WRITABLE, ".nhdr", ".mhd")
 METADATA_KEYS = ("modality", "units", "provenance")  # what we keep of a header: nothing that could name a patient
 _BLOCK_BYTES = 1 << 20
@@ -102,19 +103,42 @@ def _nifti_bytes(header: bytes) -> int:
     return 0
 
 
-def _require_whole_nifti(path: Path) -> None:
-    """ITK fills what a truncated NIfTI file lacks with zeros and says nothing; compare the length with the header."""
-    length, header = 0, b""
+def _measure(stream: IO[bytes]) -> tuple[int, bytes]:
+    """The length of the rest of a stream and its first block."""
+    length, first = 0, b""
+    while block := stream.read(_BLOCK_BYTES):
+        first = first or block
+        length += len(block)
+    return length, first
+
+
+def _nifti_damage(path: Path) -> str:
+    """What is wrong with the length of a NIfTI file, '' if nothing; ITK fills what is missing with zeros in silence."""
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                header = header or block
-                length += len(block)
+            length, header = _measure(stream)
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise InputError(f"{path}: the compressed data end early or are damaged; copy the file again") from None
+        return "its compressed data end early or are damaged"
     needed = _nifti_bytes(header)
-    if not needed or length < needed:
-        raise InputError(f"{path}: holds {length} of the {needed} bytes that its header announces; copy the file again")
+    return "" if needed and length >= needed else f"it holds {length} of the {needed} bytes that its header announces"
+
+
+def _require_written(path: Path, bytes_needed: int) -> None:
+    """Raise OSError where a disk that ran full cut the file: ITK does not always notice."""
+    name, damage = path.name.lower(), ""
+    if name.endswith(NIFTI):
+        damage = _nifti_damage(path)
+    elif name.endswith(".nrrd"):
+        with path.open("rb") as stream:
+            while stream.readline().strip():  # an empty line ends the header
+                pass
+            try:
+                length, _ = _measure(gzip.GzipFile(fileobj=stream))
+            except (EOFError, zlib.error, gzip.BadGzipFile):
+                length = 0
+        damage = "" if length == bytes_needed else "its compressed data end early"
+    if damage:
+        raise OSError(damage)
 
 
 def read_volume(path: str | os.PathLike[str]) -> Volume:
@@ -133,8 +157,9 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     if not has_volume_suffix(path):
         raise InputError(f"{path}: not a volume file that we read ({', '.join(READABLE)} or a DICOM folder)")
     try:
-        if path.name.lower().endswith((".nii", ".nii.gz")):
-            _require_whole_nifti(path)
+        damage = _nifti_damage(path) if path.name.lower().endswith(NIFTI) else ""
+        if damage:
+            raise InputError(f"{path}: {damage}; copy the file again")
         with quiet_itk():
             image = simple_itk().ReadImage(str(path))
     except (RuntimeError, OSError) as error:
@@ -179,3 +204,4 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
         image.SetMetaData(key, value)
     with replacing(path, suffix) as temporary, quiet_itk():
         simple_itk().WriteImage(image, str(temporary), True)
+        _require_written(temporary, array.nbytes)
