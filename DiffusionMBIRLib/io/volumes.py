@@ -10,8 +10,9 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def _nifti_bytes(header: bytes) -> int:
     return 0
 
 
-def _measure(stream: IO[bytes]) -> tuple[int, bytes]:
+def _measure(stream: BufferedIOBase) -> tuple[int, bytes]:
     """The length of the rest of a stream and its first block."""
     length, first = 0, b""
     while block := stream.read(_BLOCK_BYTES):
