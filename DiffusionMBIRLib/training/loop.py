@@ -2,53 +2,115 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import os
+import pickle
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from ..errors import InputError
+from ..errors import Cancelled, EngineError, InputError
 from ..models import ModelCard, ValueScale
 from ..monitor import Monitor, Silent
 from ..priors.compact import CompactConfig, CompactUNet, edm_denoise
-from .slices import SliceSampler, Stack, fixed_images, split_by_patient
+from .settings import TrainSettings
+from .slices import NoisySteps, SliceSampler, Stack, find_volumes, fixed_images, load_stack, split_by_patient, step_seed
+
+__all__ = ["TrainSettings", "Trainer", "find_volumes", "load_stack", "train"]
 
 HELD_OUT_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """Settings of one training run; ``schedule`` is 'constant' (with a linear decay over the last part) or 'cosine'."""
+def train(
+    folders: Sequence[str | Path],
+    output: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    glob: str = "*",
+    patient_regex: str | None = None,
+    hold_out: Sequence[str] = (),
+    network: CompactConfig | None = None,
+    model_id: str = "my-prior",
+    value: ValueScale | None = None,
+    licence: str = "",
+    data: Sequence[Mapping[str, str]] = (),
+    device: str | torch.device = "auto",
+    monitor: Monitor | None = None,
+) -> Path:
+    """Train a prior on all volumes below ``folders`` that fit ``glob``; returns the prior's safetensors file.
 
-    images: int = 300_000
-    batch: int = 16
-    size: int = 128
-    learning_rate: float = 6e-4
-    schedule: str = "constant"
-    decay_fraction: float = 0.2
-    warmup_images: int = 4_000
-    ema: float = 0.999
-    noise_median: float = 0.12
-    noise_spread: float = 1.4
-    seed: int = 0
-    save_minutes: float = 5.0
-    held_out_images: int = 48
+    output: a folder; where it holds a state of the same network, training goes on from there.  patient_regex: see
+    :func:`.slices.patient_of`.  hold_out: patients for the held-out loss, by default the last 15 percent in sorted
+    order.  licence, data: what the model card says of the training data.  Under torchrun each process trains on its
+    own batches, on the GPU of its local rank where there are GPUs, and the first one writes.
 
-    def rate(self, seen: int) -> float:
-        """Learning rate after ``seen`` images; a pure function, so that a resumed run may be given another length."""
-        ramp = min(1.0, (seen + 1) / max(1, self.warmup_images))
-        done = min(1.0, seen / self.images)
-        if self.schedule == "cosine":
-            return self.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * done))
-        return self.learning_rate * ramp * min(1.0, (1 - done) / max(self.decay_fraction, 1e-9))
+    Raises InputError, naming file or field, for data that cannot be used, and EngineError if training diverges.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model_id):
+        raise InputError(f"model_id {model_id!r} becomes a file name: use letters, digits, '.', '_' and '-'")
+    rank, monitor = int(os.environ.get("RANK", 0)), monitor or Silent()
+    value, target = value or ValueScale(), _device(device)
+    files = find_volumes(folders, glob)
+    stacks = []
+    for number, path in enumerate(files, start=1):
+        stacks.append(load_stack(path, patient_regex, value))
+        if rank == 0:
+            monitor.tick("read volumes", number, len(files))
+    Path(output).mkdir(parents=True, exist_ok=True)
+    with _process_group(target):
+        trainer = Trainer(
+            stacks,
+            Path(output),
+            network=network or CompactConfig(),
+            settings=settings or TrainSettings(),
+            value=value,
+            model_id=model_id,
+            held_out=hold_out,
+            licence=licence,
+            data=data,
+            device=target,
+            monitor=monitor,
+        )
+        return trainer.run()
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """The device to train on; 'auto' and 'cuda' mean the GPU of this process under torchrun."""
+    if str(name) == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: this torch finds no CUDA GPU; use device cpu or install torch for CUDA")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def _process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started, and leave them at the end."""
+    join = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+    if join:
+        cuda = device.type == "cuda"
+        dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
+    try:
+        yield
+    finally:
+        if join:
+            dist.destroy_process_group()
 
 
 def edm_loss(network: nn.Module, clean: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float) -> Tensor:
@@ -59,7 +121,10 @@ def edm_loss(network: nn.Module, clean: Tensor, sigma: Tensor, noise: Tensor, si
 
 
 class Trainer:
-    """Holds network, EMA, optimiser and data of one process; ``run`` trains until ``settings.images`` were seen."""
+    """Holds network, EMA, optimiser and data of one process; ``run`` trains until ``settings.images`` were seen.
+
+    With more than one process (torch.distributed initialised) gradients are averaged and rank 0 writes.
+    """
 
     def __init__(
         self,
@@ -72,74 +137,114 @@ class Trainer:
         model_id: str,
         held_out: Sequence[str] = (),
         held_out_fraction: float = 0.15,
+        licence: str = "",
+        data: Sequence[Mapping[str, str]] = (),
         device: torch.device,
         monitor: Monitor | None = None,
     ) -> None:
-        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if settings.size % network.multiple:
+            raise InputError(f"setting size: {settings.size} must be a multiple of {network.multiple} for this network")
+        grouped = dist.is_available() and dist.is_initialized()
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         self.settings, self.folder, self.device, self.value = settings, folder, device, value
-        self.model_id, self.monitor = model_id, monitor or Silent()
-        if settings.schedule not in ("constant", "cosine"):
-            raise InputError(f"schedule {settings.schedule!r} is not known; use constant or cosine")
-        train, rest = split_by_patient(stacks, held_out, held_out_fraction)
-        self.patients = sorted({s.patient for s in train}), sorted({s.patient for s in rest})
-        self.spacings_mm = sorted({round(s.spacing_mm * k, 3) for s in train for k in (1, 2)})
-        self.sampler = SliceSampler(train, size=settings.size, value=value, seed=settings.seed, rank=self.rank)
-        self.held_out = fixed_images(rest, size=settings.size, value=value, count=settings.held_out_images)
-        sample = self.sampler.batch(2**31, 128)
-        self.sigma_data = round(float(sample.std()), 3)
-        torch.manual_seed(settings.seed)
-        self.network = CompactUNet(network).to(device, memory_format=torch.channels_last)
+        self.model_id, self.monitor = model_id, (monitor if monitor and not self.rank else Silent())
+        self.licence, self.data = licence, [dict(entry) for entry in data]
+        self._take_data(stacks, held_out, held_out_fraction)
+        with torch.random.fork_rng(devices=[]):  # the same weights on every rank
+            torch.manual_seed(settings.seed)
+            self.network = CompactUNet(network)
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
         self.seen, self.best, self.seconds = 0, math.inf, 0.0
         self._resume()
-        self.parallel: nn.Module = self.network
-        if self.world > 1:
-            self.parallel = nn.parallel.DistributedDataParallel(self.network)
+        self.parallel: nn.Module = nn.parallel.DistributedDataParallel(self.network) if self.world > 1 else self.network
+        if settings.compile:
+            self.parallel = torch.compile(self.parallel)  # type: ignore[assignment]
+
+    def _take_data(self, stacks: Sequence[Stack], held_out: Sequence[str], fraction: float) -> None:
+        s = self.settings
+        train, rest = split_by_patient(stacks, held_out, fraction)
+        self.patients = sorted({stack.patient for stack in train}), sorted({stack.patient for stack in rest})
+        self.spacings_mm = sorted({round(stack.spacing_mm * k, 3) for stack in train for k in (1, 2)})
+        self.sampler = SliceSampler(train, size=s.size, value=self.value, seed=s.seed, rank=self.rank)
+        self.held_out = fixed_images(rest, size=s.size, value=self.value, count=s.held_out_images)
+        # Of one and the same sample on every rank: all must agree on the preconditioning.
+        sample = SliceSampler(train, size=s.size, value=self.value, seed=s.seed).batch(2**31, 128)
+        self.sigma_data = max(round(float(sample.std()), 3), 0.001)
 
     @property
     def state_file(self) -> Path:
         return self.folder / "training-state.pt"
 
+    @property
+    def prior_file(self) -> Path:
+        return self.folder / f"{self.model_id}.safetensors"
+
     def _resume(self) -> None:
         if not self.state_file.is_file():
             return
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError):
+            raise InputError(f"{self.state_file}: is damaged; delete it to train from the start") from None
         try:
             self.network.load_state_dict(state["network"])
             self.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, RuntimeError, ValueError):
+            self.seen, self.best, self.seconds = state["seen"], state["best"], state["seconds"]
+            self.sigma_data = state["sigma_data"]
+        except (KeyError, RuntimeError, ValueError, TypeError):
             raise InputError(f"{self.state_file}: holds another network; choose another output folder") from None
-        self.seen, self.best, self.seconds = state["seen"], state["best"], state["seconds"]
-        self.sigma_data = state["sigma_data"]
+        if self.rank == 0:
+            self._trim_statistics()
 
     def run(self) -> Path:
-        """Train to the end; returns the file of the prior with the lowest held-out loss."""
-        s = self.settings
-        per_step = s.batch * self.world
+        """Train to the end; returns the file of the prior with the lowest held-out loss.
+
+        A monitor that cancels leaves a state from which the same run goes on.
+        """
+        try:
+            self._run()
+        except Cancelled:
+            if self.rank == 0:
+                self._save_state()
+            raise
+        if self.world > 1:
+            dist.barrier()  # rank 0 may still be writing
+        return self.prior_file
+
+    def _run(self) -> None:
+        s, per_step = self.settings, self.settings.batch * self.world
+        steps = range(self.seen // per_step, math.ceil(s.images / per_step))
+        loader = DataLoader(
+            NoisySteps(self.sampler, s),
+            batch_size=None,
+            sampler=steps,
+            num_workers=s.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # its own, or it would draw from the global one
+        )
         saved = started = time.monotonic()
-        before, running = self.seconds, []
-        while self.seen < s.images:
-            step = self.seen // per_step
-            running.append(self._step(step, s.batch))
+        before = self.seconds
+        recent: deque[Tensor] = deque(maxlen=100)
+        total, count = torch.zeros((), device=self.device), 0
+        for step, batch in zip(steps, loader, strict=True):
+            loss = self._step(step, *(part.to(self.device, non_blocking=True) for part in batch))
+            recent.append(loss)
+            total, count = total + loss, count + 1
             self.seen += per_step
             self.seconds = before + time.monotonic() - started
-            if step % 20 == 0:
-                loss = float(torch.stack(running[-100:]).mean())
-                self.monitor.tick("train", self.seen, s.images, loss=loss)
-            if time.monotonic() - saved > 60 * s.save_minutes or self.seen >= s.images:
-                self._checkpoint(float(torch.stack(running).mean()))
-                saved, running = time.monotonic(), []
-        return self.folder / f"{self.model_id}.safetensors"
+            if time.monotonic() - saved > 60 * s.save_minutes or step == steps[-1]:
+                self._checkpoint(float(total) / count)
+                saved, total, count = time.monotonic(), torch.zeros_like(total), 0
+            if step % 20 == 0 or step == steps[-1]:
+                self.monitor.tick("train", self.seen, s.images, loss=float(torch.stack(list(recent)).mean()))
 
-    def _step(self, step: int, batch: int) -> Tensor:
+    def _step(self, step: int, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
         s = self.settings
-        clean = self.sampler.batch(step, batch).to(self.device)
-        generator = torch.Generator().manual_seed(hash((s.seed, self.rank, step)) % 2**63)
-        draws = torch.randn(batch, generator=generator)
-        sigma = (math.log(s.noise_median) + s.noise_spread * draws).exp().to(self.device)
-        noise = torch.randn(clean.shape, generator=generator).to(self.device)
+        if self.network.config.dropout:  # masks come from torch's global generator, which no state file holds
+            torch.manual_seed(step_seed(s.seed, self.rank, step))
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.seen)
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -177,41 +282,79 @@ class Trainer:
 
         losses = self.evaluate()
         mean = sum(losses.values()) / len(losses)
-        line = {"images": self.seen, "seconds": round(self.seconds), "rate": self.settings.rate(self.seen)}
+        if not math.isfinite(mean + train_loss):
+            raise EngineError("training has diverged; the last checkpoint is kept: resume with a lower learning_rate")
+        line: dict[str, Any] = {
+            "images": self.seen,
+            "seconds": round(self.seconds),
+            "rate": self.settings.rate(self.seen),
+        }
         line |= {"train": round(train_loss, 5), "held_out": round(mean, 5), "per_sigma": losses}
-        with (self.folder / "stats.jsonl").open("a") as stream:
+        with self._statistics_file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         if mean < self.best:
             self.best = mean
             self._export(losses)
-        save_sample_grid(self.ema, self.sigma_data, self.settings.size, self.folder / "samples.png", self.device)
+        high = self.settings.noise_range()[1]
+        save_sample_grid(self.ema, self.sigma_data, high, self.settings.size, self.folder / "samples.png", self.device)
+        self._save_state()
+
+    def _save_state(self) -> None:
         state: dict[str, Any] = {"network": self.network.state_dict(), "ema": self.ema.state_dict()}
         state |= {"optimizer": self.optimizer.state_dict(), "seen": self.seen, "best": self.best}
         state |= {"seconds": self.seconds, "sigma_data": self.sigma_data}
         temporary = self.state_file.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.state_file)
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, self.state_file)
+        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+            raise EngineError(f"{self.state_file}: could not be written; is the disk full? ({error})") from None
+
+    @property
+    def _statistics_file(self) -> Path:
+        return self.folder / "stats.jsonl"
+
+    def _trim_statistics(self) -> None:
+        """Drop lines from after the state (and a half-written one): the run was killed before it was saved."""
+        if not self._statistics_file.is_file():
+            return
+        kept = []
+        for line in self._statistics_file.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["images"] <= self.seen:
+                    kept.append(line + "\n")
+        temporary = self._statistics_file.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self._statistics_file)
 
     def _export(self, losses: dict[str, float]) -> None:
+        """The averaged weights with their card, and who was held out in a file that stays here: names are private."""
         from ..priors.checkpoints import save_prior
 
+        split = {"train_patients": self.patients[0], "held_out_patients": self.patients[1]}
+        (self.folder / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
         training = {
             "images_seen": self.seen,
             "steps": self.seen // (self.settings.batch * self.world),
             "seconds": round(self.seconds),
             "held_out_loss": losses,
-            "train_patients": self.patients[0],
-            "held_out_patients": self.patients[1],
+            "train_patients": len(self.patients[0]),
+            "held_out_patients": len(self.patients[1]),
             "pixel_spacings_mm": [self.spacings_mm[0], self.spacings_mm[-1]],
             "settings": asdict(self.settings),
         }
+        low, high = self.settings.noise_range()
         card = ModelCard(
             id=self.model_id,
             modality="CT" if self.value.unit == "HU" else "MR",
             title="Compact 2D U-Net with EDM preconditioning",
             value=self.value,
             sigma_data=self.sigma_data,
+            sigma_min=round(low, 5),
+            sigma_max=round(high, 3),
             network=self.network.config.to_dict(),
             training=training,
+            licence=self.licence,
+            data=self.data,
         )
-        save_prior(self.ema, card, self.folder / f"{self.model_id}.safetensors")
+        save_prior(self.ema, card, self.prior_file)

@@ -14,13 +14,14 @@ from ..samplers.schedules import karras_sigmas
 
 @torch.inference_mode()
 def save_sample_grid(
-    network: nn.Module, sigma_data: float, size: int, path: Path, device: torch.device, rows: int = 2, columns: int = 4
+    network: nn.Module, sigma_data: float, sigma_max: float, size: int, path: Path, device: torch.device
 ) -> None:
-    """Draw rows x columns samples (25 Heun-free Euler steps of the probability-flow ODE) and write them as one PNG."""
+    """Draw 2 x 4 samples from noise of ``sigma_max`` (25 Euler steps of the probability-flow ODE) into one PNG."""
     import SimpleITK as sitk
 
+    rows, columns = 2, 4
     generator = torch.Generator().manual_seed(0)
-    sigmas = karras_sigmas(0.005, 20.0, 25)
+    sigmas = karras_sigmas(0.005, max(sigma_max, 0.01), 25)
     x = torch.randn(rows * columns, 1, size, size, generator=generator).to(device) * sigmas[0]
     for here, there in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         level = torch.full((len(x),), here, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..io.volumes import has_volume_suffix, read_volume
 from ..models import ValueScale
+from .settings import TrainSettings
 
 AIR_HU, CLIP_HU = -1000.0, (-1024.0, 3071.0)
+LEAST_SIDE_PX = 16  # of a slice: below this there is nothing to learn from
 
 
 @dataclass
@@ -31,18 +34,40 @@ class Stack:
 
 
 def patient_of(path: Path, pattern: str | None) -> str:
-    """The patient of a file: the first group of ``pattern`` in its name, else the name without extension."""
-    stem = path.name.split(".")[0]
+    """The patient of a file or DICOM folder: its name without extension, or what ``pattern`` finds.
+
+    The pattern is searched in that name and, failing that, in the whole path; its first group counts if it has one.
+    """
+    stem = path.name if path.is_dir() else path.name.split(".")[0]
     if pattern is None:
         return stem
-    match = re.search(pattern, stem)
+    try:
+        match = re.search(pattern, stem) or re.search(pattern, path.as_posix())
+    except re.error as error:
+        raise InputError(f"--patient-regex {pattern!r} is no regular expression ({error})") from None
     if match is None:
         raise InputError(f"{path}: --patient-regex {pattern!r} does not match this name")
     return match.group(1) if match.groups() else match.group(0)
 
 
+def _is_dicom(path: Path) -> bool:
+    """True for a file with a DICOM suffix or, since many exports have none, with the DICM mark."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    if path.suffix.lower() in (".dcm", ".ima", ".dicom"):
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def find_volumes(folders: Sequence[str | Path], glob: str) -> list[Path]:
-    """Volume files below the folders whose names fit the glob, and folders that hold DICOM files directly."""
+    """Volume files below the folders whose names fit the glob, and folders that hold such DICOM files directly.
+
+    Each is listed once; the order depends on names alone.
+    """
     found: list[Path] = []
     for folder in map(Path, folders):
         if folder.is_file():
@@ -50,25 +75,37 @@ def find_volumes(folders: Sequence[str | Path], glob: str) -> list[Path]:
             continue
         if not folder.is_dir():
             raise InputError(f"{folder}: no such file or folder")
-        files = [p for p in sorted(folder.rglob(glob)) if p.is_file()]
+        files = [p for p in sorted(folder.rglob(glob)) if p.is_file() and not p.name.startswith(".")]
         found += [p for p in files if has_volume_suffix(p)]
-        found += sorted({p.parent for p in files if p.suffix.lower() == ".dcm"})
+        found += sorted({p.parent for p in files if not has_volume_suffix(p) and _is_dicom(p)})
     if not found:
         raise InputError(f"no volume found that fits {glob!r} in: {', '.join(map(str, folders))}")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def background(value: ValueScale) -> float:
+    """What lies outside the body, in the value scale: air for CT, no signal otherwise."""
+    return ((AIR_HU if value.unit == "HU" else 0.0) - value.offset) / value.scale
 
 
 def load_stack(path: Path, pattern: str | None, value: ValueScale) -> Stack:
-    """Read one volume in axial order; fields of view are filled with air where HU was below the clip."""
+    """Read one volume in axial order.  CT outside the field of view (below -1024 HU) becomes air, metal is clipped."""
     volume, _ = read_volume(path).axial()
-    hu = np.clip(volume.array.astype(np.float32), *CLIP_HU)
-    full = torch.from_numpy((hu - value.offset) / value.scale)
+    if min(volume.grid.in_plane) < LEAST_SIDE_PX:
+        rows, columns = volume.grid.in_plane
+        raise InputError(f"{path}: slices of {rows} x {columns} are too small to learn from; leave this volume out")
+    array = volume.array.astype(np.float32)
+    if value.unit == "HU":
+        array = np.minimum(np.where(array < CLIP_HU[0], np.float32(AIR_HU), array), np.float32(CLIP_HU[1]))
+    full = torch.from_numpy((array - np.float32(value.offset)) / np.float32(value.scale))
     rows, columns = full.shape[1] // 2 * 2, full.shape[2] // 2 * 2
     half = F.avg_pool2d(full[:, None, :rows, :columns], 2)[:, 0]
     return Stack(patient_of(path, pattern), path.name, volume.grid.spacing_mm[0], [full.half(), half.half()])
 
 
-def split_by_patient(stacks: Sequence[Stack], held_out: Sequence[str], fraction: float) -> tuple[list, list]:
+def split_by_patient(
+    stacks: Sequence[Stack], held_out: Sequence[str], fraction: float
+) -> tuple[list[Stack], list[Stack]]:
     """(train, held-out) stacks; no patient is in both.  Named patients, or the last ``fraction`` in sorted order."""
     patients = sorted({s.patient for s in stacks})
     unknown = [p for p in held_out if p not in patients]
@@ -101,11 +138,18 @@ class SliceSampler:
     """
 
     def __init__(
-        self, stacks: Sequence[Stack], *, size: int, value: ValueScale, augment: bool = True, seed: int = 0, rank: int = 0
+        self,
+        stacks: Sequence[Stack],
+        *,
+        size: int,
+        value: ValueScale,
+        augment: bool = True,
+        seed: int = 0,
+        rank: int = 0,
     ) -> None:
         self.stacks, self.size, self.augment = list(stacks), size, augment
         self.seed, self.rank = seed, rank
-        self.air = (AIR_HU - value.offset) / value.scale
+        self.air = background(value)
         # Neighbouring slices say much the same: a long series counts by the root of its length.
         weights = np.sqrt([s.levels[0].shape[0] for s in self.stacks])
         self.weights = weights / weights.sum()
@@ -139,19 +183,47 @@ class SliceSampler:
         return F.grid_sample(source[None, None] - self.air, grid, align_corners=True)[0, 0] + self.air
 
 
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """A seed for torch that depends on all three and on nothing else."""
+    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class NoisySteps(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Clean images (batch, 1, size, size), noise levels (batch,) and unit noise of step k, whoever prepares it."""
+
+    def __init__(self, sampler: SliceSampler, settings: TrainSettings) -> None:
+        self.sampler, self.settings = sampler, settings
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        s = self.settings
+        clean = self.sampler.batch(step, s.batch)
+        generator = torch.Generator().manual_seed(step_seed(s.seed, self.sampler.rank, step))
+        draws = torch.randn(s.batch, generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        return clean, (math.log(s.noise_median) + s.noise_spread * draws).exp(), noise
+
+
 def fixed_images(stacks: Sequence[Stack], *, size: int, value: ValueScale, count: int) -> Tensor:
-    """A fixed set of held-out images (count, 1, size, size): centre windows at both sizes, spread over the slices."""
-    air = (AIR_HU - value.offset) / value.scale
+    """At most ``count`` fixed held-out images (images, 1, size, size): centre windows of slices at both sizes."""
+    each = max(1, count // (2 * len(stacks)))
+    places = [
+        (stack.levels[level], index)
+        for level in (1, 0)
+        for stack in stacks
+        for index in _spread(len(stack.levels[level]), each)
+    ]
+    chosen = [places[k] for k in _spread(len(places), count)]
+    return torch.stack([_centre(images[index], size, background(value)) for images, index in chosen])[:, None]
 
-    def candidates() -> Iterator[Tensor]:
-        for level in (1, 0):
-            for stack in stacks:
-                slices = stack.levels[level]
-                each = max(1, count // (2 * len(stacks)))
-                for index in np.linspace(0, len(slices) - 1, min(each, len(slices))).round().astype(int):
-                    image = slices[index]
-                    top, left = (max(0, n - size) // 2 for n in image.shape)
-                    window = image[top : top + size, left : left + size]
-                    yield _crop(window, size, np.random.default_rng(0), air).float()
 
-    return torch.stack(list(candidates()))[:, None]
+def _spread(length: int, count: int) -> list[int]:
+    """At most ``count`` different indices from end to end; a single one lies in the middle."""
+    if count == 1:
+        return [length // 2]
+    return sorted({round(k * (length - 1) / (count - 1)) for k in range(count)})
+
+
+def _centre(image: Tensor, size: int, air: float) -> Tensor:
+    top, left = (max(0, n - size) // 2 for n in image.shape)
+    window = image[top : top + size, left : left + size]
+    return _crop(window, size, np.random.default_rng(0), air).float()
