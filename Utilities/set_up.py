@@ -89,8 +89,10 @@ class Environment:
         }
         if wanted == known:
             return False
-        print(f"set-up: {self.folder.name} with torch for {torch.upper()}; the first time takes minutes", flush=True)
-        if not known:
+        if known:
+            print(f"set-up: bringing {self.folder.name} up to date", flush=True)
+        else:
+            print(f"set-up: making {self.folder.name} with torch for {torch.upper()}; takes some minutes", flush=True)
             self.create()
         self.write_note({**wanted, "complete": False})
         install = [str(self.python), "-m", "pip", "install", *pip_options(torch, torch_index)]

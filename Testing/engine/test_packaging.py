@@ -55,7 +55,7 @@ def test_import_costs_no_torch(module):
 
 
 def test_wheel_holds_every_module_and_every_bundled_file(wheel):
-    expected = {path.relative_to(ROOT).as_posix() for path in MODULES}
+    expected = {"DiffusionMBIRLib/py.typed"} | {path.relative_to(ROOT).as_posix() for path in MODULES}
     for folder in BUNDLED:
         files = [path for path in (ROOT / "Resources" / folder).rglob("*") if path.is_file()]
         assert files, f"Resources/{folder} is empty"
@@ -219,10 +219,19 @@ def test_changed_requirements_are_installed(environment, set_up, monkeypatch):
 
 
 def test_interrupted_set_up_begins_anew(environment, set_up, monkeypatch):
-    environment.ensure([], "cpu")
     leftover = environment.folder / "lib" / "half-written"
-    leftover.mkdir(parents=True)
-    environment.write_note({"complete": False})
+    complete_run = set_up.run
+
+    def run(command):
+        complete_run(command)
+        if command[2] == "pip":
+            leftover.mkdir(parents=True)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(set_up, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        environment.ensure([], "cpu")
+    monkeypatch.setattr(set_up, "run", complete_run)
     assert environment.ensure([], "cpu")
     assert not leftover.exists()
     assert [command[2] for command in environment.commands] == ["venv", "pip"] * 2
