@@ -4,9 +4,9 @@ The operator that reconstructs never makes the data (the "inverse crime").  They
 finer than the grid to reconstruct on, to a detector that is finer than the one reported:
 
 * coarsen > 1: the object is the volume on its own grid; the reconstruction grid has its in-plane block means as voxels.
-* coarsen = 1: the object has twice the volume's resolution.  Each voxel is split along its slope in a way that keeps
-  its mean (and zero as the lower bound), so that the volume itself is the block mean of the object.  A replicated
-  voxel would not do: its exact strip integrals are those of the coarse voxel.
+* coarsen = 1: the object has twice the volume's resolution.  Each pixel is split in four that follow its slope, keep
+  its mean and stay positive, so that the volume itself is the block mean of the object.  A replicated pixel would
+  not do: its exact strip integrals are those of the coarse pixel.
 
 Each detector column is the mean of its sub-columns' *intensities*, as a detector cell adds photons, not logarithms.
 """
@@ -161,7 +161,7 @@ def _project(
     done = 0
     for chunk in _spans(slices, _PIXELS_AT_ONCE // pixels):
         body = torch.from_numpy(attenuation[chunk]).to(device)
-        body = split_voxels(split_voxels(body, axis=1), axis=2) if split == 2 else body
+        body = split_pixels(body) if split == 2 else body
         for batch in _spans(geometry.views, _ENTRIES_AT_ONCE // (pixels * _ENTRIES_PER_PIXEL)):
             beams = ParallelBeam(
                 geometry.angles_deg[batch],
@@ -181,17 +181,28 @@ def _spans(total: int, most: int) -> Iterator[slice]:
     return (slice(start, min(start + step, total)) for start in range(0, total, step))
 
 
-def split_voxels(x: Tensor, axis: int) -> Tensor:
-    """Twice as many voxels along an axis: each becomes a pair that differs by half its slope and keeps its mean.
+def split_pixels(x: Tensor) -> Tensor:
+    """Twice as many rows and columns: each pixel becomes four that follow its slope and keep its mean.
 
-    x: non-negative.  The slope is the central difference, limited where one of the pair would fall below zero.
+    x: (slices, rows, columns), non-negative.  The slopes are central differences, shrunk together where one of the four
+    would fall below zero.
     """
+    down, along = _quarter_slope(x, 1), _quarter_slope(x, 2)
+    steepest = down.abs() + along.abs()
+    share = torch.where(steepest > x, x / steepest.clamp_min(torch.finfo(x.dtype).tiny), torch.ones_like(x))
+    down, along = down * share, along * share
+    upper = torch.stack((x - down - along, x - down + along), dim=-1)
+    lower = torch.stack((x + down - along, x + down + along), dim=-1)
+    return torch.stack((upper, lower), dim=2).flatten(3, 4).flatten(1, 2)
+
+
+def _quarter_slope(x: Tensor, axis: int) -> Tensor:
+    """How much the centre of half a pixel differs from that of the whole: a quarter of the central difference."""
     count = x.shape[axis]
     index = torch.arange(count, device=x.device)
     after = x.index_select(axis, (index + 1).clamp_max(count - 1))
     before = x.index_select(axis, (index - 1).clamp_min(0))
-    step = torch.minimum(torch.maximum((after - before) / 8, -x), x)
-    return torch.stack((x - step, x + step), dim=axis + 1).flatten(axis, axis + 1)
+    return (after - before) / 8
 
 
 def _merge_columns(fine: Tensor, sub_columns: int) -> Tensor:
