@@ -25,6 +25,7 @@ from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig
 from DiffusionMBIRLib.training import loop
 from DiffusionMBIRLib.training.loop import Trainer, TrainSettings, edm_loss, train
+from DiffusionMBIRLib.training.memorisation import check_memorisation, nearest_distances
 from DiffusionMBIRLib.training.slices import (
     NoisySteps,
     SliceSampler,
@@ -423,3 +424,22 @@ def test_two_processes_average_their_gradients(tmp_path):
     wrong = sum(float((weights[0][k] - expected[k]).square().sum()) for k in expected)
     moved = sum(float((start[k] - expected[k]).square().sum()) for k in expected)
     assert wrong < 0.01 * moved
+
+
+# --- memorisation
+
+
+def test_memorisation_tells_copies_from_new_images():
+    known, unseen = [stack(f"p{k}", k, slices=20, size=64) for k in range(3)], [stack("q", 9, slices=20, size=64)]
+    copies = known[1].levels[1][3:9, None].float()
+    found = check_memorisation(copies.flip(-1) + 1e-3 * torch.randn(copies.shape), unseen, known)
+    assert found.ratio < 0.1
+    assert found.copies == 1.0
+    fresh = check_memorisation(stack("r", 10, slices=20, size=64).levels[1][:, None], unseen, known)
+    assert 0.3 < fresh.ratio < 3
+    assert fresh.copies < 0.5
+    assert nearest_distances(copies[:1] + 0.5, known[1:2]) == pytest.approx(0.5, abs=0.25)
+    with pytest.raises(InputError, match="at least one sample"):
+        check_memorisation(copies[:0], unseen, known)
+    with pytest.raises(InputError, match="no training slice"):
+        nearest_distances(copies, [])
