@@ -29,12 +29,15 @@ def provenance(
     seed: int | None = None,
     device: Any = "cpu",
     inputs: Iterable[Any] = (),
+    measurement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of one run as plain dictionaries, lists, strings and numbers, ready for ``json.dumps``.
 
-    settings: a dataclass or mapping.  device: a torch device or its name.  inputs: files or their names; only the last
+    settings: a dataclass or mapping; its ``seed`` counts if none is given.  measurement: what the measurement itself
+    tells of its origin, such as how it was simulated.  device: a torch device or its name.  inputs: files or their names; only the last
     part of each is kept.  Paths among the settings are cut in the same way; numbers that are not finite become null.
     """
+    chosen = plain(settings)
     record: dict[str, Any] = {
         "software": "DiffusionMBIR",
         "version": software_version(),
@@ -43,13 +46,15 @@ def provenance(
         "torch": _installed_version("torch"),
         "numpy": np.__version__,
         "device": str(device),
-        "seed": seed,
+        "seed": chosen.get("seed") if seed is None else seed,
         "inputs": [file_name(name) for name in inputs],
-        "settings": plain(settings),
+        "settings": chosen,
         "notice": NOTICE,
     }
     if prior is not None:
         record["prior"] = {"id": prior.id, "sha256": prior_sha256, "title": prior.title, "licence": prior.licence}
+    if measurement:
+        record["measurement"] = plain(measurement)
     return record
 
 

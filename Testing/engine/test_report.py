@@ -132,6 +132,13 @@ def test_provenance_is_plain_and_private():
         assert secret not in text
 
 
+def test_provenance_takes_seed_and_origin_from_elsewhere():
+    record = provenance({"seed": 3}, measurement={"views": 8, "source": "/data/somebody/case.nrrd"})
+    assert record["seed"] == 3
+    assert record["measurement"] == {"views": 8, "source": "case.nrrd"}
+    assert "prior" not in record
+
+
 def test_plain_leaves_ordinary_text_alone():
     assert plain({"note": "lam / rho", "unit": "1/mm", "flag": True, "none": None, 3: np.int64(4)}) == {
         "note": "lam / rho",
