@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.geometry import Grid
@@ -41,6 +42,7 @@ def body(shape: tuple[int, int, int] = (4, 32, 32), spacing_mm: tuple[float, flo
 
 def run_with_file_limit(code: str, limit_bytes: int) -> str:
     """The output of Python code in a process whose files cannot outgrow the limit: to the writer, a full disk."""
+    pytest.importorskip("resource", reason="this system cannot limit the size of files")
     start = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))\n"
     environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1")
     done = subprocess.run(

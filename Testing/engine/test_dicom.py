@@ -11,7 +11,14 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+    generate_uid,
+)
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.dicom import read_dicom_folder
@@ -241,6 +248,24 @@ def test_scouts_and_other_modalities_are_passed_over(tmp_path):
     make_series(tmp_path / "scout", SeriesInstanceUID=SERIES + ".8", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     make_series(tmp_path / "pet", values=stored_values(9), SeriesInstanceUID=SERIES + ".9", Modality="PT")
     assert read_dicom_folder(tmp_path).grid.shape[0] == 8
+
+
+def test_an_index_is_passed_over(tmp_path):
+    make_series(tmp_path)
+    index = make_slice(stored_values(1)[0], AXIAL, ORIGIN_MM)
+    index.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    del index.Modality
+    index.save_as(tmp_path / "DICOMDIR")
+    assert read_dicom_folder(tmp_path).grid.shape[0] == 4
+
+
+def test_slices_without_the_dicom_mark(tmp_path):
+    for path in make_series(tmp_path):
+        data = pydicom.dcmread(path)
+        bare = pydicom.Dataset(data)
+        bare.save_as(path, implicit_vr=True, little_endian=True)
+        assert b"DICM" not in path.read_bytes()[:200]
+    assert np.array_equal(read_dicom_folder(tmp_path).array, stored_values().astype(int) - 1024)
 
 
 def test_folders_without_ct_say_what_they_hold(tmp_path):

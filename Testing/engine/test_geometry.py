@@ -11,7 +11,6 @@ import pytest
 from DiffusionMBIRLib.data import Measurement, Volume, to_stored_order
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, axial_order, view_angles
-
 from Testing.engine.helpers import rotation
 
 

@@ -135,9 +135,13 @@ def test_full_disk_leaves_the_old_file_alone(tmp_path, suffix, short_bytes):
 
 
 def test_a_cancelled_write_leaves_nothing_and_stays_cancelled(tmp_path):
-    with pytest.raises(Cancelled), replacing(tmp_path / "v.bin", ".bin") as temporary:
-        temporary.write_bytes(b"half")
-        raise Cancelled
+    def write() -> None:
+        with replacing(tmp_path / "v.bin", ".bin") as temporary:
+            temporary.write_bytes(b"half")
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        write()
     assert not list(tmp_path.iterdir())
 
 
