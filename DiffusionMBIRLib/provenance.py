@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .models import ModelCard
+from .version import __version__
 
 NOTICE = "Research use only, not for diagnosis."
 
@@ -34,8 +35,9 @@ def provenance(
     """The record of one run as plain dictionaries, lists, strings and numbers, ready for ``json.dumps``.
 
     settings: a dataclass or mapping; its ``seed`` counts if none is given.  measurement: what the measurement itself
-    tells of its origin, such as how it was simulated.  device: a torch device or its name.  inputs: files or their names; only the last
-    part of each is kept.  Paths among the settings are cut in the same way; numbers that are not finite become null.
+    tells of its origin, such as how it was simulated.  device: a torch device or its name.  inputs: files or their
+    names; only the last part of each is kept.  Paths elsewhere are cut in the same way; numbers that are not finite
+    become null.
     """
     chosen = plain(settings)
     record: dict[str, Any] = {
@@ -60,9 +62,7 @@ def provenance(
 
 def software_version() -> str:
     """The version of this package."""
-    import DiffusionMBIRLib
-
-    return str(getattr(DiffusionMBIRLib, "__version__", "unknown"))
+    return __version__
 
 
 def file_name(path: Any) -> str:
