@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -43,9 +44,11 @@ class SliceDenoiser:
         self.prior = prior
         self.slices_per_batch = max(1, int(slices_per_batch))
         self.evaluations = 0  # network evaluations of the whole stack so far (NFE)
+        self.seconds = 0.0  # wall-clock time spent in them
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """x: (slices, rows, columns), any strides.  Returns E[x0 | x] with the same shape and strides."""
+        started = time.perf_counter()
         out = torch.empty_like(x)
         start, total = 0, x.shape[0]
         while start < total:
@@ -65,5 +68,8 @@ class SliceDenoiser:
                     torch.cuda.empty_cache()
                 continue
             start = stop
+        if x.device.type == "cuda":
+            torch.cuda.synchronize(x.device)
         self.evaluations += 1
+        self.seconds += time.perf_counter() - started
         return out

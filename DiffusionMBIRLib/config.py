@@ -1,0 +1,99 @@
+"""The one table of settings: name, default, range, unit and help of each; everything that shows a setting reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from .errors import InputError
+
+METHODS = ("dds", "mbir", "mbir-slow", "admm-tv", "sirt", "fbp")
+DIFFUSION_METHODS = ("dds", "mbir", "mbir-slow")
+STARTS = ("admm-tv", "fbp", "noise")
+
+
+def setting(
+    default: Any,
+    label: str,
+    help: str,
+    *,
+    unit: str = "",
+    range: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that carries how to show and check itself."""
+    metadata = {"label": label, "help": help, "unit": unit, "range": range, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ReconSettings:
+    """Settings of one reconstruction.  Strengths refer to an operator scaled to norm 1 and to the prior's value scale,
+    so that they mean the same for every image size, number of views and task."""
+
+    method: str = setting("dds", "Method", "Reconstruction method.", choices=METHODS)
+    prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior.")
+    steps: int = setting(30, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000))
+    start: str = setting("admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=STARTS)
+    sigma_start: float = setting(1.0, "First noise level", "In the prior's value scale.", range=(0.005, 400.0))
+    sigma_end: float = setting(0.01, "Last noise level", "In the prior's value scale.", range=(0.0005, 1.0))
+    eta: float = setting(0.85, "Fresh noise", "Share of fresh noise in each renoising of dds.", range=(0.0, 1.0))
+    snr: float = setting(0.16, "Corrector SNR", "Signal-to-noise ratio of mbir's Langevin corrector.", range=(0.0, 1.0))
+    rho: float = setting(0.025, "ADMM penalty", "Penalty of the ADMM split.", range=(0.0, 100.0))
+    lam: float = setting(5e-4, "Strength across slices", "Weight of total variation along z; 0: off.", range=(0.0, 10.0))
+    cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
+    sweeps: int = setting(1, "ADMM sweeps", "ADMM sweeps at each noise level.", range=(1, 100))
+    samples: int = setting(1, "Samples", "Posterior samples that are averaged.", range=(1, 64))
+    tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
+    tv_sweeps: int = setting(100, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
+    sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))
+    fbp_filter: str = setting("ramp", "FBP filter", "Filter of fbp.", choices=("ramp", "hann"))
+    slices_per_batch: int = setting(0, "Slices a batch", "Slices denoised at once; 0: fitted to memory.", range=(0, 4096))
+    seed: int = setting(0, "Seed", "Seed of all noise.", range=(0, 2**63 - 1))
+    device: str = setting("auto", "Device", "auto, cpu, cuda or cuda:N.")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check(item.name, getattr(self, item.name), item.metadata, item.type)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> ReconSettings:
+        """Settings of a preset file (Resources/Presets/NAME.toml), with single fields changed."""
+        return replace(cls(**preset_values(name)), **changes)
+
+
+def _check(name: str, value: Any, metadata: Any, kind: Any) -> None:
+    numeric = str(kind) in ("int", "float")
+    if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InputError(f"setting {name}: {value!r} is not a number")
+    if str(kind) == "int" and value != int(value):
+        raise InputError(f"setting {name}: {value!r} is not a whole number")
+    if metadata["range"] and not metadata["range"][0] <= value <= metadata["range"][1]:
+        raise InputError(f"setting {name}: {value} lies outside {metadata['range'][0]:g} to {metadata['range'][1]:g}")
+    if metadata["choices"] and value not in metadata["choices"]:
+        raise InputError(f"setting {name}: {value!r} is not one of {', '.join(metadata['choices'])}")
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """The entries of a preset; an unknown one raises InputError that lists those at hand."""
+    import sys
+
+    from .models import resources
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    folder = resources() / "Presets"
+    path = folder / f"{name}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        raise InputError(f"preset {name!r} is not known; presets: {names}")
+    with path.open("rb") as stream:
+        values = tomllib.load(stream)
+    known = {item.name for item in fields(ReconSettings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(f"{path}: setting {unknown[0]!r} is not known")
+    return values

@@ -1,0 +1,189 @@
+"""A measurement on a device: the operator scaled to norm 1 and data in the prior's value scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import DIFFUSION_METHODS, ReconSettings
+from .data import Measurement
+from .errors import InputError
+from .models import ValueScale
+from .monitor import Monitor
+from .operators import LinearOperator, SliceDifference, projector
+from .operators.base import RowWeighted
+from .operators.xray import XRayTransform, slices_last
+from .priors.base import Prior, SliceDenoiser
+from .priors.checkpoints import load_prior
+from .samplers import dds, mbir
+from .samplers.schedules import geometric_sigmas, karras_sigmas
+from .solvers.classic import admm_tv, fbp, sirt
+from .solvers.consistency import ZTVConsistency
+
+PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22}
+
+
+@dataclass
+class Problem:
+    """y = A x with x in the prior's value scale, where attenuation = base + slope x (1/mm).
+
+    raw: the operator in mm.  A, y: scaled so that |A| = 1, rows weighted by their statistical precision where the
+    photon count is known.
+    """
+
+    measurement: Measurement
+    raw: XRayTransform
+    A: LinearOperator
+    y: Tensor
+    line_integrals: Tensor
+    value: ValueScale
+    denoiser: SliceDenoiser | None
+    seed_device: torch.device
+
+    @classmethod
+    def build(
+        cls, measurement: Measurement, settings: ReconSettings, prior: str | Prior | None, device: torch.device
+    ) -> Problem:
+        loaded = _load(settings, prior, device)
+        value = loaded.card.value if loaded else ValueScale()
+        raw = projector(measurement.geometry, measurement.grid, device=device)
+        measured = slices_last(torch.from_numpy(np.ascontiguousarray(measurement.data, np.float32)).to(device))
+        base, slope = _attenuation_of_value(value, measurement.mu_water_per_mm)
+        target = measured / slope
+        if base != 0.0:
+            target = target - raw.forward(torch.full(raw.domain, base / slope, device=device))
+        A: LinearOperator = raw
+        if measurement.photons > 0:
+            weights = (-0.5 * (measured - measured.min())).exp()
+            A, target = RowWeighted(raw, weights), target * weights
+        norm = A.norm()
+        if not norm > 0:
+            raise InputError(f"{measurement.name}: no ray meets the grid; check geometry.pitch_mm and offset_mm")
+        denoiser = None
+        if loaded:
+            rows, columns = measurement.grid.in_plane
+            batch = settings.slices_per_batch or max(1, PIXELS_PER_BATCH[device.type] // (rows * columns))
+            denoiser = SliceDenoiser(loaded, batch)
+        scaled = raw.scaled(1 / norm) if A is raw else RowWeighted(raw.scaled(1 / norm), weights)
+        return cls(measurement, raw, scaled, target / norm, measured, value, denoiser, device)
+
+    @property
+    def prior(self) -> Prior | None:
+        return self.denoiser.prior if self.denoiser else None
+
+    def solve(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+        """The volume (slices, rows, columns) in the value scale."""
+        if settings.method == "fbp":
+            return self._fbp(settings.fbp_filter)
+        if settings.method == "sirt":
+            return sirt(self.A, self.y, iterations=settings.sirt_iterations, floor=self._air, monitor=monitor)
+        if settings.method == "admm-tv":
+            return self._admm_tv(settings, monitor)
+        return self._diffuse(settings, monitor)
+
+    @property
+    def _air(self) -> float:
+        """The value of no attenuation."""
+        return (-1000.0 - self.value.offset) / self.value.scale
+
+    def _fbp(self, window: str) -> Tensor:
+        base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
+        return (fbp(self.raw, self.line_integrals, window=window) - base) / slope
+
+    def _admm_tv(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+        return admm_tv(
+            self.A,
+            self.y,
+            lam=settings.tv_lam,
+            sweeps=settings.tv_sweeps,
+            weights=_inverse_spacing(self.measurement),
+            floor=self._air,
+            monitor=monitor,
+        )
+
+    def _diffuse(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+        assert self.denoiser is not None
+        start = self._start(settings, monitor)
+        difference = SliceDifference(
+            self.A.domain, weight=_inverse_spacing(self.measurement)[0], device=self.A.device
+        )
+        generator = torch.Generator(self.seed_device).manual_seed(settings.seed)
+        mean = torch.zeros_like(start)
+        for _ in range(settings.samples):
+            consistency = ZTVConsistency(
+                self.A,
+                self.y,
+                difference=difference,
+                rho=settings.rho,
+                lam=settings.lam,
+                cg_steps=settings.cg_steps,
+                sweeps=settings.sweeps,
+            )
+            mean += self._sample(settings, consistency, start, generator, monitor) / settings.samples
+        return mean
+
+    def _sample(
+        self,
+        settings: ReconSettings,
+        consistency: ZTVConsistency,
+        start: Tensor,
+        generator: torch.Generator,
+        monitor: Monitor,
+    ) -> Tensor:
+        assert self.denoiser is not None
+        if settings.method == "dds":
+            sigmas = karras_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
+            return dds.sample(
+                self.denoiser, consistency, sigmas, start, generator, eta=settings.eta, monitor=monitor
+            )
+        sigmas = geometric_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
+        return mbir.sample(
+            self.denoiser,
+            consistency,
+            sigmas,
+            start,
+            generator,
+            snr=settings.snr,
+            share_variables=settings.method == "mbir",
+            monitor=monitor,
+        )
+
+    def _start(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+        if settings.start == "noise":
+            return torch.zeros_like(self.A.adjoint(self.y))
+        return self._fbp("hann") if settings.start == "fbp" else self._admm_tv(settings, monitor)
+
+    def residual(self, x: Tensor) -> float:
+        """|A x - y| / |y|, unweighted."""
+        base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
+        difference = self.raw.forward(x * slope + base) - self.line_integrals
+        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.line_integrals))
+
+    def to_hu(self, x: Tensor) -> np.ndarray:
+        """Back to HU, (slices, rows, columns) float32."""
+        return (x * self.value.scale + self.value.offset).cpu().numpy()
+
+
+def _load(settings: ReconSettings, prior: str | Prior | None, device: torch.device) -> Prior | None:
+    if settings.method not in DIFFUSION_METHODS:
+        return None
+    chosen = settings.prior if prior is None else prior
+    loaded = load_prior(chosen, device=device) if isinstance(chosen, str) else chosen
+    if loaded.card.modality != "CT":
+        raise InputError(f"prior {loaded.card.id!r} is for {loaded.card.modality}, the measurement is CT; choose another")
+    return loaded
+
+
+def _attenuation_of_value(value: ValueScale, mu_water_per_mm: float) -> tuple[float, float]:
+    """(base, slope) of attenuation = base + slope x, in 1/mm."""
+    return mu_water_per_mm * (1 + value.offset / 1000.0), mu_water_per_mm * value.scale / 1000.0
+
+
+def _inverse_spacing(measurement: Measurement) -> tuple[float, float, float]:
+    """Weights of differences along (slices, rows, columns): smaller pixel side / spacing."""
+    x, y, z = measurement.grid.spacing_mm
+    pixel = min(x, y)
+    return pixel / z, pixel / y, pixel / x

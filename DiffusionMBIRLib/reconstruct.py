@@ -1,0 +1,111 @@
+"""The engine on one page: measurement in, volume out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from .config import ReconSettings
+from .data import Measurement, Volume, to_stored_order
+from .errors import EngineError, InputError
+from .monitor import Monitor, Silent
+
+if TYPE_CHECKING:
+    import torch
+
+    from .priors.base import Prior
+
+
+@dataclass(frozen=True)
+class Result:
+    """A reconstruction: the volume in HU on the input's own geometry, and how it came about.
+
+    residual: |A x - y| / |y| of the final volume.  nfe: network evaluations a slice.  seconds: wall-clock time of the
+    whole call; ``network_seconds`` is the part spent inside the prior.
+    """
+
+    volume: Volume
+    method: str
+    residual: float
+    seconds: float
+    nfe: int
+    network_seconds: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def preset_for(task: str) -> str:
+    """The name of the preset of a task."""
+    return {"sparse-view-ct": "sparse-view", "limited-angle-ct": "limited-angle"}[task]
+
+
+def reconstruct(
+    measurement: Measurement,
+    *,
+    prior: str | Prior | None = None,
+    settings: ReconSettings | None = None,
+    device: str | None = None,
+    monitor: Monitor | None = None,
+) -> Result:
+    """Reconstruct a measurement.
+
+    prior: installed id, file or an object that obeys the Prior contract; defaults to ``settings.prior``.
+    settings: defaults to the preset of the measurement's task.  device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+    Raises InputError for what the user can mend, EngineError when the computation fails (no memory).
+    """
+    import torch
+
+    from .priors.base import is_out_of_memory
+    from .problem import Problem
+
+    started = time.perf_counter()
+    settings = settings or ReconSettings.preset(preset_for(measurement.task))
+    chosen = choose_device(device or settings.device)
+    monitor = monitor or Silent()
+    try:
+        with torch.inference_mode():
+            problem = Problem.build(measurement, settings, prior, chosen)
+            x = problem.solve(settings, monitor)
+            residual = problem.residual(x)
+            array = problem.to_hu(x)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EngineError(
+            f"no memory on {chosen} for {measurement.name}; use a coarser grid, fewer views or --device cpu"
+        ) from error
+    from .provenance import provenance
+
+    prior_card = problem.prior.card if problem.prior else None
+    record = provenance(asdict(settings), prior=prior_card, device=str(chosen), measurement=measurement.provenance)
+    volume = to_stored_order(array, measurement)
+    volume = replace(volume, metadata={**volume.metadata, "provenance": record.to_json()})
+    denoiser = problem.denoiser
+    return Result(
+        volume,
+        settings.method,
+        residual,
+        time.perf_counter() - started,
+        denoiser.evaluations if denoiser else 0,
+        denoiser.seconds if denoiser else 0.0,
+        record.entries,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' (CUDA where it is, else CPU), 'cpu', 'cuda' or 'cuda:N' as a torch device."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise InputError(f"device {name!r} is not there: {count} CUDA device(s) found; use --device auto")
+    return device

@@ -1,0 +1,57 @@
+"""The accelerated sampler: 10 to 50 network evaluations a slice.
+
+After DDS (Chung, Lee and Ye, arXiv 2303.05754): denoise, make the estimate consistent with the data and smooth along the
+slices, add noise again for the next level - here in the variance-exploding convention, from any starting volume and
+over any list of noise levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..monitor import Monitor, Silent
+from ..priors.base import SliceDenoiser
+from ..solvers.consistency import ZTVConsistency
+
+
+def volume_noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise for a whole volume; drawn at once, so that sub-batches never change a result."""
+    n, rows, columns = like.shape
+    noise = torch.randn((rows, columns, n), generator=generator, device=generator.device, dtype=like.dtype)
+    return noise.to(like.device).permute(2, 0, 1)
+
+
+def sample(
+    denoiser: SliceDenoiser,
+    consistency: ZTVConsistency,
+    sigmas: Sequence[float],
+    start: Tensor,
+    generator: torch.Generator,
+    *,
+    eta: float,
+    monitor: Monitor | None = None,
+) -> Tensor:
+    """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
+
+    sigmas: falling noise levels, one network evaluation each.  eta in [0, 1]: share of fresh noise in each renoising
+    (0 repeats the noise that the network saw, 1 draws all of it anew).  Returns the last data-consistent estimate.
+    """
+    monitor = monitor or Silent()
+    x = start + volume_noise(start, generator) * sigmas[0]
+    clean = start
+    for k, sigma in enumerate(sigmas):
+        denoised = denoiser(x, sigma)
+        clean = consistency(denoised)
+        if k + 1 < len(sigmas):
+            # x <- clean + sigma' (sqrt(1 - eta^2) eps + eta n), where eps is the noise that the network saw
+            kept = sigmas[k + 1] * math.sqrt(max(0.0, 1 - eta**2)) / sigma
+            x = torch.add(clean, x.sub_(denoised), alpha=kept)
+            if eta > 0:
+                x.add_(volume_noise(x, generator), alpha=sigmas[k + 1] * eta)
+        monitor.preview(clean, k + 1)
+        monitor.tick("diffusion", k + 1, len(sigmas), sigma=sigma)
+    return clean

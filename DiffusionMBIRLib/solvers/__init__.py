@@ -1,0 +1,1 @@
+"""Solvers on whole volumes: conjugate gradient, the data-consistency step and the classical reconstructions."""

@@ -1,0 +1,43 @@
+"""Conjugate gradient for symmetric positive semi-definite systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def conjugate_gradient(
+    gram: Callable[[Tensor], Tensor], rhs: Tensor, x: Tensor, *, steps: int, tolerance: float = 1e-7
+) -> Tensor:
+    """A few steps of conjugate gradient on gram(x) = rhs from the given x, which is left unchanged.
+
+    Stops early, to the same x, once the residual has fallen by ``tolerance`` against |rhs|: on a singular system further
+    steps would only amplify rounding.  Scalars stay on the device, so that no step waits for the host.
+    """
+    residual = rhs - gram(x)
+    x, direction = x.clone(), residual.clone()
+    floor = (tolerance * torch.linalg.vector_norm(rhs)).square()
+    energy = _dot(residual, residual)
+    for k in range(steps):
+        image = gram(direction)
+        curvature = _dot(direction, image)
+        # A converged or flat direction gets step 0 instead of 0 / 0.
+        going = (energy > floor) & (curvature > 0)
+        alpha = torch.where(going, energy / curvature.clamp_min(torch.finfo(rhs.dtype).tiny), 0.0)
+        x.addcmul_(direction, alpha)
+        if k + 1 == steps:
+            break
+        residual.addcmul_(image, -alpha)
+        last, energy = energy, _dot(residual, residual)
+        beta = torch.where(going, energy / last.clamp_min(torch.finfo(rhs.dtype).tiny), 0.0)
+        direction.mul_(beta).add_(residual)
+    return x
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of two volumes of any, but equal, memory order, without copying them."""
+    if a.ndim == 3 and a.stride() == b.stride():
+        a, b = a.permute(1, 2, 0), b.permute(1, 2, 0)
+    return torch.dot(a.reshape(-1), b.reshape(-1))

@@ -1,0 +1,174 @@
+"""Every operator: exact adjoint in both precisions, linear, and right against an independent computation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.operators import SliceDifference, projector
+from DiffusionMBIRLib.operators.base import RowWeighted
+from DiffusionMBIRLib.operators.difference import Gradient
+from DiffusionMBIRLib.operators.xray import XRayTransform, slices_last
+
+IRREGULAR = (0.0, 12.5, 45.0, 90.0, 91.0, 135.0, 180.0, -37.3, 270.0)
+GRIDS = {
+    "square": Grid((2, 16, 16)),
+    "one slice": Grid((1, 12, 12)),
+    "odd, not square, anisotropic": Grid((3, 17, 23), (1.3, 0.7, 2.5)),
+    "one column": Grid((2, 9, 1), (2.0, 0.5, 1.0)),
+}
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def operators(device, dtype):
+    for name, grid in GRIDS.items():
+        for angles in (view_angles(8), view_angles(30, 90.0), IRREGULAR, (33.0,)):
+            geometry = ParallelBeam.covering(grid, angles)
+            yield f"x-ray {name} {len(angles)}", projector(geometry, grid, device=device, dtype=dtype)
+        narrow = ParallelBeam(view_angles(5), 7, 0.9, offset_mm=1.7)
+        A = projector(narrow, grid, device=device, dtype=dtype)
+        yield f"truncated, shifted detector {name}", A
+        yield f"scaled {name}", A.scaled(0.3)
+        yield f"transposed {name}", A.H
+        weights = torch.rand(A.range, dtype=dtype, device=device)
+        yield f"weighted {name}", RowWeighted(A, weights)
+        yield f"slice difference {name}", SliceDifference(grid.shape, weight=0.4, device=device, dtype=dtype)
+        yield f"gradient {name}", Gradient(grid.shape, weights=(0.5, 1.0, 2.0), device=device, dtype=dtype)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_adjoint_is_exact(device, dtype, bound):
+    generator = torch.Generator().manual_seed(3)
+    for name, A in operators(device, dtype):
+        x = torch.randn(A.domain, generator=generator, dtype=torch.float64).to(device, dtype)
+        y = torch.randn(A.range, generator=generator, dtype=torch.float64).to(device, dtype)
+        ahead, back = A @ x, A.adjoint(y)
+        assert ahead.shape == A.range and back.shape == A.domain, name
+        left, right = (ahead * y).double().sum(), (x * back).double().sum()
+        size = torch.linalg.vector_norm(ahead.double()) * torch.linalg.vector_norm(y.double())
+        assert abs(left - right) <= bound * max(float(size), 1e-30), name
+        if ahead.numel():
+            assert torch.allclose(A.gram(x), A.adjoint(ahead), rtol=0, atol=1e-4 * float(ahead.abs().max() + 1)), name
+
+
+def test_operators_are_linear():
+    for name, A in operators("cpu", torch.float64):
+        a, b = torch.randn(A.domain, dtype=torch.float64), torch.randn(A.domain, dtype=torch.float64)
+        assert torch.allclose(A @ (2 * a - 3 * b), 2 * (A @ a) - 3 * (A @ b), atol=1e-9), name
+
+
+def test_memory_layout_changes_no_value():
+    A = projector(ParallelBeam.covering(GRIDS["square"], view_angles(8)), GRIDS["square"])
+    x = torch.randn(A.domain)
+    assert torch.equal(A @ x, A @ slices_last(x))
+    D = SliceDifference(A.domain, weight=0.7)
+    assert torch.equal(D.gram(x), D.gram(slices_last(x)))
+
+
+@pytest.mark.parametrize("angle", [0.0, 17.0, 45.0, 90.0, 118.3])
+def test_entries_are_areas_of_pixels_in_strips(angle):
+    """Against brute force: the share of a pixel's sub-points that fall into each detector column."""
+    grid = Grid((1, 3, 4), (1.5, 0.8, 1.0))
+    geometry = ParallelBeam((angle,), 9, 0.7, offset_mm=0.2)
+    A = projector(geometry, grid, dtype=torch.float64)
+    sub = 801
+    u = (np.arange(sub) + 0.5) / sub - 0.5
+    theta = math.radians(angle)
+    for row, column in ((0, 0), (1, 2), (2, 3)):
+        x = (column - 1.5 + u) * 1.5
+        y = (row - 1.0 + u) * 0.8
+        s = x[None, :] * math.cos(theta) + y[:, None] * math.sin(theta)
+        edges = (np.arange(10) - 4.5) * 0.7 + 0.2
+        share = np.histogram(s, edges)[0] / sub**2 * (1.5 * 0.8) / 0.7
+        point = torch.zeros(A.domain, dtype=torch.float64)
+        point[0, row, column] = 1
+        np.testing.assert_allclose((A @ point)[0, 0].numpy(), share, atol=3e-3)
+
+
+def test_disc_has_the_analytic_sinogram():
+    n, radius = 128, 40.0
+    grid = Grid((1, n, n))
+    axis = (np.arange(8 * n) + 0.5) / 8 - n / 2
+    fine = (axis[:, None] ** 2 + axis[None, :] ** 2 <= radius**2).astype(np.float64)
+    disc = torch.from_numpy(fine.reshape(n, 8, n, 8).mean((1, 3)))[None]
+    geometry = ParallelBeam.covering(grid, (0.0, 23.0, 45.0, 90.0))
+    sinogram = (projector(geometry, grid, dtype=torch.float64) @ disc)[0].numpy()
+    s = np.arange(geometry.columns) - (geometry.columns - 1) / 2
+    chord = 2 * np.sqrt(np.clip(radius**2 - s**2, 0, None))
+    inside = np.abs(np.abs(s) - radius) > 2
+    np.testing.assert_allclose(sinogram[:, inside], np.broadcast_to(chord, sinogram.shape)[:, inside], atol=0.6)
+    np.testing.assert_allclose(sinogram.sum(1), float(disc.sum()), rtol=1e-9)  # mass is kept in every view
+
+
+def test_rotated_object_equals_rotated_scan():
+    grid = Grid((2, 20, 20))
+    x = torch.rand(grid.shape, dtype=torch.float64)
+    angles = (10.0, 55.0, 120.0)
+    here = ParallelBeam.covering(grid, angles)
+    there = ParallelBeam(tuple(a + 90.0 for a in angles), here.columns, here.pitch_mm)
+    # x along columns, y along rows: a quarter turn moves (x, y) to (-y, x), i.e. rot90 with k = -1
+    turned = torch.rot90(x, -1, dims=(1, 2))
+    a = projector(here, grid, dtype=torch.float64) @ x
+    b = projector(there, grid, dtype=torch.float64) @ turned
+    assert torch.allclose(a, b, atol=1e-10)
+    mirrored = ParallelBeam(tuple(a + 180.0 for a in angles), here.columns, here.pitch_mm)
+    c = projector(mirrored, grid, dtype=torch.float64) @ x
+    assert torch.allclose(a, c.flip(-1), atol=1e-10)
+
+
+def test_agrees_with_scikit_image():
+    transform = pytest.importorskip("skimage.transform")
+    n = 65  # odd: both put the axis on the centre of the middle pixel
+    axis = np.arange(n) - n // 2
+    image = np.exp(-((axis[None, :] - 6) ** 2 + 2 * (axis[:, None] + 4) ** 2) / 120)
+    image[axis[:, None] ** 2 + axis[None, :] ** 2 > 30**2] = 0
+    angles = np.arange(0, 180, 20.0)
+    theirs = transform.radon(image, theta=-angles, circle=True).T  # scikit-image turns the other way
+    grid = Grid((1, n, n))
+    ours = projector(ParallelBeam(tuple(angles), n, 1.0), grid, dtype=torch.float64) @ torch.from_numpy(image)[None]
+    assert np.linalg.norm(theirs - ours[0].numpy()) < 0.02 * np.linalg.norm(theirs)
+
+
+def test_norm_is_the_largest_singular_value():
+    grid = Grid((1, 8, 9), (1.0, 1.4, 1.0))
+    A = projector(ParallelBeam.covering(grid, view_angles(6)), grid, dtype=torch.float64)
+    dense = torch.stack([(A @ e.reshape(A.domain)).reshape(-1) for e in torch.eye(72, dtype=torch.float64)], 1)
+    exact = float(torch.linalg.matrix_norm(dense, 2))
+    assert A.norm(tolerance=1e-9) == pytest.approx(exact, rel=1e-5)
+    assert A.scaled(1 / exact).norm() == pytest.approx(1.0, rel=1e-3)
+    stack = projector(ParallelBeam.covering(Grid((5, 8, 9), (1.0, 1.4, 1.0)), view_angles(6)), Grid((5, 8, 9), (1.0, 1.4, 1.0)))
+    assert stack.norm(tolerance=1e-9) == pytest.approx(exact, rel=1e-4)
+    assert SliceDifference((200, 1, 1), dtype=torch.float64).norm(tolerance=1e-10, most=20000) == pytest.approx(2, rel=1e-2)
+
+
+def test_slice_difference_is_not_periodic():
+    D = SliceDifference((4, 2, 2), weight=0.5, dtype=torch.float64)
+    ramp = torch.arange(4.0, dtype=torch.float64)[:, None, None].expand(4, 2, 2)
+    assert torch.equal(D @ ramp, torch.full((3, 2, 2), 0.5, dtype=torch.float64))
+    assert SliceDifference((1, 2, 2)).gram(torch.ones(1, 2, 2)).abs().max() == 0
+
+
+def test_slices_share_one_matrix():
+    grid = Grid((7, 10, 10))
+    A = projector(ParallelBeam.covering(grid, view_angles(4)), grid)
+    assert isinstance(A, XRayTransform)
+    x = torch.rand(A.domain)
+    one = A.with_slices(1)
+    assert torch.allclose(torch.cat([one @ x[k : k + 1] for k in range(7)]), A @ x, atol=1e-5)
+    assert one.entries == A.entries
+
+
+def test_wrong_arguments_are_named():
+    grid = Grid((2, 8, 8))
+    geometry = ParallelBeam.covering(grid, (0.0,))
+    A = projector(geometry, grid)
+    with pytest.raises(InputError, match=r"x has shape \(3, 8, 8\)"):
+        A @ torch.zeros(3, 8, 8)
+    with pytest.raises(InputError, match="float64"):
+        A @ torch.zeros(2, 8, 8, dtype=torch.float64)
+    with pytest.raises(InputError, match="backend 'magic'.*matrix"):
+        projector(geometry, grid, backend="magic")
