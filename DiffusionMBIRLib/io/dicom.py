@@ -130,8 +130,9 @@ def _value(path: Path, header: Any, tag: str) -> Any:
 
 
 def _numbers(path: Path, header: Any, tag: str, count: int) -> np.ndarray:
+    value = _value(path, header, tag)
     try:
-        numbers = np.array(_value(path, header, tag), dtype=float).reshape(-1)
+        numbers = np.array(value, dtype=float).reshape(-1)
     except (ValueError, TypeError):
         numbers = np.zeros(0)
     if numbers.size != count or not np.all(np.isfinite(numbers)):
