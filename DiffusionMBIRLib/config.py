@@ -33,22 +33,28 @@ class ReconSettings:
 
     method: str = setting("dds", "Method", "Reconstruction method.", choices=METHODS)
     prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior.")
-    steps: int = setting(30, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000))
+    steps: int = setting(
+        30, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000)
+    )
     start: str = setting("admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=STARTS)
     sigma_start: float = setting(1.0, "First noise level", "In the prior's value scale.", range=(0.005, 400.0))
     sigma_end: float = setting(0.01, "Last noise level", "In the prior's value scale.", range=(0.0005, 1.0))
     eta: float = setting(0.85, "Fresh noise", "Share of fresh noise in each renoising of dds.", range=(0.0, 1.0))
     snr: float = setting(0.16, "Corrector SNR", "Signal-to-noise ratio of mbir's Langevin corrector.", range=(0.0, 1.0))
     rho: float = setting(0.025, "ADMM penalty", "Penalty of the ADMM split.", range=(0.0, 100.0))
-    lam: float = setting(5e-4, "Strength across slices", "Weight of total variation along z; 0: off.", range=(0.0, 10.0))
+    lam: float = setting(
+        5e-4, "Strength across slices", "Weight of total variation along z; 0: off.", range=(0.0, 10.0)
+    )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
-    sweeps: int = setting(1, "ADMM sweeps", "ADMM sweeps at each noise level.", range=(1, 100))
+    sweeps: int = setting(0, "ADMM sweeps", "Sweeps a noise level; 0: 1, but 10 for mbir-slow.", range=(0, 100))
     samples: int = setting(1, "Samples", "Posterior samples that are averaged.", range=(1, 64))
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(100, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
     sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))
     fbp_filter: str = setting("ramp", "FBP filter", "Filter of fbp.", choices=("ramp", "hann"))
-    slices_per_batch: int = setting(0, "Slices a batch", "Slices denoised at once; 0: fitted to memory.", range=(0, 4096))
+    slices_per_batch: int = setting(
+        0, "Slices a batch", "Slices denoised at once; 0: fitted to memory.", range=(0, 4096)
+    )
     seed: int = setting(0, "Seed", "Seed of all noise.", range=(0, 2**63 - 1))
     device: str = setting("auto", "Device", "auto, cpu, cuda or cuda:N.")
 

@@ -67,6 +67,11 @@ class Grid:
         return self.shape[1], self.shape[2]
 
     @property
+    def voxels(self) -> int:
+        """Number of voxels."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
     def matrix(self) -> np.ndarray:
         """Direction cosines as a 3 x 3 array; column i is the world direction of index axis i (x, y, z)."""
         return np.asarray(self.direction).reshape(3, 3)

@@ -34,13 +34,15 @@ class Console:
         self._stream = stream or sys.stderr
         self._width = width
         self._stage = ""
-        self._start = 0.0
+        self._ticked = self._start = time.monotonic()
         self._last = 0.0
 
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._start, self._last = stage, now, 0.0
+            # A tick tells of a step that is over: the stage began when the one before ended.
+            self._stage, self._start, self._last = stage, self._ticked, 0.0
+        self._ticked = now
         terminal = self._stream.isatty()
         finished = done >= total
         if not finished and now - self._last < (0.1 if terminal else 10.0):

@@ -15,7 +15,7 @@ from .models import ValueScale
 from .monitor import Monitor
 from .operators import LinearOperator, SliceDifference, projector
 from .operators.base import RowWeighted
-from .operators.xray import XRayTransform, slices_last
+from .operators.xray import slices_last
 from .priors.base import Prior, SliceDenoiser
 from .priors.checkpoints import load_prior
 from .samplers import dds, mbir
@@ -23,6 +23,7 @@ from .samplers.schedules import geometric_sigmas, karras_sigmas
 from .solvers.classic import admm_tv, fbp, sirt
 from .solvers.consistency import ZTVConsistency
 
+SLOW_SWEEPS = 10  # of the paper's Algorithm 2, which starts the ADMM anew at every noise level
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22}
 
 
@@ -35,7 +36,7 @@ class Problem:
     """
 
     measurement: Measurement
-    raw: XRayTransform
+    raw: LinearOperator
     A: LinearOperator
     y: Tensor
     line_integrals: Tensor
@@ -107,9 +108,7 @@ class Problem:
     def _diffuse(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
         assert self.denoiser is not None
         start = self._start(settings, monitor)
-        difference = SliceDifference(
-            self.A.domain, weight=_inverse_spacing(self.measurement)[0], device=self.A.device
-        )
+        difference = SliceDifference(self.measurement.grid.shape, weight=_inverse_spacing(self.measurement)[0], device=self.A.device)
         generator = torch.Generator(self.seed_device).manual_seed(settings.seed)
         mean = torch.zeros_like(start)
         for _ in range(settings.samples):
@@ -120,7 +119,7 @@ class Problem:
                 rho=settings.rho,
                 lam=settings.lam,
                 cg_steps=settings.cg_steps,
-                sweeps=settings.sweeps,
+                sweeps=settings.sweeps or (SLOW_SWEEPS if settings.method == "mbir-slow" else 1),
             )
             mean += self._sample(settings, consistency, start, generator, monitor) / settings.samples
         return mean
@@ -136,9 +135,7 @@ class Problem:
         assert self.denoiser is not None
         if settings.method == "dds":
             sigmas = karras_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
-            return dds.sample(
-                self.denoiser, consistency, sigmas, start, generator, eta=settings.eta, monitor=monitor
-            )
+            return dds.sample(self.denoiser, consistency, sigmas, start, generator, eta=settings.eta, monitor=monitor)
         sigmas = geometric_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
         return mbir.sample(
             self.denoiser,
@@ -173,7 +170,14 @@ def _load(settings: ReconSettings, prior: str | Prior | None, device: torch.devi
     chosen = settings.prior if prior is None else prior
     loaded = load_prior(chosen, device=device) if isinstance(chosen, str) else chosen
     if loaded.card.modality != "CT":
-        raise InputError(f"prior {loaded.card.id!r} is for {loaded.card.modality}, the measurement is CT; choose another")
+        raise InputError(
+            f"prior {loaded.card.id!r} is for {loaded.card.modality}, the measurement is CT; choose another"
+        )
+    if settings.sigma_start > 1.001 * loaded.sigma_max:
+        raise InputError(
+            f"setting sigma_start: {settings.sigma_start:g} is above the largest noise level of prior "
+            f"{loaded.card.id!r}, {loaded.sigma_max:g}"
+        )
     return loaded
 
 

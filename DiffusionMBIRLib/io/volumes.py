@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import shutil
 import struct
 import uuid
 import zlib
@@ -184,6 +185,32 @@ def _volume_of(image: Any, path: Path) -> Volume:
     return Volume(simple_itk().GetArrayFromImage(image), grid, unit=unit, name=str(path), metadata=metadata)
 
 
+def require_writable(path: str | os.PathLike[str], *, bytes_needed: int = 0) -> None:
+    """Find out before long work whether its result can be saved.
+
+    Raises InputError for a format that we do not write or a missing folder, EngineError where the folder cannot be
+    written to or its disk has less than ``bytes_needed`` left.
+    """
+    path = Path(path)
+    _writable_suffix(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise EngineError(f"{path}: the folder {path.parent} cannot be written to")
+    free = shutil.disk_usage(path.parent).free
+    if free < bytes_needed:
+        raise EngineError(
+            f"{path}: needs {bytes_needed / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB left; make room"
+        )
+
+
+def _writable_suffix(path: Path) -> str:
+    suffix = next((s for s in WRITABLE if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise InputError(f"{path}: cannot write this format; use one of {', '.join(WRITABLE)}")
+    return suffix
+
+
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume; its unit and metadata go into the header where the format has room for them (NRRD).
 
@@ -191,9 +218,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     Raises InputError for a format that we do not write or a missing folder, EngineError where writing fails.
     """
     path = Path(path)
-    suffix = next((s for s in WRITABLE if path.name.lower().endswith(s)), None)
-    if suffix is None:
-        raise InputError(f"{path}: cannot write this format; use one of {', '.join(WRITABLE)}")
+    suffix = _writable_suffix(path)
     array = np.ascontiguousarray(volume.array)
     if array.dtype == np.bool_ or array.dtype == np.float16:  # ITK knows neither
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)

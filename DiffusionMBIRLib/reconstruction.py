@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .config import ReconSettings
 from .data import Measurement, Volume, to_stored_order
 from .errors import EngineError, InputError
+from .models import find, sha256
 from .monitor import Monitor, Silent
+from .provenance import provenance
 
 if TYPE_CHECKING:
     import torch
 
     from .priors.base import Prior
+    from .problem import Problem
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,9 @@ def reconstruct(
         raise EngineError(
             f"no memory on {chosen} for {measurement.name}; use a coarser grid, fewer views or --device cpu"
         ) from error
-    from .provenance import provenance
-
-    prior_card = problem.prior.card if problem.prior else None
-    record = provenance(asdict(settings), prior=prior_card, device=str(chosen), measurement=measurement.provenance)
-    volume = to_stored_order(array, measurement)
-    volume = replace(volume, metadata={**volume.metadata, "provenance": record.to_json()})
+    volume = to_stored_order(array, measurement, name=f"{settings.method} of {measurement.name}")
+    record = _record(measurement, settings, problem, prior, chosen)
+    volume = replace(volume, metadata={**volume.metadata, "provenance": json.dumps(record)})
     denoiser = problem.denoiser
     return Result(
         volume,
@@ -88,8 +89,17 @@ def reconstruct(
         time.perf_counter() - started,
         denoiser.evaluations if denoiser else 0,
         denoiser.seconds if denoiser else 0.0,
-        record.entries,
+        record,
     )
+
+
+def _record(
+    measurement: Measurement, settings: ReconSettings, problem: Problem, prior: str | Prior | None, device: torch.device
+) -> dict[str, Any]:
+    card = problem.prior.card if problem.prior else None
+    named = settings.prior if prior is None else prior
+    digest = sha256(find(named)) if card and isinstance(named, str) else ""
+    return provenance(settings, prior=card, prior_sha256=digest, device=device, measurement=measurement.provenance)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,360 @@
+"""The command line ``diffusionmbir``: options from the tables of settings, results on stdout, progress on stderr.
+
+Exit codes: 0 done, 1 failure (memory, disk, cancelled), 2 input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from .config import ReconSettings
+from .errors import Cancelled, EngineError, InputError
+from .monitor import Console, Monitor, Silent
+from .provenance import NOTICE
+from .version import __version__
+
+Handler = Callable[[argparse.Namespace, Monitor], "tuple[dict[str, Any], str]"]  # what --json prints, what else
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    monitor = Silent() if arguments.quiet else Console()
+    try:
+        entries, text = arguments.handler(arguments, monitor)
+    except InputError as error:
+        return _fail(error, arguments, code=2)
+    except (EngineError, OSError) as error:
+        return _fail(error, arguments, code=1)
+    except (Cancelled, KeyboardInterrupt):
+        return _fail("cancelled", arguments, code=1)
+    except (MemoryError, RuntimeError) as error:
+        from .priors.base import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail("memory ran out; use a smaller volume, fewer views or another device", arguments, code=1)
+    sys.stdout.write((json.dumps(entries) if arguments.json else text) + "\n")
+    return 0
+
+
+def _fail(reason: object, arguments: argparse.Namespace, *, code: int) -> int:
+    line = " ".join(str(reason).split())
+    if arguments.json:
+        sys.stdout.write(json.dumps({"error": line, "exit_code": code}) + "\n")
+    sys.stderr.write(f"diffusionmbir: {line}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffusionmbir", description=f"3D CT reconstruction with diffusion priors. {NOTICE}"
+    )
+    parser.add_argument("--version", action="version", version=f"diffusionmbir {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_text, handler, add in (
+        ("demo", "reconstruct the bundled CT from 8 views and from a limited angle", _demo, _demo_options),
+        ("simulate", "make a measurement from a volume or a DICOM folder", _simulate, _simulate_options),
+        ("reconstruct", "reconstruct a measurement", _reconstruct, _reconstruct_options),
+        ("evaluate", "PSNR and SSIM of a reconstruction in three planes", _evaluate, _evaluate_options),
+        ("train", "train a prior on folders of volumes", _train, _train_options),
+        ("models", "list the priors at hand, or show one", _models, _models_options),
+        ("info", "describe a file, or this machine", _info, _info_options),
+    ):
+        command = commands.add_parser(name, help=help_text, description=f"{help_text[:1].upper()}{help_text[1:]}.")
+        add(command)
+        command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        command.add_argument("--quiet", action="store_true", help="no progress bar")
+        command.set_defaults(handler=handler)
+    return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, table: type, *, skip: Sequence[str] = ()) -> None:
+    """One option for each field of a table of settings; an option that is not given stays out of the namespace."""
+    for item in fields(table):
+        if item.name in skip:
+            continue
+        about = item.metadata
+        unit = f" {about['unit']}" if about["unit"] else ""
+        limits = f", {about['range'][0]:g} to {about['range'][1]:g}{unit}" if about["range"] else unit
+        text = f"{about['help']} (default {item.default}{limits})".replace("%", "%%")
+        option = f"--{item.name.replace('_', '-')}"
+        if isinstance(item.default, bool):
+            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
+        else:
+            kind = type(item.default)
+            choices = about["choices"] or None
+            parser.add_argument(option, type=kind, choices=choices, default=argparse.SUPPRESS, help=text)
+
+
+def given_settings(arguments: argparse.Namespace, table: type) -> dict[str, Any]:
+    """The settings that the user gave."""
+    return {f.name: getattr(arguments, f.name) for f in fields(table) if hasattr(arguments, f.name)}
+
+
+# --- demo
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo-output"), help="folder (default demo-output)")
+    parser.add_argument("--prior", help="installed id or file of the prior (default: the bundled one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def _demo(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .demo import run_demo
+    from .report import text_table
+
+    metrics = run_demo(arguments.output, device=arguments.device, prior=arguments.prior, monitor=monitor)
+    pictures = ", ".join(f"{case['task']}.png" for case in metrics["cases"])
+    return metrics, f"{text_table(metrics)}\nIn {arguments.output}: metrics.json, {pictures} and the volumes (.nrrd)."
+
+
+# --- simulate
+
+
+def _simulate_options(parser: argparse.ArgumentParser) -> None:
+    from .data import MU_WATER_PER_MM, TASKS
+
+    parser.add_argument("volume", type=Path, help="volume file (NRRD, NIfTI, MetaImage) or DICOM folder, in HU")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="measurement file to write (.h5)")
+    parser.add_argument("--task", choices=TASKS, default=TASKS[0], help=f"default {TASKS[0]}")
+    parser.add_argument("--views", type=int, help="number of views (default 8, limited angle 90)")
+    parser.add_argument("--angle-range", type=float, help="degrees (default 180, limited angle 90)")
+    parser.add_argument("--coarsen", type=int, default=1, help="reconstruct on in-plane means of N x N voxels")
+    parser.add_argument("--photons", type=float, default=0.0, help="incident photons a ray; 0: no noise (default)")
+    parser.add_argument("--electronic-noise", type=float, default=0.0, help="standard deviation in photons")
+    parser.add_argument("--mu-water", type=float, default=MU_WATER_PER_MM, help="1/mm (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+
+
+def _simulate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .io.measurements import write_measurement
+    from .io.volumes import read_volume
+    from .simulation import simulate
+
+    measurement = simulate(
+        read_volume(arguments.volume),
+        task=arguments.task,
+        views=arguments.views,
+        angle_range_deg=arguments.angle_range,
+        coarsen=arguments.coarsen,
+        photons=arguments.photons,
+        electronic_noise=arguments.electronic_noise,
+        mu_water_per_mm=arguments.mu_water,
+        seed=arguments.seed,
+        monitor=monitor,
+    )
+    write_measurement(measurement, arguments.output)
+    entries = _describe_measurement(measurement)
+    return {"output": str(arguments.output), **entries}, f"{arguments.output}: {_lines(entries)}"
+
+
+# --- reconstruct
+
+
+def _reconstruct_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("measurement", type=Path, help="measurement file (.h5)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="volume to write (.nrrd, .nii.gz, .mha)")
+    parser.add_argument("--reference", type=Path, help="volume to judge the result by")
+    parser.add_argument("--preset", help="name of a preset (default: the one of the measurement's task)")
+    add_settings(parser, ReconSettings)
+
+
+def _reconstruct(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .io.measurements import read_measurement
+    from .io.volumes import read_volume, require_writable
+    from .metrics import evaluate
+    from .reconstruction import preset_for, reconstruct
+
+    measurement = read_measurement(arguments.measurement)
+    preset = ReconSettings.preset(arguments.preset or preset_for(measurement.task))
+    settings = replace(preset, **given_settings(arguments, ReconSettings))
+    reference = read_volume(arguments.reference) if arguments.reference else None
+    require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
+    result = reconstruct(measurement, settings=settings, monitor=monitor)
+    result.volume.save(arguments.output)
+    entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
+    entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
+    text = f"{arguments.output}: {_lines(entries, skip=('output',))}"
+    if reference is not None:
+        entries["metrics"] = evaluate(result.volume, reference)
+        text += "\n" + _planes(entries["metrics"])
+    return entries, f"{text}\n{NOTICE}"
+
+
+# --- evaluate
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recon", type=Path, help="reconstructed volume")
+    parser.add_argument("reference", type=Path, help="volume to judge it by; may be finer in-plane")
+    parser.add_argument("--data-range", type=float, help="in HU (default: maximum - minimum of the reference)")
+
+
+def _evaluate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .io.volumes import read_volume
+    from .metrics import evaluate
+
+    metrics = evaluate(read_volume(arguments.recon), read_volume(arguments.reference), data_range=arguments.data_range)
+    return metrics, _planes(metrics)
+
+
+def _planes(metrics: dict[str, Any]) -> str:
+    from .metrics import PLANES
+    from .report import score_text
+
+    rows = [f"{plane:<9} {score_text(metrics[plane])}" for plane in PLANES]
+    return "\n".join([*rows, f"PSNR in dB / SSIM; data range {metrics['data_range']:.0f} HU"])
+
+
+# --- train
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    from .training.settings import TrainSettings
+
+    parser.add_argument("folders", nargs="+", help="folders (or files) with volumes: NRRD, NIfTI, DICOM")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the prior and its state")
+    parser.add_argument("--id", default="my-prior", help="id of the prior (default %(default)s)")
+    parser.add_argument("--glob", default="*", help="file names to take (default all)")
+    parser.add_argument(
+        "--patient-regex", help="first group = patient, in the file's name (default: one file, one patient)"
+    )
+    parser.add_argument("--hold-out", nargs="*", default=(), help="patients to hold out (default: 15 %% of them)")
+    parser.add_argument("--widths", type=int, nargs="+", default=(64, 96, 128, 192), help="channels of each level")
+    parser.add_argument("--blocks", type=int, default=2, help="residual blocks a level (default %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_settings(parser, TrainSettings)
+
+
+def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .models import read_card
+    from .priors.compact import CompactConfig
+    from .reconstruction import choose_device
+    from .training.loop import train
+    from .training.settings import TrainSettings
+
+    path = train(
+        arguments.folders,
+        arguments.output,
+        settings=TrainSettings(**given_settings(arguments, TrainSettings)),
+        glob=arguments.glob,
+        patient_regex=arguments.patient_regex,
+        hold_out=arguments.hold_out,
+        network=CompactConfig(widths=tuple(arguments.widths), blocks=arguments.blocks),
+        model_id=arguments.id,
+        device=choose_device(arguments.device),
+        monitor=monitor,
+    )
+    training = read_card(path).training
+    entries = {"output": str(path), "images_seen": training["images_seen"], "held_out_loss": training["held_out_loss"]}
+    return entries, f"{path}: {_lines(entries, skip=('output',))}"
+
+
+# --- models
+
+
+def _models_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    parser.add_argument("prior", nargs="?", help="id or file, for show")
+
+
+def _models(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .models import find, installed, read_card, sha256
+
+    if arguments.action == "show":
+        if not arguments.prior:
+            raise InputError("models show: name a prior by id or file; `diffusionmbir models` lists those at hand")
+        path = find(arguments.prior)
+        entries = {"file": str(path), "sha256": sha256(path), **json.loads(read_card(path).to_json())}
+        return entries, json.dumps(entries, indent=2)
+    cards = {name: read_card(path) for name, path in sorted(installed().items())}
+    rows = [f"{name:<20} {card.modality:<4} {card.title}  [{card.licence}]" for name, card in cards.items()]
+    entries = {"models": [{"id": name, "modality": card.modality, "title": card.title} for name, card in cards.items()]}
+    return entries, "\n".join(rows) or "no prior is installed"
+
+
+# --- info
+
+
+def _info_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", nargs="?", type=Path, help="volume, DICOM folder, measurement or prior (default: this machine)"
+    )
+
+
+def _info(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    path: Path | None = arguments.file
+    if path is None:
+        entries = _describe_machine()
+    elif path.suffix.lower() in (".h5", ".hdf5"):
+        from .io.measurements import read_measurement
+
+        entries = _describe_measurement(read_measurement(path))
+    elif path.suffix.lower() == ".safetensors":
+        from .models import read_card
+
+        entries = json.loads(read_card(path).to_json())
+    else:
+        from .io.volumes import read_volume
+
+        volume = read_volume(path)
+        low, high = float(volume.array.min()), float(volume.array.max())
+        entries = {"kind": "volume", "unit": volume.unit, "type": str(volume.array.dtype), "range": [low, high]}
+        entries |= volume.grid.to_dict()
+    return entries, _lines(entries)
+
+
+def _describe_machine() -> dict[str, Any]:
+    import torch
+
+    from .models import installed
+
+    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    return {
+        "version": __version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "cuda_devices": gpus,
+        "cpu_threads": torch.get_num_threads(),
+        "priors": sorted(installed()),
+        "notice": NOTICE,
+    }
+
+
+def _describe_measurement(measurement: Any) -> dict[str, Any]:
+    geometry, grid = measurement.geometry, measurement.grid
+    angles = geometry.angles_deg
+    return {
+        "kind": "measurement",
+        "task": measurement.task,
+        "geometry": "parallel-beam",
+        "views": geometry.views,
+        "first_and_last_angle_deg": [min(angles), max(angles)],
+        "detector_columns": geometry.columns,
+        "pitch_mm": geometry.pitch_mm,
+        "slices": grid.shape[0],
+        "grid": list(grid.shape),
+        "spacing_mm": list(grid.spacing_mm),
+        "photons": measurement.photons,
+        "mu_water_per_mm": measurement.mu_water_per_mm,
+    }
+
+
+def _lines(entries: dict[str, Any], *, skip: Sequence[str] = ()) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in entries.items() if key not in skip)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, list | tuple):
+        return " x ".join(_short(v) for v in value) if value else "none"
+    return str(value)
