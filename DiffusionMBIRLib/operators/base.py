@@ -13,14 +13,18 @@ from ..errors import InputError
 class LinearOperator(ABC):
     """A linear map between two real spaces of tensors.
 
-    domain, range: shapes of the two spaces.  ``adjoint`` is the exact transpose of ``forward``.
+    domain, range: shapes of the two spaces.  ``adjoint`` is the exact transpose of ``forward``; an optional back end
+    that cannot keep this says so by ``exact_adjoint``.
     """
+
+    exact_adjoint: bool = True
 
     def __init__(
         self, domain: tuple[int, ...], range: tuple[int, ...], *, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.domain, self.range = tuple(domain), tuple(range)
-        self.device, self.dtype = device, dtype
+        # 'cuda' stands for one device with a number, which is what tensors on it report.
+        self.device, self.dtype = torch.empty(0, device=device).device, dtype
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +39,8 @@ class LinearOperator(ABC):
         return self.adjoint(self.forward(x))
 
     @property
-    def H(self) -> LinearOperator:  # noqa: N802 - the field's name for the adjoint
+    def H(self) -> LinearOperator:
+        """A^T, by the name that the field gives to the adjoint."""
         return Adjoint(self)
 
     def __matmul__(self, x: Tensor) -> Tensor:
@@ -75,7 +80,7 @@ class Adjoint(LinearOperator):
 
     def __init__(self, operator: LinearOperator) -> None:
         super().__init__(operator.range, operator.domain, device=operator.device, dtype=operator.dtype)
-        self._operator = operator
+        self._operator, self.exact_adjoint = operator, operator.exact_adjoint
 
     def forward(self, x: Tensor) -> Tensor:
         return self._operator.adjoint(x)
@@ -84,7 +89,7 @@ class Adjoint(LinearOperator):
         return self._operator.forward(y)
 
     @property
-    def H(self) -> LinearOperator:  # noqa: N802
+    def H(self) -> LinearOperator:
         return self._operator
 
 
@@ -94,12 +99,17 @@ class Scaled(LinearOperator):
     def __init__(self, operator: LinearOperator, factor: float) -> None:
         super().__init__(operator.domain, operator.range, device=operator.device, dtype=operator.dtype)
         self._operator, self._factor = operator, float(factor)
+        self.exact_adjoint = operator.exact_adjoint
 
     def forward(self, x: Tensor) -> Tensor:
         return self._operator.forward(x) * self._factor
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._operator.adjoint(y) * self._factor
+
+    def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
+        """|factor| times the norm of A, which may have a quick way to it."""
+        return abs(self._factor) * self._operator.norm(tolerance=tolerance, most=most)
 
 
 class RowWeighted(LinearOperator):
@@ -109,6 +119,7 @@ class RowWeighted(LinearOperator):
         super().__init__(operator.domain, operator.range, device=operator.device, dtype=operator.dtype)
         self._check(weights, self.range, "weights")
         self._operator, self._weights = operator, weights
+        self.exact_adjoint = operator.exact_adjoint
 
     def forward(self, x: Tensor) -> Tensor:
         return self._operator.forward(x) * self._weights

@@ -6,7 +6,7 @@ import torch
 
 from ..errors import InputError
 from ..geometry import Grid, ParallelBeam
-from .base import LinearOperator
+from .stack import SliceProjector
 from .xray import XRayTransform
 
 BACKENDS = ("auto", "matrix", "astra", "torch-radon")
@@ -19,7 +19,7 @@ def projector(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     backend: str = "auto",
-) -> LinearOperator:
+) -> SliceProjector:
     """The operator from attenuation (slices, rows, columns) in 1/mm to line integrals (slices, views, columns).
 
     backend: 'matrix' (ours; 'auto' is the same), 'astra' or 'torch-radon', which are imported only when asked for.

@@ -10,6 +10,7 @@ Volumes are multiplied with the slices in the fastest memory order, (pixels, sli
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..geometry import Grid, ParallelBeam
-from .base import LinearOperator
+from .stack import SliceProjector
 
 
 def slices_last(x: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def _ray_major(views: list[_Triplets], columns: int, pixels: int, dtype: torch.d
 
 
 def _pixel_major(views: list[_Triplets], columns: int, pixels: int, dtype: torch.dtype) -> Tensor:
-    """A^T in CSR.  A view lists its entries pixel by pixel already, so they are dealt to their places without a sort."""
+    """A^T in CSR.  A view lists its entries pixel by pixel already: they are dealt to their places without a sort."""
     view_counts = [torch.bincount(v.pixel, minlength=pixels) for v in views]
     counts = torch.stack(view_counts).sum(0)
     total = int(counts.sum())
@@ -102,15 +103,23 @@ def _csr(counts: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) 
     """A CSR matrix from row-sorted entries and the count of each row; 32-bit indices halve the traffic."""
     start = torch.zeros(shape[0] + 1, dtype=torch.int32)
     start[1:] = counts.cumsum(0)
+    return _sparse(start, column, value, shape)
+
+
+def _times(matrix: Tensor, factor: float) -> Tensor:
+    return _sparse(matrix.crow_indices(), matrix.col_indices(), matrix.values() * factor, tuple(matrix.shape))
+
+
+def _sparse(start: Tensor, column: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Sparse.*", category=UserWarning)
         return torch.sparse_csr_tensor(start, column, value, size=shape, check_invariants=False)
 
 
-class XRayTransform(LinearOperator):
+class XRayTransform(SliceProjector):
     """Line integrals of each slice: (slices, rows, columns) in 1/mm -> (slices, views, columns), without unit.
 
-    Holds A and A^T explicitly: 16 bytes for each of about 2.6 entries a pixel and view (pitch = pixel size), whatever
+    Holds A and A^T explicitly: 16 bytes for each of about 2.3 entries a pixel and view (pitch = pixel size), whatever
     the number of slices.
     """
 
@@ -122,16 +131,14 @@ class XRayTransform(LinearOperator):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        device = torch.device(device)
-        super().__init__(grid.shape, geometry.data_shape(grid.shape[0]), device=device, dtype=dtype)
-        self.geometry, self.grid = geometry, grid
+        super().__init__(geometry, grid, device=device, dtype=dtype)
         try:
             views = [_view_triplets(geometry, grid, angle) for angle in geometry.angles_deg]
             if sum(v.value.numel() for v in views) >= 2**31:
                 raise EngineError(f"{geometry.views} views of {grid.in_plane} pixels give too many entries; use fewer")
             pixels = grid.in_plane[0] * grid.in_plane[1]
-            self._forward = _ray_major(views, geometry.columns, pixels, dtype).to(device)
-            self._adjoint = _pixel_major(views, geometry.columns, pixels, dtype).to(device)
+            self._forward = _ray_major(views, geometry.columns, pixels, dtype).to(self.device)
+            self._adjoint = _pixel_major(views, geometry.columns, pixels, dtype).to(self.device)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, EngineError):
                 raise
@@ -155,21 +162,8 @@ class XRayTransform(LinearOperator):
         flat = slices_last(y).reshape(y.shape[0], -1).t()
         return (self._adjoint @ flat).t().reshape(self.domain)
 
-    def with_slices(self, slices: int) -> XRayTransform:
-        """The same matrix for a stack of another height; nothing is copied."""
-        twin = object.__new__(XRayTransform)
-        twin.__dict__.update(self.__dict__)
-        twin.domain, twin.range = (slices, *self.domain[1:]), (slices, *self.range[1:])
-        return twin
-
     def scaled(self, factor: float) -> XRayTransform:
-        """factor A, with the factor in the matrix: no extra pass over volumes."""
-        twin = self.with_slices(self.domain[0])
-        twin._forward, twin._adjoint = self._forward * factor, self._adjoint * factor
+        """factor A, with the factor in the matrix: no extra pass over volumes.  The indices are shared."""
+        twin = copy.copy(self)
+        twin._forward, twin._adjoint = _times(self._forward, factor), _times(self._adjoint, factor)
         return twin
-
-    def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
-        """Largest singular value; slices do not mix, so one slice tells."""
-        if self.domain[0] > 1:
-            return self.with_slices(1).norm(tolerance=tolerance, most=most)
-        return super().norm(tolerance=tolerance, most=most)
