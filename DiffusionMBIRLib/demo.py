@@ -21,7 +21,9 @@ CASES = (("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0))
 METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dds"}
 
 
-def run_demo(output: Path, *, device: str = "auto", prior: str | None = None, monitor: Monitor | None = None) -> dict[str, Any]:
+def run_demo(
+    output: Path, *, device: str = "auto", prior: str | None = None, monitor: Monitor | None = None
+) -> dict[str, Any]:
     """Simulate, reconstruct and judge the bundled volume; writes volumes, montages and metrics.json to ``output``.
 
     Returns what metrics.json holds.

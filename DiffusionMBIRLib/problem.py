@@ -108,7 +108,9 @@ class Problem:
     def _diffuse(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
         assert self.denoiser is not None
         start = self._start(settings, monitor)
-        difference = SliceDifference(self.measurement.grid.shape, weight=_inverse_spacing(self.measurement)[0], device=self.A.device)
+        difference = SliceDifference(
+            self.measurement.grid.shape, weight=_inverse_spacing(self.measurement)[0], device=self.A.device
+        )
         generator = torch.Generator(self.seed_device).manual_seed(settings.seed)
         mean = torch.zeros_like(start)
         for _ in range(settings.samples):
@@ -169,7 +171,7 @@ def _load(settings: ReconSettings, prior: str | Prior | None, device: torch.devi
         return None
     chosen = settings.prior if prior is None else prior
     loaded = load_prior(chosen, device=device) if isinstance(chosen, str) else chosen
-    if loaded.card.modality != "CT":
+    if loaded.card.modality not in ("CT", "any"):
         raise InputError(
             f"prior {loaded.card.id!r} is for {loaded.card.modality}, the measurement is CT; choose another"
         )

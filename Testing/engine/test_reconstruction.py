@@ -1,0 +1,176 @@
+"""The whole engine on small data: measurement in, volume out, in HU on the input's own geometry."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import body
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.config import DIFFUSION_METHODS, METHODS, ReconSettings
+from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.errors import Cancelled, InputError
+from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.models import ModelCard, ValueScale
+from DiffusionMBIRLib.monitor import Silent
+from DiffusionMBIRLib.priors.analytic import GaussianPrior
+from DiffusionMBIRLib.priors.checkpoints import CompactPrior
+from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+
+FAST = {"steps": 3, "tv_sweeps": 20, "sirt_iterations": 50}
+
+
+def small_prior(**card):
+    torch.manual_seed(0)
+    entries = {"id": "small", "modality": "CT", "sigma_max": 12.0} | card
+    return CompactPrior(CompactUNet(CompactConfig(widths=(8, 8), blocks=1)), ModelCard(**entries))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_returns_hu_on_the_inputs_geometry(method):
+    volume = body()
+    scan = mbir.simulate(volume, views=24, seed=1)
+    prior = GaussianPrior.smooth((32, 32), deviation=0.25, length_px=1.5)
+    settings = ReconSettings(**FAST | {"method": method, "steps": 20})
+    result = mbir.reconstruct(scan, prior=prior, settings=settings)
+    assert result.volume.unit == "HU"
+    assert result.volume.grid == volume.grid
+    quality = mbir.evaluate(result.volume, volume)
+    assert quality["axial"]["psnr"] > 20
+    assert (result.nfe > 0) == (method in DIFFUSION_METHODS)
+    assert 0 <= result.residual < 0.2
+    assert result.provenance["settings"]["method"] == method
+    assert json.loads(result.volume.metadata["provenance"])["notice"].startswith("Research use only")
+
+
+def test_a_sagittally_stored_volume_comes_back_sagittal():
+    axial = body()
+    # array axes (x, z, y): slices along the patient's left, rows upwards, columns to the back
+    stored = np.ascontiguousarray(np.transpose(axial.array, (2, 0, 1)))
+    x, y, z = axial.grid.spacing_mm
+    grid = Grid(stored.shape, (y, z, x), axial.grid.origin_mm, (0, 0, 1, 1, 0, 0, 0, 1, 0))
+    settings = ReconSettings(method="sirt", sirt_iterations=30)
+    twin = mbir.reconstruct(mbir.simulate(Volume(stored, grid), views=12), settings=settings)
+    straight = mbir.reconstruct(mbir.simulate(axial, views=12), settings=settings)
+    assert twin.volume.grid == grid
+    np.testing.assert_allclose(np.transpose(twin.volume.array, (1, 2, 0)), straight.volume.array, atol=0.5)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 30, 46), (5, 33, 21)])
+def test_any_size_and_any_number_of_slices(shape):
+    volume = body(shape)
+    scan = mbir.simulate(volume, views=16)
+    result = mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(**FAST))
+    assert result.volume.array.shape == shape
+    assert np.isfinite(result.volume.array).all()
+
+
+@pytest.mark.parametrize("method", DIFFUSION_METHODS)
+def test_the_seed_decides_and_the_sub_batch_does_not(method):
+    scan = mbir.simulate(body((5, 24, 24)), views=8)
+    prior = small_prior()
+
+    def run(**changes):
+        return mbir.reconstruct(scan, prior=prior, settings=ReconSettings(method=method, **FAST | changes)).volume.array
+
+    first = run(seed=7)
+    assert np.array_equal(first, run(seed=7))
+    assert np.abs(first - run(seed=8)).max() > 1
+    for count in (1, 2, 5):
+        # bf16 convolutions may round differently for another batch: 2000 HU x 2^-8 x a few
+        np.testing.assert_allclose(run(seed=7, slices_per_batch=count), first, atol=15)
+
+
+def test_the_value_scale_of_the_card_is_undone():
+    """A prior that works on another scale, with air not at zero, gives the same volume."""
+    scan = mbir.simulate(body(), views=24)
+
+    class Blur:
+        """Smooths at every level: linear, and the same for every scale of values."""
+
+        sigma_min, sigma_max = 0.0, 1e4
+
+        def __init__(self, value):
+            self.card = ModelCard(id="blur", modality="CT", value=value)
+
+        def denoise(self, x, sigma):
+            return torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+    def run(value):
+        # strengths and noise levels are in the value scale: none of them here
+        settings = ReconSettings(steps=2, start="fbp", lam=0.0, sigma_start=0.005, sigma_end=0.0005, eta=0.0)
+        return mbir.reconstruct(scan, prior=Blur(value), settings=settings).volume.array
+
+    np.testing.assert_allclose(run(ValueScale(-1000, 2000)), run(ValueScale(-1024, 2500)), atol=25)
+
+
+def test_photon_noise_is_weighted():
+    """The weight of a ray follows its photons: the total-variation result is better than with equal weights."""
+    from dataclasses import replace
+
+    volume = body((3, 48, 48), (6.0, 6.0, 3.0))
+    scan = mbir.simulate(volume, views=60, photons=2e3, seed=2)
+    settings = ReconSettings(method="admm-tv", tv_lam=3e-4)
+    weighted = mbir.evaluate(mbir.reconstruct(scan, settings=settings).volume, volume)
+    equal = mbir.evaluate(mbir.reconstruct(replace(scan, photons=0.0), settings=settings).volume, volume)
+    assert weighted["axial"]["psnr"] > equal["axial"]["psnr"]
+
+
+def test_cancelling_stops_the_run():
+    class Impatient(Silent):
+        def tick(self, stage, done, total, **metrics):
+            if stage == "diffusion" and done == 2:
+                raise Cancelled
+
+    scan = mbir.simulate(body(), views=8)
+    with pytest.raises(Cancelled):
+        mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(**FAST), monitor=Impatient())
+
+
+def test_previews_show_the_estimate_of_each_step():
+    seen = []
+
+    class Watcher(Silent):
+        def preview(self, volume, step):
+            seen.append((step, tuple(volume.shape)))
+
+    scan = mbir.simulate(body(), views=8)
+    mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(**FAST), monitor=Watcher())
+    assert seen == [(k, (4, 32, 32)) for k in (1, 2, 3)]
+
+
+def test_what_does_not_fit_is_named():
+    scan = mbir.simulate(body(), views=8)
+    with pytest.raises(InputError, match="prior 'small' is for MR"):
+        mbir.reconstruct(scan, prior=small_prior(modality="MR"))
+    with pytest.raises(InputError, match="sigma_start: 50 is above .* 'small', 12"):
+        mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(sigma_start=50.0))
+    with pytest.raises(InputError, match="device 'tpu'"):
+        mbir.reconstruct(scan, prior=small_prior(), device="tpu")
+    with pytest.raises(InputError, match=r"device 'cuda:77' is not there"):
+        mbir.reconstruct(scan, prior=small_prior(), device="cuda:77")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps: 0 lies outside 1 to 5000"),
+        ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
+        ({"eta": "much"}, "eta: 'much' is not a number"),
+        ({"eta": float("nan")}, "eta: nan lies outside"),
+        ({"method": "magic"}, "method: 'magic' is not one of dds, mbir"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(InputError, match=message):
+        ReconSettings(**changes)
+
+
+def test_presets_are_valid_and_unknown_ones_are_named():
+    from DiffusionMBIRLib.models import resources
+
+    for path in (resources() / "Presets").glob("*.toml"):
+        assert ReconSettings.preset(path.stem, seed=3).seed == 3
+    with pytest.raises(InputError, match=r"preset 'quickly' is not known; presets: .*sparse-view"):
+        ReconSettings.preset("quickly")
