@@ -29,7 +29,8 @@ def setting(
 @dataclass(frozen=True)
 class ReconSettings:
     """Settings of one reconstruction.  Strengths refer to an operator scaled to norm 1 and to the prior's value scale,
-    so that they mean the same for every image size, number of views and task."""
+    so that they mean the same for every image size, number of views and task.
+    """
 
     method: str = setting("dds", "Method", "Reconstruction method.", choices=METHODS)
     prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior.")

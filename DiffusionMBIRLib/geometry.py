@@ -43,8 +43,8 @@ class Grid:
     """
 
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, ...] = (1.0, 1.0, 1.0)
-    origin_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: tuple[float, ...] = _IDENTITY
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, body
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.cli import main
@@ -17,6 +16,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.models import ModelCard
 from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from Testing.engine.helpers import ROOT, body
 
 FAST = ["--steps", "2", "--tv-sweeps", "5", "--quiet"]
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import body
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import DIFFUSION_METHODS, METHODS, ReconSettings
@@ -17,6 +16,7 @@ from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from Testing.engine.helpers import body
 
 FAST = {"steps": 3, "tv_sweeps": 20, "sirt_iterations": 50}
 
