@@ -1,0 +1,83 @@
+"""Time the X-ray transform and compare it with ASTRA's CPU projectors.  Run as a script.
+
+A stack of 64 slices of 256 x 256 pixels, seen from 8 and from 60 views over 180 degrees.  The candidates take turns in
+one run, each on the memory order that suits it, and medians are shown, so that other work on the machine meets them
+alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.operators import LinearOperator, projector
+from DiffusionMBIRLib.operators.astra_backend import AstraTransform
+from DiffusionMBIRLib.operators.xray import XRayTransform, slices_last
+
+BYTES_PER_ENTRY = 16  # A and A^T, each a 4-byte value and a 4-byte index
+
+
+def medians(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each candidate; all take their turn in every round, after one round to warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_number in range(rounds + 1):
+        for name, run in candidates.items():
+            started = time.perf_counter()
+            run()
+            if round_number:
+                taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def astra_rivals(geometry: ParallelBeam, grid: Grid) -> dict[str, LinearOperator]:
+    try:
+        return {f"ASTRA {kind}": AstraTransform(geometry, grid, kind=kind) for kind in ("strip", "linear")}
+    except InputError as error:
+        print(f"without ASTRA: {error}")
+        return {}
+
+
+def compare(views: int, grid: Grid, rounds: int) -> None:
+    geometry = ParallelBeam.covering(grid, view_angles(views))
+    started = time.perf_counter()
+    ours = projector(geometry, grid)
+    built = time.perf_counter() - started
+    assert isinstance(ours, XRayTransform)
+    print(f"{views} views: matrix built in {built:.2f} s, {ours.entries * BYTES_PER_ENTRY / 1e6:.1f} MB")
+    x, y = torch.rand(ours.domain), torch.rand(ours.range)
+    rivals = astra_rivals(geometry, grid)
+    for direction in ("forward", "adjoint"):
+        argument = x if direction == "forward" else y
+        last = slices_last(argument)
+        candidates: dict[str, Callable[[], object]] = {"ours": lambda d=direction, a=last: getattr(ours, d)(a)}
+        for name, rival in rivals.items():
+            candidates[name] = lambda d=direction, a=argument, r=rival: getattr(r, d)(a)
+        seconds = medians(candidates, rounds)
+        for name, median in seconds.items():
+            ratio = "" if name == "ours" else f"   ours / {name} = {seconds['ours'] / median:.3f}"
+            print(f"  {direction}  {name:<13}{1000 * median:9.1f} ms{ratio}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Time the X-ray transform and ASTRA's CPU projectors.")
+    parser.add_argument("--rounds", type=int, default=5, help="timed repetitions, of which the median is shown")
+    parser.add_argument("--slices", type=int, default=64, help="slices of the stack")
+    parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice")
+    parser.add_argument("--views", type=int, nargs="+", default=[8, 60], help="numbers of views")
+    options = parser.parse_args(arguments)
+    grid = Grid((options.slices, options.size, options.size))
+    print(f"{options.size} x {options.size} x {options.slices}; {os.cpu_count()} cores, ", end="")
+    print(f"{torch.get_num_threads()} threads for ours; ASTRA's CPU projectors use one")
+    for views in options.views:
+        compare(views, grid, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
