@@ -36,12 +36,16 @@ class Console:
         self._stage = ""
         self._ticked = self._start = time.monotonic()
         self._last = 0.0
+        self._base = 0  # steps that were done before this run took the stage up
 
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            # A tick tells of a step that is over: the stage began when the one before ended.
-            self._stage, self._start, self._last = stage, self._ticked, 0.0
+            # A tick tells of a step that is over: the stage began when the one before ended - or, in a resumed run,
+            # at some step.
+            resumed = done > 1 and done < total
+            self._base, self._start = (done, now) if resumed else (0, self._ticked)
+            self._stage, self._last = stage, 0.0
         self._ticked = now
         terminal = self._stream.isatty()
         finished = done >= total
@@ -49,8 +53,7 @@ class Console:
             return
         self._last = now
         elapsed = now - self._start
-        left = elapsed / done * (total - done) if done else 0.0
-        clock = f"{elapsed:.1f} s" if finished else f"{left:.0f} s left"
+        clock = f"{elapsed:.1f} s" if finished else _left(elapsed, done - self._base, total - done)
         filled = self._width * done // max(total, 1)
         bar = "#" * filled + "." * (self._width - filled)
         extra = "".join(f"  {name} {value:.4g}" for name, value in metrics.items())
@@ -63,3 +66,12 @@ class Console:
 
     def preview(self, volume: Any, step: int) -> None:
         return None
+
+
+def _left(elapsed_s: float, done: int, remaining: int) -> str:
+    if done <= 0:
+        return "..."
+    seconds = elapsed_s / done * remaining
+    if seconds < 100:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
