@@ -18,6 +18,7 @@ from .simulation import simulate, truth_for
 
 COARSEN = 2  # data come from the sample's 256 x 256 grid, reconstructions are made on 128 x 128
 CASES = (("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0))
+TITLES = {"sparse-view-ct": "Sparse-view CT", "limited-angle-ct": "Limited-angle CT"}
 METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dds"}
 
 
@@ -62,7 +63,7 @@ def _case(
         volumes,
         truth.axial()[0].array,
         spacing_mm=scan.grid.spacing_mm,
-        title=f"{scan.task.replace('-', ' ')}: {scan.geometry.views} views over {angle_range:g} degrees",
+        title=f"{TITLES[scan.task]}: {scan.geometry.views} views over {angle_range:g} degrees",
         subtitle=f"{settings.steps} network evaluations a slice, prior {prior or settings.prior}",
         scores=scores,
     )

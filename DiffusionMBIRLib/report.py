@@ -42,7 +42,7 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     """The figures of all cases as a Markdown table, the best PSNR of a case and plane in bold.
 
     metrics: ``{"cases": [{"task", "views", "angles_deg", "methods": {name: {"axial": {"psnr", "ssim"}, "coronal",
-    "sagittal", "residual", "seconds", "nfe"}}}]}`` with ``angles_deg`` the range of the view angles; what a method
+    "sagittal", "residual", "seconds", "nfe"}}}]}`` with ``angles_deg`` the view angles or their range; what a method
     lacks is shown as a dash.
     """
     lines = [_HEAD, *(("---",) * 4 + ("---:",) * (len(_HEAD) - 4),), *_rows(metrics, bold="**")]
@@ -67,7 +67,7 @@ def _rows(metrics: Mapping[str, Any], *, bold: str) -> Iterator[tuple[str, ...]]
     for case in metrics["cases"]:
         methods = case["methods"]
         best = {p: max((m[p]["psnr"] for m in methods.values() if _has(m, p)), default=None) for p in PLANES}
-        head = (str(case.get("task", "")), _number(case.get("views"), "{}"), _angles(case.get("angles_deg")))
+        head = (str(case.get("task", "")), _number(case.get("views"), "{}"), _angles(case))
         for name, figures in methods.items():
             planes = []
             for plane in PLANES:
@@ -94,8 +94,9 @@ def _number(value: Any, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _angles(value: Any) -> str:
-    """A range in degrees, or the range that a list of view angles spans."""
+def _angles(case: Mapping[str, Any]) -> str:
+    """The range that the views cover: the case's own ``angle_range_deg``, else a number or the span of a list."""
+    value = case.get("angle_range_deg", case.get("angles_deg"))
     if isinstance(value, list | tuple):
         value = max(value) - min(value) if value else None
     return _number(value, "{:g} deg")

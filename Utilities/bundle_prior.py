@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Bundle a trained prior: put licence and sources into its card and write a readable card beside it.
+
+    python Utilities/bundle_prior.py TRAINED.safetensors MANIFEST.json --files ct_ --limits "..."
+
+MANIFEST.json lists the training volumes: {"volumes": [{"file", "licence", "attribution", "source_repo", ...}]}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from DiffusionMBIRLib.models import ModelCard, read_card, resources, sha256
+from DiffusionMBIRLib.priors.checkpoints import load_prior, save_prior
+
+LICENCE = "CC BY 4.0; trained on CC BY 3.0, CC BY 4.0 and public-domain volumes, attributed below"
+PRIVATE = ("train_patients", "held_out_patients")  # counts are enough
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("prior", type=Path)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--files", default="", help="prefix of the names of the volumes that were used")
+    parser.add_argument("--id", default="ct-compact-v1")
+    parser.add_argument("--hold-out", nargs="*", default=(), help="names that are held out, without extension")
+    parser.add_argument("--limits", default="")
+    arguments = parser.parse_args()
+    card = _card(arguments)
+    folder = resources() / "Models"
+    path = folder / f"{arguments.id}.safetensors"
+    save_prior(load_prior(arguments.prior).network, card, path)
+    (folder / f"{arguments.id}.md").write_text(_page(card, sha256(path), load_file(str(path))), encoding="utf-8")
+    sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
+    return 0
+
+
+def _card(arguments: argparse.Namespace) -> ModelCard:
+    manifest = json.loads(arguments.manifest.read_text(encoding="utf-8"))["volumes"]
+    used = [v for v in manifest if Path(v["file"]).name.startswith(arguments.files) and v["file"].startswith("train/")]
+    sources = [
+        {
+            "file": Path(v["file"]).name,
+            "use": "held out" if Path(v["file"]).name.startswith(tuple(arguments.hold_out) or "\0") else "training",
+            "licence": v["licence"],
+            "attribution": v["attribution"],
+            "source": v["source_repo"],
+            "processing": v["processing"],
+        }
+        for v in used
+    ]
+    card = read_card(arguments.prior)
+    training = {k: v for k, v in card.training.items() if k not in PRIVATE}
+    limits = f"{arguments.limits} Research use only, not for diagnosis.".strip()
+    return replace(card, id=arguments.id, licence=LICENCE, data=sources, training=training, limits=limits)
+
+
+def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
+    t = card.training
+    loss = t["held_out_loss"]
+    parameters = sum(w.numel() for w in weights.values())
+    lines = [
+        f"# {card.id}",
+        "",
+        f"**{card.title}** for {card.modality}. {card.limits}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| SHA-256 | `{digest}` |",
+        f"| Licence | {card.licence} |",
+        f"| Parameters | {parameters / 1e6:.2f} million, stored as float16 |",
+        f"| Network | widths {card.network['widths']}, {card.network['blocks']} blocks a level, "
+        f"{card.network['stem']} x {card.network['stem']} space-to-depth stem |",
+        f"| Values | ({card.value.unit} - ({card.value.offset:g})) / {card.value.scale:g}, {card.channels} channel |",
+        f"| Noise levels | {card.sigma_min:g} to {card.sigma_max:g}; sigma_data {card.sigma_data:g} |",
+        f"| Training | {t['images_seen']:,} images in {t['steps']:,} steps, {t['seconds'] / 3600:.1f} h on 2 CPU cores |",
+        f"| Crops | {t['settings']['size']} x {t['settings']['size']} pixels |",
+        f"| Pixel spacings | {t['pixel_spacings_mm'][0]:g} to {t['pixel_spacings_mm'][-1]:g} mm |",
+        "",
+        "## Held-out loss",
+        "",
+        "EDM-weighted denoising loss on fixed windows of the held-out patients with fixed noise (1: the loss of a network",
+        "that has learnt nothing). The checkpoint with the lowest mean was chosen.",
+        "",
+        "| sigma | " + " | ".join(loss) + " | mean |",
+        "|---|" + "---|" * (len(loss) + 1),
+        "| loss | " + " | ".join(f"{v:.4f}" for v in loss.values()) + f" | {sum(loss.values()) / len(loss):.4f} |",
+        "",
+        "## Data",
+        "",
+        "Volumes from The Cancer Imaging Archive fall under its data usage policy as well; no attempt at re-identification",
+        "may be made. `train` of this project read them in axial order, clipped to -1000 to 3071 HU.",
+        "",
+        "| file | use | licence | attribution | from |",
+        "|---|---|---|---|---|",
+        *(f"| {d['file']} | {d['use']} | {d['licence']} | {d['attribution']} | {d['source']} |" for d in card.data),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
