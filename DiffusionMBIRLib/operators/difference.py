@@ -39,11 +39,26 @@ class SliceDifference(LinearOperator):
 
     def gram(self, x: Tensor) -> Tensor:
         self._check(x, self.domain, "x")
-        out = torch.zeros_like(x)
-        step = torch.sub(x[1:], x[:-1]).mul_(self.weight**2)
-        out[1:].add_(step)
-        out[:-1].sub_(step)
-        return out
+        return self.add_gram_to(torch.zeros_like(x), x)
+
+    def add_gram_to(self, out: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
+        """out += factor D^T D x in out's own memory.  Returns out."""
+        return _add_gram(out, x, (self.weight,), factor)
+
+
+def _add_gram(out: Tensor, x: Tensor, weights: tuple[float, ...], factor: float) -> Tensor:
+    """out += factor D^T D x for differences along the leading axes, in place: a quarter of the time of D, then D^T."""
+    squares = [0.0 if x.shape[axis] == 1 else factor * weight**2 for axis, weight in enumerate(weights)]
+    out.add_(x, alpha=2 * sum(squares))
+    for axis, square in enumerate(squares):
+        last = x.shape[axis] - 1
+        if last == 0:
+            continue
+        out.narrow(axis, 1, last).sub_(x.narrow(axis, 0, last), alpha=square)
+        out.narrow(axis, 0, last).sub_(x.narrow(axis, 1, last), alpha=square)
+        for end in (0, last):  # an end has one neighbour only
+            out.select(axis, end).sub_(x.select(axis, end), alpha=square)
+    return out
 
 
 def _zeros_like_volume(y: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -69,14 +84,16 @@ class Gradient(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x, self.domain, "x")
-        out = torch.empty((3, *x.shape[1:], x.shape[0]), dtype=x.dtype, device=x.device).permute(0, 3, 1, 2)
+        slices, rows, columns = self.domain
+        return self.add_to(x.new_zeros((3, rows, columns, slices)).permute(0, 3, 1, 2), x)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """y += D x in y's own memory: three volumes are slow to allocate at each step of a solver.  Returns y."""
         for axis, weight in enumerate(self.weights):
-            length = x.shape[axis]
-            inner = out[axis].narrow(axis, 0, length - 1)
-            torch.sub(x.narrow(axis, 1, length - 1), x.narrow(axis, 0, length - 1), out=inner)
-            inner.mul_(weight)
-            out[axis].narrow(axis, length - 1, 1).zero_()
-        return out
+            last = x.shape[axis] - 1
+            inner = y[axis].narrow(axis, 0, last)
+            inner.add_(x.narrow(axis, 1, last), alpha=weight).sub_(x.narrow(axis, 0, last), alpha=weight)
+        return y
 
     def adjoint(self, y: Tensor) -> Tensor:
         self._check(y, self.range, "y")
@@ -87,3 +104,11 @@ class Gradient(LinearOperator):
             out.narrow(axis, 1, length - 1).add_(inner, alpha=weight)
             out.narrow(axis, 0, length - 1).sub_(inner, alpha=weight)
         return out
+
+    def gram(self, x: Tensor) -> Tensor:
+        self._check(x, self.domain, "x")
+        return self.add_gram_to(torch.zeros_like(x), x)
+
+    def add_gram_to(self, out: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
+        """out += factor D^T D x in out's own memory.  Returns out."""
+        return _add_gram(out, x, self.weights, factor)

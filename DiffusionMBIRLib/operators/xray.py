@@ -110,6 +110,11 @@ def _times(matrix: Tensor, factor: float) -> Tensor:
     return _sparse(matrix.crow_indices(), matrix.col_indices(), matrix.values() * factor, tuple(matrix.shape))
 
 
+def _product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """matrix @ dense, without the temporary of the result's size that ``@`` makes."""
+    return dense.new_zeros((matrix.shape[0], dense.shape[1])).addmm_(matrix, dense)
+
+
 def _sparse(start: Tensor, column: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Sparse.*", category=UserWarning)
@@ -155,12 +160,12 @@ class XRayTransform(SliceProjector):
     def forward(self, x: Tensor) -> Tensor:
         self._check(x, self.domain, "x")
         flat = slices_last(x).reshape(x.shape[0], -1).t()
-        return (self._forward @ flat).t().reshape(self.range)
+        return _product(self._forward, flat).t().reshape(self.range)
 
     def adjoint(self, y: Tensor) -> Tensor:
         self._check(y, self.range, "y")
         flat = slices_last(y).reshape(y.shape[0], -1).t()
-        return (self._adjoint @ flat).t().reshape(self.domain)
+        return _product(self._adjoint, flat).t().reshape(self.domain)
 
     def scaled(self, factor: float) -> XRayTransform:
         """factor A, with the factor in the matrix: no extra pass over volumes.  The indices are shared."""

@@ -1,8 +1,8 @@
 """The accelerated sampler: 10 to 50 network evaluations a slice.
 
-After DDS (Chung, Lee and Ye, arXiv 2303.05754): denoise, make the estimate consistent with the data and smooth along the
-slices, add noise again for the next level - here in the variance-exploding convention, from any starting volume and
-over any list of noise levels.
+After DDS (Chung, Lee and Ye, arXiv 2303.05754): denoise, make the estimate consistent with the data and smooth along
+the slices, add noise again for the next level - here in the variance-exploding convention, from any starting volume
+and over any list of noise levels.
 """
 
 from __future__ import annotations

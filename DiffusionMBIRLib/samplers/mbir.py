@@ -1,8 +1,8 @@
 """The paper's samplers: predictor-corrector diffusion with an ADMM step at every level.
 
-Chung et al. 2023 (arXiv 2211.10655), Algorithm 1 (fast, ADMM variables shared across steps) and Algorithm 2 (slow, ADMM
-restarted at every step); the predictor-corrector pair is that of Song et al. 2021 (arXiv 2011.13456), Algorithms 2 and 3,
-for the variance-exploding process.
+Chung et al. 2023 (arXiv 2211.10655), Algorithm 1 (fast, ADMM variables shared across steps) and Algorithm 2 (slow,
+ADMM restarted at every step); the predictor-corrector pair is that of Song et al. 2021 (arXiv 2011.13456), Algorithms 2
+and 3, for the variance-exploding process.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def sample(
         x = consistency(x)
         monitor.preview(x, k + 1)
         monitor.tick("diffusion", k + 1, len(sigmas) + 1, sigma=sigma)
+    if not share_variables:
+        consistency.reset()
     clean = consistency(denoiser(x, sigmas[-1]))
     monitor.preview(clean, len(sigmas) + 1)
     monitor.tick("diffusion", len(sigmas) + 1, len(sigmas) + 1, sigma=sigmas[-1])

@@ -13,8 +13,9 @@ def conjugate_gradient(
 ) -> Tensor:
     """A few steps of conjugate gradient on gram(x) = rhs from the given x, which is left unchanged.
 
-    Stops early, to the same x, once the residual has fallen by ``tolerance`` against |rhs|: on a singular system further
-    steps would only amplify rounding.  Scalars stay on the device, so that no step waits for the host.
+    gram: a symmetric positive semi-definite map of tensors of rhs's shape.  x stays where it is once the residual has
+    fallen by ``tolerance`` against |rhs|: on a singular system further steps would only amplify rounding.  Scalars stay
+    on the device, so that no step waits for the host.  Hestenes and Stiefel 1952.
     """
     residual = rhs - gram(x)
     x, direction = x.clone(), residual.clone()

@@ -11,19 +11,21 @@ from ..errors import InputError
 from ..monitor import Monitor, Silent
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient
-from ..operators.xray import XRayTransform
+from ..operators.stack import SliceProjector
 from .cg import conjugate_gradient
 
 
 def angular_weights(angles_deg: tuple[float, ...]) -> Tensor:
     """The share in radians of the half circle that each view stands for: half the gap to each neighbour modulo 180.
 
-    Gaps wider than three times the median (the missing wedge of a limited-angle scan) count as the median.
+    Gaps wider than three times the median (the missing wedge of a limited-angle scan) count as the median.  Views of
+    the same line from its two ends, as in a scan over 360 degrees, share its weight.
     """
     angle = torch.tensor(angles_deg, dtype=torch.float64).remainder(180.0)
     order = torch.argsort(angle)
     gaps = torch.diff(angle[order], append=angle[order][:1] + 180.0)
-    gaps = torch.where(gaps > 3 * gaps.median(), gaps.median(), gaps)
+    usual = gaps[gaps > 1e-6].median()
+    gaps = torch.where(gaps > 3 * usual, usual, gaps)
     weights = torch.empty_like(angle)
     weights[order] = (gaps + gaps.roll(1)) / 2
     return weights * math.pi / 180.0
@@ -49,7 +51,7 @@ def ramp_filter(y: Tensor, pitch_mm: float, window: str) -> Tensor:
     return torch.fft.irfft(spectrum, length)[..., :columns]
 
 
-def fbp(A: XRayTransform, y: Tensor, *, window: str = "ramp") -> Tensor:
+def fbp(A: SliceProjector, y: Tensor, *, window: str = "ramp") -> Tensor:
     """Filtered back-projection of line integrals (slices, views, columns) to attenuation in 1/mm."""
     geometry, (dx, dy, _) = A.geometry, A.grid.spacing_mm
     weights = angular_weights(geometry.angles_deg).to(y.device, y.dtype)
@@ -60,7 +62,10 @@ def fbp(A: XRayTransform, y: Tensor, *, window: str = "ramp") -> Tensor:
 def sirt(
     A: LinearOperator, y: Tensor, *, iterations: int = 200, floor: float | None = 0.0, monitor: Monitor | None = None
 ) -> Tensor:
-    """Simultaneous iterative reconstruction (Gilbert 1972): x += C A^T R (y - A x), values kept above ``floor``."""
+    """Simultaneous iterative reconstruction (Gilbert 1972): x += C A^T R (y - A x) from zero, kept above ``floor``.
+
+    A: non-negative.  R, C: one over the sums of its rows and columns.  y, result: of shape ``A.range``, ``A.domain``.
+    """
     monitor = monitor or Silent()
     ones = torch.ones(A.domain, dtype=y.dtype, device=y.device)
     rows, columns = A.forward(ones), A.adjoint(torch.ones_like(y))
@@ -90,31 +95,41 @@ def admm_tv(
     """min over x >= floor of 1/2 |y - A x|^2 + lam |grad x|_{2,1}: isotropic total variation in 3D by ADMM.
 
     weights: of the differences along (slices, rows, columns), 1 / spacing up to a factor.  rho defaults to 20 lam.
-    ``floor`` (None: unbounded) enters as a second split variable.
+    ``floor`` (None: unbounded) enters as a second split variable.  y, result: of shape ``A.range``, ``A.domain``.
+    Raises InputError for a negative lam or a rho that is not positive.
     """
     monitor = monitor or Silent()
-    rho = 20 * lam if rho is None else rho
-    gradient = Gradient(A.domain, weights=weights, device=y.device, dtype=y.dtype)
-    x = torch.zeros_like(A.adjoint(y)) if start is None else start.clone()
+    rho = (20 * lam or 1e-3) if rho is None else rho
+    if lam < 0 or rho <= 0:
+        raise InputError(f"admm_tv needs lam >= 0 and rho > 0, not lam {lam} and rho {rho}")
+    slices, rows, columns = A.domain
+    gradient = Gradient((slices, rows, columns), weights=weights, device=y.device, dtype=y.dtype)
     back_projection = A.adjoint(y)
-    z, w = gradient.forward(x), torch.zeros_like(gradient.forward(x))
+    x = torch.zeros_like(back_projection) if start is None else start.clone()
+    split = gradient.forward(x)  # z - w, with w = 0 at the start
+    w = torch.zeros_like(split)
     bounded, v = x, torch.zeros_like(x)
 
     def system(p: Tensor) -> Tensor:
-        out = A.gram(p).add_(gradient.adjoint(gradient.forward(p)), alpha=rho)
+        out = gradient.add_gram_to(A.gram(p), p, rho)
         return out if floor is None else out.add_(p, alpha=rho)
 
     for k in range(sweeps):
-        rhs = back_projection + gradient.adjoint(z - w).mul_(rho)
+        rhs = gradient.adjoint(split).mul_(rho).add_(back_projection)
         rhs = rhs if floor is None else rhs.add_(bounded - v, alpha=rho)
         x = conjugate_gradient(system, rhs, x, steps=cg_steps)
-        shifted = gradient.forward(x).add_(w)
-        length = torch.linalg.vector_norm(shifted, dim=0)
-        z = shifted * (1 - (lam / rho) / length.clamp_min(1e-20)).clamp_min_(0)
-        w = shifted.sub_(z)
+        _shrink(gradient.add_to(w, x), split, lam / rho)
         if floor is not None:
             lifted = x + v
             bounded = lifted.clamp(min=floor)
             v = lifted.sub_(bounded)
         monitor.tick("ADMM-TV", k + 1, sweeps)
     return x if floor is None else bounded
+
+
+def _shrink(w: Tensor, split: Tensor, threshold: float) -> None:
+    """From w + D x in ``w``: z = (w + D x) shortened by the threshold, w <- w + D x - z, split <- z - w, in place."""
+    length = w[0].square().addcmul_(w[1], w[1]).addcmul_(w[2], w[2]).sqrt_()
+    kept = (1 - threshold / length.clamp_min_(1e-20)).clamp_min_(0)
+    torch.mul(w, 2 * kept - 1, out=split)
+    w.mul_(1 - kept)

@@ -1,10 +1,10 @@
 """The data-consistency step of the method: ADMM with total variation along the slices (Chung et al. 2023, section 3.2).
 
-    min over x of 1/2 |y - A x|^2 + lam |D_z x|_1
+min over x of 1/2 |y - A x|^2 + lam |D_z x|_1
 
-    x <- K steps of CG on (A^T A + rho D_z^T D_z) x = A^T y + rho D_z^T (z - w), from the current x
-    z <- soft(D_z x + w, lam / rho)
-    w <- w + D_z x - z
+x <- K steps of CG on (A^T A + rho D_z^T D_z) x = A^T y + rho D_z^T (z - w), from the current x
+z <- soft(D_z x + w, lam / rho)
+w <- w + D_z x - z
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class ZTVConsistency:
 
     def _system(self, x: Tensor) -> Tensor:
         out = self.A.gram(x)
-        return out.add_(self.D.gram(x), alpha=self.rho) if self._coupled else out
+        return self.D.add_gram_to(out, x, self.rho) if self._coupled else out
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: (slices, rows, columns) in the scale of A and y.  Returns the updated volume."""
         for _ in range(self.sweeps):
             rhs = self._back_projection
-            if self._coupled and self.z is not None:
+            if self.z is not None and self.w is not None:
                 rhs = rhs + self.D.adjoint(self.z - self.w).mul_(self.rho)
             x = conjugate_gradient(self._system, rhs, x, steps=self.cg_steps)
             if self._coupled:
