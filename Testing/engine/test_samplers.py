@@ -107,6 +107,56 @@ def test_samples_have_the_posterior_mean_and_spread(name, matrix):
     assert torch.allclose(drawn @ matrix.T, y, atol=1e-9)
 
 
+# --- the updates, written out
+
+
+class NoData:
+    """A consistency step of a scan without views."""
+
+    def reset(self) -> None:
+        return None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+def white_runs(sampler: Sampler, sigmas: list[float]) -> tuple[Tensor, GaussianPrior, Callable[[], Tensor]]:
+    """A run without data, its prior, and the noise that it drew, one volume at a call."""
+    prior, start, again = GaussianPrior(0.3, 0.04), torch.zeros(2, 4, 3, dtype=torch.float64), seeded(5)
+    x = sampler(SliceDenoiser(prior, 9), NoData(), sigmas, start, seeded(5))
+    return x, prior, lambda: volume_noise(start, again)
+
+
+def test_dds_is_the_written_update():
+    eta, sigmas = 0.6, [2.0, 0.9, 0.5, 0.1]
+    result, prior, noise = white_runs(partial(dds.sample, eta=eta), sigmas)
+    x = sigmas[0] * noise()
+    for sigma, lower in pairwise(sigmas):
+        clean = prior.denoise(x, sigma)
+        seen = (x - clean) / sigma
+        x = clean + lower * (math.sqrt(1 - eta**2) * seen + eta * noise())
+    assert torch.allclose(result, prior.denoise(x, sigmas[-1]), atol=1e-12)
+
+
+def test_mbir_is_the_written_update():
+    snr, sigmas = 0.2, [2.0, 0.9, 0.5, 0.1]
+    result, prior, noise = white_runs(partial(mbir.sample, snr=snr), sigmas)
+
+    def score(x: Tensor, sigma: float) -> Tensor:
+        return (prior.denoise(x, sigma) - x) / sigma**2
+
+    x = sigmas[0] * noise()
+    for sigma, lower in [*pairwise(sigmas), (sigmas[-1], sigmas[-1])]:
+        if lower < sigma:
+            step = sigma**2 - lower**2
+            x = x + step * score(x, sigma) + math.sqrt(step) * noise()
+        slope, fresh = score(x, lower), noise()
+        for k in range(len(x)):  # the corrector's step is each slice's own
+            size = 2 * (snr * fresh[k].norm() / slope[k].norm()) ** 2
+            x[k] = x[k] + size * slope[k] + (2 * size).sqrt() * fresh[k]
+    assert torch.allclose(result, prior.denoise(x, sigmas[-1]), atol=1e-12)
+
+
 # --- runs on a scan
 
 
