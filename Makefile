@@ -23,7 +23,7 @@ bin = "$(VENV)/bin"
 help:
 	@echo "make demo    reconstruct the bundled scan and write pictures and a report to demo-output/"
 	@echo "make test    run the engine's tests"
-	@echo "make bench   time the projectors and compare them with ASTRA's"
+	@echo "make bench   time the projector beside ASTRA's, and a reconstruction beside its bare network"
 	@echo "make lint    check style and types"
 
 demo:
@@ -37,6 +37,7 @@ test:
 bench:
 	$(set_up) bench
 	$(bin)/python Testing/benchmarks/projector.py
+	$(bin)/python Testing/benchmarks/reconstruction.py
 
 lint:
 	$(set_up) dev

@@ -13,7 +13,7 @@ from .data import Measurement
 from .errors import InputError
 from .models import ValueScale
 from .monitor import Monitor
-from .operators import LinearOperator, SliceDifference, projector
+from .operators import LinearOperator, SliceDifference, SliceProjector, projector
 from .operators.base import RowWeighted
 from .operators.xray import slices_last
 from .priors.base import Prior, SliceDenoiser
@@ -36,7 +36,7 @@ class Problem:
     """
 
     measurement: Measurement
-    raw: LinearOperator
+    raw: SliceProjector
     A: LinearOperator
     y: Tensor
     line_integrals: Tensor
@@ -82,7 +82,7 @@ class Problem:
         if settings.method == "sirt":
             return sirt(self.A, self.y, iterations=settings.sirt_iterations, floor=self._air, monitor=monitor)
         if settings.method == "admm-tv":
-            return self._admm_tv(settings, monitor)
+            return self._admm_tv(settings.tv_lam, settings.tv_sweeps, monitor)
         return self._diffuse(settings, monitor)
 
     @property
@@ -94,12 +94,12 @@ class Problem:
         base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
         return (fbp(self.raw, self.line_integrals, window=window) - base) / slope
 
-    def _admm_tv(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+    def _admm_tv(self, lam: float, sweeps: int, monitor: Monitor) -> Tensor:
         return admm_tv(
             self.A,
             self.y,
-            lam=settings.tv_lam,
-            sweeps=settings.tv_sweeps,
+            lam=lam,
+            sweeps=sweeps,
             weights=_inverse_spacing(self.measurement),
             floor=self._air,
             monitor=monitor,
@@ -153,7 +153,9 @@ class Problem:
     def _start(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
         if settings.start == "noise":
             return torch.zeros_like(self.A.adjoint(self.y))
-        return self._fbp("hann") if settings.start == "fbp" else self._admm_tv(settings, monitor)
+        if settings.start == "fbp":
+            return self._fbp("hann")
+        return self._admm_tv(settings.tv_lam, settings.start_sweeps, monitor)
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|, unweighted."""

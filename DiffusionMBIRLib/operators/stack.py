@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 
@@ -12,8 +12,7 @@ from ..errors import InputError
 from ..geometry import Grid, ParallelBeam
 from .base import LinearOperator
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Same = TypeVar("Same", bound="SliceProjector")
 
 
 class SliceProjector(LinearOperator):
@@ -26,7 +25,7 @@ class SliceProjector(LinearOperator):
         super().__init__(grid.shape, geometry.data_shape(grid.shape[0]), device=torch.device(device), dtype=dtype)
         self.geometry, self.grid = geometry, grid
 
-    def with_slices(self, slices: int) -> Self:
+    def with_slices(self: Same, slices: int) -> Same:
         """The same transform for a stack of another height; nothing large is copied."""
         twin = copy.copy(self)
         twin.domain, twin.range = (slices, *self.domain[1:]), (slices, *self.range[1:])

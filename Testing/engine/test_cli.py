@@ -18,7 +18,7 @@ from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from Testing.engine.helpers import ROOT, body
 
-FAST = ["--steps", "2", "--tv-sweeps", "5", "--quiet"]
+FAST = ["--steps", "2", "--start-sweeps", "5", "--tv-sweeps", "5", "--quiet"]
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from Testing.engine.helpers import body
 
-FAST = {"steps": 3, "tv_sweeps": 20, "sirt_iterations": 50}
+FAST = {"steps": 3, "start_sweeps": 20, "tv_sweeps": 20, "sirt_iterations": 50}
 
 
 def small_prior(**card):
