@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .fir import fir_convolve_down, fir_down, fir_kernel, fir_up
-from .unet import check_image, check_levels, check_weights, entries_of, from_entries, on_meta
+from .unet import check_image, check_levels, check_weights, entries_of, from_entries, on_meta, type_of
 
 KIND = "ncsnpp"
 FOURIER_SCALE = 16.0  # standard deviation of the random frequencies, Song et al. 2021, appendix H.1
@@ -254,7 +254,7 @@ class NCSNpp(nn.Module):
         """
         c = self.config
         check_image(x, c.image_channels, c.multiple)
-        weights = self.all_modules[-1].weight.dtype
+        weights = type_of(self)
         hidden = pyramid = (x if c.centered else 2 * x - 1).to(weights)
         embedding = positional_features(self._position(sigma), c.width).to(weights)
         skips: list[Tensor] = []

@@ -88,3 +88,8 @@ def on_meta(build: type[nn.Module], config: Any) -> nn.Module:
     """The network without memory for its weights: names and shapes only."""
     with torch.device("meta"):
         return build(config)
+
+
+def type_of(network: nn.Module) -> torch.dtype:
+    """The type of a network's weights, in which it wants its input."""
+    return next(network.parameters()).dtype
