@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import InputError
 from ..geometry import Grid, ParallelBeam
 from .base import LinearOperator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class SliceProjector(LinearOperator):
@@ -22,7 +26,7 @@ class SliceProjector(LinearOperator):
         super().__init__(grid.shape, geometry.data_shape(grid.shape[0]), device=torch.device(device), dtype=dtype)
         self.geometry, self.grid = geometry, grid
 
-    def with_slices(self, slices: int) -> SliceProjector:
+    def with_slices(self, slices: int) -> Self:
         """The same transform for a stack of another height; nothing large is copied."""
         twin = copy.copy(self)
         twin.domain, twin.range = (slices, *self.domain[1:]), (slices, *self.range[1:])

@@ -53,7 +53,8 @@ class TorchRadonTransform(SliceProjector):
         torch_radon = import_torch_radon()
         require_float32("torch-radon", dtype)
         self._pixel_mm = require_square_pixels("torch-radon", grid)
-        _require_supported(geometry, grid, torch.device(device))
+        _require_cuda(torch.device(device))
+        _require_supported(geometry, grid)
         super().__init__(geometry, grid, device=device, dtype=dtype)
         # Its images are in pixels, with x along columns and y along rows as ours, but its angles turn the other way.
         angles = torch.tensor([-math.radians(angle) for angle in geometry.angles_deg], dtype=torch.float32)
@@ -70,10 +71,13 @@ class TorchRadonTransform(SliceProjector):
         return slices_last(self._radon.backprojection(y.contiguous()) * self._pixel_mm)
 
 
-def _require_supported(geometry: ParallelBeam, grid: Grid, device: torch.device) -> None:
-    rows, columns = grid.in_plane
+def _require_cuda(device: torch.device) -> None:
     if device.type != "cuda":
         raise InputError(f"back end 'torch-radon' runs on CUDA devices only, not on {device}; use backend='matrix'")
+
+
+def _require_supported(geometry: ParallelBeam, grid: Grid) -> None:
+    rows, columns = grid.in_plane
     if rows != columns:
         raise InputError(f"back end 'torch-radon' needs square slices, not {rows} x {columns}; use backend='matrix'")
     if geometry.offset_mm != 0:

@@ -9,7 +9,7 @@ import torch
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import SliceDifference, projector
-from DiffusionMBIRLib.operators.base import RowWeighted
+from DiffusionMBIRLib.operators.base import RowWeighted, Scaled
 from DiffusionMBIRLib.operators.difference import Gradient
 from DiffusionMBIRLib.operators.xray import XRayTransform, slices_last
 
@@ -47,7 +47,7 @@ def test_adjoint_is_exact(device, dtype, bound):
         x = torch.randn(A.domain, generator=generator, dtype=torch.float64).to(device, dtype)
         y = torch.randn(A.range, generator=generator, dtype=torch.float64).to(device, dtype)
         ahead, back = A @ x, A.adjoint(y)
-        assert ahead.shape == A.range and back.shape == A.domain, name
+        assert (ahead.shape, back.shape) == (A.range, A.domain), name
         left, right = (ahead * y).double().sum(), (x * back).double().sum()
         size = torch.linalg.vector_norm(ahead.double()) * torch.linalg.vector_norm(y.double())
         assert abs(left - right) <= bound * max(float(size), 1e-30), name
@@ -140,9 +140,12 @@ def test_norm_is_the_largest_singular_value():
     exact = float(torch.linalg.matrix_norm(dense, 2))
     assert A.norm(tolerance=1e-9) == pytest.approx(exact, rel=1e-5)
     assert A.scaled(1 / exact).norm() == pytest.approx(1.0, rel=1e-3)
-    stack = projector(ParallelBeam.covering(Grid((5, 8, 9), (1.0, 1.4, 1.0)), view_angles(6)), Grid((5, 8, 9), (1.0, 1.4, 1.0)))
+    tall = Grid((5, 8, 9), (1.0, 1.4, 1.0))
+    stack = projector(ParallelBeam.covering(tall, view_angles(6)), tall)
     assert stack.norm(tolerance=1e-9) == pytest.approx(exact, rel=1e-4)
-    assert SliceDifference((200, 1, 1), dtype=torch.float64).norm(tolerance=1e-10, most=20000) == pytest.approx(2, rel=1e-2)
+    assert Scaled(stack, -2.0).norm(tolerance=1e-9) == pytest.approx(2 * exact, rel=1e-4)
+    chain = SliceDifference((200, 1, 1), dtype=torch.float64)
+    assert chain.norm(tolerance=1e-10, most=20000) == pytest.approx(2, rel=1e-2)
 
 
 def test_slice_difference_is_not_periodic():
@@ -150,6 +153,29 @@ def test_slice_difference_is_not_periodic():
     ramp = torch.arange(4.0, dtype=torch.float64)[:, None, None].expand(4, 2, 2)
     assert torch.equal(D @ ramp, torch.full((3, 2, 2), 0.5, dtype=torch.float64))
     assert SliceDifference((1, 2, 2)).gram(torch.ones(1, 2, 2)).abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 4), (4, 1, 3), (5, 6, 7)])
+def test_fast_forms_of_differences_agree_with_the_plain_ones(shape):
+    x = torch.randn(shape, dtype=torch.float64)
+    operators = (
+        SliceDifference(shape, weight=0.7, dtype=torch.float64),
+        Gradient(shape, weights=(0.7, 1.0, 1.3), dtype=torch.float64),
+    )
+    for D in operators:
+        expected = D.adjoint(D @ x)
+        assert torch.allclose(D.gram(x), expected, atol=1e-12)
+        assert torch.allclose(D.add_gram_to(x.clone(), x, 0.5), x + 0.5 * expected, atol=1e-12)
+    y = torch.randn(3, *shape, dtype=torch.float64)
+    assert torch.allclose(operators[1].add_to(y.clone(), x), y + (operators[1] @ x), atol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_without_a_number_is_the_current_device():
+    grid = Grid((2, 8, 8))
+    A = projector(ParallelBeam.covering(grid, (0.0, 30.0)), grid, device="cuda")
+    assert (A @ torch.rand(grid.shape, device="cuda")).device == A.device
 
 
 def test_slices_share_one_matrix():

@@ -1,0 +1,405 @@
+"""Samplers against a prior whose posterior is known in closed form, and what every run must keep to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
+from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.models import ModelCard
+from DiffusionMBIRLib.monitor import Silent
+from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
+from DiffusionMBIRLib.operators.xray import slices_last
+from DiffusionMBIRLib.priors.analytic import GaussianPrior
+from DiffusionMBIRLib.priors.base import Prior, SliceDenoiser
+from DiffusionMBIRLib.priors.checkpoints import CompactPrior
+from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from DiffusionMBIRLib.samplers import dds, mbir
+from DiffusionMBIRLib.samplers.dds import volume_noise
+from DiffusionMBIRLib.samplers.schedules import geometric_sigmas, karras_sigmas
+from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+
+Sampler = Callable[..., Tensor]
+SAMPLERS: dict[str, Sampler] = {
+    "dds": partial(dds.sample, eta=0.85),
+    "mbir": mbir.sample,
+    "mbir-slow": partial(mbir.sample, share_variables=False),
+}
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- the posterior in closed form
+
+IN_PLANE = (6, 5)
+PIXELS = 30
+DRAWS = 600
+
+
+class SliceMatrix(LinearOperator):
+    """One matrix (measurements, pixels) for every slice of a stack."""
+
+    def __init__(self, matrix: Tensor, domain: tuple[int, int, int]) -> None:
+        super().__init__(domain, (domain[0], len(matrix)), device=matrix.device, dtype=matrix.dtype)
+        self.matrix = matrix
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], -1) @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix).reshape(self.domain)
+
+
+def measured_pixels() -> Tensor:
+    return torch.eye(PIXELS, dtype=torch.float64)[::3]
+
+
+def mixtures() -> Tensor:
+    """Ten orthonormal combinations of all pixels."""
+    noise = torch.randn(PIXELS, 10, generator=seeded(4), dtype=torch.float64)
+    return torch.linalg.qr(noise)[0].T
+
+
+def posterior(prior: GaussianPrior, matrix: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of x ~ N(mean, C) given matrix x = y exactly."""
+    units = torch.eye(PIXELS, dtype=torch.float64).reshape(PIXELS, *IN_PLANE)
+    covariance = torch.fft.ifft2(torch.fft.fft2(units) * prior.spectrum).real.reshape(PIXELS, PIXELS)
+    mean = prior.mean.expand(IN_PLANE).reshape(-1)
+    gain = covariance @ matrix.T @ torch.linalg.inv(matrix @ covariance @ matrix.T)
+    return mean + gain @ (y - matrix @ mean), covariance - gain @ matrix @ covariance
+
+
+EXACT: dict[str, tuple[Sampler, list[float], tuple[float, float]]] = {
+    # name: sampler, schedule, bounds on the variance over that of the posterior.  Fresh noise narrows dds' spread, the
+    # corrector's finite steps widen mbir's.
+    "dds, no fresh noise": (partial(dds.sample, eta=0.0), karras_sigmas(0.002, 10.0, 300), (0.9, 1.1)),
+    "dds": (partial(dds.sample, eta=0.85), karras_sigmas(0.002, 10.0, 300), (0.65, 0.9)),
+    "mbir": (mbir.sample, geometric_sigmas(0.002, 10.0, 800), (0.95, 1.25)),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("matrix", [measured_pixels(), mixtures()], ids=["measured pixels", "mixtures"])
+def test_samples_have_the_posterior_mean_and_spread(name, matrix):
+    """Each slice is a draw: they share the data, and nothing couples them."""
+    sampler, sigmas, bounds = EXACT[name]
+    prior = GaussianPrior.smooth(IN_PLANE, mean=0.4, deviation=0.2, length_px=0.8)
+    truth = prior.draw((1, 1, *IN_PLANE), seeded(0)).reshape(-1)
+    mean, covariance = posterior(prior, matrix, matrix @ truth)
+    A = SliceMatrix(matrix, (DRAWS, *IN_PLANE))
+    difference = SliceDifference((DRAWS, *IN_PLANE), dtype=torch.float64)
+    y = (matrix @ truth).expand(A.range).clone()
+    consistency = ZTVConsistency(A, y, difference=difference, rho=0.0, lam=0.0, cg_steps=4)
+    start = torch.zeros(A.domain, dtype=torch.float64)
+    drawn = sampler(SliceDenoiser(prior, DRAWS), consistency, sigmas, start, seeded(1)).reshape(DRAWS, -1)
+    error = torch.linalg.vector_norm(drawn.mean(0) - mean) / math.sqrt(PIXELS)
+    assert float(error) < 0.08 * 0.2  # of the prior's standard deviation; the prior's own mean is 0.7 of it away
+    assert bounds[0] < float(drawn.var(0).sum() / covariance.diagonal().sum()) < bounds[1]
+    assert torch.allclose(drawn @ matrix.T, y, atol=1e-9)
+
+
+# --- the updates, written out
+
+
+class NoData:
+    """A consistency step of a scan without views."""
+
+    def reset(self) -> None:
+        return None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+def white_runs(sampler: Sampler, sigmas: list[float]) -> tuple[Tensor, GaussianPrior, Callable[[], Tensor]]:
+    """A run without data, its prior, and the noise that it drew, one volume at a call."""
+    prior, start, again = GaussianPrior(0.3, 0.04), torch.zeros(2, 4, 3, dtype=torch.float64), seeded(5)
+    x = sampler(SliceDenoiser(prior, 9), NoData(), sigmas, start, seeded(5))
+    return x, prior, lambda: volume_noise(start, again)
+
+
+def test_dds_is_the_written_update():
+    eta, sigmas = 0.6, [2.0, 0.9, 0.5, 0.1]
+    result, prior, noise = white_runs(partial(dds.sample, eta=eta), sigmas)
+    x = sigmas[0] * noise()
+    for sigma, lower in pairwise(sigmas):
+        clean = prior.denoise(x, sigma)
+        seen = (x - clean) / sigma
+        x = clean + lower * (math.sqrt(1 - eta**2) * seen + eta * noise())
+    assert torch.allclose(result, prior.denoise(x, sigmas[-1]), atol=1e-12)
+
+
+def test_mbir_is_the_written_update():
+    snr, sigmas = 0.2, [2.0, 0.9, 0.5, 0.1]
+    result, prior, noise = white_runs(partial(mbir.sample, snr=snr), sigmas)
+
+    def score(x: Tensor, sigma: float) -> Tensor:
+        return (prior.denoise(x, sigma) - x) / sigma**2
+
+    x = sigmas[0] * noise()
+    for sigma, lower in [*pairwise(sigmas), (sigmas[-1], sigmas[-1])]:
+        if lower < sigma:
+            step = sigma**2 - lower**2
+            x = x + step * score(x, sigma) + math.sqrt(step) * noise()
+        slope, fresh = score(x, lower), noise()
+        for k in range(len(x)):  # the corrector's step is each slice's own
+            size = 2 * (snr * fresh[k].norm() / slope[k].norm()) ** 2
+            x[k] = x[k] + size * slope[k] + (2 * size).sqrt() * fresh[k]
+    assert torch.allclose(result, prior.denoise(x, sigmas[-1]), atol=1e-12)
+
+
+# --- runs on a scan
+
+
+class Scan:
+    """A scan of a random stack and what a sampler needs for it."""
+
+    def __init__(self, shape: tuple[int, int, int] = (5, 12, 11), views: int = 6, lam: float = 1e-4) -> None:
+        self.shape, self.lam = shape, lam
+        grid = Grid(shape)
+        A = projector(ParallelBeam.covering(grid, view_angles(views)), grid)
+        self.A = A.scaled(1 / A.norm())
+        self.prior: Prior = GaussianPrior.smooth(shape[1:], length_px=1.5)
+        truth = GaussianPrior.smooth(shape[1:], length_px=1.5).draw((shape[0], 1, *shape[1:]), seeded(11))
+        self.truth = truth[:, 0].float()
+        self.y = self.A @ self.truth
+        self.sigmas = karras_sigmas(0.01, 2.0, 8)
+
+    def consistency(self, kind: type[ZTVConsistency] = ZTVConsistency, **options) -> ZTVConsistency:
+        chosen = {"rho": 0.025, "lam": self.lam, "cg_steps": 5, **options}
+        return kind(self.A, self.y, difference=SliceDifference(self.shape), **chosen)
+
+    def run(
+        self, sampler: Sampler, *, seed: int = 0, batch: int = 100, prior: Prior | None = None, **options
+    ) -> Tensor:
+        denoiser = SliceDenoiser(prior or self.prior, batch)
+        start = torch.zeros(self.shape)
+        return sampler(denoiser, self.consistency(), self.sigmas, start, seeded(seed), **options)
+
+
+def network(seed: int = 0) -> CompactPrior:
+    """A small network in float32 whose zero-initialised layers hold numbers, so that every path counts."""
+    torch.manual_seed(seed)
+    config = CompactConfig(widths=(8, 16), blocks=1, embedding=16)
+    unet = CompactUNet(config)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.05)
+    return CompactPrior(unet, ModelCard(id="small", modality="CT", network=config.to_dict()), precision=torch.float32)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_result_fits_noiseless_data(name):
+    scan = Scan(lam=0.0)
+    consistency = scan.consistency(cg_steps=25)
+    x = SAMPLERS[name](SliceDenoiser(scan.prior, 9), consistency, scan.sigmas, torch.zeros(scan.shape), seeded(0))
+    assert consistency.residual(x) < 1e-3
+    assert consistency.residual(torch.zeros_like(x)) == pytest.approx(1.0)
+    coupled = Scan(lam=1e-4)
+    assert coupled.consistency().residual(coupled.run(SAMPLERS[name])) < 0.05
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_seed_is_the_result(name):
+    scan = Scan()
+    first = scan.run(SAMPLERS[name], seed=3)
+    assert torch.equal(scan.run(SAMPLERS[name], seed=3), first)
+    assert not torch.allclose(scan.run(SAMPLERS[name], seed=4), first, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sub_batches_change_nothing(name):
+    scan, prior = Scan(), network()
+    white = GaussianPrior(0.5, 0.04)
+    for batch in (1, 3):
+        assert torch.equal(scan.run(SAMPLERS[name], batch=batch, prior=white), scan.run(SAMPLERS[name], prior=white))
+        few, all_at_once = (scan.run(SAMPLERS[name], batch=n, prior=prior) for n in (batch, 100))
+        assert torch.allclose(few, all_at_once, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 7, 9), (3, 13, 6), (2, 1, 5)])
+def test_any_size_runs(name, shape):
+    scan = Scan(shape)
+    for prior in (scan.prior, network()):
+        x = scan.run(SAMPLERS[name], prior=prior)
+        assert x.shape == shape
+        assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize(("name", "evaluations"), [("dds", 8), ("mbir", 16), ("mbir-slow", 16)])
+def test_evaluations_are_those_promised(name, evaluations):
+    scan = Scan()
+    denoiser = SliceDenoiser(scan.prior, 2)
+    SAMPLERS[name](denoiser, scan.consistency(), scan.sigmas, torch.zeros(scan.shape), seeded(0))
+    assert denoiser.evaluations == evaluations
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_arguments_are_left_alone(name):
+    scan = Scan()
+    start = torch.rand(scan.shape)
+    kept, sigmas = start.clone(), list(scan.sigmas)
+    SAMPLERS[name](SliceDenoiser(scan.prior, 9), scan.consistency(), sigmas, start, seeded(0))
+    assert torch.equal(start, kept)
+    assert sigmas == scan.sigmas
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_warm_start_keeps_what_the_data_do_not_show(name):
+    """At a low first level the result stays by its start, where from noise it is the prior's."""
+    scan = Scan(views=2, lam=0.0)
+    low = karras_sigmas(0.01, 0.02, 4)
+    x = SAMPLERS[name](SliceDenoiser(scan.prior, 9), scan.consistency(), low, scan.truth, seeded(0))
+    cold = scan.run(SAMPLERS[name])
+    assert float((x - scan.truth).square().mean()) < 0.1 * float((cold - scan.truth).square().mean())
+
+
+def test_noise_depends_on_the_seed_alone():
+    x = torch.zeros(3, 4, 5)
+    noise = volume_noise(x, seeded(1))
+    assert noise.shape == x.shape
+    assert torch.equal(noise, volume_noise(slices_last(x), seeded(1)))
+    assert noise.stride() == slices_last(x).stride()
+
+
+# --- memory that runs out
+
+
+class Limited:
+    """A prior that has memory for a few slices at once."""
+
+    def __init__(self, most: int, error: type[BaseException] = torch.OutOfMemoryError) -> None:
+        self.prior, self.most, self.error = GaussianPrior(0.5, 0.04), most, error
+        self.card, self.sigma_min, self.sigma_max = self.prior.card, self.prior.sigma_min, self.prior.sigma_max
+        self.slices = 0
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        if len(x) > self.most:
+            raise self.error("CUDA out of memory")
+        self.slices += len(x)
+        return self.prior.denoise(x, sigma)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+@pytest.mark.parametrize("name", ["dds", "mbir"])
+def test_a_sub_batch_that_does_not_fit_is_halved(name, error):
+    scan, limited = Scan((7, 6, 6)), Limited(2, error)
+    expected = scan.run(SAMPLERS[name], prior=limited.prior)
+    denoiser = SliceDenoiser(limited, 7)
+    x = SAMPLERS[name](denoiser, scan.consistency(), scan.sigmas, torch.zeros(scan.shape), seeded(0))
+    assert torch.equal(x, expected)
+    assert denoiser.slices_per_batch <= 2
+    assert limited.slices == 7 * denoiser.evaluations  # nothing was computed twice
+
+
+@pytest.mark.parametrize("name", ["dds", "mbir"])
+def test_one_slice_that_does_not_fit_ends_the_run(name):
+    with pytest.raises(EngineError, match="no memory for one slice of 6 x 6"):
+        Scan((3, 6, 6)).run(SAMPLERS[name], prior=Limited(0))
+
+
+def test_other_errors_of_a_prior_pass_through():
+    class Broken(Limited):
+        def denoise(self, x: Tensor, sigma: float) -> Tensor:
+            raise RuntimeError("weights do not fit")
+
+    with pytest.raises(RuntimeError, match="weights do not fit"):
+        Scan((3, 6, 6)).run(SAMPLERS["dds"], prior=Broken(1))
+
+
+# --- monitors and variables
+
+
+class Recorder(Silent):
+    def __init__(self, stop_at: int = 0) -> None:
+        self.ticks: list[tuple[str, int, int]] = []
+        self.previews: list[int] = []
+        self.stop_at = stop_at
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        assert metrics["sigma"] > 0
+        self.ticks.append((stage, done, total))
+        if done == self.stop_at:
+            raise Cancelled("enough")
+
+    def preview(self, volume: Tensor, step: int) -> None:
+        assert torch.isfinite(volume).all()
+        self.previews.append(step)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("dds", 8), ("mbir", 9), ("mbir-slow", 9)])
+def test_a_monitor_sees_every_step_and_may_end_the_run(name, steps):
+    scan, watcher = Scan(), Recorder()
+    x = scan.run(SAMPLERS[name], monitor=watcher)
+    assert watcher.ticks == [("diffusion", k + 1, steps) for k in range(steps)]
+    assert watcher.previews == list(range(1, steps + 1))
+    assert torch.equal(x, scan.run(SAMPLERS[name]))
+    impatient = Recorder(stop_at=3)
+    with pytest.raises(Cancelled, match="enough"):
+        scan.run(SAMPLERS[name], monitor=impatient)
+    assert len(impatient.ticks) == 3
+
+
+class Counting(ZTVConsistency):
+    """Notes at each call whether it starts with the variables of an earlier one."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.carried = [*getattr(self, "carried", []), self.w is not None]
+        return super().__call__(x)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_only_the_slow_algorithm_starts_each_step_afresh(name):
+    scan = Scan(lam=1e-3)
+    consistency = scan.consistency(Counting)
+    SAMPLERS[name](SliceDenoiser(scan.prior, 9), consistency, scan.sigmas, torch.zeros(scan.shape), seeded(0))
+    assert isinstance(consistency, Counting)
+    later = name != "mbir-slow"
+    assert consistency.carried == [False] + [later] * (len(consistency.carried) - 1)
+    assert len(consistency.carried) == len(scan.sigmas) + (name != "dds")
+
+
+# --- schedules
+
+SCHEDULES = {"karras": karras_sigmas, "geometric": geometric_sigmas}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("levels", [2, 3, 30, 2000])
+def test_schedules_fall_from_end_to_end(schedule, levels):
+    sigmas = schedule(0.01, 80.0, levels)
+    assert len(sigmas) == levels
+    assert sigmas[0] == pytest.approx(80.0, rel=1e-12)
+    assert sigmas[-1] == pytest.approx(0.01, rel=1e-9)
+    assert all(later < earlier for earlier, later in pairwise(sigmas))
+    assert schedule(0.01, 80.0, 1) == [80.0]
+
+
+def test_schedules_have_their_spacing():
+    ratios = [later / earlier for earlier, later in pairwise(geometric_sigmas(0.01, 378.0, 50))]
+    assert max(ratios) - min(ratios) < 1e-9
+    roots = [sigma ** (1 / 7) for sigma in karras_sigmas(0.01, 10.0, 20)]
+    steps = [earlier - later for earlier, later in pairwise(roots)]
+    assert max(steps) - min(steps) < 1e-9
+    assert karras_sigmas(1.0, 3.0, 3, rho=1.0) == pytest.approx([3.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_schedules_refuse_what_has_no_meaning(schedule):
+    for low, high in ((0.0, 1.0), (-1.0, 1.0), (2.0, 1.0), (math.nan, 1.0)):
+        with pytest.raises(InputError, match="0 < sigma_min <= sigma_max"):
+            schedule(low, high, 5)
+    with pytest.raises(InputError, match="levels must be at least 1, not 0"):
+        schedule(0.1, 1.0, 0)
+    assert schedule(0.5, 0.5, 3) == pytest.approx([0.5, 0.5, 0.5])

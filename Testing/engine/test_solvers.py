@@ -1,0 +1,419 @@
+"""Solvers against dense algebra, optimality conditions and other implementations."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from DiffusionMBIRLib.errors import Cancelled, InputError
+from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.monitor import Silent
+from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
+from DiffusionMBIRLib.operators.difference import Gradient
+from DiffusionMBIRLib.operators.xray import slices_last
+from DiffusionMBIRLib.solvers.cg import conjugate_gradient
+from DiffusionMBIRLib.solvers.classic import admm_tv, angular_weights, fbp, ramp_filter, sirt
+from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+
+
+class Dense(LinearOperator):
+    """A matrix on flattened volumes."""
+
+    def __init__(self, matrix: Tensor, domain: tuple[int, int, int]) -> None:
+        super().__init__(domain, (matrix.shape[0],), device=matrix.device, dtype=matrix.dtype)
+        self.matrix = matrix
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.matrix @ x.reshape(-1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (self.matrix.T @ y).reshape(self.domain)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def matrix_of(operator: LinearOperator) -> Tensor:
+    units = torch.eye(math.prod(operator.domain), dtype=torch.float64)
+    return torch.stack([(operator @ unit.reshape(operator.domain)).reshape(-1) for unit in units], dim=1)
+
+
+def scanner(grid: Grid, views: int, dtype: torch.dtype = torch.float64) -> LinearOperator:
+    A = projector(ParallelBeam.covering(grid, view_angles(views)), grid, dtype=dtype)
+    return A.scaled(1 / A.norm())
+
+
+# --- conjugate gradient
+
+
+def test_cg_solves_a_definite_system_in_as_many_steps_as_unknowns():
+    half = random(12, 12)
+    matrix = half.T @ half + torch.eye(12, dtype=torch.float64)
+    rhs, start = random(12, seed=1), random(12, seed=2)
+    solved = conjugate_gradient(lambda p: matrix @ p, rhs, start, steps=12, tolerance=1e-14)
+    assert torch.allclose(solved, torch.linalg.solve(matrix, rhs), atol=1e-9)
+
+
+def test_cg_error_falls_with_every_step():
+    half = random(40, 30)
+    matrix = half.T @ half + 0.1 * torch.eye(30, dtype=torch.float64)
+    rhs, start = random(30, seed=1), torch.zeros(30, dtype=torch.float64)
+    exact = torch.linalg.solve(matrix, rhs)
+    errors = []
+    for steps in range(20):
+        gap = conjugate_gradient(lambda p: matrix @ p, rhs, start, steps=steps) - exact
+        errors.append(float(gap @ matrix @ gap))  # the norm that conjugate gradient minimises
+    assert all(later < earlier for earlier, later in pairwise(errors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cg_stays_put_once_a_singular_system_is_solved(dtype):
+    half = random(5, 12).to(dtype)
+    matrix = half.T @ half  # rank 5 of 12
+    rhs, start = matrix @ random(12, seed=1).to(dtype), random(12, seed=2).to(dtype)
+    done = conjugate_gradient(lambda p: matrix @ p, rhs, start, steps=12, tolerance=1e-5)
+    longer = conjugate_gradient(lambda p: matrix @ p, rhs, start, steps=200, tolerance=1e-5)
+    assert torch.linalg.vector_norm(matrix @ done - rhs) <= 2e-5 * torch.linalg.vector_norm(rhs)
+    assert torch.isfinite(longer).all()
+    assert torch.allclose(longer, done, atol=1e-3)
+    # the part in the null space stays that of the start
+    null = torch.eye(12, dtype=dtype) - torch.linalg.pinv(half) @ half
+    assert torch.allclose(null @ longer, null @ start, atol=1e-3)
+
+
+def test_cg_survives_an_exact_start_and_a_zero_system():
+    rhs = random(2, 3, 4)
+    for gram, start in ((lambda p: p, rhs), (torch.zeros_like, rhs), (lambda p: p, torch.zeros_like(rhs))):
+        for right in (rhs, torch.zeros_like(rhs)):
+            assert torch.isfinite(conjugate_gradient(gram, right, start, steps=5)).all()
+    assert torch.equal(conjugate_gradient(lambda p: p, rhs, rhs, steps=5), rhs)
+
+
+def test_cg_leaves_its_arguments_alone_and_ignores_memory_order():
+    A = scanner(Grid((3, 8, 8)), 5)
+    rhs, start = A.adjoint(A @ random(*A.domain)), random(*A.domain, seed=1)
+    kept = rhs.clone(), start.clone()
+    plain = conjugate_gradient(A.gram, rhs.contiguous(), start.contiguous(), steps=4)
+    turned = conjugate_gradient(A.gram, slices_last(rhs), slices_last(start), steps=4)
+    assert torch.equal(rhs, kept[0])
+    assert torch.equal(start, kept[1])
+    assert torch.allclose(plain, turned, atol=1e-10)
+
+
+# --- data consistency with total variation along the slices
+
+SMALL = (4, 3, 3)
+
+
+def small_problem() -> tuple[Dense, Tensor, SliceDifference]:
+    """An under-determined scan of a small volume."""
+    matrix = random(20, 36, seed=5)
+    A = Dense(matrix / torch.linalg.matrix_norm(matrix, 2), SMALL)
+    return A, A @ random(*SMALL, seed=6), SliceDifference(SMALL, weight=0.8, dtype=torch.float64)
+
+
+def step(A: Dense, y: Tensor, D: SliceDifference, **options) -> ZTVConsistency:
+    usual = {"rho": 0.3, "lam": 0.02, "cg_steps": 60}
+    chosen = {**usual, **options}
+    return ZTVConsistency(A, y, difference=D, **chosen)
+
+
+def test_one_sweep_is_the_written_equations():
+    A, y, D = small_problem()
+    scan, jump = A.matrix, matrix_of(D)
+    rho, lam = 0.3, 0.02
+    consistency = step(A, y, D)
+    x = random(*SMALL, seed=7)
+    z = w = torch.zeros(jump.shape[0], dtype=torch.float64)
+    for _ in range(3):
+        x = consistency(x)
+        expected = torch.linalg.solve(scan.T @ scan + rho * jump.T @ jump, scan.T @ y + rho * jump.T @ (z - w))
+        shifted = jump @ expected + w
+        z = torch.sign(shifted) * (shifted.abs() - lam / rho).clamp_min(0)
+        w = shifted - z
+        assert torch.allclose(x.reshape(-1), expected, atol=1e-6)
+        assert consistency.z is not None
+        assert consistency.w is not None
+        assert torch.allclose(consistency.z.reshape(-1), z, atol=1e-6)
+        assert torch.allclose(consistency.w.reshape(-1), w, atol=1e-6)
+
+
+def test_sweeps_reach_the_minimiser():
+    A, y, D = small_problem()
+    lam = 0.02
+    x = step(A, y, D, sweeps=400)(torch.zeros(SMALL, dtype=torch.float64))
+    scan, jump = A.matrix, matrix_of(D)
+    # Optimality: A^T (y - A x) = lam D^T u with |u| <= 1 and u = sign(D x) where D x is not zero.
+    slope, jumps = scan.T @ (y - scan @ x.reshape(-1)) / lam, jump @ x.reshape(-1)
+    u = torch.linalg.lstsq(jump.T, slope[:, None]).solution[:, 0]  # unique: D^T has full column rank
+    assert torch.allclose(jump.T @ u, slope, atol=1e-5)
+    assert float(u.abs().max()) <= 1 + 1e-5
+    moving = jumps.abs() > 1e-5
+    assert 0 < int(moving.sum()) < len(jumps)  # some slices are tied together, some are not
+    assert torch.allclose(u[moving], torch.sign(jumps[moving]), atol=1e-4)
+
+
+def test_duals_persist_until_reset():
+    A, y, D = small_problem()
+    start = random(*SMALL, seed=8)
+    consistency = step(A, y, D)
+    first, second = consistency(start), consistency(start)
+    assert not torch.allclose(first, second)
+    consistency.reset()
+    assert torch.equal(consistency(start), first)
+    chained = step(A, y, D)
+    assert torch.equal(chained(chained(start)), step(A, y, D, sweeps=2)(start))
+
+
+@pytest.mark.parametrize("options", [{"lam": 0.0}, {"rho": 0.0}, {"lam": 0.0, "rho": 0.0}])
+def test_without_total_variation_it_is_plain_cg(options):
+    A, y, D = small_problem()
+    start = random(*SMALL, seed=8)
+    expected = conjugate_gradient(A.gram, A.adjoint(y), start, steps=3)
+    consistency = step(A, y, D, cg_steps=3, **options)
+    assert torch.equal(consistency(start), expected)
+    assert torch.equal(consistency(start), expected)
+
+
+def test_one_slice_has_no_neighbours():
+    matrix = random(6, 9)
+    A = Dense(matrix, (1, 3, 3))
+    y, start = A @ random(1, 3, 3, seed=1), random(1, 3, 3, seed=2)
+    expected = conjugate_gradient(A.gram, A.adjoint(y), start, steps=3)
+    D = SliceDifference((1, 3, 3), dtype=torch.float64)
+    assert torch.equal(step(A, y, D, cg_steps=3)(start), expected)
+
+
+def test_consistency_keeps_its_argument_and_reports_the_residual():
+    A, y, D = small_problem()
+    consistency = step(A, y, D, lam=0.0)
+    start = random(*SMALL, seed=8)
+    kept = start.clone()
+    x = consistency(start)
+    assert torch.equal(start, kept)
+    assert consistency.residual(torch.zeros_like(x)) == pytest.approx(1.0)
+    assert consistency.residual(x) < 1e-6
+
+
+# --- total variation by ADMM
+
+
+def tv_objective(A: LinearOperator, y: Tensor, x: Tensor, lam: float, weights: tuple[float, float, float]) -> float:
+    slope = Gradient((x.shape[0], x.shape[1], x.shape[2]), weights=weights, dtype=x.dtype) @ x
+    return float(0.5 * (A @ x - y).square().sum() + lam * slope.square().sum(0).sqrt().sum())
+
+
+def blocks(shape: tuple[int, int, int]) -> Tensor:
+    x = torch.zeros(shape, dtype=torch.float64)
+    x[:, 2:6, 1:4] = 1.0
+    x[shape[0] // 2 :, 3:7, 3:6] += 0.5
+    return x
+
+
+WEIGHTS = (0.5, 1.0, 1.2)
+
+
+def tv_problem() -> tuple[LinearOperator, Tensor]:
+    grid = Grid((3, 8, 7))
+    A = scanner(grid, 5)
+    y = A @ blocks(grid.shape)
+    return A, y + 0.01 * random(*y.shape, seed=3)
+
+
+def test_admm_tv_reaches_the_minimum():
+    """Weak duality: 1/2 |y|^2 - 1/2 |y - q|^2 bounds the minimum from below where A^T q = D^T p with |p| <= lam."""
+    A, y = tv_problem()
+    lam = 0.01
+    x = admm_tv(A, y, lam=lam, sweeps=1500, cg_steps=8, weights=WEIGHTS, floor=None)
+    upper = tv_objective(A, y, x, lam, WEIGHTS)
+    # The residual q = y - A x satisfies A^T q = D^T p; any least-squares p that is short enough proves optimality.
+    D = Gradient((3, 8, 7), weights=WEIGHTS, dtype=torch.float64)
+    q = y - A @ x
+    p = torch.zeros(D.range, dtype=torch.float64)
+    size = D.norm() ** 2
+    for _ in range(8000):
+        p = p - D @ (D.adjoint(p) - A.adjoint(q)) / size
+        p = p / (torch.linalg.vector_norm(p, dim=0) / lam).clamp_min(1)
+    mismatch = torch.linalg.vector_norm(D.adjoint(p) - A.adjoint(q)) / torch.linalg.vector_norm(A.adjoint(q))
+    assert float(mismatch) < 2e-3
+    lower = float(0.5 * y.square().sum() - 0.5 * (y - q).square().sum())
+    assert abs(upper - lower) < 2e-3 * upper
+    for seed in range(5):
+        other = x + 0.01 * random(*x.shape, seed=seed)
+        assert tv_objective(A, y, other, lam, WEIGHTS) > upper
+
+
+def test_admm_tv_limit_depends_neither_on_rho_nor_on_the_start():
+    A, y = tv_problem()
+    options = {"lam": 0.01, "sweeps": 1000, "cg_steps": 8, "weights": WEIGHTS}
+    reference = admm_tv(A, y, **options)
+    assert torch.allclose(admm_tv(A, y, rho=0.05, **options), reference, atol=2e-3)
+    assert torch.allclose(admm_tv(A, y, start=random(*A.domain), **options), reference, atol=2e-3)
+
+
+def test_admm_tv_respects_the_floor_exactly():
+    A, y = tv_problem()
+    free = admm_tv(A, y, lam=0.001, floor=None)
+    kept = admm_tv(A, y, lam=0.001, floor=0.1)
+    assert float(free.min()) < 0.0
+    assert float(kept.min()) >= 0.1
+    assert float(admm_tv(A, y, lam=0.001).min()) >= 0.0
+    start = random(*A.domain)
+    before = start.clone()
+    admm_tv(A, y, lam=0.001, start=start, sweeps=2)
+    assert torch.equal(start, before)
+
+
+def test_admm_tv_treats_a_turned_problem_alike():
+    grid = Grid((2, 12, 12))
+    x = torch.rand(grid.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    here = ParallelBeam.covering(grid, view_angles(5))
+    there = ParallelBeam(tuple(angle + 90 for angle in here.angles_deg), here.columns, here.pitch_mm)
+    results = []
+    for geometry, volume in ((here, x), (there, torch.rot90(x, -1, dims=(1, 2)))):
+        A = projector(geometry, grid, dtype=torch.float64).scaled(0.05)
+        results.append(admm_tv(A, A @ volume, lam=0.01, sweeps=800, cg_steps=8))
+    # D differs at the far ends only by which neighbour a pixel is compared with, so the limits are close, not equal
+    error = torch.linalg.vector_norm(torch.rot90(results[0], -1, dims=(1, 2)) - results[1])
+    assert float(error) < 0.02 * float(torch.linalg.vector_norm(results[0]))
+
+
+def test_admm_tv_flattens_noise_and_lam_zero_is_least_squares():
+    A, y = tv_problem()
+    strong = admm_tv(A, y, lam=100.0, sweeps=300, floor=None)
+    assert float(strong.std()) < 1e-3
+    plain = admm_tv(A, y, lam=0.0, sweeps=200, floor=None)
+    normal = torch.linalg.vector_norm(A.adjoint(A @ plain - y)) / torch.linalg.vector_norm(A.adjoint(y))
+    assert float(normal) < 1e-3
+    for options in ({"lam": -1.0}, {"lam": 1.0, "rho": 0.0}):
+        with pytest.raises(InputError, match="lam >= 0 and rho > 0"):
+            admm_tv(A, y, **options)
+
+
+class Stopper(Silent):
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        if done == 3:
+            raise Cancelled(stage)
+
+
+def test_a_monitor_may_stop_the_iterations():
+    A, y = tv_problem()
+    with pytest.raises(Cancelled, match="ADMM-TV"):
+        admm_tv(A, y, lam=0.01, monitor=Stopper())
+    with pytest.raises(Cancelled, match="SIRT"):
+        sirt(A, y, monitor=Stopper())
+
+
+# --- filtered back-projection
+
+
+def disc(grid: Grid, radius_mm: float, value: float) -> tuple[Tensor, Tensor]:
+    """A disc with smooth edge (slices, rows, columns) and the mask well inside it."""
+    rows, columns = grid.in_plane
+    x = (torch.arange(columns, dtype=torch.float64) - (columns - 1) / 2) * grid.spacing_mm[0]
+    y = (torch.arange(rows, dtype=torch.float64) - (rows - 1) / 2) * grid.spacing_mm[1]
+    radius = (x[None, :] ** 2 + (y[:, None] - 3) ** 2).sqrt()
+    image = value * (0.5 + (radius_mm - radius) / 2).clamp(0, 1)
+    return image.expand(grid.shape).contiguous(), radius < 0.8 * radius_mm
+
+
+@pytest.mark.parametrize("window", ["ramp", "hann"])
+@pytest.mark.parametrize(
+    ("grid", "pitch"),
+    [
+        (Grid((2, 64, 64)), None),
+        (Grid((1, 64, 64)), 0.6),
+        (Grid((1, 96, 50), (1.3, 0.7, 1.0)), None),
+        (Grid((1, 65, 63), (0.8, 0.8, 1.0)), 1.0),
+    ],
+)
+def test_fbp_recovers_a_disc(grid, pitch, window):
+    image, inside = disc(grid, 20.0, 0.02)
+    A = projector(ParallelBeam.covering(grid, view_angles(180), pitch), grid, dtype=torch.float64)
+    result = fbp(A, A @ image, window=window)
+    assert result.shape == grid.shape
+    assert float(result[:, inside].mean()) == pytest.approx(0.02, rel=0.01)
+    assert float((result[:, inside] - 0.02).abs().max()) < 0.02 * 0.03
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        view_angles(360, 360.0),
+        view_angles(90, 180.0, start_deg=-45.0) + view_angles(45, 90.0, start_deg=1.0),
+        tuple(111.246 * k for k in range(180)),
+        tuple(sorted(180 * ((k + 0.3 * math.sin(5 * k)) / 180) for k in range(180))),
+    ],
+    ids=["full turn", "denser on one side", "golden angle", "jittered"],
+)
+def test_fbp_weighs_irregular_views(angles):
+    grid = Grid((1, 64, 64))
+    image, inside = disc(grid, 20.0, 0.02)
+    A = projector(ParallelBeam.covering(grid, angles), grid, dtype=torch.float64)
+    result = fbp(A, A @ image)
+    assert float(result[:, inside].mean()) == pytest.approx(0.02, rel=0.02)
+
+
+def test_angular_weights_share_the_half_circle():
+    assert torch.allclose(angular_weights(view_angles(8)), torch.full((8,), math.pi / 8, dtype=torch.float64))
+    assert float(angular_weights((20.0,))) == pytest.approx(math.pi)
+    for views in (12, 13):
+        full = angular_weights(view_angles(views, 360.0))
+        assert float(full.sum()) == pytest.approx(math.pi)
+        assert float(full.max()) == pytest.approx(math.pi / views)
+    wedge = angular_weights(view_angles(90, 90.0))
+    assert torch.allclose(wedge, torch.full((90,), math.pi / 180, dtype=torch.float64))
+
+
+def test_hann_is_smoother_than_ramp():
+    y = random(2, 5, 40)
+    sharp, smooth = ramp_filter(y, 1.0, "ramp"), ramp_filter(y, 1.0, "hann")
+    assert float(smooth.square().sum()) < 0.5 * float(sharp.square().sum())
+    assert torch.allclose(ramp_filter(y, 2.0, "ramp"), sharp / 2)  # a ramp in 1/mm
+    with pytest.raises(InputError, match="'cosine' is not known"):
+        ramp_filter(y, 1.0, "cosine")
+
+
+def test_fbp_agrees_with_scikit_image():
+    transform = pytest.importorskip("skimage.transform")
+    grid = Grid((1, 65, 65))  # odd: both put the axis on the centre of the middle pixel
+    image, _ = disc(grid, 20.0, 1.0)
+    angles = view_angles(120)
+    A = projector(ParallelBeam(angles, 65, 1.0), grid, dtype=torch.float64)
+    y = A @ image
+    ours = fbp(A, y)[0].numpy()
+    theirs = transform.iradon(y[0].numpy().T, theta=-np.asarray(angles), filter_name="ramp", circle=True)
+    inside = np.hypot(*np.meshgrid(np.arange(-32, 33), np.arange(-32, 33))) < 30
+    assert np.linalg.norm((ours - theirs)[inside]) < 0.03 * np.linalg.norm(theirs[inside])
+
+
+# --- SIRT
+
+
+def test_sirt_residual_falls_and_the_disc_appears():
+    grid = Grid((2, 32, 32))
+    image, inside = disc(grid, 10.0, 0.02)
+    A = projector(ParallelBeam.covering(grid, view_angles(30)), grid, dtype=torch.float64)
+    y = A @ image
+    norms = [float(torch.linalg.vector_norm(y - A @ sirt(A, y, iterations=n, floor=None))) for n in (1, 2, 4, 8, 60)]
+    assert all(later < earlier for earlier, later in pairwise(norms))
+    result = sirt(A, y, iterations=200)
+    assert float(result[:, inside].mean()) == pytest.approx(0.02, rel=0.01)
+
+
+def test_sirt_keeps_the_floor_and_leaves_unseen_pixels():
+    grid = Grid((1, 16, 16))
+    A = projector(ParallelBeam((0.0, 90.0), 5, 1.0), grid, dtype=torch.float64)  # does not see the corners
+    y = random(*A.range)
+    assert float(sirt(A, y, iterations=20).min()) >= 0.0
+    assert float(sirt(A, y, iterations=20, floor=0.3).min()) >= 0.3
+    free = sirt(A, y, iterations=20, floor=None)
+    assert torch.isfinite(free).all()
+    assert float(free.min()) < 0.0
+    assert float(free[0, 0, 0]) == 0.0
