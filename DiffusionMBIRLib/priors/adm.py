@@ -217,7 +217,7 @@ def infer_config(weights: Mapping[str, Tensor], *, head_channels: int = 64) -> A
     """
     try:
         config = _read_stages(weights, head_channels)
-    except (KeyError, IndexError, ZeroDivisionError):
+    except (KeyError, IndexError):
         raise InputError(f"these are not the weights of an {KIND} network") from None
     check_weights(on_meta(ADMUNet, config), weights, KIND)
     return config
@@ -227,9 +227,11 @@ def _read_stages(weights: Mapping[str, Tensor], head_channels: int) -> ADMConfig
     width = weights["time_embed.0.weight"].shape[1]
     image_channels = weights["input_blocks.0.0.weight"].shape[1]
     count = len({name.split(".")[1] for name in weights if name.startswith("output_blocks.")})
+    if not width or count < 2:
+        raise KeyError("output_blocks")
     # The decoder's first stage with a second residual block ends the lowest level.
     doubled = [i for i in range(count) for n in (1, 2) if f"output_blocks.{i}.{n}.in_layers.0.weight" in weights]
-    blocks = doubled[0] if doubled else count - 1
+    blocks = [*doubled, count - 1][0]
     # The encoder counts the stem, then blocks for level 0, then one step down and blocks for each further level.
     firsts = range(1, count, blocks + 1)
     return ADMConfig(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Levelled(Protocol):
@@ -84,7 +85,7 @@ def check_weights(network: nn.Module, state: Mapping[str, Tensor], kind: str) ->
         raise InputError(f"{len(wrong)} weights are not those of a supported {kind} network, first {first}")
 
 
-def on_meta(build: type[nn.Module], config: Any) -> nn.Module:
+def on_meta(build: Callable[[Config], Network], config: Config) -> Network:
     """The network without memory for its weights: names and shapes only."""
     with torch.device("meta"):
         return build(config)
