@@ -33,8 +33,8 @@ def layout(name: str) -> dict[str, Any]:
 
 
 def checkpoint(name: str) -> Any:
-    """What a file of torch holds; nothing is allowed but tensors and the numpy number among the optimizer's settings."""
-    scalar = np.float64(0).__reduce__()[0]  # what pickles call, under its names in numpy 1 and 2
+    """What a file of torch holds: tensors, and a numpy number among the optimizer's settings; no more is allowed."""
+    scalar: Any = np.float64(0).__reduce__()[0]  # what pickles call, under its names in numpy 1 and 2
     numbers = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     with safe_globals([*numbers, np.dtype, np.dtypes.Float64DType]):
         return torch.load(SHARED / "vectors" / name, weights_only=True)
