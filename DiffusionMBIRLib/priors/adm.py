@@ -86,13 +86,13 @@ class ResidualBlock(nn.Module):
     def __init__(self, config: ADMConfig, inside: int, outside: int, resample: nn.Module | None = None) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(GROUPS, inside), nn.SiLU(), nn.Conv2d(inside, outside, 3, padding=1)
+            nn.GroupNorm(GROUPS, inside), nn.SiLU(inplace=True), nn.Conv2d(inside, outside, 3, padding=1)
         )
         self.resample = resample or nn.Identity()
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.width, 2 * outside))
         self.out_layers = nn.Sequential(
             nn.GroupNorm(GROUPS, outside),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Dropout(config.dropout),
             nn.Conv2d(outside, outside, 3, padding=1),
         )
@@ -155,7 +155,7 @@ class ADMUNet(nn.Module):
         self.output_blocks = self._decoder(skips)
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, c.width * c.multipliers[0]),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Conv2d(c.width * c.multipliers[0], c.output_channels, 3, padding=1),
         )
 
@@ -199,14 +199,14 @@ class ADMUNet(nn.Module):
         check_image(x, self.config.image_channels, self.config.multiple)
         weights = type_of(self)
         embedding = self.time_embed(step_features(step, self.config.width).to(weights))
-        hidden, skips = x.to(weights), []
+        maps = [x.to(weights)]
         for stage in self.input_blocks:
-            hidden = stage(hidden, embedding)
-            skips.append(hidden)
-        hidden = self.middle_block(hidden, embedding)
+            maps.append(stage(maps[-1], embedding))
+        maps.append(self.middle_block(maps[-1], embedding))
         for stage in self.output_blocks:
-            hidden = stage(torch.cat([hidden, skips.pop()], dim=1), embedding)
-        return self.out(hidden).to(x.dtype)
+            # Popped, not named: the joined maps are the largest of all, and their parts must not outlive them.
+            maps.append(stage(torch.cat([maps.pop(), maps.pop()], dim=1), embedding))
+        return self.out(maps.pop()).to(x.dtype)
 
 
 def infer_config(weights: Mapping[str, Tensor], *, head_channels: int = 64) -> ADMConfig:

@@ -141,11 +141,11 @@ class ResidualBlock(nn.Module):
         return fir_up(x, self.kernel) if self.resample == "up" else fir_down(x, self.kernel)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        hidden = self._resampled(F.silu(self.GroupNorm_0(x)))
+        hidden = self._resampled(F.silu(self.GroupNorm_0(x), inplace=True))
         hidden = self.Conv_0(hidden) + self.Dense_0(embedding)[:, :, None, None]
-        hidden = self.Conv_1(self.dropout(F.silu(self.GroupNorm_1(hidden))))
+        hidden = self.Conv_1(self.dropout(F.silu(self.GroupNorm_1(hidden), inplace=True)))
         x = self._resampled(x)
-        return self.gain * ((self.Conv_2(x) if hasattr(self, "Conv_2") else x) + hidden)
+        return ((self.Conv_2(x) if hasattr(self, "Conv_2") else x) + hidden).mul_(self.gain)
 
 
 class ChannelMap(nn.Module):
@@ -172,7 +172,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.GroupNorm_0(x).flatten(2).transpose(1, 2)[:, None]
         mixed = F.scaled_dot_product_attention(self.NIN_0(tokens), self.NIN_1(tokens), self.NIN_2(tokens))
-        return self.gain * (x + self.NIN_3(mixed)[:, 0].transpose(1, 2).reshape(x.shape))
+        return (x + self.NIN_3(mixed)[:, 0].transpose(1, 2).reshape(x.shape)).mul_(self.gain)
 
 
 class PyramidStep(nn.Module):
