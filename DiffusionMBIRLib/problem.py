@@ -13,7 +13,7 @@ from .data import Measurement
 from .errors import InputError
 from .models import ValueScale
 from .monitor import Monitor
-from .operators import LinearOperator, SliceDifference, projector
+from .operators import LinearOperator, SliceDifference, SliceProjector, projector
 from .operators.base import RowWeighted
 from .operators.xray import slices_last
 from .priors.base import Prior, SliceDenoiser
@@ -39,7 +39,7 @@ class Problem:
     """
 
     measurement: Measurement
-    raw: LinearOperator
+    raw: SliceProjector
     A: LinearOperator
     y: Tensor
     line_integrals: Tensor
