@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +29,13 @@ def load_tensors(path: Path) -> Any:
     Raises InputError for a file that is truncated or foreign, or whose pickle asks for code (it names which).
     """
     try:
+        if tarfile.is_tarfile(path):  # torch's first format, whose reader before torch 2.6 was not restricted
+            raise InputError(f"{path}: refused: a tar file of an old torch can run code; {ADVICE}")
         with torch.serialization.safe_globals(_numpy_numbers()):
             # Only the zip format of torch 1.6 and later can be mapped into memory.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: {_refusal(str(error))}") from None
     except OSError as error:

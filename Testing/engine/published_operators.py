@@ -1,14 +1,16 @@
-"""The operators of the published code, for the replay of what was recorded with it."""
+"""The operators of the published code and its noise, for the replay of what was recorded with it."""
 
 from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from DiffusionMBIRLib.operators import LinearOperator
+from DiffusionMBIRLib.samplers import published
 
 
 class RotatingRadon(LinearOperator):
@@ -76,3 +78,14 @@ class MaskedFourier(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return centred_ifft(y).real.contiguous()
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected| over the whole volume."""
+    return float((found.reshape(expected.shape) - expected).norm() / expected.norm())
+
+
+def hand_out_noise(monkeypatch: pytest.MonkeyPatch, draws: Tensor) -> None:
+    """Let the published samplers take these volumes (draws, slices, rows, columns) in place of random numbers."""
+    steps = iter(draws)
+    monkeypatch.setattr(published, "volume_noise", lambda like, generator: next(steps).clone())
