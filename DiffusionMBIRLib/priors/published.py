@@ -97,12 +97,14 @@ def _kind(path: Path, weights: Mapping[str, Tensor]) -> str:
     )
 
 
-def _averaged(path: Path, weights: dict[str, Tensor], averages: Any) -> dict[str, Tensor]:
-    """The weights with each trained one replaced by its average; the averages come as a list in the same order.
+def trained_names(weights: Mapping[str, Tensor]) -> list[str]:
+    """The names that averages are kept for, in order: not the Fourier frequencies, drawn once and never trained."""
+    return [k for k, v in weights.items() if not (k == "all_modules.0.W" and v.ndim == 1)]
 
-    The Fourier frequencies "all_modules.0.W" are drawn once and never trained: they stay.
-    """
-    trained = [k for k, v in weights.items() if not (k == "all_modules.0.W" and v.ndim == 1)]
+
+def _averaged(path: Path, weights: dict[str, Tensor], averages: Any) -> dict[str, Tensor]:
+    """The weights with each trained one replaced by its average; the averages come as a list in the same order."""
+    trained = trained_names(weights)
     listed = list(averages) if isinstance(averages, list | tuple) else []
     if len(listed) != len(trained):
         raise InputError(

@@ -14,9 +14,11 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.models import ModelCard, ValueScale
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
+from DiffusionMBIRLib.priors.checkpoints import card_of
 from DiffusionMBIRLib.priors.networks import NoisePrior, ScorePrior, ddpm_sigmas
+from DiffusionMBIRLib.priors.published import Checkpoint, trained_names
 from Testing.engine.published_files import adm, averaged, images, ncsnpp, score_sde
-from Testing.engine.vectors import SHARED, arrays, error, recorded
+from Testing.engine.vectors import SHARED, arrays, error, layout, meta_tensors, recorded
 
 
 @pytest.fixture
@@ -124,6 +126,28 @@ def test_numbers_of_an_older_numpy(published, tmp_path):
                     assert count == 1
                 target.writestr(entry, content)
         assert mbir.load_prior(path).card.channels == 1
+
+
+LAYOUTS = {
+    "AAPM_256_ncsnpp_continuous": ("ncsnpp", 1),
+    "fastmri_knee_320_ncsnpp_continuous": ("ncsnpp", 1),
+    "fastmri_knee_320_ncsnpp_continuous_complex": ("ncsnpp", 2),
+    "dds_AAPM256": ("adm", 1),
+    "dds_fastmri_knee_320_complex": ("adm", 2),
+}
+
+
+@recorded
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_published_networks_are_recognised_by_their_layouts(name):
+    entries, (kind, channels) = layout(name), LAYOUTS[name]
+    weights = {k.removeprefix("module."): v for k, v in meta_tensors(entries["model"]).items()}
+    weights.pop("sigmas", None)
+    card = card_of(Path("any.pth"), Checkpoint(weights, kind))
+    assert (card.network["kind"], card.channels) == (kind, channels)
+    if kind == "ncsnpp":
+        order = [k.removeprefix("module.") for k in entries["ema_shadow_params_order"]]
+        assert trained_names(weights) == order
 
 
 @recorded
