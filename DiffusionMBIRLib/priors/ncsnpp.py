@@ -145,7 +145,7 @@ class ResidualBlock(nn.Module):
         hidden = self.Conv_0(hidden) + self.Dense_0(embedding)[:, :, None, None]
         hidden = self.Conv_1(self.dropout(F.silu(self.GroupNorm_1(hidden), inplace=True)))
         x = self._resampled(x)
-        return ((self.Conv_2(x) if hasattr(self, "Conv_2") else x) + hidden).mul_(self.gain)
+        return hidden.add_(self.Conv_2(x) if hasattr(self, "Conv_2") else x).mul_(self.gain)
 
 
 class ChannelMap(nn.Module):
