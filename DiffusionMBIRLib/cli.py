@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from . import cli_models
 from .config import ReconSettings
 from .errors import Cancelled, EngineError, InputError
 from .monitor import Console, Monitor, Silent
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         ("reconstruct", "reconstruct a measurement", _reconstruct, _reconstruct_options),
         ("evaluate", "PSNR and SSIM of a reconstruction in three planes", _evaluate, _evaluate_options),
         ("train", "train a prior on folders of volumes", _train, _train_options),
-        ("models", "list the priors at hand, or show one", _models, _models_options),
+        ("models", "list, show, import, remove or verify priors", cli_models.run, cli_models.add_options),
         ("info", "describe a file, or this machine", _info, _info_options),
     ):
         command = commands.add_parser(name, help=help_text, description=f"{help_text[:1].upper()}{help_text[1:]}.")
@@ -256,29 +257,6 @@ def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, A
     training = read_card(path).training
     entries = {"output": str(path), "images_seen": training["images_seen"], "held_out_loss": training["held_out_loss"]}
     return entries, f"{path}: {_lines(entries, skip=('output',))}"
-
-
-# --- models
-
-
-def _models_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    parser.add_argument("prior", nargs="?", help="id or file, for show")
-
-
-def _models(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
-    from .models import find, installed, read_card, sha256
-
-    if arguments.action == "show":
-        if not arguments.prior:
-            raise InputError("models show: name a prior by id or file; `diffusionmbir models` lists those at hand")
-        path = find(arguments.prior)
-        entries = {"file": str(path), "sha256": sha256(path), **json.loads(read_card(path).to_json())}
-        return entries, json.dumps(entries, indent=2)
-    cards = {name: read_card(path) for name, path in sorted(installed().items())}
-    rows = [f"{name:<20} {card.modality:<4} {card.title}  [{card.licence}]" for name, card in cards.items()]
-    entries = {"models": [{"id": name, "modality": card.modality, "title": card.title} for name, card in cards.items()]}
-    return entries, "\n".join(rows) or "no prior is installed"
 
 
 # --- info

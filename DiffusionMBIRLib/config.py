@@ -49,6 +49,13 @@ class ReconSettings:
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     sweeps: int = setting(0, "ADMM sweeps", "Sweeps a noise level; 0: 1, but 10 for mbir-slow.", range=(0, 100))
+    published: bool = setting(
+        False,
+        "As published",
+        "Follow the published code of mbir or dds to the letter: from noise through the levels of the prior's training "
+        "(start and both noise levels do not count), the last slice tied to the first, its own time steps and ends; "
+        "mbir's conjugate gradient errs beyond one step and its corrector depends on the slices a batch (0: 12).",
+    )
     samples: int = setting(1, "Samples", "Posterior samples that are averaged.", range=(1, 64))
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
@@ -72,6 +79,8 @@ class ReconSettings:
 
 def _check(name: str, value: Any, metadata: Any, kind: Any) -> None:
     numeric = str(kind) in ("int", "float")
+    if str(kind) == "bool" and not isinstance(value, bool):
+        raise InputError(f"setting {name}: {value!r} is neither true nor false")
     if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise InputError(f"setting {name}: {value!r} is not a number")
     if str(kind) == "int" and value != int(value):

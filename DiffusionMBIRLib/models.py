@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from .errors import InputError
 
 HEADER_LIMIT = 16 << 20  # a header beyond this is not one of ours: refuse before reading it
+ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # an id is a file name without its suffix on every system
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class ValueScale:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a user must know of a prior before trusting it.  ``network`` rebuilds the architecture."""
+    """What a user must know of a prior before trusting it.  ``network`` rebuilds the architecture.
+
+    source: of an imported prior, the file it came from (name, sha256) and the sha256 of its weights.
+    """
 
     id: str
     modality: str
@@ -41,6 +46,7 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     data: list[dict[str, str]] = field(default_factory=list)
+    source: dict[str, str] = field(default_factory=dict)
     limits: str = "Research use only, not for diagnosis."
 
     def __post_init__(self) -> None:
@@ -86,26 +92,35 @@ def user_models() -> Path:
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:
     """The card in the header of a safetensors file; raises InputError for a truncated or foreign file."""
-    path = Path(path)
+    metadata = _metadata(Path(path))
+    if "card" not in metadata:
+        raise InputError(f"{path}: the file holds no DiffusionMBIR model card; train or import the prior first")
+    return ModelCard.from_json(metadata["card"], path)
+
+
+def has_card(path: str | os.PathLike[str]) -> bool:
+    """False for a safetensors file that is not one of ours; raises InputError as :func:`read_card` does otherwise."""
+    return "card" in _metadata(Path(path))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What the writer of a safetensors file put into its header beside the tensors."""
     try:
         with path.open("rb") as stream:
             prefix = stream.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 2 <= length <= HEADER_LIMIT:
                 raise InputError(
-                    f"{path}: not a safetensors file; import other checkpoints with `diffusionmbir models`"
+                    f"{path}: not a safetensors file; import other checkpoints with `diffusionmbir models import`"
                 )
             text = stream.read(length)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
     try:
-        header = json.loads(text)
-        metadata = header.get("__metadata__", {})
+        metadata = json.loads(text).get("__metadata__", {})
     except (ValueError, AttributeError):
         raise InputError(f"{path}: the safetensors header is damaged; copy the file again") from None
-    if not isinstance(metadata, dict) or "card" not in metadata:
-        raise InputError(f"{path}: the file holds no DiffusionMBIR model card; train or import the prior first")
-    return ModelCard.from_json(metadata["card"], path)
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -139,3 +154,42 @@ def find(id_or_file: str | os.PathLike[str]) -> Path:
         return priors[str(id_or_file)]
     names = ", ".join(sorted(priors)) or "none"
     raise InputError(f"prior {str(id_or_file)!r} is neither a file nor an installed id; installed: {names}")
+
+
+def check_id(name: str) -> str:
+    """``name``, if it can be the id of a prior; raises InputError otherwise."""
+    if not re.fullmatch(ID_PATTERN, name):
+        raise InputError(f"id {name!r}: use letters, digits, '.', '_' and '-' only, beginning with a letter or digit")
+    return name
+
+
+def is_bundled(path: Path) -> bool:
+    """True for a file that came with the software."""
+    return path.parent == resources() / "Models"
+
+
+def place_for(name: str, *, force: bool = False) -> Path:
+    """The file in the user's folder that a prior of this id is to be written to.
+
+    Raises InputError if the id cannot be a file's name or is taken: by a bundled prior, or by one of the user's unless
+    ``force`` says that it may be replaced.
+    """
+    path = user_models() / f"{check_id(name)}.safetensors"
+    taken = installed().get(name)
+    if taken is not None and is_bundled(taken):
+        raise InputError(f"id {name!r} belongs to a bundled prior; choose another id")
+    if (taken is not None or path.exists()) and not force:
+        raise InputError(f"id {name!r} is taken; choose another id, remove that prior first or replace it by --force")
+    return taken or path
+
+
+def remove(name: str) -> Path:
+    """Delete an imported or trained prior by its id, readable or not.  Returns the path that it had."""
+    path = user_models() / f"{check_id(name)}.safetensors"
+    known = installed().get(name, path)
+    if is_bundled(known):
+        raise InputError(f"prior {name!r} is bundled with the software and cannot be removed")
+    if not known.is_file():
+        raise InputError(f"prior {name!r} is not in {user_models()}; `diffusionmbir models` lists those at hand")
+    known.unlink()
+    return known

@@ -19,9 +19,12 @@ from .operators.xray import slices_last
 from .priors.base import Prior, SliceDenoiser
 from .priors.checkpoints import load_prior
 from .samplers import dds, mbir
+from .samplers import published as published_samplers
 from .samplers.schedules import geometric_sigmas, karras_sigmas
+from .solvers.cg import conjugate_gradient
 from .solvers.classic import admm_tv, fbp, sirt
 from .solvers.consistency import ZTVConsistency
+from .solvers.published import PeriodicDifference, aliased_conjugate_gradient
 
 SLOW_SWEEPS = 10  # of the paper's Algorithm 2, which starts the ADMM anew at every noise level
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22}
@@ -108,9 +111,9 @@ class Problem:
     def _diffuse(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
         assert self.denoiser is not None
         start = self._start(settings, monitor)
-        difference = SliceDifference(
-            self.measurement.grid.shape, weight=_inverse_spacing(self.measurement)[0], device=self.A.device
-        )
+        difference = self._difference(settings)
+        # The published code of dds mended its conjugate gradient.
+        aliased = settings.published and settings.method == "mbir"
         generator = torch.Generator(self.seed_device).manual_seed(settings.seed)
         mean = torch.zeros_like(start)
         for _ in range(settings.samples):
@@ -122,6 +125,7 @@ class Problem:
                 lam=settings.lam,
                 cg_steps=settings.cg_steps,
                 sweeps=settings.sweeps or (SLOW_SWEEPS if settings.method == "mbir-slow" else 1),
+                solver=aliased_conjugate_gradient if aliased else conjugate_gradient,
             )
             mean += self._sample(settings, consistency, start, generator, monitor) / settings.samples
         return mean
@@ -135,6 +139,8 @@ class Problem:
         monitor: Monitor,
     ) -> Tensor:
         assert self.denoiser is not None
+        if settings.published:
+            return self._sample_as_published(settings, consistency, generator, monitor)
         if settings.method == "dds":
             sigmas = karras_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
             return dds.sample(self.denoiser, consistency, sigmas, start, generator, eta=settings.eta, monitor=monitor)
@@ -150,8 +156,35 @@ class Problem:
             monitor=monitor,
         )
 
+    def _sample_as_published(
+        self, settings: ReconSettings, consistency: ZTVConsistency, generator: torch.Generator, monitor: Monitor
+    ) -> Tensor:
+        assert self.denoiser is not None
+        if settings.method == "dds":
+            sigmas = published_samplers.dds_sigmas(settings.steps)
+            _require_level(self.denoiser.prior, sigmas[0], f"setting published: {settings.steps} steps of dds begin at")
+            return published_samplers.sample_dds(
+                self.denoiser, consistency, sigmas, generator, eta=settings.eta, monitor=monitor
+            )
+        prior = self.denoiser.prior
+        return published_samplers.sample_mbir(
+            self.denoiser,
+            consistency,
+            published_samplers.mbir_levels(prior.sigma_min, prior.sigma_max, settings.steps),
+            generator,
+            snr=settings.snr,
+            slices_per_batch=settings.slices_per_batch or published_samplers.SLICES_PER_BATCH,
+            monitor=monitor,
+        )
+
+    def _difference(self, settings: ReconSettings) -> SliceDifference:
+        shape = self.measurement.grid.shape
+        if settings.published:
+            return PeriodicDifference(shape, device=self.A.device)
+        return SliceDifference(shape, weight=_inverse_spacing(self.measurement)[0], device=self.A.device)
+
     def _start(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
-        if settings.start == "noise":
+        if settings.start == "noise" or settings.published:
             return torch.zeros_like(self.A.adjoint(self.y))
         if settings.start == "fbp":
             return self._fbp("hann")
@@ -177,12 +210,23 @@ def _load(settings: ReconSettings, prior: str | Prior | None, device: torch.devi
         raise InputError(
             f"prior {loaded.card.id!r} is for {loaded.card.modality}, the measurement is CT; choose another"
         )
-    if settings.sigma_start > 1.001 * loaded.sigma_max:
+    if loaded.card.channels != 1:
         raise InputError(
-            f"setting sigma_start: {settings.sigma_start:g} is above the largest noise level of prior "
-            f"{loaded.card.id!r}, {loaded.sigma_max:g}"
+            f"prior {loaded.card.id!r} works on {loaded.card.channels} channels (complex images), the measurement has "
+            "one; choose another"
         )
+    if settings.published and settings.method == "mbir-slow":
+        raise InputError("setting published: no code of mbir-slow was published; use mbir or dds")
+    if not settings.published:
+        _require_level(loaded, settings.sigma_start, "setting sigma_start:")
     return loaded
+
+
+def _require_level(prior: Prior, sigma: float, what: str) -> None:
+    if sigma > 1.001 * prior.sigma_max:
+        raise InputError(
+            f"{what} {sigma:g} is above the largest noise level of prior {prior.card.id!r}, {prior.sigma_max:g}"
+        )
 
 
 def _attenuation_of_value(value: ValueScale, mu_water_per_mm: float) -> tuple[float, float]:

@@ -1,53 +1,48 @@
-"""Priors from and to safetensors files; nothing is ever unpickled."""
+"""Priors from and to files: our own safetensors, and published checkpoints as they are."""
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import os
 import uuid
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import EngineError, InputError
-from ..models import ModelCard, find, read_card
-from .compact import CompactConfig, CompactUNet, edm_denoise, pad_to_multiple
+from ..models import ModelCard, find, has_card, read_card
+from .adm import ADMConfig, ADMUNet
+from .adm import infer_config as infer_adm
+from .compact import CompactConfig, CompactUNet
+from .ncsnpp import NCSNpp, NCSNppConfig
+from .ncsnpp import infer_config as infer_ncsnpp
+from .networks import CompactPrior, NetworkPrior, NoisePrior, ScorePrior, ddpm_sigmas
+from .published import Checkpoint, is_torch_file, read_checkpoint, read_safetensors
+from .unet import on_meta
+
+__all__ = ["CompactPrior", "build_prior", "card_of", "load_prior", "save_prior", "weights_digest", "write_weights"]
 
 
-class CompactPrior:
-    """A :class:`CompactUNet` behind the Prior contract; computes in bf16 under autocast unless told otherwise."""
-
-    def __init__(self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.bfloat16) -> None:
-        # A copy, since the caller's network may go on training.
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.card, self.precision = card, precision
-        self.sigma_min, self.sigma_max = card.sigma_min, card.sigma_max
-
-    @torch.inference_mode()
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        """E[x0 | x]; x (slices, channels, rows, columns) of any size, padded to the network's multiple and cut back."""
-        if sigma <= 0:  # the limit of D; its noise label would be infinite
-            return x.float()
-        padded, (rows, columns) = pad_to_multiple(x.float(), self.network.config.multiple)
-        level = torch.full((len(x),), float(sigma), device=x.device)
-        reduced = self.precision != torch.float32
-        with torch.autocast(x.device.type, self.precision, enabled=reduced):
-            clean = edm_denoise(self.network, padded, level, self.card.sigma_data)
-        return clean[..., :rows, :columns]
+def save_prior(
+    network: nn.Module, card: ModelCard, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write weights with the card in the header, through a temporary name."""
+    write_weights({k: v.detach().to("cpu", dtype) for k, v in network.state_dict().items()}, card, path)
 
 
-def save_prior(network: nn.Module, card: ModelCard, path: str | os.PathLike[str]) -> None:
-    """Write weights as float16 with the card in the header, through a temporary name."""
+def write_weights(weights: Mapping[str, Tensor], card: ModelCard, path: str | os.PathLike[str]) -> None:
+    """Write tensors with the card in the header, through a temporary name; raises EngineError if that fails."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in network.state_dict().items()}
     try:
-        save_file(tensors, str(temporary), metadata={"card": card.to_json()})
+        save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary), metadata={"card": card.to_json()})
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise EngineError(f"{path}: could not be written; is the disk full or read-only? ({error})") from None
@@ -55,34 +50,124 @@ def save_prior(network: nn.Module, card: ModelCard, path: str | os.PathLike[str]
         temporary.unlink(missing_ok=True)
 
 
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values in the order of the names: the same however a file lays them out."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def load_prior(
-    id_or_file: str | os.PathLike[str], *, device: str | torch.device = "cpu", precision: torch.dtype = torch.bfloat16
-) -> CompactPrior:
-    """Open a prior by installed id or by file.
+    id_or_file: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    precision: torch.dtype | None = None,
+    config: Mapping[str, Any] | None = None,
+    weights: str = "ema",
+) -> NetworkPrior:
+    """Open a prior by installed id or by file: our own safetensors, or a checkpoint in a published layout.
 
-    Raises InputError if it is unknown, truncated or foreign, or if its weights do not fit the network on its card.
+    precision: of the arithmetic inside the network; defaults to bf16 for our compact network and to float32 for
+    published ones, which were trained in it and whose errors are multiplied by sigma.  config, weights: of files
+    without a model card only; entries of the network's configuration that overrule what is inferred from its weights,
+    and "ema" (averaged weights where there are any) or "raw".  Such a prior is taken to see HU from -1000 to
+    1000 as 0 to 1; import it to say otherwise.
+
+    Raises InputError if the prior is unknown, truncated or foreign, asks for code to be run, or does not fit its
+    network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = find(id_or_file)
-    card = read_card(path)
+    if is_torch_file(path) or not has_card(path):
+        checkpoint = read_checkpoint(path, which=weights)
+        card, tensors = card_of(path, checkpoint, config), checkpoint.weights
+    else:
+        card, tensors = read_card(path), read_safetensors(path)
     try:
-        config = CompactConfig.from_dict(card.network)
+        return build_prior(card, tensors, device=torch.device(device), precision=precision)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    network = CompactUNet(config)
+
+
+def card_of(path: Path, checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> ModelCard:
+    """A card for a checkpoint that came without one: what its weights tell, overruled by the entries of ``config``."""
     try:
-        weights = load_file(str(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: the prior's weights cannot be read; copy the file again ({error})") from None
-    expected = network.state_dict()
-    wrong = [k for k in expected if k not in weights or weights[k].shape != expected[k].shape]
-    wrong += [k for k in weights if k not in expected]
+        entries = _inferred(checkpoint, needed=config is None) | dict(config or {})
+        if entries["kind"] != checkpoint.kind:
+            raise InputError(f"the weights are of kind {checkpoint.kind!r}, the config of {entries['kind']!r}")
+        if checkpoint.kind == "ncsnpp":
+            ncsnpp = NCSNppConfig.from_dict(entries)
+            return _card(path, ncsnpp.image_channels, ncsnpp.to_dict(), ncsnpp.sigma_min, ncsnpp.sigma_max)
+        adm = ADMConfig.from_dict(entries)
+        return _card(path, adm.image_channels, adm.to_dict(), *ddpm_sigmas()[[0, -1]].tolist())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _card(path: Path, channels: int, network: dict[str, Any], sigma_min: float, sigma_max: float) -> ModelCard:
+    return ModelCard(
+        id=path.stem,
+        modality="any",
+        title=path.name,
+        channels=channels,
+        network=network,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+    )
+
+
+def _inferred(checkpoint: Checkpoint, *, needed: bool) -> dict[str, Any]:
+    """The network's entries, from its weights and the noise levels that the file tells; else its kind, or an error."""
+    try:
+        if checkpoint.kind == "adm":
+            return infer_adm(checkpoint.weights).to_dict()
+        config = infer_ncsnpp(checkpoint.weights)
+    except InputError:
+        if needed:
+            raise
+        return {"kind": checkpoint.kind}
+    if checkpoint.sigmas:
+        low, high = (float(f"{s:.9g}") for s in checkpoint.sigmas)  # the table was computed through logarithms
+        config = replace(config, sigma_min=low, sigma_max=high)
+    return config.to_dict()
+
+
+def build_prior(
+    card: ModelCard, weights: Mapping[str, Tensor], *, device: torch.device, precision: torch.dtype | None = None
+) -> NetworkPrior:
+    """The network on a card with these weights; raises InputError that names the first ones that do not fit."""
+    kind = card.network.get("kind")
+    if kind == "ncsnpp":
+        ncsnpp = NCSNppConfig.from_dict(card.network)
+        network = _filled(NCSNpp, ncsnpp, weights).to(device)
+        return ScorePrior(network, card, multiple=ncsnpp.multiple, precision=precision or torch.float32)
+    if kind == "adm":
+        adm = ADMConfig.from_dict(card.network)
+        network = _filled(ADMUNet, adm, weights).to(device)
+        return NoisePrior(network, card, multiple=adm.multiple, precision=precision or torch.float32)
+    compact = _filled(CompactUNet, CompactConfig.from_dict(card.network), weights).to(device)
+    assert isinstance(compact, CompactUNet)
+    return CompactPrior(compact, card, precision=precision or torch.bfloat16)
+
+
+def _filled(build: type[nn.Module], config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network with its weights, in float32 whatever the file keeps; it takes memory only once they fit."""
+    expected = on_meta(build, config).state_dict()
+    wrong = [_difference(k, weights.get(k), v) for k, v in expected.items() if _differs(weights.get(k), v)]
+    wrong += [f"{k} (not in the network)" for k in weights if k not in expected]
     if wrong:
-        first = ", ".join(wrong[:3])
-        raise InputError(
-            f"{path}: {len(wrong)} weights do not fit the network on the card, first {first}; copy it again"
-        )
-    network.load_state_dict({k: v.float() for k, v in weights.items()})
-    return CompactPrior(network.to(device), card, precision=precision)
+        raise InputError(f"{len(wrong)} weights do not fit the network on the card, first {', '.join(wrong[:3])}")
+    network = build(config)
+    network.load_state_dict(dict(weights))
+    return network
+
+
+def _differs(found: Tensor | None, expected: Tensor) -> bool:
+    return found is None or found.shape != expected.shape
+
+
+def _difference(name: str, found: Tensor | None, expected: Tensor) -> str:
+    shape = " x ".join(map(str, expected.shape))
+    return f"{name} ({'missing' if found is None else ' x '.join(map(str, found.shape))}, needed {shape})"

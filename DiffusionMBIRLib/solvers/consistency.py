@@ -9,6 +9,8 @@ w <- w + D_z x - z
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +25,7 @@ class ZTVConsistency:
 
     The split variable z and the scaled dual w live as long as the object: shared across diffusion steps, as in the
     paper's Algorithm 1.  :meth:`reset` starts them at zero again, as Algorithm 2 does at each step.  lam = 0 switches
-    total variation off: plain conjugate gradient on the data term.
+    total variation off: plain conjugate gradient on the data term.  solver: conjugate gradient, or a stand-in.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class ZTVConsistency:
         lam: float,
         cg_steps: int,
         sweeps: int = 1,
+        solver: Callable[..., Tensor] = conjugate_gradient,
     ) -> None:
         self.A, self.y, self.D = A, y, difference
         self.rho, self.lam, self.cg_steps, self.sweeps = rho, lam, cg_steps, sweeps
+        self._solve = solver
         self._back_projection = A.adjoint(y)
         self._coupled = lam > 0 and rho > 0 and A.domain[0] > 1
         self.reset()
@@ -58,7 +62,7 @@ class ZTVConsistency:
             rhs = self._back_projection
             if self.z is not None and self.w is not None:
                 rhs = rhs + self.D.adjoint(self.z - self.w).mul_(self.rho)
-            x = conjugate_gradient(self._system, rhs, x, steps=self.cg_steps)
+            x = self._solve(self._system, rhs, x, steps=self.cg_steps)
             if self._coupled:
                 shifted = self.D.forward(x)
                 shifted = shifted if self.w is None else shifted.add_(self.w)

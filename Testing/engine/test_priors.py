@@ -245,8 +245,8 @@ def test_weights_that_do_not_fit(saved, tmp_path):
     save_prior(random_network(), card(wider), saved)
     with pytest.raises(InputError, match=r"do not fit.*decoder.*|do not fit.*encoder.*"):
         load_prior(saved)
-    save_prior(random_network(), replace(card(), network={"kind": "ncsnpp"}), saved)
-    with pytest.raises(InputError, match=r"small\.safetensors.*'ncsnpp'"):
+    save_prior(random_network(), replace(card(), network={"kind": "magic"}), saved)
+    with pytest.raises(InputError, match=r"small\.safetensors.*'magic'"):
         load_prior(saved)
 
 

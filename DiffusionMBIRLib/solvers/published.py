@@ -1,0 +1,69 @@
+"""Pieces of the published solvers where they depart from their papers, for results that follow the code to the letter.
+
+Chung et al. 2023 (arXiv 2211.10655; code of March 2023) and DDS (arXiv 2303.05754; code of September 2024).  Scaling A
+to norm 1 changes nothing here: the x of every step stays the same when A^T A, rho and lam are all scaled by one factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..operators.base import LinearOperator
+from ..operators.difference import SliceDifference
+
+
+class PeriodicDifference(SliceDifference):
+    """D_z x = x[k + 1] - x[k], where the slice after the last one is the first: (n, rows, columns) -> same."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(shape, device=device, dtype=dtype)
+        self.range = self.domain
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x, self.domain, "x")
+        return x.roll(-1, 0).sub_(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self._check(y, self.range, "y")
+        return y.roll(1, 0).sub_(y)
+
+    def add_gram_to(self, out: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
+        """out += factor D^T D x in out's own memory.  Returns out."""
+        out.add_(x, alpha=2 * factor)
+        return out.sub_(x.roll(1, 0), alpha=factor).sub_(x.roll(-1, 0), alpha=factor)
+
+
+def aliased_conjugate_gradient(gram: Callable[[Tensor], Tensor], rhs: Tensor, x: Tensor, *, steps: int) -> Tensor:
+    """Conjugate gradient with a fault: the first direction and the residual are one tensor, and change together.
+
+    So the second direction is (1 + beta) times the new residual, and the steps that follow are not conjugate to the
+    first.  One step is that of true conjugate gradient.
+    """
+    residual = rhs - gram(x)
+    x, direction = x.clone(), residual
+    energy = residual.square().sum()
+    for _ in range(steps):
+        if float(energy) < 1e-20:
+            break
+        image = gram(direction)
+        alpha = energy / (direction * image).sum()
+        x.addcmul_(direction, alpha)
+        residual.addcmul_(image, -alpha)  # in the first step, the direction as well
+        last, energy = energy, residual.square().sum()
+        direction = residual + (energy / last) * direction
+    return x
+
+
+def final_step(A: LinearOperator, y: Tensor, x: Tensor) -> Tensor:
+    """x + A^T (y - A x) / (A^T A 1): what the CT code ends on.  Pixels that no ray meets stay."""
+    reach = A.gram(torch.ones_like(x))
+    return x + torch.where(reach > 1e-6 * reach.max(), A.adjoint(y - A.forward(x)) / reach, 0.0)
