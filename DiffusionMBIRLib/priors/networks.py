@@ -24,6 +24,7 @@ class NetworkPrior:
 
     def __init__(self, network: nn.Module, card: ModelCard, *, multiple: int, precision: torch.dtype) -> None:
         self.network = network.eval().requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.multiple, self.precision = card, multiple, precision
         self.sigma_min, self.sigma_max = card.sigma_min, card.sigma_max
 
@@ -49,7 +50,6 @@ class CompactPrior(NetworkPrior):
     def __init__(self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.bfloat16) -> None:
         # A copy, since the caller's network may go on training.
         super().__init__(copy.deepcopy(network), card, multiple=network.config.multiple, precision=precision)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _estimate(self, x: Tensor, sigma: float) -> Tensor:
         level = torch.full((len(x),), sigma, device=x.device)
