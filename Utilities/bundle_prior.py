@@ -15,10 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from DiffusionMBIRLib.models import ModelCard, read_card, resources, sha256
-from DiffusionMBIRLib.priors.checkpoints import load_prior, save_prior
+from DiffusionMBIRLib.priors.checkpoints import load_prior, weights_digest, write_weights
 
 LICENCE = "CC BY 4.0; trained on CC BY 3.0, CC BY 4.0 and public-domain volumes, attributed below"
 PRIVATE = ("train_patients", "held_out_patients")  # counts are enough
@@ -36,8 +34,9 @@ def main() -> int:
     card = _card(arguments)
     folder = resources() / "Models"
     path = folder / f"{arguments.id}.safetensors"
-    save_prior(load_prior(arguments.prior).network, card, path)
-    (folder / f"{arguments.id}.md").write_text(_page(card, sha256(path), load_file(str(path))), encoding="utf-8")
+    weights = {k: v.half() for k, v in load_prior(arguments.prior).network.state_dict().items()}
+    write_weights(weights, replace(card, source={"weights_sha256": weights_digest(weights)}), path)
+    (folder / f"{arguments.id}.md").write_text(_page(card, sha256(path), weights), encoding="utf-8")
     sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
     return 0
 

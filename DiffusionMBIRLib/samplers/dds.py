@@ -49,9 +49,8 @@ def sample(
         if k + 1 < len(sigmas):
             # x <- clean + sigma' (sqrt(1 - eta^2) eps + eta n), where eps is the noise that the network saw
             kept = sigmas[k + 1] * math.sqrt(max(0.0, 1 - eta**2)) / sigma
-            x = torch.add(clean, x.sub_(denoised), alpha=kept)
-            if eta > 0:
-                x.add_(volume_noise(x, generator), alpha=sigmas[k + 1] * eta)
+            x = torch.add(clean, x.sub_(denoised), alpha=kept) if kept else clean
+            x = torch.add(x, volume_noise(x, generator), alpha=sigmas[k + 1] * eta) if eta else x
         monitor.preview(clean, k + 1)
         monitor.tick("diffusion", k + 1, len(sigmas), sigma=sigma)
     return clean
