@@ -10,14 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .unet import check_image, check_levels, check_weights, entries_of, from_entries, on_meta, type_of
+from .unet import (
+    check_image,
+    check_levels,
+    check_weights,
+    entries_of,
+    from_entries,
+    group_norm_silu_,
+    joined,
+    on_meta,
+    type_of,
+)
 
 KIND = "adm"
 GROUPS = 32
@@ -98,12 +108,20 @@ class ResidualBlock(nn.Module):
         )
         self.skip_connection = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, parts: list[Tensor], embedding: Tensor) -> Tensor:
+        """parts: maps to join along the channels, taken out of the list."""
+        # A map of 256 x 256 has 67 MB, hence the order.  A joined one is the block's own, and wider than the result, so
+        # that the skip is another map: it may be overwritten.
         scale, shift = self.emb_layers(embedding)[:, :, None, None].chunk(2, dim=1)
-        hidden = self.in_layers[2](self.resample(self.in_layers[1](self.in_layers[0](x))))
-        hidden = torch.addcmul(shift, self.out_layers[0](hidden), 1 + scale)
+        own = len(parts) > 1
+        x = joined(parts)
+        skip = self.skip_connection(x)
+        hidden = group_norm_silu_(x, cast(nn.GroupNorm, self.in_layers[0])) if own else self.in_layers[:2](x)
+        del x
+        hidden = self.in_layers[2](self.resample(hidden))
+        hidden = self.out_layers[0](hidden).mul_(1 + scale).add_(shift)
         hidden = self.out_layers[1:](hidden)
-        return hidden.add_(self.skip_connection(self.resample(x)))  # in place, as SiLU: at 256 x 256 each map has 67 MB
+        return hidden.add_(self.resample(skip))
 
 
 class Attention(nn.Module):
@@ -131,10 +149,11 @@ class Attention(nn.Module):
 class Stage(nn.ModuleList):
     """Layers in a row; those that depend on the diffusion step are given its embedding."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, parts: list[Tensor], embedding: Tensor) -> Tensor:
+        """parts: what a first residual block joins, or one map; taken out of the list."""
         for layer in self:
-            x = layer(x, embedding) if isinstance(layer, ResidualBlock) else layer(x)
-        return x
+            parts = [layer(parts, embedding) if isinstance(layer, ResidualBlock) else layer(parts.pop())]
+        return parts.pop()
 
 
 class ADMUNet(nn.Module):
@@ -200,13 +219,16 @@ class ADMUNet(nn.Module):
         check_image(x, self.config.image_channels, self.config.multiple)
         weights = type_of(self)
         embedding = self.time_embed(step_features(step, self.config.width).to(weights))
-        maps = [x.to(weights)]
-        for stage in self.input_blocks:
-            maps.append(stage(maps[-1], embedding))
-        maps.append(self.middle_block(maps[-1], embedding))
-        for stage in self.output_blocks:
-            # Popped, not named: the joined maps are the largest of all, and their parts must not outlive them.
-            maps.append(stage(torch.cat([maps.pop(), maps.pop()], dim=1), embedding))
+        (stem, *encoder), (*decoder, last) = self.input_blocks, self.output_blocks
+        image = x.to(weights)
+        maps = [stem([image], embedding)]
+        for stage in encoder:
+            maps.append(stage([maps[-1]], embedding))
+        maps.append(self.middle_block([maps[-1]], embedding))
+        del maps[0]  # its 67 MB are soon computed again for the last stage
+        for stage in decoder:
+            maps.append(stage([maps.pop(), maps.pop()], embedding))
+        maps.append(last([maps.pop(), stem([image], embedding)], embedding))
         return self.out(maps.pop()).to(x.dtype)
 
 

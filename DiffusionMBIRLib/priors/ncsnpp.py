@@ -20,7 +20,17 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .fir import fir_convolve_down, fir_down, fir_kernel, fir_up
-from .unet import check_image, check_levels, check_weights, entries_of, from_entries, on_meta, type_of
+from .unet import (
+    check_image,
+    check_levels,
+    check_weights,
+    entries_of,
+    from_entries,
+    group_norm_silu_,
+    joined,
+    on_meta,
+    type_of,
+)
 
 KIND = "ncsnpp"
 FOURIER_SCALE = 16.0  # standard deviation of the random frequencies, Song et al. 2021, appendix H.1
@@ -140,12 +150,21 @@ class ResidualBlock(nn.Module):
             return x
         return fir_up(x, self.kernel) if self.resample == "up" else fir_down(x, self.kernel)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        hidden = self._resampled(F.silu(self.GroupNorm_0(x), inplace=True))
-        hidden = self.Conv_0(hidden) + self.Dense_0(embedding)[:, :, None, None]
-        hidden = self.Conv_1(self.dropout(F.silu(self.GroupNorm_1(hidden), inplace=True)))
-        x = self._resampled(x)
-        return hidden.add_(self.Conv_2(x) if hasattr(self, "Conv_2") else x).mul_(self.gain)
+    def forward(self, parts: list[Tensor], embedding: Tensor) -> Tensor:
+        """parts: maps to join along the channels, taken out of the list."""
+        # Maps are large, hence the order.  A joined one is the block's own, and wider than the result, so that the skip
+        # is another map: it may be overwritten.
+        own = len(parts) > 1
+        x = joined(parts)
+        skip = self._resampled(x)
+        if hasattr(self, "Conv_2"):
+            skip = self.Conv_2(skip)
+        hidden = group_norm_silu_(x, self.GroupNorm_0) if own else F.silu(self.GroupNorm_0(x), inplace=True)
+        del x
+        hidden = self.Conv_0(self._resampled(hidden)).add_(self.Dense_0(embedding)[:, :, None, None])
+        hidden = self.dropout(F.silu(self.GroupNorm_1(hidden), inplace=True))
+        hidden = self.Conv_1(hidden)
+        return hidden.add_(skip).mul_(self.gain)
 
 
 class ChannelMap(nn.Module):
@@ -255,29 +274,29 @@ class NCSNpp(nn.Module):
         c = self.config
         check_image(x, c.image_channels, c.multiple)
         weights = type_of(self)
-        hidden = pyramid = (x if c.centered else 2 * x - 1).to(weights)
+        pyramid = (x if c.centered else 2 * x - 1).to(weights)
+        maps = [pyramid]  # what the units pass on comes last, below it what the decoder awaits
         embedding = positional_features(self._position(sigma), c.width).to(weights)
-        skips: list[Tensor] = []
         for role, unit in zip(self.roles, self.all_modules, strict=True):
             match role:
                 case "features":
                     embedding = unit(sigma.log()).to(weights)
                 case "embed":
                     embedding = F.silu(unit(embedding))
-                case "encode":  # keeps what the last unit left for the decoder
-                    skips.append(hidden)
-                    hidden = unit(hidden, embedding)
+                case "encode":  # its input stays for the decoder
+                    maps.append(unit([maps[-1]], embedding))
                 case "pyramid":
-                    hidden = pyramid = self.gain * (hidden + unit(pyramid))
+                    pyramid = self.gain * (maps.pop() + unit(pyramid))
+                    maps.append(pyramid)
                 case "decode":
-                    hidden = unit(torch.cat([hidden, skips.pop()], dim=1), embedding)
+                    maps.append(unit([maps.pop(), maps.pop()], embedding))
                 case "refine":
-                    hidden = unit(hidden, embedding)
+                    maps.append(unit([maps.pop()], embedding))
                 case "normalise":
-                    hidden = F.silu(unit(hidden))
+                    maps.append(F.silu(unit(maps.pop()), inplace=True))
                 case _:  # "convolve", "attend"
-                    hidden = unit(hidden)
-        score = hidden.to(x.dtype)
+                    maps.append(unit(maps.pop()))
+        score = maps.pop().to(x.dtype)
         return score / sigma.to(x.dtype)[:, None, None, None] if c.scale_by_sigma else score
 
 

@@ -1,12 +1,14 @@
-"""What the published networks share: configurations as dictionaries, the sizes of images, and files' weights."""
+"""What the published networks share: configurations as dictionaries, images, files' weights, and frugal layers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -94,3 +96,25 @@ def on_meta(build: Callable[[Config], Network], config: Config) -> Network:
 def type_of(network: nn.Module) -> torch.dtype:
     """The type of a network's weights, in which it wants its input."""
     return next(network.parameters()).dtype
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """The maps side by side along the channels.  The list is emptied, so that they do not outlive their use."""
+    x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+    parts.clear()
+    return x
+
+
+def group_norm_silu_(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """SiLU of the group norm of x, which is overwritten a few groups at a time: no second map of its size is needed.
+
+    Except with gradients, which need x as it was, and on accelerators, where many small steps cost more than memory.
+    """
+    if torch.is_grad_enabled() or not x.is_cpu:
+        return F.silu(norm(x), inplace=True)
+    size = x.shape[1] // norm.num_groups
+    channels = size * math.ceil(16 / size)  # fewer would be slow to gather
+    pieces = zip(x.split(channels, dim=1), norm.weight.split(channels), norm.bias.split(channels), strict=True)
+    for piece, weight, bias in pieces:
+        piece.copy_(F.silu(F.group_norm(piece, len(weight) // size, weight, bias, norm.eps), inplace=True))
+    return x

@@ -9,7 +9,8 @@ import torch
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.priors.adm import ADMConfig, ADMUNet, infer_config, step_features
-from DiffusionMBIRLib.priors.unet import on_meta
+from DiffusionMBIRLib.priors.unet import group_norm_silu_, on_meta
+from Testing.engine.memory import LiveBytes
 from Testing.engine.plain_networks import PlainADM
 from Testing.engine.vectors import arrays, checkpoint, error, layout, meta_tensors, recorded, shapes, with_numbers
 
@@ -88,6 +89,33 @@ def test_every_weight_learns():
     x, step = noisy(TINY)
     network(x, step).square().mean().backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_memory_is_four_maps(precision):
+    """Of full resolution: in the last blocks a joined one, its skip and the first convolution's result."""
+    network = tiny(replace(TINY, attention_levels=()))
+    x, step = noisy(TINY, rows=96, columns=64, batch=1)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    live = LiveBytes(x, step, *network.parameters())
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision != torch.float32), live:
+        network(x, step)
+    assert live.peak / (x.numel() * TINY.width * precision.itemsize) < 4.3
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_norm_in_place_is_the_plain_one(precision, layout):
+    x = torch.randn(2, 64, 6, 5, generator=torch.Generator().manual_seed(1)).to(precision, memory_format=layout)
+    norm = with_numbers(torch.nn.GroupNorm(32, 64)).to(precision)
+    expected = torch.nn.functional.silu(norm(x)).detach()
+    before = x.clone()
+    assert torch.equal(group_norm_silu_(x, norm).detach(), expected)
+    assert torch.equal(x, before)  # gradients need it
+    with torch.no_grad():
+        assert group_norm_silu_(x, norm) is x
+    assert error(x, expected) < (1e-6 if precision == torch.float32 else 0.01)
 
 
 def test_step_features():

@@ -12,6 +12,7 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.priors.fir import fir_convolve_down, fir_down, fir_kernel, fir_up
 from DiffusionMBIRLib.priors.ncsnpp import FourierFeatures, NCSNpp, NCSNppConfig, infer_config, positional_features
 from DiffusionMBIRLib.priors.unet import on_meta
+from Testing.engine.memory import LiveBytes
 from Testing.engine.plain_networks import PlainNCSNpp, fir
 from Testing.engine.vectors import arrays, checkpoint, error, layout, meta_tensors, recorded, shapes, with_numbers
 
@@ -140,6 +141,22 @@ def test_reduced_precision_stays_close(embedding):
     assert error(mixed, expected) < 0.03
     network.to(torch.bfloat16)
     assert error(network(x, sigma), expected) < 0.03
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_memory_is_what_the_decoder_awaits_and_one_block(precision):
+    """The block that enlarges works at twice the width: its skip, a convolution's input and result are six maps.
+
+    Its input, not enlarged yet, is half a map; three await the decoder.
+    """
+    network = tiny(replace(TINY, attention_levels=(), blocks=2))
+    x, sigma = noisy(TINY, rows=96, columns=64, batch=1)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    live = LiveBytes(x, sigma, *network.parameters())
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision != torch.float32), live:
+        network(x, sigma)
+    assert live.peak / (x.numel() * TINY.width * precision.itemsize) < 9.9
 
 
 def test_frequencies_keep_float32():

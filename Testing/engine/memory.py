@@ -1,0 +1,36 @@
+"""How much memory tensors take while code runs, counted operation by operation rather than asked of the system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """While active, follows the tensors that operations return; ``peak`` is the most they held at once, in bytes.
+
+    What an operation takes only while it runs, such as a copy of its input in another layout, is not seen.
+    """
+
+    def __init__(self, *known: Tensor) -> None:
+        """known: tensors that do not count, nor do views of them."""
+        super().__init__()
+        self.peak = 0
+        self._known = {StorageWeakRef(t.untyped_storage()).cdata for t in known}
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)
+                if reference.cdata not in self._known:
+                    self._live[reference.cdata] = reference, storage.nbytes()
+        self._live = {k: entry for k, entry in self._live.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+        return result
