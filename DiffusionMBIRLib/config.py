@@ -35,7 +35,7 @@ class ReconSettings:
     method: str = setting("dds", "Method", "Reconstruction method.", choices=METHODS)
     prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior.")
     steps: int = setting(
-        30, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000)
+        50, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000)
     )
     start: str = setting("admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=STARTS)
     start_sweeps: int = setting(30, "Start sweeps", "ADMM sweeps of an admm-tv start.", range=(1, 5000))
