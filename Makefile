@@ -23,7 +23,7 @@ bin = "$(VENV)/bin"
 help:
 	@echo "make demo    reconstruct the bundled scan and write pictures and a report to demo-output/"
 	@echo "make test    run the engine's tests"
-	@echo "make bench   time the projector beside ASTRA's, and a reconstruction beside its bare network"
+	@echo "make bench   time the projector beside ASTRA's, a reconstruction and the networks (about 20 minutes)"
 	@echo "make lint    check style and types"
 
 demo:
@@ -38,6 +38,7 @@ bench:
 	$(set_up) bench
 	$(bin)/python Testing/benchmarks/projector.py
 	$(bin)/python Testing/benchmarks/reconstruction.py
+	$(bin)/python Testing/benchmarks/networks.py --runs 1
 
 lint:
 	$(set_up) dev
