@@ -111,7 +111,7 @@ def _metadata(path: Path) -> dict[str, str]:
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 2 <= length <= HEADER_LIMIT:
                 raise InputError(
-                    f"{path}: not a safetensors file; import other checkpoints with `diffusionmbir models import`"
+                    f"{path}: not a safetensors file, nor a torch checkpoint (.pth, .pt); give the file of a prior"
                 )
             text = stream.read(length)
     except OSError as error:

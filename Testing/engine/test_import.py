@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from DiffusionMBIRLib import models
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.models import ValueScale, read_card, sha256
+from DiffusionMBIRLib.priors.checkpoints import load_prior, save_prior
 from DiffusionMBIRLib.priors.importing import import_prior, verify_prior
 from Testing.engine.helpers import body, run_with_file_limit
 from Testing.engine.published_files import averaged, images, ncsnpp, score_sde
@@ -99,7 +101,11 @@ def test_our_own_priors_can_be_imported(capsys):
     card = read_card(models.find("copy"))
     assert (card.id, card.network, card.licence) == ("copy", read_card(bundled).network, read_card(bundled).licence)
     assert verify_prior("copy")["digest"] == "matches"
-    assert verify_prior("ct-compact-v1")["digest"] == "not recorded"
+    assert verify_prior("ct-compact-v1")["digest"] == "matches"
+    save_prior(
+        load_prior(bundled).network, replace(card, id="bare", source={}), models.user_models() / "bare.safetensors"
+    )
+    assert verify_prior("bare")["digest"] == "not recorded"
 
 
 def test_replacing_needs_force(published, tmp_path, folder, capsys):
