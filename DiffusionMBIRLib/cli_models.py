@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--modality", choices=("CT", "MR"), help="default CT for one channel, MR for two")
     group.add_argument("--value-offset", type=float, help="the network sees (value - OFFSET) / SCALE; CT: -1000 HU")
     group.add_argument("--value-scale", type=float, help="default for CT 2000 HU, for MR 1")
-    group.add_argument("--config", type=Path, help="JSON with what weights do not tell, as an ADM's head_channels (64)")
+    group.add_argument("--config", type=Path, help="JSON with what weights do not tell, as an ADM's head_channels")
     group.add_argument("--raw", action="store_true", help="the weights of the last step instead of their average")
     group.add_argument("--size", type=int, help="side in pixels of the images that the network was trained on")
     group.add_argument("--title", default="", help="one line for the model card")

@@ -232,11 +232,12 @@ class ADMUNet(nn.Module):
         return self.out(maps.pop()).to(x.dtype)
 
 
-def infer_config(weights: Mapping[str, Tensor], *, head_channels: int = 64) -> ADMConfig:
+def infer_config(weights: Mapping[str, Tensor], *, head_channels: int | None = None) -> ADMConfig:
     """The configuration of a network with weights of these names and shapes.
 
-    head_channels leaves no trace in the weights, nor do the order of the heads and dropout, which have their published
-    values; use dataclasses.replace to change them.  Raises InputError if no supported network has such weights.
+    head_channels leaves no trace in the weights: by default it is 64, as published, or the network's width where that
+    is less.  The order of the heads and dropout leave none either and have their published values; use
+    dataclasses.replace to change them.  Raises InputError if no supported network has such weights.
     """
     try:
         config = _read_stages(weights, head_channels)
@@ -246,7 +247,7 @@ def infer_config(weights: Mapping[str, Tensor], *, head_channels: int = 64) -> A
     return config
 
 
-def _read_stages(weights: Mapping[str, Tensor], head_channels: int) -> ADMConfig:
+def _read_stages(weights: Mapping[str, Tensor], head_channels: int | None) -> ADMConfig:
     width = weights["time_embed.0.weight"].shape[1]
     image_channels = weights["input_blocks.0.0.weight"].shape[1]
     count = len({name.split(".")[1] for name in weights if name.startswith("output_blocks.")})
@@ -263,6 +264,6 @@ def _read_stages(weights: Mapping[str, Tensor], head_channels: int) -> ADMConfig
         multipliers=tuple(weights[f"input_blocks.{i}.0.out_layers.0.weight"].shape[0] // width for i in firsts),
         blocks=blocks,
         attention_levels=tuple(n for n, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in weights),
-        head_channels=head_channels,
+        head_channels=min(64, width) if head_channels is None else head_channels,
         learned_variance=weights["out.2.weight"].shape[0] == 2 * image_channels,
     )

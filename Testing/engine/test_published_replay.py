@@ -185,7 +185,7 @@ def test_the_schedule_of_ddpm():
 @recorded
 def test_a_whole_run_of_dds(monkeypatch):
     v = arrays("dds3d_fullrun_svct8_T5")
-    prior = mbir.load_prior(SHARED / "vectors" / "dds_tiny_img64.pt", config={"head_channels": 32})
+    prior = mbir.load_prior(SHARED / "vectors" / "dds_tiny_img64.pt")
     hand_out_noise(monkeypatch, v["noise"][:, :, 0])
     seen: list[tuple[Tensor, Tensor]] = []
 
