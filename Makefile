@@ -23,7 +23,7 @@ bin = "$(VENV)/bin"
 help:
 	@echo "make demo    reconstruct the bundled scan and write pictures and a report to demo-output/"
 	@echo "make test    run the engine's tests"
-	@echo "make bench   time the projector beside ASTRA's, a reconstruction and the networks (about 20 minutes)"
+	@echo "make bench   time the projector beside ASTRA's, a reconstruction and the networks"
 	@echo "make lint    check style and types"
 
 demo:

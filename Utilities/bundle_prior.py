@@ -95,7 +95,7 @@ def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
         "## Data",
         "",
         "Volumes from The Cancer Imaging Archive fall under its data usage policy as well; no attempt at",
-        "re-identification may be made. They were read in axial order, clipped to -1000 to 3071 HU.",
+        "re-identification may be made. They were read in axial order.",
         "",
         "| file | use | licence | attribution | from |",
         "|---|---|---|---|---|",

@@ -6,6 +6,7 @@ All of them are asked the same: E[x0 | x], where x = x0 + sigma n in the value s
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from ..models import ModelCard
 from .compact import CompactUNet, edm_denoise, pad_to_multiple
 
 
-class NetworkPrior:
+class NetworkPrior(ABC):
     """What the priors with a network share: padding to the sizes that it takes, and precision.
 
     network: takes images whose sides are a multiple of ``multiple``.  precision: of the arithmetic inside the network;
@@ -38,8 +39,9 @@ class NetworkPrior:
             clean = self._estimate(padded, float(sigma))
         return clean[..., :rows, :columns]
 
+    @abstractmethod
     def _estimate(self, x: Tensor, sigma: float) -> Tensor:
-        raise NotImplementedError
+        """The mean for a padded batch at sigma > 0."""
 
 
 class CompactPrior(NetworkPrior):
