@@ -69,7 +69,7 @@ class ReconSettings:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _check(item.name, getattr(self, item.name), item.metadata, item.type)
+            check(item.name, getattr(self, item.name), item.metadata, item.type)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ReconSettings:
@@ -77,7 +77,8 @@ class ReconSettings:
         return replace(cls(**preset_values(name)), **changes)
 
 
-def _check(name: str, value: Any, metadata: Any, kind: Any) -> None:
+def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
+    """Raise InputError that names a setting if a value is not of its kind, range or choices."""
     numeric = str(kind) in ("int", "float")
     if str(kind) == "bool" and not isinstance(value, bool):
         raise InputError(f"setting {name}: {value!r} is neither true nor false")
