@@ -229,6 +229,8 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         "--patient-regex", help="first group = patient, in the file's name (default: one file, one patient)"
     )
     parser.add_argument("--hold-out", nargs="*", default=(), help="patients to hold out (default: 15 %% of them)")
+    parser.add_argument("--modality", default="CT", choices=("CT", "MR"), help="what the volumes are; MR has no units")
+    parser.add_argument("--initial", help="id or file of a prior whose weights to start from")
     parser.add_argument("--widths", type=int, nargs="+", default=(64, 96, 128, 192), help="channels of each level")
     parser.add_argument("--blocks", type=int, default=2, help="residual blocks a level (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -236,7 +238,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
-    from .models import read_card
+    from .models import MR_VALUE, ValueScale, read_card
     from .priors.compact import CompactConfig
     from .reconstruction import choose_device
     from .training.loop import train
@@ -251,6 +253,8 @@ def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, A
         hold_out=arguments.hold_out,
         network=CompactConfig(widths=tuple(arguments.widths), blocks=arguments.blocks),
         model_id=arguments.id,
+        value=MR_VALUE if arguments.modality == "MR" else ValueScale(),
+        initial=arguments.initial,
         device=choose_device(arguments.device),
         monitor=monitor,
     )

@@ -20,11 +20,18 @@ ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # an id is a file name without 
 
 @dataclass(frozen=True)
 class ValueScale:
-    """The prior sees (value - offset) / scale, with value in ``unit``."""
+    """The prior sees (value - offset) / scale, with value in ``unit``.
+
+    unit: 'HU' for CT.  MR has no units of its own: 'p99.5' counts in multiples of a volume's 99.5th percentile.
+    """
 
     offset: float = -1000.0
     scale: float = 2000.0
     unit: str = "HU"
+
+
+MR_PERCENTILE = 99.5
+MR_VALUE = ValueScale(0.0, 1.0, "p99.5")
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,50 @@
-"""Who watches a run: progress with metrics, previews and cancellation.  Needs numpy at most."""
+"""Who watches a run (progress with metrics, previews, cancellation) and who keeps its state.  Needs numpy at most."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 
 class Monitor(Protocol):
-    """Watches a run.  ``tick`` may raise :class:`DiffusionMBIRLib.errors.Cancelled` to end it."""
+    """Watches a run.  ``tick`` and ``poll`` may raise :class:`DiffusionMBIRLib.errors.Cancelled` to end it."""
 
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
         """``done`` of ``total`` steps of ``stage`` are finished."""
 
-    def preview(self, volume: Any, step: int) -> None:
-        """The current estimate (slices, rows, columns) on the device, in the prior's value scale; copy to keep it."""
+    def preview(self, estimate: Callable[[], Any], step: int) -> None:
+        """After ``step`` steps of the present stage.  ``estimate()`` makes the volume and costs nothing if not called.
+
+        To a caller of :func:`DiffusionMBIRLib.reconstruct` it gives a Volume in HU in the user's own axis order; inside
+        the engine a tensor (slices, rows, columns) on the device in the prior's value scale, which changes later.
+        """
+
+    def poll(self) -> None:
+        """Between sub-batches of slices, many times a step; may wait (a pause) or raise Cancelled."""
+
+
+class Checkpoint(Protocol):
+    """Keeps the state of a run, so that a killed one goes on where it was.  States are dictionaries of tensors."""
+
+    def load(self, stage: str) -> dict[str, Any] | None:
+        """The last state that was saved of a stage, with the layout in memory that it had; None if there is none."""
+
+    def save(self, stage: str, state: dict[str, Any]) -> None:
+        """Offered after every step; whether it is worth its time to write is for the keeper to say.  Its tensors change
+        once this returns.
+        """
+
+
+class NoCheckpoint:
+    """Keeps nothing."""
+
+    def load(self, stage: str) -> dict[str, Any] | None:
+        return None
+
+    def save(self, stage: str, state: dict[str, Any]) -> None:
+        return None
 
 
 class Silent:
@@ -23,7 +53,10 @@ class Silent:
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
         return None
 
-    def preview(self, volume: Any, step: int) -> None:
+    def preview(self, estimate: Callable[[], Any], step: int) -> None:
+        return None
+
+    def poll(self) -> None:
         return None
 
 
@@ -64,7 +97,10 @@ class Console:
             self._stream.write(line + "\n")
         self._stream.flush()
 
-    def preview(self, volume: Any, step: int) -> None:
+    def preview(self, estimate: Callable[[], Any], step: int) -> None:
+        return None
+
+    def poll(self) -> None:
         return None
 
 

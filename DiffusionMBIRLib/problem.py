@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .config import DIFFUSION_METHODS, ReconSettings
-from .data import Measurement
+from .data import Measurement, Volume, to_stored_order
 from .errors import InputError
 from .models import ValueScale
-from .monitor import Monitor
+from .monitor import Checkpoint, Monitor
 from .operators import LinearOperator, SliceDifference, SliceProjector, projector
 from .operators.base import RowWeighted
 from .operators.xray import slices_last
@@ -21,6 +22,7 @@ from .priors.checkpoints import load_prior
 from .samplers import dds, mbir
 from .samplers import published as published_samplers
 from .samplers.schedules import geometric_sigmas, karras_sigmas
+from .samplers.state import STAGE
 from .solvers.cg import conjugate_gradient
 from .solvers.classic import admm_tv, fbp, sirt
 from .solvers.consistency import ZTVConsistency
@@ -78,15 +80,17 @@ class Problem:
     def prior(self) -> Prior | None:
         return self.denoiser.prior if self.denoiser else None
 
-    def solve(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+    def solve(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         """The volume (slices, rows, columns) in the value scale."""
+        watcher = _Watcher(self, monitor)
         if settings.method == "fbp":
             return self._fbp(settings.fbp_filter)
         if settings.method == "sirt":
-            return sirt(self.A, self.y, iterations=settings.sirt_iterations, floor=self._air, monitor=monitor)
+            steps = settings.sirt_iterations
+            return sirt(self.A, self.y, iterations=steps, floor=self._air, monitor=watcher, checkpoint=checkpoint)
         if settings.method == "admm-tv":
-            return self._admm_tv(settings.tv_lam, settings.tv_sweeps, monitor)
-        return self._diffuse(settings, monitor)
+            return self._admm_tv(settings.tv_lam, settings.tv_sweeps, watcher, checkpoint)
+        return self._diffuse(settings, watcher, checkpoint)
 
     @property
     def _air(self) -> float:
@@ -97,7 +101,7 @@ class Problem:
         base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
         return (fbp(self.raw, self.line_integrals, window=window) - base) / slope
 
-    def _admm_tv(self, lam: float, sweeps: int, monitor: Monitor) -> Tensor:
+    def _admm_tv(self, lam: float, sweeps: int, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         return admm_tv(
             self.A,
             self.y,
@@ -106,17 +110,22 @@ class Problem:
             weights=_inverse_spacing(self.measurement),
             floor=self._air,
             monitor=monitor,
+            checkpoint=checkpoint,
         )
 
-    def _diffuse(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+    def _diffuse(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         assert self.denoiser is not None
-        start = self._start(settings, monitor)
+        self.denoiser.poll = monitor.poll
+        stored = checkpoint.load(STAGE) or {}
+        # The start is kept where further samples need it; its form alone matters to one that is taken up.
+        start = stored.get("start", stored.get("x"))
+        start = self._start(settings, monitor, checkpoint) if start is None else start
         difference = self._difference(settings)
         # The published code of dds mended its conjugate gradient.
         aliased = settings.published and settings.method == "mbir"
         generator = torch.Generator(self.seed_device).manual_seed(settings.seed)
-        mean = torch.zeros_like(start)
-        for _ in range(settings.samples):
+        mean = stored.get("mean", torch.zeros_like(start))
+        for number in range(int(stored.get("number", 0)), settings.samples):
             consistency = ZTVConsistency(
                 self.A,
                 self.y,
@@ -127,7 +136,8 @@ class Problem:
                 sweeps=settings.sweeps or (SLOW_SWEEPS if settings.method == "mbir-slow" else 1),
                 solver=aliased_conjugate_gradient if aliased else conjugate_gradient,
             )
-            mean += self._sample(settings, consistency, start, generator, monitor) / settings.samples
+            keeper = _OfSample(checkpoint, number, {"start": start, "mean": mean} if settings.samples > 1 else {})
+            mean += self._sample(settings, consistency, start, generator, monitor, keeper) / settings.samples
         return mean
 
     def _sample(
@@ -137,13 +147,23 @@ class Problem:
         start: Tensor,
         generator: torch.Generator,
         monitor: Monitor,
+        checkpoint: Checkpoint,
     ) -> Tensor:
         assert self.denoiser is not None
         if settings.published:
-            return self._sample_as_published(settings, consistency, generator, monitor)
+            return self._sample_as_published(settings, consistency, generator, monitor, checkpoint)
         if settings.method == "dds":
             sigmas = karras_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
-            return dds.sample(self.denoiser, consistency, sigmas, start, generator, eta=settings.eta, monitor=monitor)
+            return dds.sample(
+                self.denoiser,
+                consistency,
+                sigmas,
+                start,
+                generator,
+                eta=settings.eta,
+                monitor=monitor,
+                checkpoint=checkpoint,
+            )
         sigmas = geometric_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
         return mbir.sample(
             self.denoiser,
@@ -154,17 +174,29 @@ class Problem:
             snr=settings.snr,
             share_variables=settings.method == "mbir",
             monitor=monitor,
+            checkpoint=checkpoint,
         )
 
     def _sample_as_published(
-        self, settings: ReconSettings, consistency: ZTVConsistency, generator: torch.Generator, monitor: Monitor
+        self,
+        settings: ReconSettings,
+        consistency: ZTVConsistency,
+        generator: torch.Generator,
+        monitor: Monitor,
+        checkpoint: Checkpoint,
     ) -> Tensor:
         assert self.denoiser is not None
         if settings.method == "dds":
             sigmas = published_samplers.dds_sigmas(settings.steps)
             _require_level(self.denoiser.prior, sigmas[0], f"setting published: {settings.steps} steps of dds begin at")
             return published_samplers.sample_dds(
-                self.denoiser, consistency, sigmas, generator, eta=settings.eta, monitor=monitor
+                self.denoiser,
+                consistency,
+                sigmas,
+                generator,
+                eta=settings.eta,
+                monitor=monitor,
+                checkpoint=checkpoint,
             )
         prior = self.denoiser.prior
         return published_samplers.sample_mbir(
@@ -175,6 +207,7 @@ class Problem:
             snr=settings.snr,
             slices_per_batch=settings.slices_per_batch or published_samplers.SLICES_PER_BATCH,
             monitor=monitor,
+            checkpoint=checkpoint,
         )
 
     def _difference(self, settings: ReconSettings) -> SliceDifference:
@@ -183,12 +216,12 @@ class Problem:
             return PeriodicDifference(shape, device=self.A.device)
         return SliceDifference(shape, weight=_inverse_spacing(self.measurement)[0], device=self.A.device)
 
-    def _start(self, settings: ReconSettings, monitor: Monitor) -> Tensor:
+    def _start(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         if settings.start == "noise" or settings.published:
             return torch.zeros_like(self.A.adjoint(self.y))
         if settings.start == "fbp":
             return self._fbp("hann")
-        return self._admm_tv(settings.tv_lam, settings.start_sweeps, monitor)
+        return self._admm_tv(settings.tv_lam, settings.start_sweeps, monitor, checkpoint)
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|, unweighted."""
@@ -196,9 +229,44 @@ class Problem:
         difference = self.raw.forward(x * slope + base) - self.line_integrals
         return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.line_integrals))
 
-    def to_hu(self, x: Tensor) -> np.ndarray:
-        """Back to HU, (slices, rows, columns) float32."""
-        return (x * self.value.scale + self.value.offset).cpu().numpy()
+    def volume(self, x: Tensor, name: str) -> Volume:
+        """An estimate as a volume in HU, in the user's own axis order."""
+        array = (x * self.value.scale + self.value.offset).cpu().numpy()
+        return to_stored_order(array, self.measurement, name=name)
+
+
+@dataclass
+class _Watcher:
+    """Passes on what happens, with previews made into volumes for the user."""
+
+    problem: Problem
+    monitor: Monitor
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        self.monitor.tick(stage, done, total, **metrics)
+
+    def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
+        name = self.problem.measurement.name
+        self.monitor.preview(lambda: self.problem.volume(estimate(), f"preview of {name}"), step)
+
+    def poll(self) -> None:
+        self.monitor.poll()
+
+
+@dataclass
+class _OfSample:
+    """The checkpoint of one of several samples: adds to a state which sample it belongs to and what the others gave."""
+
+    checkpoint: Checkpoint
+    number: int
+    shared: dict[str, Tensor]
+
+    def load(self, stage: str) -> dict[str, Tensor] | None:
+        stored = self.checkpoint.load(stage)
+        return stored if stored and int(stored["number"]) == self.number else None
+
+    def save(self, stage: str, state: dict[str, Tensor]) -> None:
+        self.checkpoint.save(stage, state | self.shared | {"number": torch.tensor(self.number)})
 
 
 def _load(settings: ReconSettings, prior: str | Prior | None, device: torch.device) -> Prior | None:

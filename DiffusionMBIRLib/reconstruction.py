@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .config import ReconSettings
-from .data import Measurement, Volume, to_stored_order
+from .data import Measurement, Volume
 from .errors import EngineError, InputError
 from .models import find, sha256
-from .monitor import Monitor, Silent
+from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
 
 if TYPE_CHECKING:
@@ -50,11 +50,13 @@ def reconstruct(
     settings: ReconSettings | None = None,
     device: str | None = None,
     monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Reconstruct a measurement.
 
     prior: installed id, file or an object that obeys the Prior contract; defaults to ``settings.prior``.
     settings: defaults to the preset of the measurement's task.  device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+    checkpoint: keeps the state of the run; with one that holds a state, the run goes on from there.
     Raises InputError for what the user can mend, EngineError when the computation fails (no memory).
     """
     import torch
@@ -69,16 +71,15 @@ def reconstruct(
     try:
         with torch.inference_mode():
             problem = Problem.build(measurement, settings, prior, chosen)
-            x = problem.solve(settings, monitor)
+            x = problem.solve(settings, monitor, checkpoint or NoCheckpoint())
             residual = problem.residual(x)
-            array = problem.to_hu(x)
+            volume = problem.volume(x, f"{settings.method} of {measurement.name}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise EngineError(
             f"no memory on {chosen} for {measurement.name}; use a coarser grid, fewer views or --device cpu"
         ) from error
-    volume = to_stored_order(array, measurement, name=f"{settings.method} of {measurement.name}")
     record = _record(measurement, settings, problem, prior, chosen)
     volume = replace(volume, metadata={**volume.metadata, "provenance": json.dumps(record)})
     denoiser = problem.denoiser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -45,14 +46,16 @@ class SliceDenoiser:
         self.slices_per_batch = max(1, int(slices_per_batch))
         self.evaluations = 0  # network evaluations of the whole stack so far (NFE)
         self.seconds = 0.0  # wall-clock time spent in them
+        self.poll: Callable[[], None] = lambda: None  # called between sub-batches; may wait, or raise to end the run
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """x: (slices, rows, columns), any strides.  Returns E[x0 | x] with the same shape and strides."""
-        started = time.perf_counter()
         out = torch.empty_like(x)
         start, total = 0, x.shape[0]
         while start < total:
             stop = min(total, start + self.slices_per_batch)
+            self.poll()
+            started = time.perf_counter()
             try:
                 out[start:stop] = self.prior.denoise(x[start:stop, None], sigma)[:, 0]
             except (RuntimeError, MemoryError) as error:
@@ -67,9 +70,9 @@ class SliceDenoiser:
                 if x.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
+            if x.device.type == "cuda":
+                torch.cuda.synchronize(x.device)  # a pause must not find work queued, nor the clock miss it
+            self.seconds += time.perf_counter() - started
             start = stop
-        if x.device.type == "cuda":
-            torch.cuda.synchronize(x.device)
         self.evaluations += 1
-        self.seconds += time.perf_counter() - started
         return out

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..monitor import Monitor, Silent
+from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..priors.base import SliceDenoiser
 from ..solvers.consistency import ZTVConsistency
+from . import state
 
 
 def volume_noise(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -23,6 +24,12 @@ def volume_noise(like: Tensor, generator: torch.Generator) -> Tensor:
     n, rows, columns = like.shape
     noise = torch.randn((rows, columns, n), generator=generator, device=generator.device, dtype=like.dtype)
     return noise.to(like.device).permute(2, 0, 1)
+
+
+def watch(monitor: Monitor, consistency: ZTVConsistency, estimate: Tensor, done: int, total: int, sigma: float) -> None:
+    """Tell of a step that is over: the estimate for whoever looks, and how well it fits the data."""
+    monitor.preview(lambda: estimate, done)
+    monitor.tick(state.STAGE, done, total, sigma=sigma, residual=consistency.residual(estimate))
 
 
 def sample(
@@ -34,16 +41,19 @@ def sample(
     *,
     eta: float,
     monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
 
     sigmas: falling noise levels, one network evaluation each.  eta in [0, 1]: share of fresh noise in each renoising
     (0 repeats the noise that the network saw, 1 draws all of it anew).  Returns the last data-consistent estimate.
     """
-    monitor = monitor or Silent()
+    monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = start + volume_noise(start, generator) * sigmas[0]
     clean = start
-    for k, sigma in enumerate(sigmas):
+    done, x = state.restore(checkpoint, consistency, generator, x)
+    for k in range(done, len(sigmas)):
+        sigma = sigmas[k]
         denoised = denoiser(x, sigma)
         clean = consistency(denoised)
         if k + 1 < len(sigmas):
@@ -51,6 +61,6 @@ def sample(
             kept = sigmas[k + 1] * math.sqrt(max(0.0, 1 - eta**2)) / sigma
             x = torch.add(clean, x.sub_(denoised), alpha=kept) if kept else clean
             x = torch.add(x, volume_noise(x, generator), alpha=sigmas[k + 1] * eta) if eta else x
-        monitor.preview(clean, k + 1)
-        monitor.tick("diffusion", k + 1, len(sigmas), sigma=sigma)
+            state.save(checkpoint, consistency, generator, x, k + 1)
+        watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

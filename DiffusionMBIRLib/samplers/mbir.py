@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..monitor import Monitor, Silent
+from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..priors.base import SliceDenoiser
 from ..solvers.consistency import ZTVConsistency
-from .dds import volume_noise
+from . import state
+from .dds import volume_noise, watch
 
 
 def sample(
@@ -28,6 +29,7 @@ def sample(
     snr: float = 0.16,
     share_variables: bool = True,
     monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
 
@@ -35,9 +37,11 @@ def sample(
     whose step is set slice by slice.  share_variables: Algorithm 1 if true, Algorithm 2 if false.  The published code
     ends on the last noisy iterate; here one more evaluation and ADMM step end on a clean, data-consistent estimate.
     """
-    monitor = monitor or Silent()
+    monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = start + volume_noise(start, generator) * sigmas[0]
-    for k, sigma in enumerate(sigmas):
+    done, x = state.restore(checkpoint, consistency, generator, x)
+    for k in range(done, len(sigmas)):
+        sigma = sigmas[k]
         lower = sigmas[k + 1] if k + 1 < len(sigmas) else sigmas[-1]
         if lower < sigma:
             x = _predict(denoiser, x, sigma, lower, volume_noise(x, generator))
@@ -45,13 +49,12 @@ def sample(
         if not share_variables:
             consistency.reset()
         x = consistency(x)
-        monitor.preview(x, k + 1)
-        monitor.tick("diffusion", k + 1, len(sigmas) + 1, sigma=sigma)
+        state.save(checkpoint, consistency, generator, x, k + 1)
+        watch(monitor, consistency, x, k + 1, len(sigmas) + 1, sigma)
     if not share_variables:
         consistency.reset()
     clean = consistency(denoiser(x, sigmas[-1]))
-    monitor.preview(clean, len(sigmas) + 1)
-    monitor.tick("diffusion", len(sigmas) + 1, len(sigmas) + 1, sigma=sigmas[-1])
+    watch(monitor, consistency, clean, len(sigmas) + 1, len(sigmas) + 1, sigmas[-1])
     return clean
 
 

@@ -29,12 +29,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..monitor import Monitor, Silent
+from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..priors.base import SliceDenoiser
 from ..priors.networks import ddpm_sigmas
 from ..solvers.consistency import ZTVConsistency
 from ..solvers.published import final_step
-from .dds import volume_noise
+from . import state
+from .dds import volume_noise, watch
 
 SLICES_PER_BATCH = 12  # of the CT code
 
@@ -64,6 +65,7 @@ def sample_mbir(
     slices_per_batch: int = SLICES_PER_BATCH,
     end_on_data: bool = True,
     monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) from noise over ``levels`` of :func:`mbir_levels`.
 
@@ -71,15 +73,17 @@ def sample_mbir(
     number for each sub-batch, so that ``slices_per_batch`` changes the result.  The last noise stays in.
     end_on_data: add :func:`~DiffusionMBIRLib.solvers.published.final_step`, as for CT; the code for MRI has none.
     """
-    monitor = monitor or Silent()
+    monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     like = torch.zeros(consistency.A.domain, dtype=consistency.A.dtype, device=consistency.A.device)
     x = volume_noise(like, generator) * levels[0][0]
-    for k, (sigma, jump) in enumerate(levels):
+    done, x = state.restore(checkpoint, consistency, generator, x)
+    for k in range(done, len(levels)):
+        sigma, jump = levels[k]
         x = predict(denoiser, x, sigma, jump, volume_noise(x, generator))
         x = correct(denoiser, x, sigma, snr, volume_noise(x, generator), slices_per_batch)
         x = consistency(x)
-        monitor.preview(x, k + 1)
-        monitor.tick("diffusion", k + 1, len(levels), sigma=sigma)
+        state.save(checkpoint, consistency, generator, x, k + 1)
+        watch(monitor, consistency, x, k + 1, len(levels), sigma)
     return final_step(consistency.A, consistency.y, x) if end_on_data else x
 
 
@@ -127,17 +131,20 @@ def sample_dds(
     *,
     eta: float = 0.85,
     monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) from noise over ``sigmas`` of :func:`dds_sigmas`.
 
     The published x is ours divided by sqrt(1 + sigma^2), and there starts as noise of variance 1.  No noise is added
     before the last evaluation, though its network expects the lowest level.
     """
-    monitor = monitor or Silent()
+    monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     like = torch.zeros(consistency.A.domain, dtype=consistency.A.dtype, device=consistency.A.device)
     x = volume_noise(like, generator) * math.sqrt(1 + sigmas[0] ** 2)
     clean = x
-    for k, sigma in enumerate(sigmas):
+    done, x = state.restore(checkpoint, consistency, generator, x)
+    for k in range(done, len(sigmas)):
+        sigma = sigmas[k]
         denoised = denoiser(x, sigma)
         clean = consistency(denoised)
         if k + 2 < len(sigmas):
@@ -146,6 +153,6 @@ def sample_dds(
             x.add_(volume_noise(x, generator), alpha=sigmas[k + 1] * eta)
         elif k + 2 == len(sigmas):
             x = clean * math.sqrt(1 + sigmas[k + 1] ** 2)
-        monitor.preview(clean, k + 1)
-        monitor.tick("diffusion", k + 1, len(sigmas), sigma=sigma)
+        state.save(checkpoint, consistency, generator, x, k + 1)
+        watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..monitor import Monitor, Silent
+from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient
 from ..operators.stack import SliceProjector
@@ -60,22 +60,30 @@ def fbp(A: SliceProjector, y: Tensor, *, window: str = "ramp") -> Tensor:
 
 
 def sirt(
-    A: LinearOperator, y: Tensor, *, iterations: int = 200, floor: float | None = 0.0, monitor: Monitor | None = None
+    A: LinearOperator,
+    y: Tensor,
+    *,
+    iterations: int = 200,
+    floor: float | None = 0.0,
+    monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """Simultaneous iterative reconstruction (Gilbert 1972): x += C A^T R (y - A x) from zero, kept above ``floor``.
 
     A: non-negative.  R, C: one over the sums of its rows and columns.  y, result: of shape ``A.range``, ``A.domain``.
     """
-    monitor = monitor or Silent()
+    monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     ones = torch.ones(A.domain, dtype=y.dtype, device=y.device)
     rows, columns = A.forward(ones), A.adjoint(torch.ones_like(y))
     inverse_rows = torch.where(rows > 1e-6 * rows.max(), 1 / rows, 0.0)
     inverse_columns = torch.where(columns > 1e-6 * columns.max(), 1 / columns, 0.0)
-    x = torch.zeros_like(columns)
-    for k in range(iterations):
+    kept = checkpoint.load("SIRT") or {"x": torch.zeros_like(columns), "done": 0}
+    x = kept["x"]
+    for k in range(int(kept["done"]), iterations):
         x = x + A.adjoint((y - A.forward(x)) * inverse_rows) * inverse_columns
         x = x if floor is None else x.clamp_(min=floor)
-        monitor.tick("SIRT", k + 1, iterations)
+        checkpoint.save("SIRT", {"x": x, "done": torch.tensor(k + 1)})
+        _watch(monitor, x, "SIRT", k + 1, iterations)
     return x
 
 
@@ -91,6 +99,7 @@ def admm_tv(
     floor: float | None = 0.0,
     start: Tensor | None = None,
     monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """min over x >= floor of 1/2 |y - A x|^2 + lam |grad x|_{2,1}: isotropic total variation in 3D by ADMM.
 
@@ -98,7 +107,7 @@ def admm_tv(
     ``floor`` (None: unbounded) enters as a second split variable.  y, result: of shape ``A.range``, ``A.domain``.
     Raises InputError for a negative lam or a rho that is not positive.
     """
-    monitor = monitor or Silent()
+    monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     rho = (20 * lam or 1e-3) if rho is None else rho
     if lam < 0 or rho <= 0:
         raise InputError(f"admm_tv needs lam >= 0 and rho > 0, not lam {lam} and rho {rho}")
@@ -106,15 +115,19 @@ def admm_tv(
     gradient = Gradient((slices, rows, columns), weights=weights, device=y.device, dtype=y.dtype)
     back_projection = A.adjoint(y)
     x = torch.zeros_like(back_projection) if start is None else start.clone()
-    split = gradient.forward(x)  # z - w, with w = 0 at the start
-    w = torch.zeros_like(split)
-    bounded, v = x, torch.zeros_like(x)
+    kept = checkpoint.load("ADMM-TV")
+    if kept:
+        x, split, w, bounded, v = (kept[name] for name in ("x", "split", "w", "bounded", "v"))
+    else:
+        split = gradient.forward(x)  # z - w, with w = 0 at the start
+        w = torch.zeros_like(split)
+        bounded, v = x, torch.zeros_like(x)
 
     def system(p: Tensor) -> Tensor:
         out = gradient.add_gram_to(A.gram(p), p, rho)
         return out if floor is None else out.add_(p, alpha=rho)
 
-    for k in range(sweeps):
+    for k in range(int(kept["done"]) if kept else 0, sweeps):
         rhs = gradient.adjoint(split).mul_(rho).add_(back_projection)
         rhs = rhs if floor is None else rhs.add_(bounded - v, alpha=rho)
         x = conjugate_gradient(system, rhs, x, steps=cg_steps)
@@ -123,8 +136,16 @@ def admm_tv(
             lifted = x + v
             bounded = lifted.clamp(min=floor)
             v = lifted.sub_(bounded)
-        monitor.tick("ADMM-TV", k + 1, sweeps)
+        state = {"x": x, "split": split, "w": w, "bounded": bounded, "v": v, "done": torch.tensor(k + 1)}
+        checkpoint.save("ADMM-TV", state)
+        _watch(monitor, x if floor is None else bounded, "ADMM-TV", k + 1, sweeps)
     return x if floor is None else bounded
+
+
+def _watch(monitor: Monitor, x: Tensor, stage: str, done: int, total: int) -> None:
+    """Tell of an iteration that is over."""
+    monitor.preview(lambda: x, done)
+    monitor.tick(stage, done, total)
 
 
 def _shrink(w: Tensor, split: Tensor, threshold: float) -> None:

@@ -22,13 +22,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import Cancelled, EngineError, InputError
-from ..models import ModelCard, ValueScale
+from ..models import ModelCard, ValueScale, find, read_card, sha256
 from ..monitor import Monitor, Silent
 from ..priors.compact import CompactConfig, CompactUNet, edm_denoise
+from ..priors.published import read_safetensors
 from .settings import TrainSettings
-from .slices import NoisySteps, SliceSampler, Stack, find_volumes, fixed_images, load_stack, split_by_patient, step_seed
+from .slices import (
+    NoisySteps,
+    SliceSampler,
+    Stack,
+    find_volumes,
+    fixed_images,
+    load_stacks,
+    split_by_patient,
+    step_seed,
+)
 
-__all__ = ["TrainSettings", "Trainer", "find_volumes", "load_stack", "train"]
+__all__ = ["TrainSettings", "Trainer", "find_volumes", "load_stacks", "train"]
 
 HELD_OUT_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -44,6 +54,7 @@ def train(
     network: CompactConfig | None = None,
     model_id: str = "my-prior",
     value: ValueScale | None = None,
+    initial: str | Path | None = None,
     licence: str = "",
     data: Sequence[Mapping[str, str]] = (),
     device: str | torch.device = "auto",
@@ -53,8 +64,11 @@ def train(
 
     output: a folder; where it holds a state of the same network, training goes on from there.  patient_regex: see
     :func:`.slices.patient_of`.  hold_out: patients for the held-out loss, by default the last 15 percent in sorted
-    order.  licence, data: what the model card says of the training data.  Under torchrun each process trains on its
-    own batches, on the GPU of its local rank where there are GPUs, and the first one writes.
+    order.  value: how the prior sees the data; HU by default, ``models.MR_VALUE`` for MR.  initial: id or file of a
+    prior of the same network whose weights training starts from.  licence, data: what the card says of the data.
+
+    Under torchrun each process trains on its own batches, on the GPU of its local rank where there are GPUs, and the
+    first one writes.
 
     Raises InputError, naming file or field, for data that cannot be used, and EngineError if training diverges.
     """
@@ -65,7 +79,7 @@ def train(
     files = find_volumes(folders, glob)
     stacks = []
     for number, path in enumerate(files, start=1):
-        stacks.append(load_stack(path, patient_regex, value))
+        stacks += load_stacks(path, patient_regex, value)
         if rank == 0:
             monitor.tick("read volumes", number, len(files))
     Path(output).mkdir(parents=True, exist_ok=True)
@@ -78,6 +92,7 @@ def train(
             value=value,
             model_id=model_id,
             held_out=hold_out,
+            initial=initial,
             licence=licence,
             data=data,
             device=target,
@@ -137,6 +152,7 @@ class Trainer:
         model_id: str,
         held_out: Sequence[str] = (),
         held_out_fraction: float = 0.15,
+        initial: str | Path | None = None,
         licence: str = "",
         data: Sequence[Mapping[str, str]] = (),
         device: torch.device,
@@ -153,6 +169,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # the same weights on every rank
             torch.manual_seed(settings.seed)
             self.network = CompactUNet(network)
+        self.initial = self._take_weights(initial) if initial else {}
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
@@ -172,6 +189,16 @@ class Trainer:
         # Of one and the same sample on every rank: all must agree on the preconditioning.
         sample = SliceSampler(train, size=s.size, value=self.value, seed=s.seed).batch(2**31, 128)
         self.sigma_data = max(round(float(sample.std()), 3), 0.001)
+
+    def _take_weights(self, initial: str | Path) -> dict[str, str]:
+        """Start from another prior's weights; returns what the card says of it."""
+        path = find(initial)
+        card, weights = read_card(path), read_safetensors(path)
+        try:
+            self.network.load_state_dict(weights)
+        except RuntimeError:
+            raise InputError(f"{path}: its network is another than the one to train; give the same sizes") from None
+        return {"id": card.id, "sha256": sha256(path)}
 
     @property
     def state_file(self) -> Path:
@@ -343,6 +370,8 @@ class Trainer:
             "pixel_spacings_mm": [self.spacings_mm[0], self.spacings_mm[-1]],
             "settings": asdict(self.settings),
         }
+        if self.initial:
+            training["initial"] = self.initial
         low, high = self.settings.noise_range()
         card = ModelCard(
             id=self.model_id,

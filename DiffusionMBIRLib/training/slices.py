@@ -15,17 +15,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
+from ..geometry import Grid
 from ..io.volumes import has_volume_suffix, read_volume
-from ..models import ValueScale
+from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
 from .settings import TrainSettings
 
 AIR_HU, CLIP_HU = -1000.0, (-1024.0, 3071.0)
 LEAST_SIDE_PX = 16  # of a slice: below this there is nothing to learn from
+LOG_GAIN = (-0.3, 0.25)  # of images without a fixed unit
+ISOTROPIC = 1.25  # largest ratio of spacings at which a volume is cut in all three planes
 
 
 @dataclass
 class Stack:
-    """The axial slices of one volume at full and at half size, (slices, rows, columns) float16 in the value scale."""
+    """Slices of one volume at full and at half size, (slices, rows, columns) float16 in the value scale."""
 
     patient: str
     name: str
@@ -88,19 +91,51 @@ def background(value: ValueScale) -> float:
     return ((AIR_HU if value.unit == "HU" else 0.0) - value.offset) / value.scale
 
 
-def load_stack(path: Path, pattern: str | None, value: ValueScale) -> Stack:
-    """Read one volume in axial order.  CT outside the field of view (below -1024 HU) becomes air, metal is clipped."""
-    volume, _ = read_volume(path).axial()
-    if min(volume.grid.in_plane) < LEAST_SIDE_PX:
-        rows, columns = volume.grid.in_plane
-        raise InputError(f"{path}: slices of {rows} x {columns} are too small to learn from; leave this volume out")
-    array = volume.array.astype(np.float32)
+def load_stacks(path: Path, pattern: str | None, value: ValueScale) -> list[Stack]:
+    """Read one volume as stacks of slices in the value scale.
+
+    CT: one stack in axial order; what lies outside the field of view (below -1024 HU) becomes air, metal is clipped.
+    MR ('p99.5'): the planes that were acquired, all three of a nearly isotropic volume, in multiples of its percentile.
+    """
+    volume = read_volume(path)
     if value.unit == "HU":
+        volume, _ = volume.axial()
+        array = volume.array.astype(np.float32)
         array = np.minimum(np.where(array < CLIP_HU[0], np.float32(AIR_HU), array), np.float32(CLIP_HU[1]))
-    full = torch.from_numpy((array - np.float32(value.offset)) / np.float32(value.scale))
+        planes = [array]
+    else:
+        array = volume.array.astype(np.float32)
+        if value.unit == MR_VALUE.unit:
+            array = _by_percentile(array, path)
+        planes = _planes(array, volume.grid)
+    if min(planes[0].shape[1:]) < LEAST_SIDE_PX:
+        rows, columns = planes[0].shape[1:]
+        raise InputError(f"{path}: slices of {rows} x {columns} are too small to learn from; leave this volume out")
+    patient = patient_of(path, pattern)
+    scaled = [(plane - np.float32(value.offset)) / np.float32(value.scale) for plane in planes]
+    return [_stack(patient, path.name, min(volume.grid.spacing_mm), plane) for plane in scaled]
+
+
+def _by_percentile(array: np.ndarray, path: Path) -> np.ndarray:
+    top = float(np.percentile(np.abs(array), MR_PERCENTILE))
+    if not top > 0:
+        raise InputError(f"{path}: nearly all voxels are zero; leave this volume out")
+    return array / np.float32(top)
+
+
+def _planes(array: np.ndarray, grid: Grid) -> list[np.ndarray]:
+    """Slices across the longest spacing, or in all three planes of a nearly isotropic volume."""
+    spacing = np.asarray(grid.spacing_mm)[::-1]
+    isotropic = spacing.max() <= ISOTROPIC * spacing.min() and min(array.shape) >= LEAST_SIDE_PX
+    axes = (0, 1, 2) if isotropic else (int(np.argmax(spacing)),)
+    return [np.ascontiguousarray(np.moveaxis(array, axis, 0)) for axis in axes]
+
+
+def _stack(patient: str, name: str, spacing_mm: float, slices: np.ndarray) -> Stack:
+    full = torch.from_numpy(slices)
     rows, columns = full.shape[1] // 2 * 2, full.shape[2] // 2 * 2
     half = F.avg_pool2d(full[:, None, :rows, :columns], 2)[:, 0]
-    return Stack(patient_of(path, pattern), path.name, volume.grid.spacing_mm[0], [full.half(), half.half()])
+    return Stack(patient, name, spacing_mm, [full.half(), half.half()])
 
 
 def split_by_patient(
@@ -134,7 +169,8 @@ class SliceSampler:
     run sees what an unbroken one would have.
 
     40 % half-size slices and 25 % full-size crops as they are (resampling would remove their noise texture); the rest
-    turned by up to 10 degrees and scaled.  Every image may be mirrored left-right.
+    turned by up to 10 degrees and scaled.  Every image may be mirrored left-right.  Images other than CT, which come in
+    any orientation and without a fixed unit, are brightened or darkened a little, and half of them turned by quarters.
     """
 
     def __init__(
@@ -149,7 +185,7 @@ class SliceSampler:
     ) -> None:
         self.stacks, self.size, self.augment = list(stacks), size, augment
         self.seed, self.rank = seed, rank
-        self.air = background(value)
+        self.air, self.any_way_up = background(value), value.unit != "HU"
         # Neighbouring slices say much the same: a long series counts by the root of its length.
         weights = np.sqrt([s.levels[0].shape[0] for s in self.stacks])
         self.weights = weights / weights.sum()
@@ -166,7 +202,12 @@ class SliceSampler:
             image = _crop(stack.levels[0 if kind >= 0.4 else 1][index], self.size, generator, self.air).float()
         else:
             image = self._warped(stack, index, generator)
-        return image.flip(1) if self.augment and generator.random() < 0.5 else image
+        if not self.augment:
+            return image
+        if self.any_way_up:
+            image = image * math.exp(generator.uniform(*LOG_GAIN))
+            image = torch.rot90(image, int(generator.integers(4))) if generator.random() < 0.5 else image
+        return image.flip(1) if generator.random() < 0.5 else image
 
     def _warped(self, stack: Stack, index: int, generator: np.random.Generator) -> Tensor:
         zoom = math.exp(generator.uniform(math.log(0.85), math.log(2.2)))  # source pixels per output pixel

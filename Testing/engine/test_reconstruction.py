@@ -128,16 +128,75 @@ def test_cancelling_stops_the_run():
         mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(**FAST), monitor=Impatient())
 
 
-def test_previews_show_the_estimate_of_each_step():
+def test_previews_are_volumes_in_hu_on_the_inputs_geometry():
     seen = []
 
     class Watcher(Silent):
-        def preview(self, volume, step):
-            seen.append((step, tuple(volume.shape)))
+        def preview(self, estimate, step):
+            seen.append((step, estimate()))
 
-    scan = mbir.simulate(body(), views=8)
-    mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(**FAST), monitor=Watcher())
-    assert seen == [(k, (4, 32, 32)) for k in (1, 2, 3)]
+    volume = body()
+    scan = mbir.simulate(volume, views=8)
+    result = mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(**FAST), monitor=Watcher())
+    assert [step for step, _ in seen] == [*range(1, 21), 1, 2, 3]
+    assert all(preview.grid == volume.grid and preview.unit == "HU" for _, preview in seen)
+    np.testing.assert_array_equal(seen[-1][1].array, result.volume.array)
+    fits = [mbir.evaluate(preview, volume)["axial"]["psnr"] for _, preview in seen[:20]]
+    assert fits[19] > fits[4] > fits[0]
+
+
+class Keeper:
+    """Keeps the newest state of each stage, as a file would: copies, with the layout that they had."""
+
+    def __init__(self):
+        self.states = {}
+
+    def load(self, stage):
+        state = self.states.get(stage)
+        return {name: value.clone() for name, value in state.items()} if state else None
+
+    def save(self, stage, state):
+        self.states[stage] = {name: value.clone() for name, value in state.items()}
+
+
+class StopAt(Silent):
+    """Ends a run at the given one of its ticks."""
+
+    def __init__(self, at):
+        self.left, self.stages = at, []
+
+    def tick(self, stage, done, total, **metrics):
+        self.stages.append((stage, done))
+        self.left -= 1
+        if self.left == 0:
+            raise Cancelled("enough")
+
+
+@pytest.mark.parametrize(
+    ("changes", "moments"),
+    [
+        ({}, (1, 13, 20, 21, 22)),
+        ({"samples": 3}, (20, 22, 23, 24, 25, 27)),
+        ({"method": "mbir", "start": "fbp"}, (1, 3)),
+        ({"method": "admm-tv"}, (1, 19)),
+        ({"method": "sirt"}, (7,)),
+        ({"method": "dds", "published": True}, (1, 2)),
+        ({"method": "mbir", "published": True}, (1, 2)),
+    ],
+)
+def test_a_run_that_was_ended_goes_on_to_the_same_volume(changes, moments):
+    scan, prior = mbir.simulate(body(), views=8), small_prior(sigma_max=200.0)
+    settings = ReconSettings(**FAST | changes)
+    whole = mbir.reconstruct(scan, prior=prior, settings=settings)
+    for moment in moments:
+        keeper, rest = Keeper(), StopAt(-1)
+        with pytest.raises(Cancelled):
+            mbir.reconstruct(scan, prior=prior, settings=settings, monitor=StopAt(moment), checkpoint=keeper)
+        again = mbir.reconstruct(scan, prior=prior, settings=settings, monitor=rest, checkpoint=keeper)
+        np.testing.assert_array_equal(again.volume.array, whole.volume.array)
+        ticks = StopAt(-1)
+        mbir.reconstruct(scan, prior=prior, settings=settings, monitor=ticks)
+        assert len(rest.stages) <= len(ticks.stages) - moment + 1
 
 
 def test_what_does_not_fit_is_named():

@@ -113,6 +113,11 @@ def test_samples_have_the_posterior_mean_and_spread(name, matrix):
 class NoData:
     """A consistency step of a scan without views."""
 
+    z = w = None
+
+    def residual(self, x: Tensor) -> float:
+        return 0.0
+
     def reset(self) -> None:
         return None
 
@@ -333,8 +338,8 @@ class Recorder(Silent):
         if done == self.stop_at:
             raise Cancelled("enough")
 
-    def preview(self, volume: Tensor, step: int) -> None:
-        assert torch.isfinite(volume).all()
+    def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
+        assert torch.isfinite(estimate()).all()
         self.previews.append(step)
 
 
@@ -403,3 +408,31 @@ def test_schedules_refuse_what_has_no_meaning(schedule):
     with pytest.raises(InputError, match="levels must be at least 1, not 0"):
         schedule(0.1, 1.0, 0)
     assert schedule(0.5, 0.5, 3) == pytest.approx([0.5, 0.5, 0.5])
+
+
+class Keeper:
+    """Keeps the newest state of each stage, as a file would: copies, with the layout that they had."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, dict[str, Tensor]] = {}
+
+    def load(self, stage: str) -> dict[str, Tensor] | None:
+        state = self.states.get(stage)
+        return {name: value.clone() for name, value in state.items()} if state else None
+
+    def save(self, stage: str, state: dict[str, Tensor]) -> None:
+        self.states[stage] = {name: value.clone() for name, value in state.items()}
+
+
+@pytest.mark.parametrize("name", ["dds", "mbir", "mbir-slow"])
+@pytest.mark.parametrize("stop_at", [1, 5])
+def test_a_run_that_was_ended_goes_on_to_the_same_volume(name, stop_at):
+    whole = Scan().run(SAMPLERS[name])
+    keeper = Keeper()
+    with pytest.raises(Cancelled):
+        Scan().run(SAMPLERS[name], monitor=Recorder(stop_at), checkpoint=keeper)
+    assert int(keeper.states["diffusion"]["done"]) == stop_at
+    rest = Recorder()
+    again = Scan().run(SAMPLERS[name], monitor=rest, checkpoint=keeper)
+    assert torch.equal(again, whole)
+    assert rest.ticks[0][1] == stop_at + 1

@@ -20,7 +20,7 @@ import torch
 from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.models import ValueScale, read_card
+from DiffusionMBIRLib.models import MR_VALUE, ValueScale, read_card, sha256
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig
 from DiffusionMBIRLib.training import loop
@@ -32,7 +32,7 @@ from DiffusionMBIRLib.training.slices import (
     Stack,
     find_volumes,
     fixed_images,
-    load_stack,
+    load_stacks,
     patient_of,
     split_by_patient,
 )
@@ -125,7 +125,7 @@ def test_stack_from_a_file(tmp_path, suffix):
     array[0, 0, :3] = (-3024, -1010, 4000)
     path = tmp_path / f"p1{suffix}"
     Volume(array, Grid(array.shape, (0.7, 0.7, 2.0))).save(path)
-    loaded = load_stack(path, None, CT)
+    loaded = load_stacks(path, None, CT)[0]
     assert loaded.patient == "p1"
     assert loaded.spacing_mm == pytest.approx(0.7)
     assert [tuple(level.shape) for level in loaded.levels] == [(5, 24, 24), (5, 12, 12)]
@@ -135,16 +135,57 @@ def test_stack_from_a_file(tmp_path, suffix):
 def test_stack_in_another_unit_is_not_clipped_as_hounsfield(tmp_path):
     array = np.full((2, 16, 16), 5000, dtype=np.int16)
     Volume(array, Grid(array.shape)).save(tmp_path / "m.nrrd")
-    assert float(load_stack(tmp_path / "m.nrrd", None, ValueScale(0.0, 5000.0, "a.u.")).levels[0].max()) == 1.0
+    assert float(load_stacks(tmp_path / "m.nrrd", None, ValueScale(0.0, 5000.0, "a.u."))[0].levels[0].max()) == 1.0
+
+
+def test_mr_counts_in_multiples_of_its_percentile(tmp_path):
+    array = np.random.default_rng(0).gamma(2.0, 100.0, (20, 32, 24)).astype(np.float32)
+    for gain in (1.0, 37.0):
+        Volume(array * gain, Grid(array.shape, (1.0, 1.0, 3.0)), unit="").save(tmp_path / "m.nrrd")
+        (loaded,) = load_stacks(tmp_path / "m.nrrd", None, MR_VALUE)
+        values = loaded.levels[0].float().numpy()
+        assert np.percentile(values, 99.5) == pytest.approx(1.0, abs=0.01)
+        assert np.corrcoef(values.ravel(), array.ravel())[0, 1] > 0.999
+    Volume(np.zeros((20, 32, 24), np.float32), Grid((20, 32, 24))).save(tmp_path / "void.nrrd")
+    with pytest.raises(InputError, match=r"void\.nrrd: nearly all voxels are zero"):
+        load_stacks(tmp_path / "void.nrrd", None, MR_VALUE)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "planes"),
+    [
+        ((1.0, 1.0, 1.1), [(20, 32, 24), (32, 20, 24), (24, 20, 32)]),
+        ((1.0, 1.0, 3.0), [(20, 32, 24)]),
+        ((3.0, 1.0, 1.0), [(24, 20, 32)]),  # acquired sagittally
+    ],
+)
+def test_mr_is_cut_in_the_planes_that_were_acquired(tmp_path, spacing_mm, planes):
+    array = np.random.default_rng(0).random((20, 32, 24), np.float32)
+    Volume(array, Grid(array.shape, spacing_mm), unit="").save(tmp_path / "m.nrrd")
+    loaded = load_stacks(tmp_path / "m.nrrd", None, MR_VALUE)
+    assert [tuple(stack.levels[0].shape) for stack in loaded] == planes
+
+
+def test_images_without_a_unit_vary_in_brightness_and_are_turned():
+    bright = torch.zeros(1, 16, 16)
+    bright[:, :8] = 1.0  # the upper half
+    stack = Stack("p", "p", 1.0, [bright.half(), bright.half()])
+    images = SliceSampler([stack], size=16, value=MR_VALUE).batch(0, 64)
+    tops = images.amax(dim=(1, 2, 3))
+    assert float(tops.min()) < 0.9 < 1.1 < float(tops.max())
+    leftmost = (images[:, 0, :, 0] > 0).float().mean(dim=1)
+    assert set(np.round(leftmost[(images[:, 0, 0, 0] > 0)].numpy(), 1)) >= {0.5, 1.0}
+    plain = SliceSampler([stack], size=16, value=MR_VALUE, augment=False).batch(0, 8)
+    assert torch.equal(plain, bright.expand(8, 1, 16, 16))
 
 
 def test_bad_volumes_are_named(tmp_path):
     (tmp_path / "broken.nrrd").write_bytes(b"NRRD0004\n")
     with pytest.raises(InputError, match=r"broken\.nrrd"):
-        load_stack(tmp_path / "broken.nrrd", None, CT)
+        load_stacks(tmp_path / "broken.nrrd", None, CT)
     Volume(np.zeros((4, 8, 30), np.float32), Grid((4, 8, 30))).save(tmp_path / "small.nrrd")
     with pytest.raises(InputError, match=r"small\.nrrd.*8 x 30"):
-        load_stack(tmp_path / "small.nrrd", None, CT)
+        load_stacks(tmp_path / "small.nrrd", None, CT)
 
 
 def test_split_never_mixes_patients():
@@ -333,6 +374,19 @@ def test_a_cancelled_run_keeps_its_state(tmp_path):
     assert resumed.seen == 4
     assert resumed.run() == tmp_path / "tiny.safetensors"
     assert trainer(tmp_path).run() == tmp_path / "tiny.safetensors"  # already finished: nothing left to do
+
+
+def test_training_may_start_from_another_prior(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    first = trainer(tmp_path / "a")
+    path = first.run()
+    second = trainer(tmp_path / "b", model_id="second", initial=path)
+    assert same(second.network.state_dict(), {k: v.half().float() for k, v in first.ema.state_dict().items()})
+    assert read_card(second.run()).training["initial"] == {"id": "tiny", "sha256": sha256(path)}
+    wider = CompactConfig(widths=(16, 16), blocks=1)
+    with pytest.raises(InputError, match="its network is another than the one to train"):
+        trainer(tmp_path / "c", network=wider, initial=path)
 
 
 def test_states_that_do_not_fit_are_named(tmp_path):

@@ -1,0 +1,31 @@
+"""The state of a sampler's loop: what must be kept so that a killed run goes on to the same volume, bit for bit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..monitor import Checkpoint
+from ..solvers.consistency import ZTVConsistency
+
+STAGE = "diffusion"
+
+
+def restore(
+    checkpoint: Checkpoint, consistency: ZTVConsistency, generator: torch.Generator, x: Tensor
+) -> tuple[int, Tensor]:
+    """(steps that are done, x); puts the ADMM variables and the generator back to where they were."""
+    state = checkpoint.load(STAGE)
+    if state is None:
+        return 0, x
+    consistency.z, consistency.w = state.get("z"), state.get("w")
+    generator.set_state(state["generator"].cpu())
+    return int(state["done"]), state["x"]
+
+
+def save(checkpoint: Checkpoint, consistency: ZTVConsistency, generator: torch.Generator, x: Tensor, done: int) -> None:
+    """Offer the state after ``done`` steps."""
+    entries = {"x": x, "done": torch.tensor(done), "generator": generator.get_state()}
+    if consistency.z is not None and consistency.w is not None:
+        entries |= {"z": consistency.z, "w": consistency.w}
+    checkpoint.save(STAGE, entries)
