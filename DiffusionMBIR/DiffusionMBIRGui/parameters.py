@@ -1,0 +1,255 @@
+"""The settings in the scene: typed, checked, saved with it.  Built from the engine's one table of settings.
+
+What belongs to the machine and not to the data - which Python to start, where jobs lie - is not among them: a scene
+that came from somebody else must not decide what is run here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from typing import Any
+
+from DiffusionMBIRLib import config
+from DiffusionMBIRLib.config import ReconSettings, preset_values, setting
+from DiffusionMBIRLib.data import TASKS
+from DiffusionMBIRLib.errors import InputError
+
+MODULE = "DiffusionMBIR"
+NODE_CLASS = "vtkMRMLScriptedModuleNode"
+MRI = "compressed-sensing-mri"
+SOURCES = ("volume", "sinogram", "k-space") if MRI in TASKS else ("volume", "sinogram")
+ROLES = ("input", "reference", "output")
+PRESETS = {
+    "sparse-view-ct": ("sparse-view", "published-sparse-view"),
+    "limited-angle-ct": ("limited-angle", "published-limited-angle"),
+    MRI: ("compressed-sensing-mri",),
+}
+USUAL_SCANS = {
+    "sparse-view-ct": (8, 180.0),
+    "limited-angle-ct": (90, 90.0),
+}  # views and range that a new task begins with
+KEPT_BY_PRESETS = ("prior", "seed", "device", "slices_per_batch")
+
+
+@dataclass(frozen=True)
+class PanelSettings:
+    """What the panel asks for besides :class:`DiffusionMBIRLib.config.ReconSettings`."""
+
+    source: str = setting("volume", "Source", "Where the measurement comes from.", choices=SOURCES)
+    input_file: str = setting("", "File", "File to read instead of a node of the scene.")
+    task: str = setting("sparse-view-ct", "Task", "What was measured, and what is missing.", choices=TASKS)
+    views: int = setting(8, "Views", "Number of directions that the scan looks from.", range=(2, 360))
+    angle_range_deg: float = setting(
+        180.0, "Angle range", "Range that the views are spread over.", unit="deg", range=(1.0, 360.0)
+    )
+    photons: float = setting(
+        0.0, "Photons a ray", "Incident photons a ray of a simulated scan; 0: no noise.", range=(0.0, 1e15)
+    )
+    coarsen: int = setting(
+        1, "Coarser grid", "Reconstruct on means of this many voxels along rows and columns.", range=(1, 16)
+    )
+    acceleration: float = setting(4.0, "Acceleration", "Full k-space lines for each one measured.", range=(1.0, 32.0))
+    acs: int = setting(24, "ACS lines", "Fully sampled lines in the middle of k-space.", range=(0, 512))
+    mask: str = setting("", "Mask", "How the lines are chosen; empty: as usual for the task.")
+    coils: int = setting(1, "Coils", "Receive coils of a simulated MRI scan.", range=(1, 64))
+    preset: str = setting("sparse-view", "Preset", "A tried set of settings; single ones can be changed afterwards.")
+    preview_on: bool = setting(True, "Live preview", "Show the volume in the slice views while it is computed.")
+    preview_interval_s: float = setting(
+        1.0, "Every", "Shortest time between two previews.", unit="s", range=(0.2, 600.0)
+    )
+    record_sequence: bool = setting(
+        False, "Record previews", "Keep the previews as a sequence that can be replayed; takes memory."
+    )
+
+
+def _table() -> dict[str, Field[Any]]:
+    table: dict[str, Field[Any]] = {}
+    for owner in (PanelSettings, ReconSettings):
+        for item in fields(owner):
+            if item.name in table:
+                raise TypeError(f"setting {item.name} stands in two tables")
+            table[item.name] = item
+    return table
+
+
+class Parameters:
+    """Typed access to one ``vtkMRMLScriptedModuleNode``, which travels in the scene.
+
+    A value that the node lacks, or holds but that is not valid, reads as its default: a damaged scene still opens.
+    """
+
+    TABLE: dict[str, Field[Any]] = _table()
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+
+    @classmethod
+    def of(cls, scene: Any) -> Parameters:
+        """The parameters of a scene; the node is made if it is not there."""
+        node = scene.GetSingletonNode(MODULE, NODE_CLASS)
+        if node is None:
+            node = scene.CreateNodeByClass(NODE_CLASS)
+            node.UnRegister(None)  # the Python variable owns it now
+            node.SetSingletonTag(MODULE)
+            node.SetName(MODULE)
+            node = scene.AddNode(node)
+        node.SetAttribute("ModuleName", MODULE)  # closing a scene takes it away
+        return cls(node)
+
+    # One value.
+
+    def get(self, name: str) -> Any:
+        """The value of a setting; raises KeyError for a name that is not in the table."""
+        item = self.TABLE[name]
+        text = self.node.GetParameter(name)
+        if text in (None, "") and not self.node.HasParameter(name):
+            return default_of(item)
+        try:
+            value = _parse(text, str(item.type))
+            _check(name, value)
+        except (InputError, ValueError):
+            return default_of(item)
+        return value
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep a value, without an event if it is kept already; raises InputError that names a setting out of range."""
+        _check(name, value)
+        text = _format(value, str(self.TABLE[name].type))
+        if not (self.node.HasParameter(name) and self.node.GetParameter(name) == text):
+            self.node.SetParameter(name, text)
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Several values with one event at most."""
+        for name, value in values.items():
+            _check(name, value)
+        was_modifying = self.node.StartModify()
+        try:
+            for name, value in values.items():
+                self.set(name, value)
+        finally:
+            self.node.EndModify(was_modifying)
+
+    def reset(self) -> None:
+        """All settings as they are at first; the nodes chosen stay."""
+        self.update({name: default_of(item) for name, item in self.TABLE.items()})
+
+    # What several values mean together.
+
+    def choose_task(self, task: str) -> None:
+        """Change the task, and with it the preset and the scan that are usual for it."""
+        _check("task", task)
+        values: dict[str, Any] = {"task": task}
+        if task in USUAL_SCANS:
+            values["views"], values["angle_range_deg"] = USUAL_SCANS[task]
+        self.update(values)
+        names = presets_of(task)
+        if names:
+            self.apply_preset(names[0])
+
+    def apply_preset(self, name: str) -> None:
+        """Take over a preset's settings; prior, seed, device and batch size stay unless the preset names them."""
+        values = preset_values(name)
+        settings = asdict(ReconSettings(**values))
+        kept = [entry for entry in KEPT_BY_PRESETS if entry not in values]
+        self.update({**{k: v for k, v in settings.items() if k not in kept}, "preset": name})
+
+    def follows_preset(self) -> bool:
+        """False once a setting differs from the preset that was chosen last."""
+        try:
+            values = preset_values(self.get("preset"))
+        except InputError:
+            return False
+        ours, theirs = asdict(self.settings()), asdict(ReconSettings(**values))
+        return all(ours[k] == theirs[k] for k in ours if k in values or k not in KEPT_BY_PRESETS)
+
+    def settings(self) -> ReconSettings:
+        """The engine's settings, all valid."""
+        return replace(ReconSettings(), **{item.name: self.get(item.name) for item in fields(ReconSettings)})
+
+    def request_scan(self) -> dict[str, Any]:
+        """Keyword arguments of the engine's ``simulate`` besides the task; empty where the data are measured."""
+        if self.get("source") != "volume":
+            return {}
+        return {name: self.get(name) for name in scan_settings(self.get("task"))} | {"seed": self.get("seed")}
+
+    # Nodes.
+
+    def node_of(self, role: str) -> Any:
+        """The node that plays a role ('input', 'reference', 'output'), or None."""
+        return self.node.GetNodeReference(_role(role))
+
+    def set_node(self, role: str, node: Any) -> None:
+        """Let a node play a role; None takes it away."""
+        identity = node.GetID() if node is not None else None
+        if self.node.GetNodeReferenceID(_role(role)) != identity:
+            self.node.SetNodeReferenceID(_role(role), identity)
+
+    @property
+    def input_node(self) -> Any:
+        return self.node_of("input")
+
+    @property
+    def reference_node(self) -> Any:
+        return self.node_of("reference")
+
+    @property
+    def output_node(self) -> Any:
+        return self.node_of("output")
+
+    @property
+    def input_file(self) -> str:
+        return str(self.get("input_file"))
+
+
+def scan_settings(task: str) -> tuple[str, ...]:
+    """The settings that say how a volume is scanned, by task."""
+    if task == MRI:
+        return ("acceleration", "acs", "mask", "coils")
+    return ("views", "angle_range_deg", "photons", "coarsen")
+
+
+def presets_of(task: str) -> tuple[str, ...]:
+    """The presets of a task that are at hand, the usual one first."""
+    from DiffusionMBIRLib.models import resources
+
+    folder = resources() / "Presets"
+    return tuple(name for name in PRESETS.get(task, ()) if (folder / f"{name}.toml").is_file())
+
+
+def default_of(item: Field[Any]) -> Any:
+    if item.default is MISSING:
+        raise TypeError(f"setting {item.name} lacks a default")
+    return item.default
+
+
+def _role(role: str) -> str:
+    if role not in ROLES:
+        raise KeyError(role)
+    return f"{MODULE}.{role}"
+
+
+def _check(name: str, value: Any) -> None:
+    """Raise InputError that names the setting and its limits; KeyError for a name that is not in the table."""
+    item = Parameters.TABLE[name]
+    if str(item.type) == "str" and not isinstance(value, str):
+        raise InputError(f"setting {name}: {value!r} is not a text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"setting {name}: {value} is not a finite number")
+    config.check(name, value, item.metadata, item.type)
+
+
+def _format(value: Any, kind: str) -> str:
+    if kind == "bool":
+        return "true" if value else "false"
+    if kind == "int":
+        return str(int(value))
+    return repr(float(value)) if kind == "float" else str(value)
+
+
+def _parse(text: str, kind: str) -> Any:
+    if kind == "bool":
+        return {"true": True, "false": False}.get(text, text)
+    if kind == "int":
+        return int(text)
+    return float(text) if kind == "float" else text

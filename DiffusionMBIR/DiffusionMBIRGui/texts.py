@@ -1,0 +1,142 @@
+"""What the panel says where several places share it, and how numbers read.  Needs neither Qt nor a scene."""
+
+from __future__ import annotations
+
+try:
+    from slicer.i18n import tr as _
+    from slicer.i18n import translate
+except ImportError:  # outside the application there is nothing to translate with
+
+    def _(text: str) -> str:
+        return text
+
+    def translate(context: str, text: str) -> str:
+        return text
+
+
+__all__ = ["_", "translate"]
+
+SETTINGS_CONTEXT = "DiffusionMBIRLib.config"  # where translators find the labels and help of the engine's settings
+
+
+def setting_text(text: str) -> str:
+    """A label, help or unit of the table of settings in the user's language."""
+    return translate(SETTINGS_CONTEXT, text) if text else ""
+
+
+def research_only() -> str:
+    return _("Research use only, not for diagnosis.")
+
+
+# What is missing: one line each, shown on the Run button's line.
+
+
+def no_input(source: str) -> str:
+    return {
+        "volume": _("Choose a CT volume, or press a sample button."),
+        "sinogram": _("Choose a sinogram node or a measurement file."),
+        "k-space": _("Choose a k-space file or node."),
+    }[source]
+
+
+def no_engine() -> str:
+    return _("No engine: choose a Python with torch under Set-up, or press Install.")
+
+
+def engine_lacks(packages: str) -> str:
+    return _("The engine lacks {packages}: press Install under Set-up.").format(packages=packages)
+
+
+def engine_unchecked() -> str:
+    return _("The engine is being looked at.")
+
+
+def no_prior(name: str) -> str:
+    return _("Prior {name} is not installed: choose another, or import it under Set-up.").format(name=name or "?")
+
+
+def file_is_gone(name: str) -> str:
+    return _("The file {name} is not there any more: choose another.").format(name=name)
+
+
+def too_little_memory(needs: int, has: int) -> str:
+    return _("Needs about {needs}, but the device has {has}: choose CPU, or a coarser grid under Advanced.").format(
+        needs=size(needs), has=size(has)
+    )
+
+
+# Names of things that settings hold as words.
+
+_WORDS = {
+    "sparse-view-ct": lambda: _("Sparse-view CT"),
+    "limited-angle-ct": lambda: _("Limited-angle CT"),
+    "compressed-sensing-mri": lambda: _("Compressed-sensing MRI"),
+    "volume": lambda: _("Volume: simulate a scan of it"),
+    "sinogram": lambda: _("Sinogram: measured projections"),
+    "k-space": lambda: _("k-space: measured MRI data"),
+    "dds": lambda: _("Diffusion, accelerated (DDS)"),
+    "mbir": lambda: _("Diffusion, as in the paper (slow)"),
+    "mbir-slow": lambda: _("Diffusion, paper's Algorithm 2 (very slow)"),
+    "admm-tv": lambda: _("Total variation (ADMM-TV)"),
+    "sirt": lambda: _("SIRT"),
+    "fbp": lambda: _("Filtered back-projection (FBP)"),
+    "auto": lambda: _("Automatic"),
+    "cpu": lambda: _("CPU"),
+    "simulate": lambda: _("Simulating the scan"),
+    "ADMM-TV": lambda: _("Total variation"),
+    "SIRT": lambda: _("SIRT"),
+    "diffusion": lambda: _("Diffusion"),
+}
+
+
+def word(value: str) -> str:
+    """How a choice, task or stage is shown; one that has no name of its own is shown as it is."""
+    return _WORDS[value]() if value in _WORDS else value
+
+
+# Numbers.
+
+
+def size(number_of_bytes: float) -> str:
+    """Bytes for people: '8.0 GB', '9.2 MB'."""
+    if number_of_bytes >= 0.95e9:
+        return f"{number_of_bytes / 1e9:.1f} GB"
+    if number_of_bytes >= 0.95e6:
+        return f"{number_of_bytes / 1e6:.1f} MB"
+    return f"{number_of_bytes / 1e3:.0f} kB"
+
+
+def of_size(part: float, whole: float) -> str:
+    """'2.1 of 8.0 GB'."""
+    return f"{part / 1e9:.1f} of {whole / 1e9:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: '12 s', '3 min', '1.5 h'."""
+    if seconds < 100:
+        return _("{count} s").format(count=f"{max(seconds, 1):.0f}")
+    if seconds < 5400:
+        return _("{count} min").format(count=f"{seconds / 60:.0f}")
+    return _("{count} h").format(count=f"{seconds / 3600:.1f}")
+
+
+def shape(slices_rows_columns: tuple[int, int, int]) -> str:
+    """(slices, rows, columns) as people write it: columns x rows x slices."""
+    slices, rows, columns = slices_rows_columns
+    return f"{columns} x {rows} x {slices}"
+
+
+def estimate(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float) -> str:
+    """'256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min'."""
+    memory = of_size(needs, has) if has else size(needs)
+    return _("{shape}, needs {memory}, about {time}").format(
+        shape=shape(grid_shape), memory=memory, time=duration(seconds)
+    )
+
+
+def progress(stage: str, fraction: float, seconds_left: float | None) -> str:
+    """'Diffusion: 42 %, 2 min left'."""
+    percent = f"{100 * fraction:.0f} %"
+    if seconds_left is None:
+        return _("{stage}: {percent}").format(stage=word(stage), percent=percent)
+    return _("{stage}: {percent}, {time} left").format(stage=word(stage), percent=percent, time=duration(seconds_left))
