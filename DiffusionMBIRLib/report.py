@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import EngineError, InputError
+from .errors import InputError
+from .io.files import replacing
 from .metrics import PLANES
 from .provenance import NOTICE, plain
 
@@ -20,17 +20,9 @@ _INK, _QUIET, _PAPER = "#1b1f24", "#5b6470", "#ffffff"
 
 def save_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> None:
     """Write figures as JSON through a temporary name; values that are not finite become null."""
-    path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(json.dumps(plain(metrics), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise EngineError(
-            f"{path}: could not be written; is the folder there and writable? ({error.strerror})"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(plain(metrics), indent=2, allow_nan=False) + "\n"
+    with replacing(Path(path), ".json") as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 # --- tables
@@ -249,15 +241,6 @@ def _matplotlib() -> tuple[Any, Any]:
 
 
 def _save_figure(figure: Any, path: Path) -> None:
-    temporary = path.with_name(f".{uuid.uuid4().hex}.png")
-    try:
-        figure.savefig(
-            temporary, format="png", facecolor=figure.get_facecolor(), metadata={"Software": "DiffusionMBIR"}
-        )
-        os.replace(temporary, path)
-    except OSError as error:
-        raise EngineError(
-            f"{path}: could not be written; is the folder there and writable? ({error.strerror})"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    paper = figure.get_facecolor()
+    with replacing(path, ".png") as temporary:
+        figure.savefig(temporary, format="png", facecolor=paper, metadata={"Software": "DiffusionMBIR"})

@@ -30,7 +30,7 @@ from ..data import MU_WATER_PER_MM, TASKS, Measurement, require_data_shape
 from ..errors import EngineError, InputError
 from ..geometry import Grid, ParallelBeam
 from ..provenance import plain, software_version
-from .volumes import replacing
+from .files import replacing
 
 FORMAT = "DiffusionMBIR measurement"
 VERSION = 1

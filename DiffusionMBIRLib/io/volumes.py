@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..data import Volume
-from ..errors import Cancelled, EngineError, InputError
+from ..errors import EngineError, InputError
 from ..geometry import Grid
 from ..models import resources
+from .files import replacing
 
 NIFTI = (".nii", ".nii.gz")
 WRITABLE = (".nrrd", ".mha", *NIFTI)
@@ -53,29 +53,6 @@ def simple_itk() -> Any:
 def grid_of(image: Any) -> Grid:
     """The grid of a three-dimensional SimpleITK image."""
     return Grid(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-
-
-@contextmanager
-def replacing(path: Path, suffix: str) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it takes the place of ``path`` only when the block succeeds.
-
-    So a full disk, a crash or a cancelled run leaves neither a half file nor a damaged older one.  Raises InputError
-    where the folder is missing and EngineError where writing fails.
-    """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
-    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (EngineError, Cancelled):
-        raise
-    except (RuntimeError, OSError) as error:
-        raise EngineError(f"{path}: could not be written; is the disk full or the folder read-only?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from DiffusionMBIRLib.errors import EngineError, InputError
+from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.models import ModelCard
 from DiffusionMBIRLib.provenance import plain, provenance
 from DiffusionMBIRLib.report import markdown_table, save_metrics, save_montage, text_table
@@ -61,7 +61,7 @@ def test_metrics_file(tmp_path):
     save_metrics(path, {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
-    with pytest.raises(EngineError, match="nowhere"):
+    with pytest.raises(InputError, match="nowhere"):
         save_metrics(tmp_path / "nowhere" / "metrics.json", {})
 
 
