@@ -1,0 +1,285 @@
+"""Which Python computes: choose it, look at it, install what it lacks; and the priors at hand.
+
+Nothing of this waits: what takes time runs in a process of its own, and :meth:`Process.poll` tells how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from DiffusionMBIRLib import models
+from DiffusionMBIRLib.errors import InputError
+
+from . import texts
+from .texts import _
+
+HERE = Path(__file__).resolve().parent
+WINDOWS = sys.platform == "win32"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Python to compute with.
+
+    command: how it is started.  environment: what it is started with, None for this process's own.  in_slicer: whether
+    it is the application's own Python, whose packages are installed through the application.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] | None = None
+    in_slicer: bool = False
+
+    def variables(self) -> dict[str, str]:
+        """The environment with the folder of DiffusionMBIRLib on the module path."""
+        values = dict(os.environ if self.environment is None else self.environment)
+        values.pop("PYTHONSAFEPATH", None)
+        paths = [str(library_folder()), *filter(None, values.get("PYTHONPATH", "").split(os.pathsep))]
+        values["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+        values["PYTHONIOENCODING"] = "utf-8"
+        return values
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place to compute.  name: 'cpu' or 'cuda:N'; title: for people; memory in bytes, 0 where it is not known."""
+
+    name: str
+    title: str
+    total: int = 0
+    free: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the probe found.  lacking: requirements that are not met; problem: one line, '' if the engine works."""
+
+    python: str = ""
+    torch: str = ""
+    devices: tuple[Device, ...] = ()
+    lacking: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return not self.problem
+
+    def line(self) -> str:
+        """One line for people: what is there and how much memory is free, or what is wrong."""
+        if self.problem:
+            return self.problem
+        found = ", ".join(_device_text(device) for device in self.devices)
+        return _("Ready: Python {python}, torch {torch}; {devices}").format(
+            python=self.python, torch=self.torch, devices=found
+        )
+
+    def device(self, name: str) -> Device | None:
+        """The device that a setting stands for ('auto': a GPU where there is one)."""
+        if name == "auto":
+            return next((d for d in self.devices if d.name != "cpu"), self.devices[0] if self.devices else None)
+        wanted = "cuda:0" if name == "cuda" else name
+        return next((d for d in self.devices if d.name == wanted), None)
+
+
+def _device_text(device: Device) -> str:
+    if not device.total:
+        return device.title
+    return _("{device} with {memory} free").format(device=device.title, memory=texts.of_size(device.free, device.total))
+
+
+def library_folder() -> Path:
+    """The folder that holds the package DiffusionMBIRLib."""
+    return Path(models.__file__).resolve().parents[1]
+
+
+def requirements_file() -> Path:
+    return models.resources() / "requirements.txt"
+
+
+def other_python(path: str) -> tuple[str, ...]:
+    """The command of a Python that the user names, which may be an environment's folder; raises InputError."""
+    place = Path(path.strip()).expanduser()
+    for candidate in (place, place / "bin" / "python", place / "Scripts" / "python.exe", place / "python.exe"):
+        if candidate.is_file():
+            if not os.access(candidate, os.X_OK):
+                raise InputError(_("{file} is not a program; choose a Python").format(file=candidate))
+            return (str(candidate),)  # not resolved: an environment's Python is a link that must stay one
+    found = shutil.which(path.strip()) if path.strip() else None
+    if found:
+        return (found,)
+    raise InputError(_("{file} is not there; choose a Python").format(file=path.strip() or "?"))
+
+
+class Process:
+    """A child process whose lines are read without waiting, in a group of its own so that it ends with its children."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._cancelled = False
+        self.returncode: int | None = None
+        group: dict[str, Any] = {"start_new_session": True}
+        if WINDOWS:
+            flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
+            group = {"creationflags": flags}
+        self._process = subprocess.Popen(
+            list(arguments),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            **group,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def poll(self) -> list[str]:
+        """The lines since the last call; ``returncode`` is set once the process is over and all its lines are out."""
+        lines = []
+        while not self._lines.empty():
+            line = self._lines.get_nowait()
+            if line is None:
+                self.returncode = self._process.wait()
+            else:
+                lines.append(line)
+        return lines
+
+    @property
+    def running(self) -> bool:
+        return self.returncode is None
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """End the process with all its children, at once."""
+        if self._process.poll() is None:
+            self._cancelled = True
+            _end_tree(self._process)
+
+    def _read(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        with stream:
+            for line in stream:
+                self._lines.put(line.rstrip())
+        self._process.wait()
+        self._lines.put(None)
+
+
+def _end_tree(process: subprocess.Popen[str]) -> None:
+    # A launcher (PythonSlicer) that is killed alone leaves the real Python behind.
+    if WINDOWS:
+        subprocess.Popen(
+            ["taskkill", "/F", "/T", "/PID", str(process.pid)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+class Probe:
+    """Looks at an engine: what it lacks, its torch, its devices.  ``poll`` gives None until the Report is there."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._lines: list[str] = []
+        self._process: Process | None = None
+        self._failure = ""
+        try:
+            self._process = Process(
+                [*engine.command, str(HERE / "setup_probe.py"), str(requirements_file())], engine.variables()
+            )
+        except OSError as error:
+            self._failure = _("The engine's Python does not start ({reason}).").format(reason=error.strerror or error)
+
+    def poll(self) -> Report | None:
+        if self._process is None:
+            return Report(problem=self._failure)
+        self._lines += self._process.poll()
+        return None if self._process.running else read_report(self._lines)
+
+    def cancel(self) -> None:
+        if self._process is not None:
+            self._process.cancel()
+
+
+def read_report(lines: Sequence[str]) -> Report:
+    """The probe's last line as a Report; anything else it said is the reason why there is none."""
+    try:
+        found = json.loads(lines[-1])
+        devices = tuple(Device(**entry) for entry in found["devices"])
+        lacking = tuple(found["lacking"])
+        problem = texts.engine_lacks(", ".join(lacking)) if lacking else str(found["problem"])
+        return Report(found["python"], found["torch"], devices, lacking, problem)
+    except (IndexError, KeyError, TypeError, ValueError):
+        said = next((line for line in reversed(lines) if line.strip()), _("it says nothing"))
+        return Report(problem=_("The engine's Python does not work: {reason}").format(reason=said.strip()))
+
+
+def install(engine: Engine, lacking: Sequence[str]) -> Process:
+    """Begin to install what the engine lacks, with its own pip.  Ask the user before; raises InputError."""
+    if not lacking:
+        raise InputError(_("nothing is missing"))
+    where = ["--slicer"] if engine.in_slicer else []
+    try:
+        return Process([*engine.command, str(HERE / "setup_install.py"), *where, *lacking], engine.variables())
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(_("The engine's Python does not start ({reason}).").format(reason=reason)) from None
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is shown of a prior."""
+
+    id: str
+    modality: str
+    title: str
+    licence: str
+    bytes: int
+    bundled: bool
+
+    def line(self) -> str:
+        """'ct-compact-v1 - CT, 9.2 MB, CC BY 4.0'."""
+        licence = self.licence or _("licence unknown")
+        return f"{self.id} - {self.modality}, {texts.size(self.bytes)}, {licence}"
+
+
+def priors() -> list[Prior]:
+    """Every prior at hand, by id; read from the files' headers, without torch."""
+    found = []
+    for name, path in sorted(models.installed().items()):
+        card = models.read_card(path)
+        size = path.stat().st_size
+        found.append(Prior(name, card.modality, card.title, card.licence, size, models.is_bundled(path)))
+    return found
+
+
+def id_for(file: str) -> str:
+    """An id for a checkpoint by its file's name."""
+    stem = Path(file).stem.lower()
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("._-")
+    return models.check_id(cleaned[:100] or "prior")
+
+
+def import_prior(engine: Engine, file: str, name: str) -> Process:
+    """Begin to bring in a checkpoint under an id, in the engine's Python; nothing that the file carries is run."""
+    models.place_for(name)  # raises InputError where the id cannot be taken
+    command = [*engine.command, "-m", "DiffusionMBIRLib", "models", "import", file, "--id", name, "--json"]
+    return Process(command, engine.variables())
