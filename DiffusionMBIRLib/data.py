@@ -1,4 +1,4 @@
-"""What travels through the engine: volumes in HU and measurements as line integrals, each with its geometry."""
+"""What travels through the engine: volumes, and CT measurements as line integrals, each with its geometry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from .errors import InputError
 from .geometry import AxisOrder, Grid, ParallelBeam, axial_order
 
 MU_WATER_PER_MM = 0.0192  # 70 keV (NIST XCOM: 0.1929 / cm), the effective energy of a 120 kV beam
-TASKS = ("sparse-view-ct", "limited-angle-ct")
+CT_TASKS = ("sparse-view-ct", "limited-angle-ct")
+MR_TASK = "compressed-sensing-mri"
+TASKS = (*CT_TASKS, MR_TASK)
 
 
 def hu_to_attenuation(hu: np.ndarray, mu_water_per_mm: float = MU_WATER_PER_MM) -> np.ndarray:
@@ -49,7 +51,7 @@ def require_data_shape(shape: tuple[int, ...], geometry: ParallelBeam, slices: i
 
 @dataclass(frozen=True)
 class Volume:
-    """A scalar volume: array (slices, rows, columns), its grid and unit ('HU' for CT)."""
+    """A scalar volume: array (slices, rows, columns), its grid and unit ('HU' for CT, '' for MR, which has none)."""
 
     array: np.ndarray
     grid: Grid
@@ -112,8 +114,8 @@ class Measurement:
         require_finite(self.data, f"{self.name}: data")
 
     def _check_settings(self) -> None:
-        if self.task not in TASKS:
-            raise InputError(f"{self.name}: task {self.task!r} is not known; use one of {', '.join(TASKS)}")
+        if self.task not in CT_TASKS:
+            raise InputError(f"{self.name}: task {self.task!r} is not known; use one of {', '.join(CT_TASKS)}")
         if not self.mu_water_per_mm > 0:
             raise InputError(f"{self.name}: mu_water_per_mm must be positive, not {self.mu_water_per_mm}")
         for what, value in (("photons", self.photons), ("electronic_noise", self.electronic_noise)):

@@ -1,0 +1,82 @@
+"""Measured or simulated k-space of a stack of slices, with all that its reconstruction needs.  Needs numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .data import MR_TASK, Volume
+from .errors import InputError
+from .geometry import Grid
+from .geometry_mr import CartesianMRI
+
+
+@dataclass(frozen=True)
+class KSpace:
+    """A Cartesian acquisition of a stack of slices.
+
+    Of a 3D acquisition: after the inverse Fourier transform along its fully sampled direction, which becomes the
+    slices.  Data and images belong together by the orthonormal, centred 2D Fourier transform of each slice.
+
+    data: complex64 (slices, coils, rows, columns), zero where not sampled.  grid: of the image, in the acquired
+    planes.  stored_grid: the grid that the result is given on, of the same shape, where it differs.
+    maps: complex64 (slices or 1, coils, rows, columns) coil sensitivities if known; else they are estimated.
+    noise_std: standard deviation of the noise in the real and in the imaginary part of each sample, equal in all coils
+    and independent between them (whitened); 0: not known.
+    """
+
+    data: np.ndarray
+    geometry: CartesianMRI
+    grid: Grid
+    stored_grid: Grid | None = None
+    maps: np.ndarray | None = None
+    noise_std: float = 0.0
+    task: str = MR_TASK
+    provenance: dict[str, Any] = field(default_factory=dict)
+    name: str = "k-space"
+
+    def __post_init__(self) -> None:
+        if self.task != MR_TASK:
+            raise InputError(f"{self.name}: task {self.task!r} does not fit k-space; use {MR_TASK}")
+        if self.grid.in_plane != self.geometry.mask.shape:
+            raise InputError(
+                f"{self.name}: its mask has {self.geometry.mask.shape} positions (rows, columns), its grid "
+                f"{self.grid.in_plane} pixels; give the mask of these data"
+            )
+        if self.stored_grid is not None and self.stored_grid.shape != self.grid.shape:
+            raise InputError(f"{self.name}: stored_grid {self.stored_grid.shape} differs from grid {self.grid.shape}")
+        if not (np.isfinite(self.noise_std) and self.noise_std >= 0):
+            raise InputError(f"{self.name}: noise_std must be zero or positive, not {self.noise_std}")
+        slices = self.grid.shape[0]
+        object.__setattr__(self, "data", self._complex("data", self.data, (slices,)))
+        if np.count_nonzero(self.data[..., ~self.geometry.mask]):
+            raise InputError(f"{self.name}: data holds values where its mask says that nothing was sampled")
+        if not self.data.any():
+            raise InputError(f"{self.name}: data is zero everywhere; nothing was measured")
+        if self.maps is not None:
+            object.__setattr__(self, "maps", self._complex("maps", self.maps, (1, slices)))
+
+    def _complex(self, what: str, array: np.ndarray, slices: tuple[int, ...]) -> np.ndarray:
+        """The array as complex64, once its type, shape and values are found fit."""
+        array = np.asarray(array)
+        if array.dtype.kind != "c":
+            raise InputError(f"{self.name}: {what} is of type {array.dtype}; complex numbers are needed")
+        fits = [self.geometry.data_shape(n) for n in slices]
+        if array.shape not in fits:
+            raise InputError(
+                f"{self.name}: {what} has the shape {array.shape}, its grid and mask ask for {fits[-1]} "
+                "(slices, coils, rows, columns)"
+            )
+        with np.errstate(over="ignore"):
+            array = array.astype(np.complex64, copy=False)
+        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        if bad:
+            raise InputError(f"{self.name}: {bad} of {array.size} values of {what} are NaN or infinite; repair them")
+        return array
+
+    def volume(self, array: np.ndarray, name: str) -> Volume:
+        """An image (slices, rows, columns), real or complex, as a volume of its magnitude; MR has no unit."""
+        magnitude = np.abs(array).astype(np.float32, copy=False)
+        return Volume(magnitude, self.stored_grid or self.grid, unit="", name=name)
