@@ -88,13 +88,16 @@ def resources() -> Path:
     raise InputError(f"the folder Resources is missing beside {here}; install the package again")
 
 
+def user_data() -> Path:
+    """The user's data folder, which may not exist yet."""
+    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "DiffusionMBIR"
+
+
 def user_models() -> Path:
     """Where imported and trained priors live: $DIFFUSIONMBIR_MODELS or the user's data folder."""
     chosen = os.environ.get("DIFFUSIONMBIR_MODELS")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "DiffusionMBIR" / "models"
+    return Path(chosen) if chosen else user_data() / "models"
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:
