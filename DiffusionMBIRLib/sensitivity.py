@@ -1,0 +1,210 @@
+"""Receiving coils: their noise, how many are needed, and the sensitivity maps S_c of y_c = F (S_c x).
+
+ESPIRiT comes from sigpy (extra ``mri``); maps from low-resolution images need numpy only.  All work is done slice by
+slice on centred k-space, (slices, coils, rows, columns), and every map is scaled to sum |S_c|^2 = 1 over the coils
+wherever it is not zero, which keeps the norm of the SENSE operator at 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .geometry_mr import CartesianMRI
+from .kspace import KSpace
+
+METHODS = ("espirit", "low-resolution")
+WHITENED_STD = float(np.sqrt(0.5))  # of real and imaginary parts after ``whiten``: the complex variance is 1
+_SMALLEST_ACS = 8  # lines; below, a calibration says nothing about how coils vary
+_LARGEST_ACS = 24
+_MEDIAN_OF_RAYLEIGH = float(np.sqrt(2 * np.log(2)))
+_FEWEST_NOISE_SAMPLES = 64
+
+
+def centred_fft(x: np.ndarray, axes: tuple[int, ...] = (-2, -1)) -> np.ndarray:
+    """Orthonormal Fourier transform with the origin in the middle, at n // 2 of each axis; keeps single precision."""
+    return _transform(np.fft.fftn, x, axes)
+
+
+def centred_ifft(y: np.ndarray, axes: tuple[int, ...] = (-2, -1)) -> np.ndarray:
+    """The inverse and adjoint of :func:`centred_fft`."""
+    return _transform(np.fft.ifftn, y, axes)
+
+
+def _transform(fft: Any, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    shifted = fft(np.fft.ifftshift(x, axes=axes), axes=axes, norm="ortho")
+    return np.fft.fftshift(shifted, axes=axes).astype(np.result_type(x.dtype, np.complex64), copy=False)
+
+
+def root_sum_of_squares(images: np.ndarray, axis: int = 1) -> np.ndarray:
+    """The magnitude of all coils together."""
+    return np.sqrt(np.sum(np.abs(images) ** 2, axis=axis))
+
+
+# --- noise
+
+
+def whiten(data: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Mix the coils so that their noise is independent and equal: variance 1 of each complex sample.
+
+    data: complex (slices, coils, rows, columns); noise: complex (coils, samples) of a scan without excitation.
+    Raises InputError where the noise scan does not fit or does not determine the coils' covariance.
+    """
+    coils = data.shape[1]
+    if noise.ndim != 2 or noise.shape[0] != coils:
+        raise InputError(f"noise scan has the shape {noise.shape}; {coils} coils x samples are needed")
+    if noise.shape[1] < 2 * coils:
+        raise InputError(f"noise scan has {noise.shape[1]} samples for {coils} coils; at least {2 * coils} are needed")
+    wide = noise.astype(np.complex128)
+    covariance = wide @ wide.conj().T / wide.shape[1]
+    try:
+        mixing = np.linalg.inv(np.linalg.cholesky(covariance))
+    except np.linalg.LinAlgError:
+        raise InputError("noise scan: a coil is silent or a copy of others; leave it out of the data") from None
+    return np.einsum("ij,sjrc->sirc", mixing.astype(np.complex64), data, optimize=True)
+
+
+def noise_std_of(kspace: KSpace) -> float:
+    """Standard deviation of the noise in real and imaginary parts, 0.0 where the data do not tell.
+
+    Taken from the measurement if it says so; otherwise from the outermost sampled positions, whose median magnitude
+    a few strong values of the object's edges do not shift.  What is left of the object there makes it an upper bound.
+    """
+    if kspace.noise_std > 0:
+        return kspace.noise_std
+    outer = kspace.data[..., _outermost(kspace.geometry.mask)]
+    if outer.size < _FEWEST_NOISE_SAMPLES:
+        return 0.0
+    return float(np.median(np.abs(outer)) / _MEDIAN_OF_RAYLEIGH)
+
+
+def _outermost(mask: np.ndarray) -> np.ndarray:
+    """The tenth of the sampled positions that lies farthest out."""
+    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    radius = np.hypot(
+        (rows - mask.shape[0] // 2) / max(mask.shape[0], 1), (columns - mask.shape[1] // 2) / max(mask.shape[1], 1)
+    )
+    return mask & (radius >= np.quantile(radius[mask], 0.9))
+
+
+# --- fewer coils
+
+
+def calibration(kspace: KSpace, largest: int | None = None) -> np.ndarray:
+    """The fully sampled middle of k-space, (slices, coils, rows, columns), at most ``largest`` wide."""
+    rows, columns = (min(n, largest or n) for n in kspace.geometry.acs)
+    return _middle(kspace.data, rows, columns)
+
+
+def _middle(data: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    top, left = (data.shape[-2] // 2 - rows // 2, data.shape[-1] // 2 - columns // 2)
+    return data[..., top : top + rows, left : left + columns]
+
+
+def compress_coils(kspace: KSpace, coils: int) -> KSpace:
+    """At most ``coils`` virtual coils that hold most of the calibration's energy; white noise stays white.
+
+    Raises InputError for fewer than one coil.
+    """
+    if coils < 1:
+        raise InputError(f"coils must be at least 1, not {coils}")
+    if coils >= kspace.geometry.coils:
+        return kspace
+    mixing = _main_coils(kspace)[:, :coils].conj().T
+    maps = kspace.maps
+    if maps is not None:
+        maps = _normalised(np.einsum("ij,sjrc->sirc", mixing, maps, optimize=True))
+    return replace(
+        kspace,
+        data=np.einsum("ij,sjrc->sirc", mixing, kspace.data, optimize=True),
+        geometry=CartesianMRI(kspace.geometry.mask, coils),
+        maps=maps,
+    )
+
+
+def _main_coils(kspace: KSpace) -> np.ndarray:
+    """Unitary complex64 (coils, coils): columns are combinations of coils, the one with the most energy first."""
+    middle = calibration(kspace, 2 * _LARGEST_ACS)
+    if middle.size == 0:
+        middle = kspace.data
+    samples = np.moveaxis(middle, 1, 0).reshape(kspace.geometry.coils, -1).astype(np.complex128)
+    return np.linalg.svd(samples @ samples.conj().T)[0].astype(np.complex64)
+
+
+# --- maps
+
+
+def estimate_maps(kspace: KSpace, *, method: str = "espirit") -> np.ndarray:
+    """Sensitivity maps, complex64 (slices, coils, rows, columns), from the fully sampled middle of k-space.
+
+    "espirit" sets them to zero where the calibration shows no object; "low-resolution" leaves them noise-like there.
+    Their phase is that of one virtual coil, the same for all slices, so that the image's phase is smooth in space.
+    Raises InputError where there are too few calibration lines, and for "espirit" where sigpy is missing.
+    """
+    if method not in METHODS:
+        raise InputError(f"method {method!r} of the sensitivity maps is not known; use one of {', '.join(METHODS)}")
+    if kspace.geometry.coils == 1:
+        return np.ones((1, *kspace.data.shape[1:]), dtype=np.complex64)
+    if min(kspace.geometry.acs) < _SMALLEST_ACS:
+        rows, columns = kspace.geometry.acs
+        raise InputError(
+            f"{kspace.name}: the middle of k-space is fully sampled over {rows} x {columns} positions only; "
+            f"sensitivity maps need at least {_SMALLEST_ACS} x {_SMALLEST_ACS}: bring maps, or data with ACS lines"
+        )
+    maps = _espirit(kspace) if method == "espirit" else _low_resolution(kspace)
+    if not maps.any():
+        raise InputError(f"{kspace.name}: no sensitivity maps could be found; is there an object, or is all noise?")
+    return _with_common_phase(maps, _main_coils(kspace)[:, 0])
+
+
+def _espirit(kspace: KSpace) -> np.ndarray:
+    calibrate = _sigpy_calibration()
+    width = min(*kspace.geometry.acs, _LARGEST_ACS)
+    options = {"calib_width": width, "kernel_width": min(6, width // 2), "crop": 0.8, "show_pbar": False}
+    maps = np.zeros_like(kspace.data)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil sees nothing
+        for index, middle in enumerate(calibration(kspace, width)):
+            if middle.any():
+                padded = _embedded(middle, kspace.geometry.mask.shape)
+                maps[index] = np.nan_to_num(calibrate(padded, **options).run(), nan=0.0, posinf=0.0, neginf=0.0)
+    return _normalised(maps)
+
+
+def _sigpy_calibration() -> Any:
+    try:
+        from sigpy.mri.app import EspiritCalib
+    except ImportError:
+        raise InputError(
+            'sensitivity maps by ESPIRiT need sigpy: pip install "diffusionmbir[mri]", or choose low-resolution maps'
+        ) from None
+    return EspiritCalib
+
+
+def _embedded(middle: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    whole = np.zeros((*middle.shape[:-2], *shape), dtype=middle.dtype)
+    _middle(whole, *middle.shape[-2:])[...] = middle
+    return whole
+
+
+def _low_resolution(kspace: KSpace) -> np.ndarray:
+    """Images of the tapered middle of k-space, over their root sum of squares."""
+    middle = calibration(kspace, 2 * _LARGEST_ACS)
+    taper = np.outer(*(np.hanning(n + 2)[1:-1] for n in middle.shape[-2:])).astype(np.float32)
+    return _normalised(centred_ifft(_embedded(middle * taper, kspace.geometry.mask.shape)))
+
+
+def _normalised(maps: np.ndarray) -> np.ndarray:
+    total = root_sum_of_squares(maps)[:, None]
+    floor = np.finfo(np.float32).tiny
+    return np.where(total > floor, maps / np.maximum(total, floor), 0).astype(np.complex64, copy=False)
+
+
+def _with_common_phase(maps: np.ndarray, combination: np.ndarray) -> np.ndarray:
+    """The maps turned, voxel by voxel, until the given combination of coils sees a real, positive sensitivity."""
+    seen = np.einsum("j,sjrc->src", combination.conj(), maps, optimize=True)
+    magnitude = np.abs(seen)
+    turn = np.where(magnitude > 0, seen.conj() / np.where(magnitude > 0, magnitude, 1), 1).astype(np.complex64)
+    return maps * turn[:, None]
