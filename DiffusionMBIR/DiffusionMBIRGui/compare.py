@@ -1,0 +1,339 @@
+"""Result beside reference: an own layout, flicker in the ordinary views, and the difference volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util import numpy_support
+
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid
+
+from .scene import OWN_VIEWS, VOLUME_CLASS, ordinary_composites, put_beside, set_window
+from .texts import _
+from .volumes import grid_of, ijk_to_ras, image_like, place, sample, voxels
+
+LAYOUT = 11655  # Slicer's own layouts count from 0 and 100, extensions choose larger numbers
+ROWS = ("Result", "Reference")
+PLANES = ("Axial", "Coronal", "Sagittal")
+_COLOURS = {"Axial": "#F34A33", "Coronal": "#6EB04B", "Sagittal": "#EDD54C"}  # as Slicer marks these planes
+_VIEW_GROUP = 77  # linked views and jumping cross-hairs keep to their group
+DIVERGING = "DiffusionMBIR.Diverging"  # attribute of the colour node
+
+
+def view_name(row: str, plane: str) -> str:
+    """The layout name of a view of the comparison."""
+    return f"{OWN_VIEWS}{row}{plane}"
+
+
+def layout_description() -> str:
+    """The layout as Slicer reads it: a row of three planes for the result, one for the reference."""
+    rows = "".join(
+        f'<item><layout type="horizontal" split="true">{"".join(_view(row, plane) for plane in PLANES)}</layout></item>'
+        for row in ROWS
+    )
+    return f'<layout type="vertical" split="true">{rows}</layout>'
+
+
+def _view(row: str, plane: str) -> str:
+    properties = {
+        "orientation": plane,
+        "viewlabel": f"{row[:3]} {plane[0]}",
+        "viewcolor": _COLOURS[plane],
+        "viewgroup": str(_VIEW_GROUP),
+    }
+    lines = "".join(
+        f'<property name="{name}" action="default">{value}</property>' for name, value in properties.items()
+    )
+    return f'<item><view class="vtkMRMLSliceNode" singletontag="{view_name(row, plane)}">{lines}</view></item>'
+
+
+def register_layout(scene: Any) -> Any:
+    """Make the layout known to the scene's layout node, which is returned; None where there is none."""
+    node = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if node is not None and not node.IsLayoutDescription(LAYOUT):
+        node.AddLayoutDescription(LAYOUT, layout_description())
+    return node
+
+
+class Comparison:
+    """The layout with result above reference; window, level, zoom and slices are those of both."""
+
+    def __init__(self, scene: Any) -> None:
+        self._scene = scene
+        self._former = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+        self._observed: list[tuple[Any, int]] = []
+
+    @property
+    def active(self) -> bool:
+        """True while the comparison's layout is shown."""
+        node = self._scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        return node is not None and node.GetViewArrangement() == LAYOUT
+
+    def enter(self, result: Any, reference: Any, application_logic: Any = None) -> None:
+        """Show both volumes, the reference with the result's window and level.
+
+        application_logic: Slicer's, whose slice views are then fitted to the result; see also :meth:`fit`.
+        Raises InputError where a volume is missing or both are the same.
+        """
+        _require_pair(result, reference)
+        layout = register_layout(self._scene)
+        if layout is None:
+            raise InputError(_("There are no slice views to compare in."))
+        if not self.active:
+            self._former = layout.GetViewArrangement()
+            layout.SetViewArrangement(LAYOUT)
+        for row, volume in zip(ROWS, (result, reference), strict=True):
+            for plane in PLANES:
+                self._fill(view_name(row, plane), volume)
+        same_window(result, reference)
+        self._link_windows(result, reference)
+        self.fit(application_logic)
+
+    def fit(self, application_logic: Any) -> None:
+        """Fit the six views to their volumes, at the slices of the ordinary views; again once the views have a size."""
+        if application_logic is None:
+            return
+        for row in ROWS:
+            for plane in PLANES:
+                logic = application_logic.GetSliceLogicByLayoutName(view_name(row, plane))
+                if logic is not None:
+                    logic.FitSliceToBackground()
+                    self._go_to_ordinary_slice(logic.GetSliceNode(), plane)
+
+    def leave(self) -> None:
+        """Go back to the layout that was shown before; nothing happens where another one was chosen since."""
+        self._unlink_windows()
+        if self.active:
+            self._scene.GetFirstNodeByClass("vtkMRMLLayoutNode").SetViewArrangement(self._former)
+
+    def _fill(self, name: str, volume: Any) -> None:
+        composite = _composite(self._scene, name)
+        was_modifying = composite.StartModify()
+        composite.SetBackgroundVolumeID(volume.GetID())
+        composite.SetForegroundVolumeID(None)
+        composite.SetLabelVolumeID(None)
+        composite.SetLinkedControl(True)
+        composite.SetHotLinkedControl(True)
+        composite.EndModify(was_modifying)
+
+    def _go_to_ordinary_slice(self, slice_node: Any, plane: str) -> None:
+        count = self._scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
+        for index in range(count):
+            other = self._scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
+            if not (other.GetLayoutName() or "").startswith(OWN_VIEWS) and other.GetOrientation() == plane:
+                slice_node.SetSliceOffset(other.GetSliceOffset())
+                return
+
+    def _link_windows(self, first: Any, second: Any) -> None:
+        self._unlink_windows()
+        for source, target in ((first, second), (second, first)):
+            display = source.GetDisplayNode()
+            tag = display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follower(source, target))
+            self._observed.append((display, tag))
+
+    def _follower(self, source: Any, target: Any) -> Any:
+        def follow(_caller: Any, _event: str) -> None:
+            if not self.active:
+                self._unlink_windows()
+            elif source.GetScene() is not None and target.GetScene() is not None:
+                same_window(source, target)
+
+        return follow
+
+    def _unlink_windows(self) -> None:
+        for display, tag in self._observed:
+            display.RemoveObserver(tag)
+        self._observed = []
+
+
+def same_window(source: Any, target: Any) -> None:
+    """Give ``target`` the window and level of ``source``; without an event where it has them already."""
+    theirs, ours = source.GetDisplayNode(), target.GetDisplayNode()
+    if theirs is None:
+        return
+    if ours is None:
+        target.CreateDefaultDisplayNodes()
+        ours = target.GetDisplayNode()
+    wanted = (theirs.GetWindow(), theirs.GetLevel())
+    if (ours.GetWindow(), ours.GetLevel()) != wanted or ours.GetAutoWindowLevel():
+        set_window(ours, *wanted)
+
+
+def _composite(scene: Any, layout_name: str) -> Any:
+    """The composite node of a slice view; made here where no view has made it yet."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")
+    for index in range(count):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+        if node.GetLayoutName() == layout_name:
+            return node
+    node = slicer.vtkMRMLSliceCompositeNode()
+    node.SetSingletonTag(layout_name)
+    node.SetLayoutName(layout_name)
+    node.SetName(layout_name)
+    return scene.AddNode(node)
+
+
+def _require_pair(result: Any, reference: Any) -> None:
+    for node, missing in (
+        (result, _("There is no result to compare: run a reconstruction, or choose one.")),
+        (reference, _("There is nothing to compare with: choose a reference volume.")),
+    ):
+        if node is None or node.GetScene() is None or node.GetImageData() is None:
+            raise InputError(missing)
+    if result is reference:
+        raise InputError(_("Result and reference are the same volume: choose another reference."))
+
+
+class Flicker:
+    """Result and reference in turn, in the ordinary slice views; every toggle is one change of opacity."""
+
+    def __init__(self, scene: Any) -> None:
+        self._scene = scene
+        self._former: list[tuple[Any, str | None, str | None, float]] = []
+        self._shows_result = True
+
+    @property
+    def active(self) -> bool:
+        return bool(self._former)
+
+    @property
+    def shows_result(self) -> bool:
+        """Which of the two is in sight."""
+        return self._shows_result
+
+    def start(self, result: Any, reference: Any, composites: Iterable[Any] | None = None) -> None:
+        """Put both into the views, the result in sight, with one window and level.
+
+        Raises InputError where a volume is missing or both are the same.
+        """
+        _require_pair(result, reference)
+        self.stop()
+        same_window(result, reference)
+        for node in ordinary_composites(self._scene) if composites is None else list(composites):
+            former = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID(), node.GetForegroundOpacity())
+            self._former.append((node, *former))
+            _set_layers(node, reference.GetID(), result.GetID(), 1.0)
+        self._shows_result = True
+
+    def toggle(self) -> None:
+        """Bring the other of the two in sight."""
+        self._shows_result = not self._shows_result
+        for node, *_layers in self._former:
+            node.SetForegroundOpacity(1.0 if self._shows_result else 0.0)
+
+    def stop(self) -> None:
+        """Give the views back what they showed before."""
+        for node, background, foreground, opacity in self._former:
+            if node.GetScene() is not None:
+                _set_layers(node, background, foreground, opacity)
+        self._former = []
+
+
+def _set_layers(composite: Any, background: str | None, foreground: str | None, opacity: float) -> None:
+    was_modifying = composite.StartModify()
+    composite.SetBackgroundVolumeID(background)
+    composite.SetForegroundVolumeID(foreground)
+    composite.SetForegroundOpacity(opacity)
+    composite.EndModify(was_modifying)
+
+
+def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None) -> Any:
+    """A volume node with result minus reference on the result's grid, in diverging colours around zero.
+
+    A finer reference is averaged over the voxels that one of the result covers, any other one interpolated; where the
+    reference ends, the difference is zero.  node: an earlier difference to update in place.
+    Raises InputError where a volume is missing or the two do not overlap.
+    """
+    _require_pair(result, reference)
+    grid = grid_of(result)
+    difference = voxels(result).astype(np.float32)
+    difference -= _on_grid(reference, grid)
+    outside = np.isnan(difference)
+    if outside.all():
+        raise InputError(_("Result and reference do not overlap: choose a reference of the same region."))
+    difference[outside] = 0
+    if node is None or node.GetScene() is None:
+        name = f"{result.GetName()} - {reference.GetName()}"
+        node = scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
+        put_beside(scene, node, result)
+    place(node, grid)
+    node.SetAndObserveImageData(image_like(difference))
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(diverging_colours(scene).GetID())
+    reach = max(float(np.percentile(np.abs(sample(difference)), 99.5)), 1e-6)
+    set_window(display, 2 * reach, 0.0)
+    return node
+
+
+def _on_grid(node: Any, grid: Grid) -> np.ndarray:
+    """A volume node's values on ``grid`` as float32, NaN outside of it."""
+    array, own = voxels(node), grid_of(node)
+    factors = [n // m for n, m in zip(own.shape, grid.shape, strict=True)]
+    if min(factors) >= 1 and _is_coarser(own, grid, factors):
+        if factors == [1, 1, 1]:
+            return array
+        blocks = array.reshape([n for pair in zip(grid.shape, factors, strict=True) for n in pair])
+        return blocks.mean(axis=(1, 3, 5), dtype=np.float32)
+    return _interpolated(array, own, grid)
+
+
+def _is_coarser(own: Grid, grid: Grid, factors: list[int]) -> bool:
+    """True if each voxel of ``grid`` is a block of ``factors`` (slices, rows, columns) voxels of ``own``."""
+    if tuple(n * f for n, f in zip(grid.shape, factors, strict=True)) != own.shape:
+        return False
+    along = np.asarray(factors[::-1])
+    expected = ijk_to_ras(own)
+    expected[:3, 3] += expected[:3, :3] @ ((along - 1) / 2)
+    expected[:3, :3] *= along
+    return np.allclose(expected, ijk_to_ras(grid), rtol=0, atol=0.05 * min(grid.spacing_mm))
+
+
+def _interpolated(array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
+    """Linear interpolation from one grid to another, in VTK's threads."""
+    axes = vtk.vtkMatrix4x4()
+    axes.DeepCopy((np.linalg.inv(ijk_to_ras(own)) @ ijk_to_ras(grid)).reshape(-1).tolist())
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(image_like(array))
+    reslice.SetResliceAxes(axes)
+    reslice.SetInterpolationModeToLinear()
+    reslice.SetBackgroundLevel(float("nan"))
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputOrigin(0, 0, 0)
+    columns_rows_slices = grid.shape[::-1]
+    reslice.SetOutputExtent(*(bound for n in columns_rows_slices for bound in (0, n - 1)))
+    reslice.Update()
+    image = reslice.GetOutput()
+    values: np.ndarray = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(grid.shape)
+    return values.copy()
+
+
+def diverging_colours(scene: Any) -> Any:
+    """The scene's colour node from blue over white (zero, the middle of the window) to red; made at first use."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLColorTableNode")
+    for index in range(count):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLColorTableNode")
+        if node.GetAttribute(DIVERGING) == "1":
+            return node
+    node = scene.AddNewNodeByClass("vtkMRMLColorTableNode", _("Difference (blue - white - red)"))
+    node.SetAttribute(DIVERGING, "1")
+    node.SetTypeToUser()
+    node.SetNumberOfColors(255)  # odd: one colour is exactly the middle
+    for index in range(255):
+        red, green, blue = _diverging(index / 127 - 1)
+        node.SetColor(index, f"{index - 127}", red, green, blue, 1.0)
+    return node
+
+
+def _diverging(position: float) -> tuple[float, float, float]:
+    """Colour at -1 (blue) to 1 (red), darker towards the ends so that they differ in grey as well."""
+    strength = abs(position)
+    fading = 1 - min(2 * strength, 1.0) * 0.75 - max(2 * strength - 1, 0.0) * 0.25
+    main = 1 - max(2 * strength - 1, 0.0) * 0.45
+    return (main, fading, fading) if position > 0 else (fading, fading, main)
