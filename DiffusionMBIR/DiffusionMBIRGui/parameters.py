@@ -25,6 +25,7 @@ PRESETS = {
     "limited-angle-ct": ("limited-angle", "published-limited-angle"),
     MRI: ("compressed-sensing-mri",),
 }
+MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")
 USUAL_SCANS = {
     "sparse-view-ct": (8, 180.0),
     "limited-angle-ct": (90, 90.0),
@@ -50,8 +51,10 @@ class PanelSettings:
         1, "Coarser grid", "Reconstruct on means of this many voxels along rows and columns.", range=(1, 16)
     )
     acceleration: float = setting(4.0, "Acceleration", "Full k-space lines for each one measured.", range=(1.0, 32.0))
-    acs: int = setting(24, "ACS lines", "Fully sampled lines in the middle of k-space.", range=(0, 512))
-    mask: str = setting("", "Mask", "How the lines are chosen; empty: as usual for the task.")
+    acs: float = setting(
+        0.08, "ACS share", "Share of the lines in the middle of k-space that is always measured.", range=(0.01, 1.0)
+    )
+    mask: str = setting("uniform1d", "Mask", "How the other lines or points of k-space are drawn.", choices=MASKS)
     coils: int = setting(1, "Coils", "Receive coils of a simulated MRI scan.", range=(1, 64))
     preset: str = setting("sparse-view", "Preset", "A tried set of settings; single ones can be changed afterwards.")
     preview_on: bool = setting(True, "Live preview", "Show the volume in the slice views while it is computed.")

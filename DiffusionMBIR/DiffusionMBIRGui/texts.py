@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 try:
     from slicer.i18n import tr as _
     from slicer.i18n import translate
@@ -28,19 +30,40 @@ def research_only() -> str:
     return _("Research use only, not for diagnosis.")
 
 
-# What is missing: one line each, shown on the Run button's line.
+# What is missing: a few words for the Run button, and the line below it that says what to do.
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why Run cannot be pressed."""
+
+    button: str
+    line: str
 
 
 def no_input(source: str) -> str:
     return {
         "volume": _("Choose a CT volume, or press a sample button."),
         "sinogram": _("Choose a sinogram node or a measurement file."),
-        "k-space": _("Choose a k-space file or node."),
+        "k-space": _("Choose a k-space file."),
     }[source]
 
 
-def no_engine() -> str:
-    return _("No engine: choose a Python with torch under Set-up, or press Install.")
+def input_missing(source: str) -> Missing:
+    button = {
+        "volume": _("Run: choose a volume first"),
+        "sinogram": _("Run: choose a sinogram first"),
+        "k-space": _("Run: choose k-space first"),
+    }[source]
+    return Missing(button, no_input(source))
+
+
+def input_unusable(problem: str) -> Missing:
+    return Missing(_("Run: this input cannot be used"), problem)
+
+
+def engine_missing(problem: str) -> Missing:
+    return Missing(_("Run: set up the engine first"), problem)
 
 
 def engine_lacks(packages: str) -> str:
@@ -48,21 +71,26 @@ def engine_lacks(packages: str) -> str:
 
 
 def engine_unchecked() -> str:
-    return _("The engine is being looked at.")
+    return _("Looking at the engine ...")
 
 
-def no_prior(name: str) -> str:
-    return _("Prior {name} is not installed: choose another, or import it under Set-up.").format(name=name or "?")
+def engine_awaited() -> Missing:
+    return Missing(_("Run: the engine is being looked at"), engine_unchecked())
 
 
-def file_is_gone(name: str) -> str:
-    return _("The file {name} is not there any more: choose another.").format(name=name)
+def prior_missing(name: str) -> Missing:
+    line = _("Prior {name} is not installed: choose another one, or import it under Set-up.")
+    return Missing(_("Run: choose a prior first"), line.format(name=name or "?"))
 
 
-def too_little_memory(needs: int, has: int) -> str:
-    return _("Needs about {needs}, but the device has {has}: choose CPU, or a coarser grid under Advanced.").format(
-        needs=size(needs), has=size(has)
-    )
+def device_missing(name: str) -> Missing:
+    line = _("Device {name} is not there: choose another one.")
+    return Missing(_("Run: choose a device first"), line.format(name=name))
+
+
+def too_little_memory(free: float) -> str:
+    line = _("Only {free} are free: choose another device, or a coarser grid under Advanced.")
+    return line.format(free=size(free))
 
 
 # Names of things that settings hold as words.
@@ -78,6 +106,11 @@ _WORDS = {
     "mbir": lambda: _("Diffusion, as in the paper (slow)"),
     "mbir-slow": lambda: _("Diffusion, paper's Algorithm 2 (very slow)"),
     "admm-tv": lambda: _("Total variation (ADMM-TV)"),
+    "score-ct": lambda: _("Diffusion, slice by slice (score-CT)"),
+    "score-mri": lambda: _("Diffusion, slice by slice (score-MRI)"),
+    "espirit-l1": lambda: _("Wavelets with coil maps (ESPIRiT-L1)"),
+    "sense-cg": lambda: _("SENSE, conjugate gradient"),
+    "zero-filled": lambda: _("Zero-filled"),
     "sirt": lambda: _("SIRT"),
     "fbp": lambda: _("Filtered back-projection (FBP)"),
     "auto": lambda: _("Automatic"),
@@ -86,6 +119,10 @@ _WORDS = {
     "ADMM-TV": lambda: _("Total variation"),
     "SIRT": lambda: _("SIRT"),
     "diffusion": lambda: _("Diffusion"),
+    "sparse-view": lambda: _("Sparse view"),
+    "limited-angle": lambda: _("Limited angle"),
+    "published-sparse-view": lambda: _("Sparse view, as published (2000 steps)"),
+    "published-limited-angle": lambda: _("Limited angle, as published (2000 steps)"),
 }
 
 
@@ -126,12 +163,11 @@ def shape(slices_rows_columns: tuple[int, int, int]) -> str:
     return f"{columns} x {rows} x {slices}"
 
 
-def estimate(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float) -> str:
+def estimate(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float | None) -> str:
     """'256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min'."""
     memory = of_size(needs, has) if has else size(needs)
-    return _("{shape}, needs {memory}, about {time}").format(
-        shape=shape(grid_shape), memory=memory, time=duration(seconds)
-    )
+    time = _("about {time}").format(time=duration(seconds)) if seconds is not None else _("time not known yet")
+    return _("{shape}, needs {memory}, {time}").format(shape=shape(grid_shape), memory=memory, time=time)
 
 
 def progress(stage: str, fraction: float, seconds_left: float | None) -> str:

@@ -1,0 +1,267 @@
+"""The panel: its sections, and how they follow the settings in the scene.
+
+The settings are the truth: a widget writes to them, and whatever changes them - a widget, the Python console, a scene
+that is opened - brings the whole panel up to date in :meth:`Panel.refresh`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+
+from DiffusionMBIRLib.config import DIFFUSION_METHODS, methods_for, starts_for
+
+from . import texts
+from .panel_data import DataSection, source_choices
+from .panel_desktop import Desktop
+from .panel_fields import ChoiceEditor, Fields, Form
+from .panel_results import ResultsSection
+from .panel_run import Runner, RunSection
+from .panel_setup import SetupSection
+from .parameters import MRI, Parameters, presets_of
+from .texts import Missing, _
+
+POLL_MS = 50
+WHILE_RUNNING = ("preview_on", "preview_interval_s")
+
+
+class Panel:
+    """Binds a loaded ``.ui`` file to the settings of a scene and to a runner.
+
+    Raises TypeError where the file lacks the widget of a setting.
+    """
+
+    def __init__(self, root: Any, *, scene: Any, desktop: Desktop, runner: Runner) -> None:
+        self.form = Form(root)
+        self.scene, self.desktop = scene, desktop
+        self._refreshing = self._again = False
+        self._observed: tuple[Any, int] | None = None
+        self._shortcuts: list[Any] = []
+        self.parameters = Parameters.of(scene)
+        self.fields = Fields(self.form, self.parameters, self._report)
+        self.run = RunSection(self.form, self.parameters, runner, self._on_job)
+        self.setup = SetupSection(self.form, desktop, self.refresh, self.run.log)
+        self.data = DataSection(self.form, self.parameters, desktop, self.refresh)
+        self.results = ResultsSection(self.form, self.parameters, desktop, runner, self._report, self.refresh)
+        self.form.researchOnly.setText(texts.research_only())
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.timeout.connect(self.poll)
+        preset = self.fields.editors["preset"].widget
+        preset.activated.connect(self._on_preset)  # choosing the same one again undoes what was changed
+        self.attach(scene)
+
+    # The scene.
+
+    def attach(self, scene: Any) -> None:
+        """Follow the settings of a scene, made if it has none."""
+        self.detach()
+        self.scene = scene
+        self.parameters = Parameters.of(scene)
+        for part in (self.fields, self.run, self.data, self.results):
+            part.parameters = self.parameters
+        node = self.parameters.node
+        self._observed = (node, node.AddObserver("ModifiedEvent", self._on_settings))
+        self.data.set_scene(scene)
+        self.data.look_again()
+        self.results.set_scene(scene)
+        self.refresh()
+
+    def detach(self) -> None:
+        """Let go of the scene's settings, e.g. while it closes."""
+        if self._observed is not None:
+            node, tag = self._observed
+            node.RemoveObserver(tag)
+            self._observed = None
+
+    def on_scene_closing(self) -> None:
+        """The scene is about to be emptied: end the job, touch no node any more."""
+        self.run.runner.close()
+        self.detach()
+
+    def enter(self, window: Any) -> None:
+        """The user sees the panel: shortcuts live while this lasts, and data may have changed meanwhile."""
+        self._add_shortcuts(window)
+        self.data.look_again()
+        if self.setup.report is None and not self.setup.busy:
+            self.setup.look()
+        self.refresh()
+
+    def exit(self) -> None:
+        for shortcut in self._shortcuts:
+            shortcut.setEnabled(False)
+            shortcut.deleteLater()
+        self._shortcuts = []
+
+    def close(self) -> None:
+        """The panel goes away: nothing of it may be called any more."""
+        self.exit()
+        self._timer.stop()
+        self._timer.timeout.disconnect(self.poll)
+        self.setup.close()
+        self.data.close()
+        self.results.close()
+        self.run.runner.close()
+        self.run.runner.listener = None
+        self.detach()
+
+    def _add_shortcuts(self, window: Any) -> None:
+        self.exit()
+        for keys, act in (
+            ("Ctrl+Return", self._on_run_key),
+            ("Ctrl+Enter", self._on_run_key),
+            ("Esc", self.run.cancel),
+            ("F", self.results.flicker),
+        ):
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), window)
+            shortcut.activated.connect(act)
+            self._shortcuts.append(shortcut)
+
+    def _on_run_key(self) -> None:
+        if not self.run.runner.running:
+            self.run.press()
+
+    # What happens.
+
+    def poll(self) -> None:
+        """Follow the job and whatever else is under way; called by the timer, which rests when there is nothing."""
+        self.setup.poll()
+        self.data.poll()
+        self.results.poll()
+        if self.run.runner.running:
+            self.run.runner.poll()
+        if not self._busy():
+            self._timer.stop()
+
+    def _busy(self) -> bool:
+        return bool(self.setup.busy or self.data.busy or self.results.busy or self.run.runner.running)
+
+    def _on_settings(self, *_: Any) -> None:
+        self.run.preview_changed()
+        self.refresh()
+
+    def _on_preset(self, *_: Any) -> None:
+        name = self.fields.editors["preset"].current()
+        if name:
+            self.parameters.apply_preset(name)
+
+    def _on_job(self) -> None:
+        self.results.look()
+        self.refresh()
+
+    def _report(self, line: str) -> None:
+        self.run.say(line)
+
+    # What is shown.
+
+    def refresh(self) -> None:
+        """Bring everything up to date with the settings, the data, the engine and the job."""
+        if self._observed is None:
+            return
+        if self._refreshing:
+            self._again = True
+            return
+        self._refreshing = True
+        try:
+            for _round in range(3):  # showing may correct a setting that another one rules out
+                self._again = False
+                self._show()
+                if not self._again:
+                    break
+        finally:
+            self._refreshing = False
+        if self._busy():
+            self._timer.start()
+
+    def _show(self) -> None:
+        runner = self.run.runner
+        if self.setup.engine is not None and not runner.running:
+            runner.python, runner.environment = self.setup.engine.command, self.setup.engine.variables()
+        self._offer()
+        self.fields.show()
+        self.fields.set_enabled(not runner.running, WHILE_RUNNING)
+        self.data.show(self.setup.engine if self.setup.ready else None)
+        self._set_data_enabled(not runner.running)
+        self._show_estimate()
+        self.run.show(self.missing())
+        self.results.show()
+
+    def _set_data_enabled(self, enabled: bool) -> None:
+        form = self.form
+        widgets = (form.inputNode, form.inputFileOpen, form.inputFileClear, form.sampleRow)
+        for widget in widgets:
+            widget.setEnabled(enabled)
+
+    def _offer(self) -> None:
+        """What there is to choose from, which depends on the task and on the engine."""
+        parameters, task = self.parameters, self.parameters.get("task")
+        sources = source_choices(task)
+        if parameters.get("source") not in sources:
+            parameters.set("source", sources[0])
+        self._choice("source").offer(sources)
+        for name, values in (("method", methods_for(task)), ("start", starts_for(task))):
+            if parameters.get(name) not in values:
+                parameters.set(name, values[0])
+            self._choice(name).offer(values)
+        names = presets_of(task)
+        changed = "" if parameters.follows_preset() else " " + _("(changed)")
+        chosen = parameters.get("preset")
+        titles = [texts.word(name) + (changed if name == chosen else "") for name in names]
+        self._choice("preset").offer(names, titles)
+        self._offer_priors(task)
+        found = self.setup.report.devices if self.setup.report else ()
+        devices = {device.name: device.title for device in found} or {"cpu": texts.word("cpu")}
+        self._choice("device").offer(("auto", *devices), (texts.word("auto"), *devices.values()))
+
+    def _offer_priors(self, task: str) -> None:
+        modality = "MR" if task == MRI else "CT"
+        fitting = {prior.id: prior.line() for prior in self.setup.priors if prior.modality == modality}
+        chosen = self.parameters.get("prior")
+        if chosen not in fitting and "/" in chosen.replace("\\", "/"):  # a file, which the engine can read as well
+            fitting[chosen] = chosen
+        self._choice("prior").offer(tuple(fitting), tuple(fitting.values()))
+
+    def _choice(self, name: str) -> ChoiceEditor:
+        editor = self.fields.editors[name]
+        assert isinstance(editor, ChoiceEditor)
+        return editor
+
+    def missing(self) -> Missing | None:
+        """Why Run cannot be pressed, None if it can: data first, then the engine, the prior and the device."""
+        setup, parameters = self.setup, self.parameters
+        if self.data.missing is not None:
+            return self.data.missing
+        if setup.report is None:
+            return texts.engine_awaited()
+        if not setup.ready:
+            return texts.engine_missing(setup.report.problem)
+        prior = parameters.get("prior")
+        if parameters.get("method") in DIFFUSION_METHODS and prior not in self._choice("prior").values:
+            return texts.prior_missing(prior)
+        if setup.report.device(parameters.get("device")) is None:
+            return texts.device_missing(parameters.get("device"))
+        return None
+
+    def _show_estimate(self) -> None:
+        shape, report = self.data.shape, self.setup.report
+        device = report.device(self.parameters.get("device")) if report else None
+        if shape is None or device is None or self.data.missing is not None:
+            self.form.estimate.setText("")
+            return
+        self.form.estimate.setText(self._estimate(shape, device))
+
+    def _estimate(self, shape: tuple[int, int, int], device: Any) -> str:
+        from DiffusionMBIRLib.estimate import estimate, known_rate
+
+        parameters = self.parameters
+        settings, views = parameters.settings(), parameters.get("views")
+        factor = parameters.get("coarsen") if parameters.get("source") == "volume" else 1
+        grid = (shape[0], max(shape[1] // factor, 1), max(shape[2] // factor, 1))
+        kind = device.name.split(":")[0]
+        rate = known_rate(device.name, settings.prior) or known_rate(kind, settings.prior)
+        found = estimate(grid, settings, parameters.get("task"), views=views, rate=rate)
+        line = texts.estimate(grid, found.memory_bytes, device.total or None, found.seconds)
+        if device.free and found.memory_bytes > device.free:
+            line += ". " + texts.too_little_memory(device.free)
+        return line

@@ -1,0 +1,260 @@
+"""The section Data: what to reconstruct from, what was understood of it, and the samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import qt
+
+from DiffusionMBIRLib import models
+
+from . import inputs, texts
+from .panel_desktop import Desktop
+from .panel_fields import Form
+from .parameters import MRI, SOURCES, Parameters
+from .setup import Engine, Process
+from .texts import Missing, _
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A bundled data set.  name: its id with SampleData; file: below Resources/SampleData."""
+
+    name: str
+    file: str
+    sha256: str
+    task: str
+
+    def title(self) -> str:
+        return {"DiffusionMBIRChestCT": _("Chest CT")}.get(self.name, self.name)
+
+    def path(self) -> Path:
+        return models.resources() / "SampleData" / self.file
+
+    def is_intact(self) -> bool:
+        return hashlib.sha256(self.path().read_bytes()).hexdigest() == self.sha256
+
+
+SAMPLES = (
+    Sample(
+        "DiffusionMBIRChestCT",
+        "ct_chest.nrrd",
+        "8ef2fda41b23b5306ad1eef5d3128bf6e026af602a4d7b2ee4ac32daf3eddcda",
+        "sparse-view-ct",
+    ),
+)
+
+
+class DataSection:
+    """Node or file, and what is wrong with it.  ``changed()`` is called when the input is another one."""
+
+    def __init__(self, form: Form, parameters: Parameters, desktop: Desktop, changed: Callable[[], None]) -> None:
+        self._form, self.parameters, self._desktop, self._changed = form, parameters, desktop, changed
+        self._known: tuple[Any, ...] = ()
+        self._summary = ""
+        self._info: Process | None = None
+        self._info_of = ""
+        self._told: list[str] = []
+        self.missing: Missing | None = texts.input_missing("volume")
+        self.shape: Shape | None = None
+        self.sample_buttons: list[Any] = []
+        self._add_samples()
+        self._connect()
+
+    def set_scene(self, scene: Any) -> None:
+        """The scene whose nodes are offered; None while it closes."""
+        self._form.inputNode.setMRMLScene(scene)
+        self._form.referenceNode.setMRMLScene(scene)
+
+    def _add_samples(self) -> None:
+        layout = self._form.sampleRow.layout()
+        for sample in SAMPLES:
+            button = qt.QPushButton(sample.title())
+            button.setObjectName(f"sample{sample.name}")
+            button.setToolTip(_("Load this sample, which came with the module, and choose it"))
+            button.clicked.connect(lambda *_, sample=sample: self._load(sample))
+            layout.addWidget(button)
+            self.sample_buttons.append(button)
+        layout.addStretch(1)
+
+    def _connect(self) -> None:
+        form = self._form
+        form.inputNode.currentNodeIDChanged.connect(self._on_input)
+        form.referenceNode.currentNodeIDChanged.connect(self._on_reference)
+        form.inputFileOpen.clicked.connect(self._on_open)
+        form.inputFileClear.clicked.connect(self._on_clear)
+
+    # What the user does.
+
+    def _on_input(self, *_: Any) -> None:
+        self.parameters.set_node("input", self._form.inputNode.currentNode())
+
+    def _on_reference(self, *_: Any) -> None:
+        self.parameters.set_node("reference", self._form.referenceNode.currentNode())
+
+    def _on_open(self, *_: Any) -> None:
+        path = self._desktop.open_file(_title(self.parameters.get("source")), _kinds(self.parameters.get("source")))
+        if path:
+            self.parameters.set("input_file", path)
+
+    def _on_clear(self, *_: Any) -> None:
+        self.parameters.set("input_file", "")
+
+    def _load(self, sample: Sample) -> None:
+        node = self._desktop.load_sample(sample.name)
+        if node is not None:
+            self.parameters.update({"input_file": "", "source": "volume"})
+            self.parameters.set_node("input", node)
+
+    # What is shown.
+
+    def show(self, engine: Engine | None) -> None:
+        """Bring the section up to date; looks at the data again only where they are others."""
+        form, parameters = self._form, self.parameters
+        source, file = parameters.get("source"), parameters.input_file
+        from_file = bool(file)
+        form.inputNode.setVisible(not from_file and source != "k-space")
+        form.inputFileName.setVisible(from_file or source == "k-space")
+        form.inputFileName.setText(file)
+        form.inputFileClear.setVisible(from_file)
+        form.inputLabel.setText({"volume": _("Volume:"), "sinogram": _("Sinogram:")}.get(source, _("k-space:")))
+        _choose(form.inputNode, parameters.input_node)
+        _choose(form.referenceNode, parameters.reference_node)
+        needs_reference = source != "volume"
+        form.referenceNode.setVisible(needs_reference)
+        form.referenceLabel.setVisible(needs_reference)
+        key = self._key(engine)
+        if key != self._known:
+            self._known = key
+            self._look(engine)
+        line = self.missing.line if self.missing else self._summary
+        form.dataSummary.setText(line)
+
+    def look_again(self) -> None:
+        """Let the next :meth:`show` look at the data, whatever is known of them."""
+        self._known = ()
+
+    def _key(self, engine: Engine | None) -> tuple[Any, ...]:
+        """What the summary depends on."""
+        parameters, node = self.parameters, self.parameters.input_node
+        settings = tuple(parameters.get(n) for n in ("source", "task", "views", "angle_range_deg"))
+        if parameters.input_file:
+            return (settings, parameters.input_file, engine)
+        if node is None:
+            return (settings, "")
+        image = node.GetImageData() if hasattr(node, "GetImageData") else None
+        parent = node.GetParentTransformNode() if hasattr(node, "GetParentTransformNode") else None
+        return (settings, node.GetID(), node.GetMTime(), image and image.GetMTime(), parent and parent.GetMTime())
+
+    def _look(self, engine: Engine | None) -> None:
+        source, file = self.parameters.get("source"), self.parameters.input_file
+        self.shape, self._summary = None, ""
+        if file:
+            self._look_at_file(file, source, engine)
+            return
+        node = self.parameters.input_node
+        if node is None:
+            self.missing = texts.input_missing(source)
+            return
+        problem = inputs.problem_with(node, source)
+        self.missing = texts.input_unusable(problem) if problem else None
+        if not problem:
+            self._summary = inputs.summary_of(node, source, self.parameters)
+            columns, rows, slices = node.GetImageData().GetDimensions()
+            # Of a sinogram (slices, views, columns) the volume is as wide and as high as the detector is long.
+            self.shape = (slices, columns if source == "sinogram" else rows, columns)
+
+    # Files are read by the engine, in its own process.
+
+    def _look_at_file(self, file: str, source: str, engine: Engine | None) -> None:
+        problem = inputs.problem_with_file(file, source)
+        self.missing = texts.input_unusable(problem) if problem else None
+        if problem:
+            return
+        self._summary = _("Reading what the file holds ...")
+        if engine is not None:
+            self.close()
+            self._info_of, self._told = file, []
+            command = [*engine.command, "-m", "DiffusionMBIRLib", "info", file, "--json"]
+            self._info = Process(command, engine.variables())
+
+    @property
+    def busy(self) -> bool:
+        return self._info is not None
+
+    def poll(self) -> None:
+        """Follow the engine that looks into the file; called by the panel's timer."""
+        if self._info is None:
+            return
+        self._told += self._info.poll()
+        if self._info.running:
+            return
+        self._info = None
+        if self._info_of == self.parameters.input_file:
+            self._understand()
+            self._changed()
+
+    def _understand(self) -> None:
+        try:
+            found = json.loads(self._told[-1])
+            self.shape = _shape_of(found.get("grid") or found["shape"])
+            self._summary = _summary_of(found, self.shape)
+            kind = found["kind"]
+        except (IndexError, KeyError, TypeError, ValueError):
+            said = next((line for line in reversed(self._told) if line.strip()), _("it cannot be read"))
+            self.missing = texts.input_unusable(said.strip())
+            return
+        if (kind == "volume") != (self.parameters.get("source") == "volume"):
+            self.missing = texts.input_unusable(_("This file holds a {kind}: change the source.").format(kind=kind))
+
+    def close(self) -> None:
+        if self._info is not None:
+            self._info.cancel()
+            self._info = None
+
+
+def source_choices(task: str) -> tuple[str, ...]:
+    """The sources that a task can begin from."""
+    unfit = "sinogram" if task == MRI else "k-space"
+    return tuple(source for source in SOURCES if source != unfit)
+
+
+def _choose(box: Any, node: Any) -> None:
+    if box.currentNode() is not node:
+        before = box.blockSignals(True)
+        box.setCurrentNode(node)
+        box.blockSignals(before)
+
+
+def _shape_of(numbers: Any) -> Shape:
+    slices, rows, columns = (int(n) for n in numbers)
+    return slices, rows, columns
+
+
+def _summary_of(found: dict[str, Any], shape: Shape) -> str:
+    if found["kind"] == "volume":
+        spacing = " x ".join(f"{s:.3g}" for s in found["spacing_mm"])
+        return _("Volume file, {shape}, {spacing} mm").format(shape=texts.shape(shape), spacing=spacing)
+    parts = [texts.word(found["task"]), texts.shape(shape)]
+    if found.get("views"):
+        parts.append(_("{count} views").format(count=found["views"]))
+    if found.get("coils"):
+        parts.append(_("{count} coils").format(count=found["coils"]))
+    return ", ".join(parts)
+
+
+def _title(source: str) -> str:
+    return _("Choose a volume file") if source == "volume" else _("Choose a measurement file")
+
+
+def _kinds(source: str) -> str:
+    if source == "volume":
+        return _("Volumes") + " (*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd);;" + _("All files") + " (*)"
+    return _("Measurements") + " (*.h5 *.hdf5);;" + _("All files") + " (*)"

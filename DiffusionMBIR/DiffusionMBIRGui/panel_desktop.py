@@ -1,0 +1,124 @@
+"""What the panel asks of the application: questions, files, settings of this machine.  Slicer's answers to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any, Protocol
+
+from .parameters import MODULE
+
+
+class Desktop(Protocol):
+    """What the panel needs to know of the application that it lives in."""
+
+    def confirm(self, question: str) -> bool: ...
+
+    def ask_text(self, question: str, suggestion: str) -> str: ...
+
+    def open_file(self, title: str, kinds: str) -> str: ...
+
+    def save_file(self, title: str, suggestion: str, kinds: str) -> str: ...
+
+    def setting(self, name: str) -> str: ...
+
+    def set_setting(self, name: str, value: str) -> None: ...
+
+    def load_sample(self, name: str) -> Any: ...
+
+    def own_python(self) -> tuple[str, ...]: ...
+
+    def clean_environment(self) -> dict[str, str]: ...
+
+    def application_logic(self) -> Any: ...
+
+
+class SlicerDesktop:
+    """The answers of 3D Slicer."""
+
+    def confirm(self, question: str) -> bool:
+        import slicer
+
+        return bool(slicer.util.confirmOkCancelDisplay(question))
+
+    def ask_text(self, question: str, suggestion: str) -> str:
+        import qt
+        import slicer
+
+        dialog = qt.QInputDialog(slicer.util.mainWindow())
+        dialog.setLabelText(question)
+        dialog.setTextValue(suggestion)
+        return str(dialog.property("textValue")) if dialog.exec_() else ""
+
+    def open_file(self, title: str, kinds: str) -> str:
+        import qt
+        import slicer
+
+        return _path(qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds))
+
+    def save_file(self, title: str, suggestion: str, kinds: str) -> str:
+        import qt
+        import slicer
+
+        return _path(qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, suggestion, kinds))
+
+    def setting(self, name: str) -> str:
+        import slicer
+
+        return str(slicer.util.settingsValue(f"{MODULE}/{name}", "") or "")
+
+    def set_setting(self, name: str, value: str) -> None:
+        import slicer
+
+        slicer.app.userSettings().setValue(f"{MODULE}/{name}", value)
+
+    def load_sample(self, name: str) -> Any:
+        import SampleData
+
+        register_samples()
+        return SampleData.downloadSample(name)
+
+    def own_python(self) -> tuple[str, ...]:
+        import slicer
+
+        name = "PythonSlicer.exe" if os.name == "nt" else "PythonSlicer"
+        beside = os.path.join(slicer.app.slicerHome, "bin", name)
+        found = shutil.which("PythonSlicer") or (beside if os.path.isfile(beside) else "")
+        return (found,) if found else ()
+
+    def clean_environment(self) -> dict[str, str]:
+        import slicer
+
+        return dict(slicer.util.startupEnvironment())
+
+    def application_logic(self) -> Any:
+        import slicer
+
+        return slicer.app.applicationLogic()
+
+
+def register_samples(icon: str = "") -> None:
+    """Make the bundled data known to Slicer's module Sample Data, with their SHA-256; again does no harm."""
+    import SampleData
+    import slicer
+
+    from .panel_data import SAMPLES
+
+    known = getattr(slicer.modules, "sampleDataSources", {}).get(MODULE, ())
+    registered = {source.sampleName for source in known}
+    for sample in SAMPLES:
+        if sample.name not in registered:
+            SampleData.SampleDataLogic.registerCustomSampleDataSource(
+                category=MODULE,
+                sampleName=sample.name,
+                uris=sample.path().as_uri(),
+                fileNames=sample.file,
+                nodeNames=sample.title(),
+                checksums=f"SHA256:{sample.sha256}",
+                thumbnailFileName=icon or None,
+            )
+
+
+def _path(answer: Any) -> str:
+    # PySide answers with the path and the kind that was chosen, PythonQt with the path.
+    return str(answer[0] if isinstance(answer, tuple | list) else answer or "")

@@ -1,0 +1,281 @@
+"""The section Results: the table of runs, comparison with a reference, convergence, export and the report."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import qt
+
+from DiffusionMBIRLib.errors import EngineError, InputError
+
+from .panel_desktop import Desktop
+from .panel_fields import Form
+from .parameters import MRI, Parameters
+from .texts import _
+
+COLUMNS = ("name", "method", "seconds", "residual", "PSNR", "SSIM")  # of the table in the scene, which has more
+VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
+
+
+class Background:
+    """Something that is written in a thread; it touches no node and no widget."""
+
+    def __init__(self, act: Callable[[], Any], done: str) -> None:
+        self._act, self._done = act, done
+        self._outcome: str | None = None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def outcome(self) -> str | None:
+        """One line once it is over: that it is done, or why it is not."""
+        return self._outcome
+
+    def _run(self) -> None:
+        try:
+            self._act()
+            self._outcome = self._done
+        except (InputError, EngineError, OSError) as error:
+            self._outcome = str(error)
+
+
+class ResultsSection:
+    """Works on the run whose row is selected, else on the last one.  ``report(line)`` says what went wrong."""
+
+    def __init__(
+        self,
+        form: Form,
+        parameters: Parameters,
+        desktop: Desktop,
+        runner: Any,
+        report: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._form, self.parameters, self._desktop, self._runner = form, parameters, desktop, runner
+        self._report, self._changed = report, changed
+        self._scene: Any = None
+        self._comparison: Any = None
+        self._flicker: Any = None
+        self._table: Any = None
+        self._observed: tuple[Any, int] | None = None
+        self._difference: Any = None
+        self._writing: Background | None = None
+        self._head()
+        self._connect()
+
+    def _head(self) -> None:
+        titles = (_("Name"), _("Method"), _("Time"), _("Residual"), _("PSNR (dB)"), _("SSIM"))
+        table = self._form.resultsTable
+        table.setColumnCount(len(COLUMNS))
+        table.setHorizontalHeaderLabels(list(titles))
+        table.verticalHeader().setVisible(False)
+        table.horizontalHeader().setStretchLastSection(True)
+        table.setToolTip(_("One row a run; the buttons below work on the row that is selected, else on the last run"))
+
+    def _connect(self) -> None:
+        form = self._form
+        form.compareButton.clicked.connect(self._on_compare)
+        form.flickerButton.clicked.connect(self.flicker)
+        form.differenceButton.clicked.connect(self._on_difference)
+        form.plotButton.clicked.connect(self._on_plot)
+        form.exportButton.clicked.connect(self._on_export)
+        form.reportButton.clicked.connect(self._on_report)
+        form.resultsTable.itemSelectionChanged.connect(self.show)
+
+    # The scene.
+
+    def set_scene(self, scene: Any) -> None:
+        """Work on another scene, or on the same one after it was emptied."""
+        from .compare import Comparison, Flicker
+
+        self.close()
+        self._scene, self._comparison, self._flicker = scene, Comparison(scene), Flicker(scene)
+        self.look()
+
+    def close(self) -> None:
+        """Touch no node any more."""
+        if self._observed is not None:
+            node, tag = self._observed
+            node.RemoveObserver(tag)
+            self._observed = None
+        self._table = self._difference = None
+
+    def look(self) -> None:
+        """Follow the scene's table of runs, once there is one."""
+        from .results import ResultsTable, _node_of
+
+        found = _node_of(self._scene, "vtkMRMLTableNode", "results") if self._scene is not None else None
+        if found is not None and found is not self._table:
+            self.close()
+            self._table = found
+            self._observed = (found, found.AddObserver("ModifiedEvent", self._on_table))
+        self._fill(ResultsTable(self._scene).rows() if found is not None else [])
+
+    def _on_table(self, *_: Any) -> None:
+        self.look()
+        self.show()
+
+    def _fill(self, rows: list[dict[str, Any]]) -> None:
+        table = self._form.resultsTable
+        quiet = table.blockSignals(True)
+        table.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            for column, name in enumerate(COLUMNS):
+                item = qt.QTableWidgetItem(_shown(name, row[name]))
+                table.setItem(number, column, item)
+        table.resizeColumnsToContents()
+        table.blockSignals(quiet)
+
+    @property
+    def busy(self) -> bool:
+        return self._writing is not None
+
+    def poll(self) -> None:
+        """Follow what is being written; called by the panel's timer."""
+        if self._writing is not None:
+            outcome = self._writing.outcome()
+            if outcome is not None:
+                self._writing = None
+                self._report(outcome)
+                self.show()
+
+    # What is chosen.
+
+    def result(self) -> Any:
+        """The volume of the selected row, else the last output; None where there is none."""
+        table = self._form.resultsTable
+        row = int(table.currentRow())
+        item = table.item(row, 0) if row >= 0 else None
+        if item is not None and self._scene is not None:
+            node = self._scene.GetFirstNode(str(item.text()), VOLUME_CLASS)
+            if node is not None:
+                return node
+        return self.parameters.output_node
+
+    def reference(self) -> Any:
+        """What a result is judged against: the reference that is chosen, else the volume that was scanned."""
+        node = self.parameters.reference_node if self.parameters.get("source") != "volume" else None
+        return node or (self.parameters.input_node if self.parameters.get("source") == "volume" else None)
+
+    # What the user does.
+
+    def _on_compare(self, *_: Any) -> None:
+        if self._comparison.active:
+            self._comparison.leave()
+        else:
+            self._flicker.stop()
+            self._try(self._compare)
+        self.show()
+
+    def _compare(self) -> None:
+        logic = self._desktop.application_logic()
+        self._comparison.enter(self.result(), self.reference(), logic)
+        # The views get their size once the layout is up.
+        qt.QTimer.singleShot(0, lambda: self._comparison.active and self._comparison.fit(logic))
+
+    def flicker(self, *_: Any) -> None:
+        """The other of result and reference in sight; begins with the result's first press."""
+        if self.result() is None or self._runner.running:
+            return
+        if not self._flicker.active:
+            self._try(lambda: self._flicker.start(self.result(), self.reference()))
+        if self._flicker.active:
+            self._flicker.toggle()
+        self.show()
+
+    def stop_flicker(self) -> None:
+        if self._flicker is not None:
+            self._flicker.stop()
+
+    def _on_difference(self, *_: Any) -> None:
+        self._try(self._make_difference)
+
+    def _make_difference(self) -> None:
+        from .compare import difference_volume
+        from .scene import ordinary_composites
+
+        node = difference_volume(self._scene, self.result(), self.reference(), self._difference)
+        self._difference = node
+        self.stop_flicker()
+        for composite in ordinary_composites(self._scene):
+            composite.SetBackgroundVolumeID(node.GetID())
+
+    def _on_plot(self, *_: Any) -> None:
+        plot = getattr(self._runner, "plot", None)
+        if plot is not None:
+            plot.flush()
+        if plot is None or not plot.show():
+            self._report(_("There is no convergence to show yet: run a reconstruction."))
+
+    def _on_export(self, *_: Any) -> None:
+        node = self.result()
+        if node is None:
+            return
+        kinds = _("NRRD volume") + " (*.nrrd);;" + _("DICOM series, a new folder") + " (*)"
+        path = self._desktop.save_file(_("Export the result"), f"{node.GetName()}.nrrd", kinds)
+        if path:
+            self._try(lambda: self._export(node, path))
+
+    def _export(self, node: Any, path: str) -> None:
+        """Take a copy of the volume now and write it beside, which may take seconds."""
+        from . import export
+
+        volume = export.snapshot(node, unit="HU" if _is_ct(node) else "")
+        write = export.write_nrrd if path.lower().endswith(".nrrd") else export.write_dicom
+        self._writing = Background(lambda: write(volume, path), _("Exported."))
+        self._report(_("Exporting ..."))
+        self._changed()
+
+    def _on_report(self, *_: Any) -> None:
+        job = self._runner.job_path
+        if job is None:
+            return
+        path = self._desktop.save_file(_("Save the report"), "DiffusionMBIR-report.zip", "(*.zip)")
+        if path:
+            self._try(lambda: self._save_report(job, path))
+
+    def _save_report(self, job: Any, path: str) -> None:
+        from DiffusionMBIRLib.jobs.report import save_issue_report
+
+        self._writing = Background(lambda: save_issue_report(job, path), _("Report saved."))
+        self._changed()
+
+    def _try(self, act: Callable[[], None]) -> None:
+        self._report("")
+        try:
+            act()
+        except (InputError, EngineError) as error:
+            self._report(str(error))
+
+    # What is shown.
+
+    def show(self, *_: Any) -> None:
+        """What can be pressed, by what there is."""
+        form = self._form
+        result, reference = self.result(), self.reference()
+        pair = result is not None and reference is not None and not self._runner.running
+        active = bool(self._comparison is not None and self._comparison.active)
+        form.compareButton.setChecked(active)
+        form.compareButton.setEnabled(pair or active)
+        form.flickerButton.setEnabled(pair)
+        form.differenceButton.setEnabled(pair)
+        form.exportButton.setEnabled(result is not None and not self._runner.running and not self.busy)
+        form.plotButton.setEnabled(getattr(self._runner, "plot", None) is not None)
+        form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)
+
+
+def _is_ct(node: Any) -> bool:
+    """False for a volume that our own record calls an MR reconstruction."""
+    from .export import provenance_of
+
+    return MRI not in str(provenance_of(node).get("measurement", ""))
+
+
+def _shown(name: str, value: Any) -> str:
+    """A table's cell for people; '-' for what is not known."""
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value):
+        return "-"
+    return {"seconds": f"{value:.1f} s", "residual": f"{value:.2e}", "PSNR": f"{value:.2f}"}.get(name, f"{value:.3f}")

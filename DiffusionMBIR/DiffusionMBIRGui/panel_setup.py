@@ -1,0 +1,239 @@
+"""The section Set-up: which Python computes, what it lacks, the priors.  Folds away once all is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from DiffusionMBIRLib.errors import InputError
+
+from . import setup, texts
+from .panel_desktop import Desktop
+from .panel_fields import Form
+from .setup import Engine, Probe, Process, Report
+from .texts import _
+
+CHECKPOINTS = "*.pth *.pt *.ckpt *.safetensors"
+
+
+class SetupSection:
+    """Looks at the engine when it is shown first and when it changes; ``changed()`` is called with every news."""
+
+    def __init__(self, form: Form, desktop: Desktop, changed: Callable[[], None], log: Callable[[str], None]) -> None:
+        self._form, self._desktop = form, desktop
+        self._changed, self._log = changed, log
+        self._probe: Probe | None = None
+        self._process: Process | None = None
+        self._importing = ""
+        self._said: list[str] = []
+        self.engine: Engine | None = None
+        self.report: Report | None = None
+        self.priors: list[setup.Prior] = []
+        self._fill()
+        self._connect()
+
+    def _fill(self) -> None:
+        form = self._form
+        form.engineKind.addItem(_("This Slicer's Python"))
+        form.engineKind.addItem(_("Another Python"))
+        path = self._desktop.setting("engine_python")
+        form.enginePath.setText(path)
+        form.engineKind.setCurrentIndex(1 if path else 0)
+
+    def _connect(self) -> None:
+        form = self._form
+        form.engineKind.currentIndexChanged.connect(self._on_kind)
+        form.enginePath.editingFinished.connect(self._on_path)
+        form.engineBrowse.clicked.connect(self._on_browse)
+        form.engineCheck.clicked.connect(self._on_check)
+        form.engineInstall.clicked.connect(self._on_install)
+        form.engineCancel.clicked.connect(self.cancel)
+        form.priorImport.clicked.connect(self._on_import)
+
+    # What others ask.
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way that :meth:`poll` must follow."""
+        return self._probe is not None or self._process is not None
+
+    @property
+    def ready(self) -> bool:
+        return self.report is not None and self.report.ready
+
+    def look(self) -> None:
+        """Look at the engine that is chosen, and at the priors.  Does not wait."""
+        self.cancel_probe()
+        self.report = None
+        self.priors = setup.priors()
+        try:
+            self.engine = self._chosen()
+        except InputError as error:
+            self.engine, self.report = None, Report(problem=str(error))
+        else:
+            self._probe = Probe(self.engine)
+        self._show()
+        self._changed()
+
+    def poll(self) -> None:
+        """Follow what is under way; called by the panel's timer."""
+        if self._probe is not None:
+            report = self._probe.poll()
+            if report is not None:
+                self._probe, self.report = None, report
+                self._show()
+                self._form.setupSection.setProperty("collapsed", report.ready and bool(self.priors))
+                self._changed()
+        if self._process is not None:
+            self._follow(self._process)
+
+    def cancel(self, *_: Any) -> None:
+        """End what is being installed or imported."""
+        if self._process is not None:
+            self._process.cancel()
+
+    def cancel_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+
+    def close(self) -> None:
+        self.cancel_probe()
+        self.cancel()
+
+    # What the user does.
+
+    def _on_kind(self, *_: Any) -> None:
+        if self._other():
+            self._show()
+            if str(self._form.enginePath.property("text")).strip():
+                self._on_path()
+            return
+        self._desktop.set_setting("engine_python", "")
+        self.look()
+
+    def _on_path(self) -> None:
+        path = str(self._form.enginePath.property("text")).strip()
+        if self._other() and (path != self._desktop.setting("engine_python") or self.report is None):
+            self._desktop.set_setting("engine_python", path)
+            self.look()
+
+    def _on_browse(self, *_: Any) -> None:
+        path = self._desktop.open_file(_text_choose_python(), "")
+        if path:
+            self._form.enginePath.setText(path)
+            self._on_path()
+
+    def _on_check(self, *_: Any) -> None:
+        self.look()
+
+    def _on_install(self, *_: Any) -> None:
+        lacking = self.report.lacking if self.report else ()
+        if self.engine is None or not lacking or self.busy:
+            return
+        if not self._desktop.confirm(_text_install(", ".join(lacking), self.engine)):
+            return
+        self._begin(lambda: setup.install(self.engine, lacking), "")
+
+    def _on_import(self, *_: Any) -> None:
+        if self.engine is None or self.busy:
+            return
+        file = self._desktop.open_file(_("Choose a checkpoint"), _("Checkpoints") + f" ({CHECKPOINTS})")
+        if not file:
+            return
+        name = self._desktop.ask_text(_("Name of the new prior:"), _suggestion(file))
+        if name:
+            self._begin(lambda: setup.import_prior(self.engine, file, name), name)
+
+    # How it goes on.
+
+    def _begin(self, start: Callable[[], Process], importing: str) -> None:
+        try:
+            self._process = start()
+        except InputError as error:
+            self._form.setupLine.setText(str(error))
+            self._form.setupLine.setVisible(True)
+            return
+        self._importing, self._said = importing, []
+        self._show()
+        self._changed()
+
+    def _follow(self, process: Process) -> None:
+        lines = process.poll()
+        for line in filter(None, map(str.strip, lines)):
+            self._said.append(line)
+            self._log(line)
+        if self._said and lines:
+            self._form.setupLine.setText(_shortened(self._said[-1]))
+        if process.running:
+            return
+        self._process = None
+        message = self._outcome(process)
+        self.look()
+        self._form.setupLine.setText(message)
+        self._form.setupLine.setVisible(bool(message))
+
+    def _outcome(self, process: Process) -> str:
+        if process.cancelled:
+            return _("Cancelled.")
+        if process.returncode != 0:
+            reason = next((line for line in reversed(self._said) if "error" in line.lower()), "")
+            return _("It did not work: {reason}").format(reason=_shortened(reason or (self._said or ["?"])[-1]))
+        if self._importing:
+            return _("Prior {name} is ready.").format(name=self._importing)
+        return _("Installed.")
+
+    def _show(self) -> None:
+        form, report = self._form, self.report
+        other, busy = self._other(), self._process is not None
+        form.enginePathLabel.setVisible(other)
+        form.enginePath.setVisible(other)
+        form.engineBrowse.setVisible(other)
+        form.engineStatus.setText(report.line() if report else texts.engine_unchecked())
+        form.engineInstall.setVisible(bool(report and report.lacking) and not busy)
+        form.engineCheck.setEnabled(not busy)
+        form.engineKind.setEnabled(not busy)
+        form.enginePath.setEnabled(not busy)
+        form.engineCancel.setVisible(busy)
+        form.setupProgress.setVisible(busy)
+        form.setupLine.setVisible(busy)
+        form.priorImport.setEnabled(self.ready and not busy)
+        form.priorList.clear()
+        for prior in self.priors:
+            form.priorList.addItem(prior.line())
+
+    def _other(self) -> bool:
+        return int(self._form.engineKind.property("currentIndex")) == 1
+
+    def _chosen(self) -> Engine:
+        if self._other():
+            command = setup.other_python(str(self._form.enginePath.property("text")))
+            return Engine(command, self._desktop.clean_environment())
+        command = self._desktop.own_python()
+        if not command:
+            raise InputError(_("This Slicer's own Python is not found; choose another Python."))
+        return Engine(command, in_slicer=True)
+
+
+def _text_choose_python() -> str:
+    return _("Choose a Python")
+
+
+def _text_install(packages: str, engine: Engine) -> str:
+    where = _("this Slicer's Python") if engine.in_slicer else engine.command[0]
+    return _(
+        "Install {packages} into {where}?\n\n"
+        "The packages come from the Python package index; torch alone may take several GB. "
+        "Packages that are already there are not changed. It goes on in the background and can be cancelled."
+    ).format(packages=packages, where=where)
+
+
+def _suggestion(file: str) -> str:
+    try:
+        return setup.id_for(file)
+    except InputError:
+        return "prior"
+
+
+def _shortened(line: str, most: int = 160) -> str:
+    return line if len(line) <= most else line[: most - 3] + "..."
