@@ -1,0 +1,135 @@
+"""Fields of HDF5 files by name, so that each complaint names the file and the field.
+
+Nothing is unpickled, and links to other files are not followed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineError, InputError
+from ..geometry import Grid
+
+_GRID = ("shape", "spacing_mm", "origin_mm", "direction")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Fields]:
+    """The fields of a file, open for the block.
+
+    Raises InputError for a file that is missing, truncated or no HDF5, and for what fails while it is read;
+    EngineError where memory runs out.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            yield Fields(path, file)
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from None
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as HDF5; is it truncated or another format?") from error
+    except MemoryError as error:
+        raise EngineError(f"{path}: no memory for its data; close other programs or cut the measurement") from error
+
+
+class Fields:
+    """Fields of an open file by name; each complaint names the file and the field."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self.file = path, file
+
+    def has(self, name: str) -> bool:
+        return name in self.file
+
+    def attribute(self, owner: str, key: str, default: Any = None) -> Any:
+        """A plain string, number or list of numbers."""
+        value = self.file[owner].attrs.get(key, default)
+        if value is None:
+            field = f"{owner.strip('/')}.{key}" if owner != "/" else key
+            raise InputError(f"{self.path}: lacks the field {field}; see the layout in the documentation")
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, np.ndarray | np.generic):
+            if value.dtype.kind not in "biufSU":
+                raise InputError(f"{self.path}: the field {key} is of type {value.dtype}; write numbers or text")
+            value = value.tolist()
+            return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if not isinstance(value, str | int | float):
+            raise InputError(f"{self.path}: the field {key} holds neither numbers nor text")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self.attribute("/", key, default)
+        if isinstance(value, str | list):
+            raise InputError(f"{self.path}: the field {key} must be one number, not {value!r}")
+        return float(value)
+
+    def dataset(self, name: str) -> Any:
+        """A dataset that lies in this file; its values are not read yet."""
+        import h5py
+
+        if not self.has(name):
+            raise InputError(f"{self.path}: lacks the dataset {name}; see the layout in the documentation")
+        node = self.file[name]
+        if not isinstance(node, h5py.Dataset):
+            raise InputError(f"{self.path}: {name} must be a dataset, not a group")
+        if node.file.filename != self.file.filename or node.external or node.is_virtual:
+            raise InputError(f"{self.path}: the dataset {name} lies in another file; write it into this one")
+        return node
+
+    def numbers(self, name: str) -> Any:
+        node = self.dataset(name)
+        if node.dtype.kind not in "iuf":
+            raise InputError(f"{self.path}: the dataset {name} is of type {node.dtype}; real numbers are needed")
+        return node
+
+    def text(self, name: str, default: str) -> str:
+        import h5py
+
+        if not self.has(name):
+            return default
+        node = self.dataset(name)
+        if h5py.check_string_dtype(node.dtype) is None or node.shape != ():
+            raise InputError(f"{self.path}: the dataset {name} must be one text")
+        return str(node.asstr(errors="replace")[()])
+
+    def require_format(self, name: str, newest: int) -> None:
+        """Raise InputError unless the file says to be of this format, in a version up to ``newest``."""
+        if self.attribute("/", "format", "") != name:
+            raise InputError(f"{self.path}: is HDF5 but no measurement of ours (its attribute format is not {name!r})")
+        version = self.number("version", 0)
+        if version > newest:
+            raise InputError(f"{self.path}: has layout version {version:g}, newer than {newest}; update this software")
+        if version != newest:
+            raise InputError(f"{self.path}: the field version must be {newest}, not {version:g}")
+
+    def grid(self, name: str) -> Grid:
+        """A grid that lies in the attributes of a group."""
+        if not self.has(name):
+            raise InputError(f"{self.path}: lacks the group {name}; see the layout in the documentation")
+        try:
+            return Grid.from_dict({key: self.attribute(name, key) for key in _GRID})
+        except InputError as error:
+            prefix = "" if str(error).startswith(str(self.path)) else f"{self.path}: {name}: "
+            raise InputError(f"{prefix}{error}") from None
+
+    def provenance(self) -> dict[str, Any]:
+        """The JSON object of the dataset ``provenance``, empty if there is none."""
+        try:
+            entries = json.loads(self.text("provenance", "{}"))
+        except (ValueError, RecursionError):
+            entries = None
+        if not isinstance(entries, dict):
+            raise InputError(f"{self.path}: provenance must be a JSON object; repair or remove it")
+        return entries

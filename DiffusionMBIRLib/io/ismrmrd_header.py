@@ -1,0 +1,141 @@
+"""The XML header of ISMRMRD, which fastMRI's files carry as well: matrix, field of view and order of k-space.
+
+Read with expat itself: document types and entities are refused, nothing is fetched, only the leaves named here are
+kept, so that names and dates of a patient never reach the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.parsers import expat
+
+from ..errors import InputError
+
+_LARGEST_BYTES = 16 << 20
+_DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class Space:
+    """Matrix and field of view in mm along (readout, phase, partition); a field of view of 0 is not known."""
+
+    matrix: tuple[int, int, int]
+    field_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first encoding.  centre_line, centre_partition: index of the lowest frequency, None where not told."""
+
+    trajectory: str
+    encoded: Space | None
+    image: Space | None
+    centre_line: int | None
+    centre_partition: int | None
+    last_line: int | None
+    calibration: str
+    encodings: int
+
+    @property
+    def oversampling(self) -> float:
+        """Encoded over wanted field of view along the readout, by the matrices where the fields are not known."""
+        if self.encoded is None or self.image is None:
+            return 1.0
+        wide, narrow = self.encoded.field_mm[0], self.image.field_mm[0]
+        if wide <= 0 or narrow <= 0:
+            wide, narrow = self.encoded.matrix[0], self.image.matrix[0]
+        return max(wide / narrow, 1.0)
+
+
+def parse_header(xml: bytes | str, name: str) -> Header:
+    """Read a header.  Raises InputError, naming the file, for XML that is damaged, huge or has a document type."""
+    raw = xml.encode("utf-8") if isinstance(xml, str) else xml
+    leaves, encodings = _leaves(raw.strip().rstrip(b"\0"), name)
+    fields = _Fields(leaves, name)
+    limits = "encoding/encodingLimits/kspace_encoding_step_"
+    return Header(
+        trajectory=leaves.get("encoding/trajectory", "").lower(),
+        encoded=fields.space("encoding/encodedSpace"),
+        image=fields.space("encoding/reconSpace"),
+        centre_line=fields.whole(f"{limits}1/center"),
+        centre_partition=fields.whole(f"{limits}2/center"),
+        last_line=fields.whole(f"{limits}1/maximum"),
+        calibration=leaves.get("encoding/parallelImaging/calibrationMode", "").lower(),
+        encodings=encodings,
+    )
+
+
+def require_cartesian(header: Header, name: str) -> None:
+    """Raise InputError for a trajectory that is not Cartesian, and for none at all."""
+    if not header.encodings:
+        raise InputError(f"{name}: its header describes no encoding; is it an ISMRMRD header?")
+    if header.trajectory not in ("cartesian", ""):
+        raise InputError(
+            f"{name}: its trajectory is {header.trajectory!r}; only Cartesian k-space can be read, grid it first"
+        )
+
+
+def _leaves(raw: bytes, name: str) -> tuple[dict[str, str], int]:
+    """Text of each element by its path below the root, of the first of its name; and the number of encodings."""
+    if len(raw) > _LARGEST_BYTES:
+        raise InputError(f"{name}: its XML header has {len(raw) / 1e6:.0f} MB; is the file damaged?")
+    path: list[str] = []
+    texts: list[list[str]] = []
+    leaves: dict[str, str] = {}
+    encodings = 0
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        nonlocal encodings
+        path.append(tag.rpartition(" ")[2])
+        texts.append([])
+        if len(path) > _DEEPEST:
+            raise InputError(f"{name}: its XML header is nested too deeply; is the file damaged?")
+        encodings += path[1:] == ["encoding"]
+
+    def end(_: str) -> None:
+        if encodings <= 1:
+            leaves.setdefault("/".join(path[1:]), "".join(texts[-1]).strip())
+        path.pop()
+        texts.pop()
+
+    def refuse(*_: object) -> None:
+        raise InputError(f"{name}: its XML header has a document type or entities; remove them")
+
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = lambda text: texts[-1].append(text) if texts else None
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(raw, True)
+    except expat.ExpatError as error:
+        raise InputError(f"{name}: its XML header is damaged ({error})") from None
+    return leaves, encodings
+
+
+@dataclass(frozen=True)
+class _Fields:
+    leaves: dict[str, str]
+    name: str
+
+    def number(self, key: str) -> float | None:
+        if key not in self.leaves:
+            return None
+        try:
+            value = float(self.leaves[key])
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < 1e6:
+            raise InputError(f"{self.name}: the header's {key} is {self.leaves[key][:40]!r}; a number is needed")
+        return value
+
+    def whole(self, key: str) -> int | None:
+        value = self.number(key)
+        return None if value is None else int(value)
+
+    def space(self, key: str) -> Space | None:
+        matrix = [self.whole(f"{key}/matrixSize/{axis}") for axis in "xyz"]
+        if matrix[0] is None or matrix[1] is None:
+            return None
+        field = [self.number(f"{key}/fieldOfView_mm/{axis}") or 0.0 for axis in "xyz"]
+        x, y, z = (max(n or 1, 1) for n in matrix)
+        return Space((x, y, z), (field[0], field[1], field[2]))

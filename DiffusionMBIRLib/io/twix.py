@@ -1,0 +1,264 @@
+"""Siemens raw data (twix, ``.dat``); the blocks are read through twixtools (extra ``mri``).
+
+Of the protocol only the numbers named here are looked up, in its ASCCONV text; names and dates are never parsed.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import InputError
+from ..kspace import KSpace
+from .kspace_scan import Lines, Scan, finish
+
+_LARGEST_HEADER = 64 << 20
+_RAID_ENTRY = struct.Struct("<IIQQ128x")
+_SMALLEST_BLOCK = 32  # bytes
+_NO_IMAGE = ("RTFEEDBACK", "HPFEEDBACK", "REFPHASESTABSCAN", "PHASESTABSCAN", "PHASCOR")
+_COUNTERS = {"Eco": "contrast", "Phs": "phase", "Rep": "repetition", "Set": "set"}
+_NOT_CARTESIAN = "its trajectory is not Cartesian (sKSpace.ucTrajectory = {}); grid the data first"
+
+
+def looks_like_twix(path: Path) -> bool:
+    """True if the file begins as Siemens raw data of the software lines VD, VE or XA, or VB, do."""
+    with path.open("rb") as stream:
+        first, second = struct.unpack("<II", stream.read(8).ljust(8, b"\0"))
+    size = path.stat().st_size
+    return (first < 10000 and 1 <= second <= 64) or (32 < first < min(size, _LARGEST_HEADER) and 1 <= second <= 32)
+
+
+def read_twix(path: Path) -> KSpace:
+    """The last measurement in the file: its first contrast, phase, repetition and set.
+
+    Raises InputError where twixtools is missing, for a truncated file and for what is not Cartesian.
+    """
+    block_type = _block_type(path)
+    with path.open("rb") as stream:
+        measurements, modern = _measurements(stream, path)
+        noise: list[Any] = []
+        blocks: list[Any] = []
+        protocol = _Protocol("")
+        for begin, end in measurements:
+            protocol, first = _protocol(stream, begin, path)
+            blocks = list(_blocks(stream, begin + first, end, block_type, modern, path))
+            noise += [b for b in blocks if b.is_flag_set("NOISEADJSCAN")]
+        return finish(_Reader(path, protocol, blocks, noise).scan())
+
+
+def _block_type(path: Path) -> Any:
+    try:
+        from twixtools.mdb import Mdb
+    except ImportError:
+        raise InputError(
+            f'{path}: Siemens raw data need twixtools: pip install "diffusionmbir[mri]", or convert it to ISMRMRD'
+        ) from None
+    return Mdb
+
+
+def _measurements(stream: BinaryIO, path: Path) -> tuple[list[tuple[int, int]], bool]:
+    """Begin and end of each measurement in bytes, and whether blocks are those of VD and later."""
+    size = path.stat().st_size
+    first, count = struct.unpack("<II", stream.read(8).ljust(8, b"\0"))
+    if not (first < 10000 and count <= 64):
+        return [(0, size)], False
+    table = stream.read(_RAID_ENTRY.size * count)
+    if len(table) < _RAID_ENTRY.size * count:
+        raise InputError(f"{path}: its table of measurements is cut; copy the file again")
+    found = []
+    for _, _, offset, length in _RAID_ENTRY.iter_unpack(table):
+        end = offset + length if length else size
+        if end > size:
+            raise InputError(f"{path}: has {size} of {end} bytes that its table announces; copy the file again")
+        found.append((offset, end))
+    if not found:
+        raise InputError(f"{path}: holds no measurement")
+    return found, True
+
+
+class _Protocol:
+    """Numbers of the ASCCONV text by their key."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def number(self, key: str, default: float | None = None) -> float | None:
+        found = re.search(rf"^{re.escape(key)}\s*=\s*([-+0-9.eExA-Fa-f]{{1,40}})\s*$", self._text, re.MULTILINE)
+        if found is None:
+            return default
+        text = found.group(1)
+        try:
+            return float(int(text, 16)) if text.lower().startswith("0x") else float(text)
+        except ValueError:
+            return default
+
+
+def _protocol(stream: BinaryIO, begin: int, path: Path) -> tuple[_Protocol, int]:
+    """The protocol of the measurement that begins there, and the length of its header."""
+    stream.seek(begin)
+    length = int.from_bytes(stream.read(4), "little")
+    if not 8 <= length <= _LARGEST_HEADER:
+        raise InputError(f"{path}: its header claims {length} bytes; is it Siemens raw data?")
+    stream.seek(begin)
+    text = stream.read(length).decode("latin-1")
+    if len(text) < length:
+        raise InputError(f"{path}: ends within its header; copy the file again")
+    parts = re.findall(r"### ASCCONV BEGIN[^\n]*\n(.*?)### ASCCONV END", text, re.DOTALL)
+    return _Protocol(next((p for p in parts if "sKSpace.lBaseResolution" in p), "")), length
+
+
+def _blocks(stream: BinaryIO, at: int, end: int, block_type: Any, modern: bool, path: Path) -> Iterator[Any]:
+    """The readouts up to the mark of the end."""
+    while at + 128 < end:
+        stream.seek(at)
+        try:
+            block = block_type(stream, modern)
+        except (ValueError, OSError):
+            block = None
+        if block is None or int(block.dma_len) < _SMALLEST_BLOCK or at + int(block.dma_len) > end:
+            raise InputError(f"{path}: is cut or damaged at byte {at}; copy the file again")
+        if block.is_flag_set("ACQEND"):
+            return
+        if not block.is_flag_set("SYNCDATA"):
+            yield block
+        at += int(block.dma_len)
+    raise InputError(f"{path}: ends without the mark of a finished measurement; copy the file again")
+
+
+class _Reader:
+    def __init__(self, path: Path, protocol: _Protocol, blocks: list[Any], noise: list[Any]) -> None:
+        self.name, self.protocol, self.noise = str(path), protocol, noise
+        self.guessed: list[str] = []
+        self.remarks: list[str] = []
+        trajectory = protocol.number("sKSpace.ucTrajectory", 1.0)
+        if trajectory not in (1.0, 0.0):
+            raise InputError(f"{path}: {_NOT_CARTESIAN.format(int(trajectory or 0))}")
+        self.blocks = self._image_blocks(blocks)
+
+    def _image_blocks(self, blocks: list[Any]) -> list[Any]:
+        kept = [b for b in blocks if not b.is_flag_set("NOISEADJSCAN") and not any(map(b.is_flag_set, _NO_IMAGE))]
+        apart = [b for b in kept if b.is_flag_set("PATREFSCAN") and not b.is_flag_set("PATREFANDIMASCAN")]
+        if apart and self.protocol.number("sPat.ucRefScanMode", 1.0) != 2.0:  # 2: lines of the image itself
+            kept = [b for b in kept if b not in apart]
+            self.remarks.append("separate calibration lines are not used")
+        if not kept:
+            raise InputError(f"{self.name}: holds no readouts of an image")
+        for key, what in _COUNTERS.items():
+            values = sorted({int(getattr(b.mdh.Counter, key)) for b in kept})
+            if len(values) > 1:
+                self.remarks.append(f"the first of {len(values)} {what}s is read")
+                kept = [b for b in kept if int(getattr(b.mdh.Counter, key)) == values[0]]
+        return kept
+
+    def scan(self) -> Scan:
+        first = self.blocks[0].mdh
+        columns, coils = int(first.SamplesInScan), int(first.UsedChannels)
+        rows, row = self._along("Lin", "CenterLin", "sKSpace.lPhaseEncodingLines")
+        three = self.protocol.number("sKSpace.ucDimension") == 4.0
+        partitions, part = self._along("Par", "CenterPar", "sKSpace.lPartitions" if three else "")
+        # An echo that is not centred has fewer samples before its centre than the matrix.
+        columns = max(columns, 2 * int(first.CenterCol), 2 * (columns - int(first.CenterCol)))
+        slices, where, along = self._slices()
+        lines = Lines(self.name, (slices, partitions, coils, rows, columns), len(self.blocks))
+        for number, block in enumerate(self.blocks):
+            samples, begin = self._samples(block, columns)
+            lines.add(samples, (int(where[number]), int(part[number]), int(row[number])), begin)
+        data, sampled = lines.finish()
+        base = int(self.protocol.number("sKSpace.lBaseResolution", 0.0) or 0)
+        if not 0 < base <= columns:
+            base = columns
+            self.guessed.append("no oversampling of the readout (no base resolution in the protocol)")
+        return Scan(
+            self.name,
+            "Siemens twix",
+            data,
+            sampled,
+            keep=base,
+            spacing_mm=self._spacing(base, rows, partitions, along),
+            directions=self._directions(),
+            centre_mm=self._centre(where, slices),
+            noise=self._noise(coils),
+            axes="rows are phase encoding, columns are readout",
+            guessed=self.guessed,
+            remarks=self.remarks,
+        )
+
+    def _along(self, counter: str, centre: str, key: str) -> tuple[int, np.ndarray]:
+        """Size of an encoded direction and the index of each readout in it, with the centre at size // 2."""
+        steps = np.array([int(getattr(b.mdh.Counter, counter)) for b in self.blocks])
+        middle = int(getattr(self.blocks[0].mdh, centre))
+        if steps.max() == 0:
+            return 1, steps
+        size = int(self.protocol.number(key, 0.0) or 0) if key else 0
+        # Lines beyond the protocol's number (oversampling, partial Fourier) widen the matrix evenly.
+        size = max(size, 2 * middle, 2 * (int(steps.max()) - middle + 1))
+        return size, steps - middle + size // 2
+
+    def _samples(self, block: Any, columns: int) -> tuple[np.ndarray, int]:
+        samples = np.asarray(block.data)
+        if samples.dtype != np.complex64 or samples.ndim != 2:
+            raise InputError(f"{self.name}: a readout is damaged; copy the file again")
+        pre, post = int(block.mdh.CutOff.Pre), int(block.mdh.CutOff.Post)
+        if pre + post >= samples.shape[1]:
+            raise InputError(f"{self.name}: a readout discards all of its samples")
+        begin = columns // 2 - int(block.mdh.CenterCol) + pre
+        kept = samples[:, pre : samples.shape[1] - post]
+        return (kept[:, ::-1] if block.is_flag_set("REFLECT") else kept), begin
+
+    def _noise(self, coils: int) -> np.ndarray | None:
+        fitting = [np.asarray(b.data) for b in self.noise if int(b.mdh.UsedChannels) == coils]
+        if self.noise and not fitting:
+            self.remarks.append("the noise scan has other coils and is not used")
+        return np.concatenate(fitting, axis=1) if fitting else None
+
+    # --- geometry
+
+    def _position(self, block: Any) -> np.ndarray:
+        place = block.mdh.SliceData.SlicePos
+        return np.array([place.Sag, place.Cor, place.Tra], dtype=float)
+
+    def _slices(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """Number of slices, the place of each readout's slice along the normal, and the slices' positions there."""
+        numbers = np.array([int(b.mdh.Counter.Sli) for b in self.blocks])
+        found, first = np.unique(numbers, return_index=True)
+        along = np.array([self._position(self.blocks[n]) @ self._directions()[:, 2] for n in first])
+        if len(np.unique(np.round(along, 3))) < len(found):
+            self.guessed.append("order and distance of the slices (positions are not told)")
+            return len(found), np.searchsorted(found, numbers), np.zeros(len(found))
+        rank = np.argsort(np.argsort(along))
+        return len(found), rank[np.searchsorted(found, numbers)], np.sort(along)
+
+    def _centre(self, where: np.ndarray, slices: int) -> np.ndarray:
+        return self._position(self.blocks[int(np.flatnonzero(where == slices // 2)[0])])
+
+    def _directions(self) -> np.ndarray:
+        """Unit vectors (LPS) of readout, phase and slice in the columns, from the quaternion of the first readout."""
+        w, i, j, k = (float(q) for q in self.blocks[0].mdh.SliceData.Quaternion)
+        if abs(w * w + i * i + j * j + k * k - 1) > 1e-2:
+            return np.zeros((3, 3))
+        phase = [w * w + i * i - j * j - k * k, 2 * (i * j + k * w), 2 * (i * k - j * w)]
+        readout = [2 * (i * j - k * w), w * w - i * i + j * j - k * k, 2 * (j * k + i * w)]
+        normal = [2 * (i * k + j * w), 2 * (j * k - i * w), w * w - i * i - j * j + k * k]
+        return np.stack([-np.array(readout), -np.array(phase), np.array(normal)], axis=1)
+
+    def _spacing(self, base: int, rows: int, partitions: int, along: np.ndarray) -> tuple[float, float, float]:
+        prefix = "sSliceArray.asSlice[0]."
+        x, y, z = (self.protocol.number(prefix + key, 0.0) or 0.0 for key in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
+        resolution = self.protocol.number("sKSpace.dPhaseResolution", 1.0) or 1.0
+        if min(x, y) <= 0:
+            self.guessed.append("pixel spacing 1 x 1 mm (no field of view in the protocol)")
+            x = y = 1.0
+        else:
+            x /= base
+            y = x / resolution  # rows beyond those of the field of view are phase oversampling
+        z = float(np.mean(np.diff(along))) if len(along) > 1 and np.ptp(along) > 0 else z / partitions
+        if z <= 0:
+            self.guessed.append("slice spacing 1 mm (no thickness in the protocol)")
+            z = 1.0
+        self.remarks.append(f"{rows} lines over {rows * y:.0f} mm along the phase encoding")
+        return x, y, z
