@@ -45,7 +45,7 @@ def provenance(
         "version": software_version(),
         "date_utc": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "python": platform.python_version(),
-        "torch": _installed_version("torch"),
+        "torch": installed_version("torch"),
         "numpy": np.__version__,
         "device": str(device),
         "seed": chosen.get("seed") if seed is None else seed,
@@ -92,7 +92,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _installed_version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """The version by its metadata, without importing the package."""
     try:
         return metadata.version(package)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ..errors import EngineError
+
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -53,8 +55,14 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
+class NotSaved(EngineError):
+    """A result could not be written."""
+
+
 def is_no_room(error: BaseException | None) -> bool:
     """True where an error, or what it came from, is a disk that is full or cannot be written to."""
+    if isinstance(error, NotSaved):
+        return True
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True

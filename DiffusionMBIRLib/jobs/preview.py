@@ -71,8 +71,6 @@ class PreviewReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO | None = None
-        self._shape: tuple[int, int, int] | None = None
 
     def read(self, out: np.ndarray | None = None) -> tuple[np.ndarray, int] | None:
         """(volume, step), or None as long as there is none.
@@ -80,37 +78,29 @@ class PreviewReader:
         out: a float32 array to fill, contiguous and of the volume's shape; another one is made where it does not fit.
         Its content is undefined after None.
         """
-        try:
-            return self._read(out)
-        except (OSError, struct.error):
-            self.close()  # the file is being made, or gone
+        shape = _shape_of(self._path)
+        if shape is None:
             return None
+        fits = out is not None and out.shape == shape and out.dtype == np.float32 and out.flags.c_contiguous
+        array = out if fits and out is not None else np.empty(shape, np.float32)
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                return _read(file, array)
+        except (OSError, struct.error):
+            return None  # the file is gone
 
-    def _read(self, out: np.ndarray | None) -> tuple[np.ndarray, int] | None:
-        if self._file is None:
-            self._shape = _shape_of(self._path)
-            if self._shape is None:
-                return None
-            self._file = self._path.open("rb", buffering=0)
-        assert self._shape is not None
-        fits = out is not None and out.shape == self._shape and out.dtype == np.float32 and out.flags.c_contiguous
-        array = out if fits and out is not None else np.empty(self._shape, np.float32)
-        for _ in range(_TRIES):
-            newest = _newest(self._file)
-            if newest is None:
-                return None
-            slot, sequence, step = newest
-            self._file.seek(_DATA_AT + slot * array.nbytes)
-            complete = _read_all(self._file, array)
-            if complete and _records(self._file)[slot] == (sequence, step, sequence):
-                return array, step
-            time.sleep(0.001)
-        return None
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+def _read(file: BinaryIO, array: np.ndarray) -> tuple[np.ndarray, int] | None:
+    for _ in range(_TRIES):
+        newest = _newest(file)
+        if newest is None:
+            return None
+        slot, sequence, step = newest
+        file.seek(_DATA_AT + slot * array.nbytes)
+        if _read_all(file, array) and _records(file)[slot] == (sequence, step, sequence):
+            return array, step
+        time.sleep(0.001)
+    return None
 
 
 def _create(path: Path, shape: tuple[int, int, int]) -> None:
@@ -154,13 +144,13 @@ def _newest(file: BinaryIO) -> tuple[int, int, int] | None:
 
 
 def _write_all(file: BinaryIO, data: np.ndarray) -> None:
-    rest = memoryview(data).cast("B")
+    rest = data.data.cast("B")
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _read_all(file: BinaryIO, array: np.ndarray) -> bool:
-    rest = memoryview(array).cast("B")
+    rest = array.data.cast("B")
     while rest:
         count = file.readinto(rest)  # type: ignore[attr-defined]
         if not count:

@@ -1,4 +1,4 @@
-"""What a job is to do, frozen in ``job.json``.  Needs the standard library only; numpy comes with the settings' table."""
+"""What a job is to do, frozen in ``job.json``.  Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Request:
 
 
 def file_input(path: Path) -> dict[str, Any]:
-    """The entries of an input that stays where it is: a file, or a DICOM folder.  Raises InputError if it is missing."""
+    """The entries of an input that stays where it is: a file or a DICOM folder.  Raises InputError if it is missing."""
     path = path.expanduser().absolute()
     size, changed = _stamp(path)
     return {"kind": "file", "path": str(path), "bytes": size, "mtime_ns": changed}

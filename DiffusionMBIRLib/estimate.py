@@ -1,0 +1,169 @@
+"""What a reconstruction will need, before it runs: memory and time.  Needs no torch.
+
+Constants were measured on two CPU cores (float32, the bundled prior).  Workers note the pace of the network that they
+saw for each device and prior in the user's data folder, and later estimates follow it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .config import DIFFUSION_METHODS, ReconSettings
+from .models import user_data
+
+MRI_TASK = "compressed-sensing-mri"
+USUAL_VIEWS = {"sparse-view-ct": 8, "limited-angle-ct": 90, MRI_TASK: 0}
+NETWORK_RATE = 5.2e-7  # seconds a pixel and evaluation: ct-compact-v1 on two cores
+_SWEEP = (5e-9, 1.45e-9)  # seconds a voxel of an ADMM-TV sweep: as it is, and for each view
+_CONSISTENCY = (8e-9, 1.45e-9)  # the same of a data-consistency step with 5 CG steps
+_SIRT = (2e-9, 4e-10)
+_SIMULATION = (2e-7, 2e-8)  # of a scan on the finer grid
+_VOLUMES = {"fbp": 4, "sirt": 7, "admm-tv": 13}  # float32 volumes held at once
+_VOLUMES_OF_DIFFUSION = 13
+_ENTRIES_PER_PIXEL = 26  # bytes of the projector's matrix a pixel and view, with its transpose
+_BASE_BYTES = 350e6  # Python with torch
+_NETWORK_BYTES_PER_PIXEL = 1800.0  # working set of the bundled prior, for each pixel of a sub-batch
+_PIXELS_PER_BATCH = 2**18
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """memory_bytes: on the device at the peak.  seconds: None where nothing is known of the prior's pace.
+
+    text: one line for the user, such as "256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min".
+    """
+
+    memory_bytes: int
+    seconds: float | None
+    text: str
+
+
+def estimate(
+    shape: tuple[int, int, int],
+    settings: ReconSettings,
+    task: str,
+    *,
+    views: int | None = None,
+    device_memory: int | None = None,
+    rate: float | None = None,
+) -> Estimate:
+    """Memory and time of a reconstruction on a grid (slices, rows, columns).
+
+    views: of the scan, the task's usual number by default.  device_memory: bytes that the device has in all.  rate:
+    seconds a pixel and evaluation of the network, as :func:`known_rate` gives it; the bundled prior's by default.
+    """
+    needed = _memory(shape, settings, task, views)
+    parts = stages(shape, settings, task, views=views, rate=rate)
+    seconds = sum(parts.values()) if rate or settings.prior.startswith("ct-compact") or not _uses(settings) else None
+    slices, rows, columns = shape
+    of = f" of {device_memory / 1e9:.1f}" if device_memory else ""
+    pace = f"about {duration(seconds)}" if seconds is not None else "time not known yet for this prior"
+    short = " - more than there is" if device_memory and needed > device_memory else ""
+    return Estimate(needed, seconds, f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{short}, {pace}")
+
+
+def stages(
+    shape: tuple[int, int, int],
+    settings: ReconSettings,
+    task: str,
+    *,
+    views: int | None = None,
+    rate: float | None = None,
+    simulated: bool = False,
+) -> dict[str, float]:
+    """Predicted seconds of each stage that a run goes through, in order."""
+    voxels = float(np.prod(shape))
+    count = USUAL_VIEWS.get(task, 8) if views is None else views
+
+    def cost(constants: tuple[float, float]) -> float:
+        return voxels * (constants[0] + constants[1] * count)
+
+    parts = {"simulate": cost(_SIMULATION)} if simulated else {}
+    if settings.method == "sirt":
+        return parts | {"SIRT": settings.sirt_iterations * cost(_SIRT)}
+    if settings.method == "admm-tv":
+        return parts | {"ADMM-TV": settings.tv_sweeps * cost(_SWEEP)}
+    if not _uses(settings):
+        return parts | {"FBP": cost(_SWEEP)}
+    if settings.start == "admm-tv" and not settings.published:
+        parts["ADMM-TV"] = settings.start_sweeps * cost(_SWEEP)
+    sweeps = settings.sweeps or (10 if settings.method == "mbir-slow" else 1)
+    network = evaluations(settings) * voxels * (rate or NETWORK_RATE)
+    return parts | {"diffusion": network + settings.samples * settings.steps * sweeps * cost(_CONSISTENCY)}
+
+
+def evaluations(settings: ReconSettings) -> int:
+    """Network evaluations a slice."""
+    if not _uses(settings):
+        return 0
+    once = settings.steps if settings.method == "dds" else 2 * settings.steps + 1
+    return once * settings.samples
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: '20 s', '3 min', '1.5 h'."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _uses(settings: ReconSettings) -> bool:
+    return settings.method in DIFFUSION_METHODS
+
+
+def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None) -> int:
+    slices, rows, columns = shape
+    volume = 4.0 * slices * rows * columns * (2 if task == MRI_TASK else 1)
+    count = USUAL_VIEWS.get(task, 8) if views is None else views
+    total = _BASE_BYTES + volume * _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
+    total += _ENTRIES_PER_PIXEL * rows * columns * count
+    if _uses(settings):
+        pixels = rows * columns
+        batch = settings.slices_per_batch or max(1, _PIXELS_PER_BATCH // pixels)
+        total += _NETWORK_BYTES_PER_PIXEL * pixels * min(slices, batch)
+    return int(total)
+
+
+# --- the pace that workers saw
+
+
+def known_rate(device: str, prior: str) -> float | None:
+    """Seconds a pixel and evaluation of a prior on a device, None where no run was seen yet."""
+    value = _rates().get(_key(device, prior))
+    return value if isinstance(value, float) and value > 0 else None
+
+
+def note_rate(device: str, prior: str, rate: float) -> None:
+    """Remember the pace of a run, half of it the newest; a folder that cannot be written to is left alone."""
+    rates = _rates()
+    before = known_rate(device, prior)
+    rates[_key(device, prior)] = rate if before is None else (before + rate) / 2
+    path = _rates_file()
+    temporary = path.with_name(f".{secrets.token_hex(4)}.json")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(rates, indent=1, sort_keys=True), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def _key(device: str, prior: str) -> str:
+    return f"{device}|{Path(prior).stem if '/' in prior or os.sep in prior else prior}"
+
+
+def _rates_file() -> Path:
+    return user_data() / "rates.json"
+
+
+def _rates() -> dict[str, object]:
+    try:
+        entries = json.loads(_rates_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}

@@ -1,0 +1,33 @@
+"""Started by path in any Python: ``python bootstrap.py FOLDER`` runs the job of a folder with this very engine.
+
+The package is taken from where this file lies, whatever else that Python has installed under its name, and neither this
+folder nor its parent comes onto sys.path, where their names would shadow others.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+
+def load() -> None:
+    """Import the package DiffusionMBIRLib from the folder above."""
+    package = Path(__file__).resolve().parent.parent
+    spec = importlib.util.spec_from_file_location(
+        package.name, package / "__init__.py", submodule_search_locations=[str(package)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no package in {package}", name=package.name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package.name] = module
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    load()
+    from DiffusionMBIRLib.jobs.worker import main
+
+    code = main(sys.argv[1])
+    os._exit(code)  # all is said and written: nothing that a library does at exit may hold it up

@@ -1,0 +1,136 @@
+"""Keeps the state of a run on disk, so that a killed one goes on to the same volume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .control import ClientGone
+from .files import replacing
+
+SHARE = 0.02  # of a run's time that may go into saving
+_USUAL_BYTES_PER_S = 1.5e8
+_USUAL_LATENCY_S = 0.02
+_FORMAT = 1
+
+
+class Keeper:
+    """A Checkpoint in a folder: one file for the present stage, written to a temporary name and renamed.
+
+    fingerprint: of the request, the prior and the version; a state with another one is not taken up.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        *,
+        warn: Callable[[str], None],
+        expected_s: Callable[[], float] = lambda: 0.0,
+        client_gone: Callable[[], bool] = lambda: False,
+        share: float = SHARE,
+    ) -> None:
+        """expected_s: what the whole run is thought to take; client_gone: the run is to end as soon as it is saved."""
+        self._folder, self._fingerprint = folder, fingerprint
+        self._warn, self._expected_s, self._client_gone, self._share = warn, expected_s, client_gone, share
+        self.seconds_before = 0.0  # that the run took before it was taken up
+        self._began = time.monotonic()
+        self._cost_s: float | None = None  # of the last save
+        self._spent_s = 0.0
+        self._broken = False
+        self._loaded: dict[str, dict[str, Tensor]] = {}
+        self._taken_up: dict[str, tuple[int, int]] = {}
+        for leftover in folder.glob(".*.tmp"):  # of a worker that was killed while it wrote
+            with suppress(OSError):
+                leftover.unlink()
+
+    def load(self, stage: str) -> dict[str, Tensor] | None:
+        """The state of a stage; a damaged or foreign one is left aside with a warning."""
+        if stage not in self._loaded:
+            state = self._read(stage)
+            if state is None:
+                return None
+            self._loaded[stage] = state
+            self._taken_up[stage] = int(state.get("number", 0)), int(state.get("done", 0))
+        return self._loaded[stage]
+
+    def seconds(self) -> float:
+        """What the run took until now."""
+        return self.seconds_before + time.monotonic() - self._began
+
+    def steps_done(self, stage: str) -> tuple[int, int]:
+        """(samples, steps of the next one) that a stage which was taken up had behind it."""
+        return self._taken_up.get(stage, (0, 0))
+
+    def _read(self, stage: str) -> dict[str, Tensor] | None:
+        path = self._path(stage)
+        if not path.is_file():
+            return None
+        try:
+            content: dict[str, Any] = torch.load(path, weights_only=True)
+            if content["format"] == _FORMAT and content["fingerprint"] == self._fingerprint:
+                self.seconds_before = float(content["seconds"])
+                return dict(content["state"])
+            self._warn("the saved state belongs to another version or prior; starting from the beginning")
+        except Exception as error:  # a damaged file may raise nearly anything
+            self._warn(f"the saved state cannot be read ({type(error).__name__}); starting from the beginning")
+        return None
+
+    def save(self, stage: str, state: dict[str, Tensor]) -> None:
+        """Write the state if its time is worth it; a full disk is a warning, since the run itself can go on.
+
+        Raises ClientGone after the state was written for a client that is gone.
+        """
+        now = time.monotonic()
+        self._loaded.pop(stage, None)  # its memory is needed
+        gone = self._client_gone()
+        if gone or self._worth_it(state, now):
+            self._write(stage, state, now)
+        if gone:
+            raise ClientGone
+
+    def _write(self, stage: str, state: dict[str, Tensor], now: float) -> None:
+        content = {"format": _FORMAT, "fingerprint": self._fingerprint, "seconds": self.seconds(), "state": state}
+        try:
+            with replacing(self._path(stage)) as stream:
+                torch.save(content, stream)
+        except (OSError, RuntimeError) as error:  # torch wraps errors of the stream
+            if not self._broken:
+                self._warn(f"the state cannot be saved, so that this job could not be resumed: {_reason(error)}")
+            self._broken = True
+        else:
+            self._broken = False
+            self._forget_all_but(stage)
+        self._cost_s = time.monotonic() - now
+        self._spent_s += self._cost_s
+
+    def _worth_it(self, state: dict[str, Tensor], now: float) -> bool:
+        if self._cost_s is None:
+            cost = _USUAL_LATENCY_S + sum(t.nbytes for t in state.values()) / _USUAL_BYTES_PER_S
+            # The first one early, so that a kill after a few steps finds a state.
+            return cost <= self._share * max(now - self._began, self._expected_s())
+        return self._spent_s + self._cost_s <= self._share * (now - self._began)
+
+    def _forget_all_but(self, stage: str) -> None:
+        for path in self._folder.glob("*.pt"):
+            if path != self._path(stage):
+                with suppress(OSError):
+                    path.unlink()
+
+    def _path(self, stage: str) -> Path:
+        return self._folder / f"{stage.lower()}.pt"
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

@@ -1,0 +1,226 @@
+"""What a worker does between its first and its last event: measurement, reconstruction, result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import DiffusionMBIRLib as mbir
+
+from .. import estimate
+from ..config import DIFFUSION_METHODS, ReconSettings
+from ..data import Measurement, Volume
+from ..errors import EngineError, InputError
+from ..geometry import Grid, ParallelBeam
+from ..models import find, sha256
+from ..provenance import plain, software_version
+from ..reconstruction import Result, choose_device, reconstruct
+from . import preview
+from .control import Control
+from .files import NotSaved, sync, write_text
+from .folder import BEGUN, INPUT, PROVENANCE, RESULT, STATE, JobFolder
+from .keeper import Keeper
+from .machine import device_name, memory
+from .messages import Event, Finished, Log, Prepared
+from .partial import NAME as PARTIAL
+from .partial import write_partial
+from .preview import PreviewWriter
+from .request import require_unchanged
+from .watch import Clock, Stage, Watch
+
+MEASUREMENTS = (".h5", ".hdf5")
+
+
+class Task:
+    """One run of a job.  Raises what the engine raises, and OSError where the disk is full."""
+
+    def __init__(self, folder: JobFolder, control: Control, send: Callable[[Event], None]) -> None:
+        self._folder, self._control, self._send = folder, control, send
+        self._request = folder.request
+        self._settings = self._request.recon_settings()
+        self._device = choose_device(self._request.device)
+        self._prior_sha256 = sha256(find(self._settings.prior)) if self._uses_prior else ""
+        self._freeze()
+        self._began = time.monotonic()
+        self._keeper: Keeper | None = None
+        self._watch: Watch | None = None
+        self._grid: Grid | None = None
+        self._unit = "HU"
+
+    @property
+    def _uses_prior(self) -> bool:
+        return self._settings.method in DIFFUSION_METHODS
+
+    def _freeze(self) -> None:
+        """Note what the first run found; a later run that finds something else would give another volume."""
+        now = {"prior_sha256": self._prior_sha256, "device": self._device.type, "version": software_version()}
+        begun = self._folder.begun()
+        if not begun:
+            write_text(self._folder.path / BEGUN, json.dumps(now))
+        elif begun.get("prior_sha256") != now["prior_sha256"]:
+            raise InputError(
+                f"prior {Path(self._settings.prior).stem!r} is no longer the file that this job began with "
+                "(its SHA-256 differs); bring that file back or begin a new job"
+            )
+        elif begun.get("device") != now["device"] and self._folder.resumable:
+            raise InputError(
+                f"this job began on {begun.get('device')}, which is not the device now ({now['device']}); "
+                "resume it there or begin a new job"
+            )
+
+    # --- the run
+
+    def run(self) -> Finished:
+        """The whole job; returns its last word."""
+        request = self._request
+        source = self._source()
+        self._watch = self._watcher(source)
+        measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
+        self._grid = _result_grid(measurement)
+        self._unit = "HU" if request.task.endswith("-ct") else ""
+        self._prepare(measurement, has_truth=truth is not None)
+        result = reconstruct(
+            measurement,
+            settings=self._settings,
+            device=str(self._device),
+            monitor=self._watch,
+            checkpoint=self._keeper,
+        )
+        return self._save(result, truth)
+
+    def _source(self) -> Any:
+        """The measurement, or the volume that a scan is to be simulated of."""
+        entries, request = self._request.input, self._request
+        if entries["kind"] == "file":
+            return _read(Path(entries["path"]), entries)
+        array = _load_array(self._folder.path / INPUT)
+        grid = Grid.from_dict(entries["grid"])
+        if entries["kind"] == "volume":
+            return Volume(array, grid, unit=entries.get("unit", "HU"), name=request.name)
+        known: Any = {k: float(entries[k]) for k in ("photons", "electronic_noise", "mu_water_per_mm") if k in entries}
+        geometry = ParallelBeam.from_dict(entries["geometry"])
+        return Measurement(array, geometry, grid, task=request.task, name=request.name, **known)
+
+    def _shape_of(self, source: Any) -> tuple[int, int, int]:
+        slices, rows, columns = source.grid.shape
+        factor = max(1, int(self._request.scan.get("coarsen") or 1)) if isinstance(source, Volume) else 1
+        return slices, max(1, rows // factor), max(1, columns // factor)
+
+    def _measure(self, volume: Volume) -> tuple[Any, Volume]:
+        scan = self._request.scan
+        coarsen = int(scan.get("coarsen") or 1)
+        truth = mbir.truth_for(volume, coarsen)
+        return mbir.simulate(volume, task=self._request.task, monitor=self._watch, **scan), truth
+
+    def _watcher(self, source: Any) -> Watch:
+        simulated = isinstance(source, Volume)
+        shape = self._shape_of(source)
+        rate = estimate.known_rate(device_name(self._device), self._settings.prior)
+        views = self._request.scan.get("views") if simulated else getattr(source.geometry, "views", 0)
+        parts = estimate.stages(shape, self._settings, self._request.task, views=views, rate=rate, simulated=simulated)
+        passes = {"diffusion": self._settings.samples}
+        clock = Clock([Stage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
+        watch = Watch(self._control, clock, self._send)
+        watch.on_no_room = lambda error: self._warn(f"previews are off: {error.strerror}; make room on the disk")
+        self._keeper = Keeper(
+            self._folder.path / STATE,
+            self._fingerprint(),
+            warn=self._warn,
+            expected_s=clock.expected_s,
+            client_gone=lambda: self._control.client_gone,
+        )
+        watch.steps_done = self._keeper.steps_done
+        return watch
+
+    def _fingerprint(self) -> str:
+        what = [self._request.to_json(), self._prior_sha256, self._device.type, software_version()]
+        return hashlib.sha256("\n".join(what).encode()).hexdigest()
+
+    def _prepare(self, measurement: Any, *, has_truth: bool) -> None:
+        assert self._watch is not None
+        assert self._grid is not None
+        total, free = memory(self._device)
+        views = int(getattr(measurement.geometry, "views", 0))
+        shape, grid = list(self._grid.shape), self._grid.to_dict()
+        self._send(Prepared(shape, grid, self._unit, device_name(self._device), total, free, views, has_truth))
+        try:
+            self._watch.writer = PreviewWriter(self._folder.path / preview.NAME, self._grid.shape)
+        except OSError as error:
+            self._watch.on_no_room(error)
+        self._watch.begin()
+
+    def _warn(self, text: str) -> None:
+        self._send(Log("warning", text))
+
+    # --- results
+
+    def _save(self, result: Result, truth: Volume | None) -> Finished:
+        assert self._watch is not None
+        assert self._keeper is not None
+        self._watch.show(result.volume.array, self._watch.step)
+        folder = self._folder.path
+        try:
+            result.volume.save(folder / RESULT)
+            sync(folder / RESULT)
+            write_text(folder / PROVENANCE, json.dumps(plain(result.provenance), indent=1) + "\n")
+        except (EngineError, OSError) as error:
+            raise NotSaved(f"{RESULT} could not be written; make room and resume the job") from error
+        with suppress(OSError):
+            (folder / PARTIAL).unlink(missing_ok=True)
+        if result.nfe and result.network_seconds > 0:
+            rate = result.network_seconds / (result.nfe * result.volume.grid.voxels)
+            estimate.note_rate(device_name(self._device), self._settings.prior, rate)
+        metrics = _judge(result.volume, truth) if truth is not None else None
+        seconds = self._keeper.seconds()
+        return Finished(seconds, result.residual, result.nfe, result.network_seconds, metrics, RESULT, False)
+
+    def keep_partial(self) -> Finished:
+        """The last word of a cancelled run; writes the newest estimate that was shown."""
+        found, path = self._newest(), self._folder.path / PARTIAL
+        if found is not None and self._grid is not None:
+            write_partial(path, found[0], self._grid, unit=self._unit, step=found[1])
+        name = PARTIAL if path.is_file() else ""
+        seconds = self._keeper.seconds() if self._keeper else 0.0
+        return Finished(seconds, None, 0, 0.0, None, name, True)
+
+    def _newest(self) -> tuple[np.ndarray, int] | None:
+        if self._watch is not None and self._watch.newest is not None:
+            return self._watch.newest
+        return preview.PreviewReader(self._folder.path / preview.NAME).read()
+
+
+def _read(path: Path, entries: dict[str, Any]) -> Any:
+    require_unchanged(entries)
+    if path.suffix.lower() in MEASUREMENTS:
+        return mbir.read(path)
+    return mbir.read_volume(path)
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"{path}: the job's input is missing or damaged; begin a new job") from None
+
+
+def _result_grid(measurement: Any) -> Grid:
+    stored = getattr(measurement, "stored_grid", None)
+    grid: Grid = measurement.grid if stored is None else stored
+    return grid
+
+
+def _judge(volume: Volume, truth: Volume) -> dict[str, Any]:
+    judged = mbir.evaluate(volume, truth)
+    return {key: value for key, value in judged.items() if isinstance(value, dict)}
+
+
+def settings_text(settings: ReconSettings) -> str:
+    """What a log says of the settings: no path."""
+    return json.dumps(plain(settings))

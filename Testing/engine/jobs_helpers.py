@@ -1,0 +1,86 @@
+"""What the tests of jobs need: a small prior in a file, a job that runs for a while, and waiting with an end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.jobs.client import Job
+from DiffusionMBIRLib.jobs.folder import JobFolder
+from DiffusionMBIRLib.jobs.messages import Event, Progress
+from DiffusionMBIRLib.jobs.request import Request
+from DiffusionMBIRLib.models import ModelCard
+from DiffusionMBIRLib.priors.checkpoints import save_prior
+from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from Testing.engine.helpers import body
+
+LONG = 20_000  # steps of a run that nobody waits for
+
+
+def small_prior(folder: Path, seed: int = 0) -> Path:
+    """A prior that takes milliseconds."""
+    torch.manual_seed(seed)
+    network = CompactUNet(CompactConfig(widths=(8, 8), blocks=1))
+    path = folder / "small.safetensors"
+    save_prior(network, ModelCard(id="small", modality="CT", network=network.config.to_dict()), path)
+    return path
+
+
+def request(folder: Path, volume: Volume | None = None, *, name: str = "body", views: int = 8, **settings) -> Request:
+    """A scan of the volume, and its reconstruction with the small prior of the folder."""
+    volume = volume or body((4, 24, 24))
+    chosen = replace(ReconSettings(prior=str(folder / "small.safetensors"), start_sweeps=3, steps=4), **settings)
+    source = {"kind": "volume", "file": "input.npy", "grid": volume.grid.to_dict(), "unit": "HU"}
+    return Request(name, source, "sparse-view-ct", {"views": views}, asdict(chosen), "cpu")
+
+
+def new_job(folder: Path, volume: Volume | None = None, **settings) -> JobFolder:
+    volume = volume or body((4, 24, 24))
+    return JobFolder.create(folder / "jobs", request(folder, volume, **settings), volume.array)
+
+
+def start(folder: JobFolder) -> Job:
+    """One thread, so that several workers at once do not get in each other's way."""
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
+    environment["XDG_DATA_HOME"] = environment["LOCALAPPDATA"] = str(folder.path.parent / "data")
+    return Job.start(folder, environment=environment)
+
+
+def watch(job: Job, until: Callable[[Event], bool], *, timeout_s: float = 60.0) -> list[Event]:
+    """Events up to and with the first that fits, or to the end of the job."""
+    seen: list[Event] = []
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        for event in job.poll():
+            seen.append(event)
+            if until(event):
+                return seen
+        if not job.running:
+            return seen
+        time.sleep(0.002)
+    job.kill()
+    raise TimeoutError(f"no such event within {timeout_s} s; the last were {seen[-3:]}")
+
+
+def step(stage: str, least: int = 1) -> Callable[[Event], bool]:
+    """Fits the progress of a stage."""
+    return lambda event: isinstance(event, Progress) and event.stage == stage and event.done >= least
+
+
+def gone(pid: int, within_s: float = 2.0) -> bool:
+    """True once no process of the group is left."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False

@@ -1,0 +1,543 @@
+"""Real worker processes: events, cancel, pause, kill -9 and resume, orphans, full disks, strange Pythons."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.jobs.client import Job
+from DiffusionMBIRLib.jobs.folder import JobFolder
+from DiffusionMBIRLib.jobs.messages import (
+    Continued,
+    Failed,
+    Finished,
+    Log,
+    Paused,
+    Prepared,
+    Preview,
+    Progress,
+    Started,
+)
+from DiffusionMBIRLib.jobs.request import file_input
+from Testing.engine.helpers import ROOT, body
+from Testing.engine.jobs_helpers import LONG, gone, new_job, request, small_prior, start, step, watch
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def _prior(tmp_path):
+    small_prior(tmp_path)
+
+
+def volume_of(folder):
+    return mbir.read_volume(folder.path / "result.nrrd").array
+
+
+def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
+    folder = new_job(tmp_path)
+    began = time.monotonic()
+    job = start(folder)
+    seen = watch(job, lambda e: isinstance(e, Started))
+    assert time.monotonic() - began < 0.5
+    assert seen == [Started(folder.path.name, mbir.__version__, job.pid, False)]
+    job.set_preview(True, 0.0)
+    seen += watch(job, lambda e: False)
+    kinds = [type(e) for e in seen]
+    prepared = seen[kinds.index(Prepared)]
+    assert (prepared.shape, prepared.unit, prepared.views, prepared.has_truth) == ([4, 24, 24], "HU", 8, True)
+    assert prepared.grid == body((4, 24, 24)).grid.to_dict()
+    assert kinds.index(Started) < kinds.index(Prepared) < kinds.index(Preview) < kinds.index(Finished)
+    fractions = [e.fraction for e in seen if isinstance(e, Progress)]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    assert {e.stage for e in seen if isinstance(e, Progress)} == {"simulate", "ADMM-TV", "diffusion"}
+    last = seen[-1]
+    assert last.metrics.keys() == {"axial", "coronal", "sagittal"}
+    assert (last.result, last.partial, last.nfe) == ("result.nrrd", False, 4)
+    array, _ = job.read_preview()
+    assert np.array_equal(array, volume_of(folder))
+    assert folder.status == "finished"
+    assert folder.summary()["residual"] == last.residual
+    assert json.loads((folder.path / "provenance.json").read_text())["settings"]["steps"] == 4
+    assert not folder.resumable
+    assert gone(job.pid)
+    again = start(folder)  # a finished job says so once more
+    assert again.wait(30) == last
+    folder.tidy()
+    assert sorted(p.name for p in folder.path.iterdir()) == [
+        "begun.json", "job.json", "lock", "log.txt", "provenance.json", "result.nrrd", "summary.json"
+    ]  # fmt: skip
+
+
+def test_the_worker_gives_what_the_engine_gives(tmp_path):
+    from dataclasses import replace
+
+    volume = body((4, 24, 24))
+    folder = new_job(tmp_path, volume, seed=3)
+    assert isinstance(start(folder).wait(60), Finished)
+    scan = mbir.simulate(volume, views=8)
+    settings = replace(folder.request.recon_settings(), device="cpu")
+    np.testing.assert_allclose(volume_of(folder), mbir.reconstruct(scan, settings=settings).volume.array, atol=15)
+
+
+@pytest.mark.parametrize("kind", ["measurement", "volume file", "sinogram"])
+def test_every_kind_of_input(tmp_path, kind):
+    volume = body((4, 24, 24))
+    scan = mbir.simulate(volume, views=8)
+    asked = request(tmp_path, volume, method="fbp")
+    array = None
+    if kind == "measurement":
+        mbir.write(scan, tmp_path / "scan.h5")
+        source, scanned = file_input(tmp_path / "scan.h5"), {}
+    elif kind == "volume file":
+        volume.save(tmp_path / "volume.nrrd")
+        source, scanned = file_input(tmp_path / "volume.nrrd"), {"views": 8}
+    else:
+        source = {"kind": "sinogram", "file": "input.npy", "geometry": scan.geometry.to_dict()}
+        source["grid"], scanned, array = volume.grid.to_dict(), {}, scan.data
+    from dataclasses import replace
+
+    folder = JobFolder.create(tmp_path / "jobs", replace(asked, input=source, scan=scanned), array)
+    last = start(folder).wait(60)
+    assert isinstance(last, Finished), last
+    assert (last.metrics is not None) == (kind == "volume file")
+    expected = mbir.reconstruct(scan, settings=mbir.ReconSettings(method="fbp")).volume
+    np.testing.assert_allclose(volume_of(folder), expected.array, atol=0.5)
+
+
+# --- ends before the end
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_volume(tmp_path):
+    settings = {"steps": 300, "method": "mbir", "start_sweeps": 60, "tv_lam": 1e-3}
+    whole = new_job(tmp_path, **settings)
+    assert isinstance(start(whole).wait(120), Finished)
+    killed = new_job(tmp_path, **settings)
+    moments = random.Random(4)
+    resumed_at = []
+    for turn in range(6):
+        job = start(killed)
+        until = step("ADMM-TV", 30) if turn == 0 else step("diffusion", 10)
+        seen = watch(job, until)
+        steps = [e.done for e in seen if isinstance(e, Progress) and e.stage == "diffusion"]
+        resumed_at += steps[:1]
+        if turn > 0 and moments.random() < 0.7:
+            end = time.monotonic() + 3  # in the middle of a state that is being written
+            while not list((killed.path / "state").glob(".*.tmp")) and time.monotonic() < end and job.running:
+                job.poll()
+        time.sleep(moments.random() * 0.3)
+        os.kill(job.pid, signal.SIGKILL)
+        began = time.monotonic()
+        last = job.wait(5)
+        if isinstance(last, Finished):
+            break
+        assert time.monotonic() - began < 2.0
+        assert isinstance(last, Failed)
+        assert (last.kind, last.resumable, killed.status) == ("crash", True, "interrupted")
+    assert isinstance(start(killed).wait(120), Finished)
+    assert max(resumed_at) > 1, "no run was taken up in its middle"
+    assert np.array_equal(volume_of(killed), volume_of(whole))
+
+
+def test_a_resumed_job_says_so_and_goes_on(tmp_path):
+    folder = new_job(tmp_path, steps=LONG)
+    job = start(folder)
+    watch(job, step("diffusion", 20))
+    while not folder.resumable:
+        time.sleep(0.01)
+        job.poll()
+    job.kill()
+    assert isinstance(job.wait(5), Failed)
+    again = start(folder)
+    seen = watch(again, step("diffusion"))
+    again.kill()
+    again.wait(5)
+    assert seen[0].resumed
+    assert seen[-1].done > 1
+
+
+def test_cancel_keeps_the_newest_estimate(tmp_path):
+    volume = body((4, 24, 24))
+    folder = new_job(tmp_path, volume, steps=LONG)
+    job = start(folder)
+    watch(job, step("diffusion", 5))
+    began = time.monotonic()
+    job.cancel()
+    assert time.monotonic() - began < 0.05
+    last = job.wait(5)
+    assert time.monotonic() - began < 2.0
+    assert isinstance(last, Finished)
+    assert (last.partial, last.result, folder.status) == (True, "result-partial.nrrd", "partial")
+    partial = mbir.read_volume(folder.result_path)
+    assert partial.grid == volume.grid
+    assert mbir.evaluate(partial, mbir.truth_for(volume))["axial"]["psnr"] > 15
+    assert gone(job.pid)
+
+
+def test_a_worker_that_does_not_listen_is_killed_and_its_estimate_kept(tmp_path):
+    folder = new_job(tmp_path, steps=LONG)
+    job = start(folder)
+    watch(job, step("diffusion", 5))
+    shown, _ = job.read_preview()
+    os.kill(job.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    job.cancel(grace_s=0.5)
+    last = job.wait(5)
+    assert 0.4 < time.monotonic() - began < 2.0
+    assert (last.partial, last.result, folder.status) == (True, "result-partial.nrrd", "partial")
+    partial = mbir.read_volume(folder.result_path)
+    assert partial.grid == body((4, 24, 24)).grid
+    assert np.isfinite(partial.array).all()
+    assert partial.array.shape == shown.shape
+    assert gone(job.pid)
+
+
+def test_cancel_before_there_is_anything(tmp_path):
+    folder = new_job(tmp_path)
+    job = start(folder)
+    job.cancel()
+    last = job.wait(5)
+    assert isinstance(last, Finished)
+    assert (last.partial, last.result) == (True, "")
+    assert gone(job.pid)
+
+
+def test_a_cancelled_job_can_be_resumed(tmp_path):
+    settings = {"steps": 60, "method": "mbir"}
+    whole, cut = new_job(tmp_path, **settings), new_job(tmp_path, **settings)
+    assert isinstance(start(whole).wait(60), Finished)
+    job = start(cut)
+    watch(job, step("diffusion", 3))
+    job.cancel()
+    assert job.wait(5).partial
+    assert not start(cut).wait(60).partial
+    assert np.array_equal(volume_of(cut), volume_of(whole))
+    assert cut.result_path.name == "result.nrrd"
+    assert not (cut.path / "result-partial.nrrd").exists()
+
+
+def test_pause_stops_the_steps_until_it_goes_on(tmp_path):
+    job = start(new_job(tmp_path, steps=LONG))
+    watch(job, step("diffusion", 3))
+    job.pause()
+    watch(job, lambda e: isinstance(e, Paused))
+    assert job.paused
+    time.sleep(0.3)
+    assert not [e for e in job.poll() if isinstance(e, Progress)]
+    job.resume()
+    seen = watch(job, step("diffusion"))
+    assert any(isinstance(e, Continued) for e in seen)
+    assert not job.paused
+    job.pause()
+    watch(job, lambda e: isinstance(e, Paused))
+    job.cancel()
+    assert job.wait(5).partial
+
+
+def test_previews_can_be_switched_off_and_on(tmp_path):
+    job = start(new_job(tmp_path, steps=LONG))
+    job.set_preview(False, 0.0)
+    seen = watch(job, step("diffusion", 50))
+    assert not [e for e in seen if isinstance(e, Preview)]
+    job.set_preview(True, 0.0)
+    watch(job, lambda e: isinstance(e, Preview))
+    job.cancel()
+    assert job.wait(5).result  # the estimate was kept all the time
+
+
+# --- the worker's parent
+
+
+PARENT = (
+    "import sys, time\n"
+    "from pathlib import Path\n"
+    "from DiffusionMBIRLib.jobs.client import Job\n"
+    "from DiffusionMBIRLib.jobs.folder import JobFolder\n"
+    "from DiffusionMBIRLib.jobs.messages import Progress\n"
+    "job = Job.start(JobFolder.open(sys.argv[1]))\n"
+    "print(job.pid, flush=True)\n"
+    "told = False\n"
+    "while job.running:\n"
+    "    for event in job.poll():\n"
+    "        if isinstance(event, Progress) and event.stage == 'diffusion' and not told:\n"
+    "            print('steps', flush=True)\n"
+    "            told = True\n"
+    "    time.sleep(0.01)\n"
+)
+
+
+def test_the_worker_ends_with_its_parent_and_saves_its_state(tmp_path):
+    folder = new_job(tmp_path, steps=LONG)
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", XDG_DATA_HOME=str(tmp_path / "data"))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(folder.path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    pid = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "steps\n"
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert gone(pid, within_s=5)
+    assert folder.status == "interrupted"
+    assert folder.resumable
+
+
+def test_a_worker_stuck_in_the_network_ends_with_its_parent_as_well(tmp_path):
+    """The run never comes to a point where it could ask; the process ends after its time of grace."""
+    code = (
+        "import time\n"
+        "from DiffusionMBIRLib.jobs import control\n"
+        "control.GRACE_S = 0.5\n"
+        "import sys, threading\n"
+        "made = control.Control(on_pause=print, on_unknown=print)\n"
+        "threading.Thread(target=made.listen, args=(sys.stdin.buffer,)).start()\n"
+        "time.sleep(60)\n"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=environment)
+    process.stdin.close()
+    assert process.wait(10) == 3
+
+
+def test_a_client_that_does_not_read_never_holds_up_the_run(tmp_path):
+    """The pipe is full at once; the result comes all the same."""
+    folder = new_job(tmp_path, steps=3000, start_sweeps=1000)
+    bootstrap = ROOT / "DiffusionMBIRLib" / "jobs" / "bootstrap.py"
+    environment = dict(os.environ, OMP_NUM_THREADS="1", XDG_DATA_HOME=str(tmp_path / "data"))
+    process = subprocess.Popen(
+        [sys.executable, str(bootstrap), str(folder.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        cwd=tmp_path,
+    )
+    end = time.monotonic() + 90
+    while folder.status != "finished" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert folder.status == "finished"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stdin.close()
+
+
+# --- one folder, one worker
+
+
+def test_a_second_worker_of_one_folder_is_refused(tmp_path):
+    folder = new_job(tmp_path, steps=LONG)
+    first = start(folder)
+    watch(first, step("diffusion"))
+    assert folder.status == "running"
+    last = start(folder).wait(30)
+    assert isinstance(last, Failed)
+    assert "run by another process" in last.reason
+    watch(first, step("diffusion"))
+    first.cancel()
+    assert first.wait(5).partial
+
+
+# --- what goes wrong
+
+
+def full_disk(folder, limit_bytes):
+    """A Python whose files cannot outgrow the limit, as on a full disk."""
+    path = folder / "limited.py"
+    path.write_text(
+        "import resource, runpy, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    return [sys.executable, str(path)]
+
+
+def run_with_python(folder, python, **environment):
+    variables = dict(os.environ, OMP_NUM_THREADS="1", XDG_DATA_HOME=str(folder.path.parent / "data"), **environment)
+    return Job.start(folder, python=python, environment=variables)
+
+
+def test_on_a_full_disk_the_run_goes_on_and_its_end_is_told(tmp_path):
+    folder = new_job(tmp_path, body((4, 32, 32)), steps=200)
+    job = run_with_python(folder, full_disk(tmp_path, 2000))
+    seen = watch(job, lambda e: False)
+    last = seen[-1]
+    assert isinstance(last, Failed)
+    assert (last.kind, last.resumable) == ("disk", True)
+    assert "result.nrrd could not be written; make room and resume" in last.reason
+    warnings = [e.text for e in seen if isinstance(e, Log)]
+    assert any("previews are off" in text for text in warnings)
+    assert not folder.result_path
+    assert isinstance(start(folder).wait(60), Finished)
+
+
+def test_a_log_that_cannot_be_written_does_not_matter(tmp_path):
+    folder = new_job(tmp_path)
+    (folder.path / "log.txt").symlink_to("/dev/full")
+    assert isinstance(start(folder).wait(60), Finished)
+
+
+def test_another_prior_under_the_same_name_is_refused_at_resume(tmp_path):
+    folder = new_job(tmp_path, steps=LONG)
+    job = start(folder)
+    watch(job, step("diffusion"))
+    job.kill()
+    job.wait(5)
+    small_prior(tmp_path, seed=1)
+    last = start(folder).wait(30)
+    assert isinstance(last, Failed)
+    assert last.kind == "input"
+    assert "prior 'small' is no longer the file" in last.reason
+    small_prior(tmp_path, seed=0)
+    again = start(folder)
+    watch(again, step("diffusion"))
+    again.cancel()
+    again.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "reason"),
+    [
+        (lambda p: (p / "job.json").write_text("{"), "input", r"job\.json: is damaged"),
+        (lambda p: (p / "input.npy").write_bytes(b"x"), "input", r"input\.npy: the job's input is missing or damaged"),
+        (lambda p: (p / "input.npy").unlink(), "input", "missing or damaged"),
+        (lambda p: shutil.rmtree(p), "crash|input", "No such file|cannot be read|ended without a word"),
+    ],
+)
+def test_a_spoilt_folder_is_told_of_in_one_line(tmp_path, spoil, kind, reason):
+    import re
+
+    folder = new_job(tmp_path)
+    spoil(folder.path)
+    try:
+        last = start(folder).wait(30)
+    except InputError as error:
+        assert "cannot be started" in str(error)
+        return
+    assert isinstance(last, Failed)
+    assert re.fullmatch(kind, last.kind)
+    assert re.search(reason, last.reason), last
+    assert "\n" not in last.reason
+
+
+def test_a_python_that_cannot_run_it_is_told_of(tmp_path):
+    folder = new_job(tmp_path)
+    with pytest.raises(InputError, match=r"nowhere: cannot be started as Python .*choose another"):
+        Job.start(folder, python=[str(tmp_path / "nowhere")])
+    last = Job.start(folder, python=["false"]).wait(10)
+    assert (last.kind, last.resumable) == ("crash", True)
+    assert "exit code 1" in last.reason
+    bare = run_with_python(folder, [sys.executable, "-S"]).wait(30)  # no site-packages: no numpy
+    assert isinstance(bare, Failed)
+    assert bare.kind == "engine"
+    assert "the package numpy is missing" in bare.reason
+
+
+def test_the_engine_is_this_one_whatever_else_is_installed(tmp_path):
+    """Another package of that name, and one that would shadow a module of the standard library, are on the path."""
+    other = tmp_path / "other"
+    (other / "DiffusionMBIRLib").mkdir(parents=True)
+    (other / "DiffusionMBIRLib" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    folder = new_job(tmp_path)
+    assert isinstance(run_with_python(folder, [sys.executable], PYTHONPATH=str(other)).wait(60), Finished)
+
+
+def test_what_libraries_print_goes_to_the_log(tmp_path):
+    """Text on both outputs, from Python and from below it, comes between the events and does no harm."""
+    noisy = tmp_path / "noisy"
+    noisy.mkdir()
+    (noisy / "sitecustomize.py").write_text(
+        "import os, sys, threading, time\n"
+        "def shout():\n"
+        "    while True:\n"
+        "        time.sleep(0.05)\n"
+        "        print('printed {')\n"
+        "        os.write(1, b'from below')\n"
+        "        os.write(2, b'to stderr')\n"
+        "threading.Thread(target=shout, daemon=True).start()\n"
+    )
+    folder = new_job(tmp_path, steps=50)
+    job = run_with_python(folder, [sys.executable], PYTHONPATH=str(noisy))
+    seen = watch(job, lambda e: False)
+    assert isinstance(seen[-1], Finished)
+    assert not [e for e in seen if isinstance(e, Log)]
+    log = "\n".join(folder.log_tail(500))
+    for text in ("printed {", "from below", "to stderr"):
+        assert text in log
+
+
+def test_lines_that_are_no_events_do_no_harm(tmp_path):
+    """A worker that is not ours: broken lines, then an end without a word."""
+    script = tmp_path / "strange"
+    script.write_text('#!/bin/sh\necho hello\necho \'{"event":"preview","step":1,"sequence":2}\'\nprintf \'cut\'\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    job = Job.start(new_job(tmp_path), python=[str(script)])
+    seen = watch(job, lambda e: False)
+    assert [type(e) for e in seen] == [Log, Preview, Log, Failed]
+    assert seen[-1].kind == "crash"
+    job.pause()
+    job.cancel()
+    assert job.poll() == []
+
+
+def test_a_launcher_and_its_child_end_together(tmp_path):
+    """PythonSlicer starts the real Python as its child: both go on cancel, and the child if the launcher is killed."""
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f'#!/bin/sh\n{sys.executable} "$@" &\nwait\n')
+    launcher.chmod(0o755)
+    for end in ("cancel", "kill"):
+        folder = new_job(tmp_path, steps=LONG)
+        job = run_with_python(folder, [str(launcher)])
+        seen = watch(job, step("diffusion"))
+        assert seen[0].pid != job.pid
+        if end == "cancel":
+            os.kill(seen[0].pid, signal.SIGSTOP)
+            job.cancel(grace_s=0.3)
+            assert job.wait(5).partial
+        else:
+            os.kill(job.pid, signal.SIGKILL)
+            assert isinstance(job.wait(5), Failed)
+        assert gone(job.pid)
+
+
+def test_no_file_names_the_patient_but_the_request(tmp_path):
+    name = "MUSTERMANN^ERIKA"
+    volume = body((4, 24, 24))
+    path = tmp_path / f"{name}.nrrd"
+    from dataclasses import replace
+
+    replace(volume, metadata={"PatientName": name}).save(path)
+    asked = replace(request(tmp_path, volume, name=name), input=file_input(path))
+    folder = JobFolder.create(tmp_path / "jobs", asked)
+    assert isinstance(start(folder).wait(60), Finished)
+    path.write_bytes(path.read_bytes()[:-50])
+    broken = JobFolder.create(tmp_path / "jobs", replace(asked, input=file_input(path)))
+    assert "cannot be read as a volume" in start(broken).wait(60).reason
+    for job in (folder, broken):
+        log = (job.path / "log.txt").read_text()
+        assert "MUSTERMANN" not in log.upper()
+        assert "ERIKA" not in log.upper()
+
+
+def test_many_jobs_one_after_the_other_leave_nothing(tmp_path):
+    threads = threading.active_count()
+    for _ in range(5):
+        job = start(new_job(tmp_path, steps=LONG))
+        watch(job, lambda e: isinstance(e, Started))
+        job.cancel()
+        job.wait(5)
+        assert gone(job.pid)
+    time.sleep(0.1)
+    assert threading.active_count() <= threads + 1
