@@ -1,7 +1,7 @@
 """Results to files that say where they come from: NRRD, and a derived DICOM series.
 
 ``snapshot`` copies a node's voxels and belongs to the main thread; the writers know nothing of MRML and take seconds,
-so that they belong to a thread of their own.
+so that they belong to a thread of their own, which ``save_nrrd`` and ``save_dicom`` start.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import inspect
 import json
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,62 @@ def provenance_of(node: Any) -> dict[str, Any]:
     if node.GetAttribute(STATE) == "partial":
         record = {"software": "DiffusionMBIR", "notice": NOTICE, **record, "partial": True}
     return record
+
+
+class Writing:
+    """A file that is being written in a thread; nothing of it touches MRML or Qt."""
+
+    def __init__(self, write: Callable[[], Any]) -> None:
+        self._write = write
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="export")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except Exception as error:  # told by finish(), in the thread that asks
+            self._error = error
+
+    @property
+    def done(self) -> bool:
+        """True once the file is written, or could not be."""
+        return not self._thread.is_alive()
+
+    def finish(self) -> None:
+        """Wait for the end; raises what the writer raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+def save_nrrd(node: Any, path: str | os.PathLike[str], *, unit: str = "HU", wait: bool = True) -> Writing:
+    """Write a volume node with its provenance; where it is not waited for, poll ``done``, then call ``finish``.
+
+    Raises InputError for a node that cannot be exported and, at once or in ``finish``, what :func:`write_nrrd` raises.
+    """
+    volume = snapshot(node, unit=unit)
+    return _started(lambda: write_nrrd(volume, path), wait)
+
+
+def save_dicom(
+    node: Any,
+    folder: str | os.PathLike[str],
+    *,
+    unit: str = "HU",
+    patient: Mapping[str, str] | None = None,
+    wait: bool = True,
+) -> Writing:
+    """Write a volume node as a derived series, as :func:`write_dicom` does; otherwise as :func:`save_nrrd`."""
+    volume = snapshot(node, unit=unit)
+    return _started(lambda: write_dicom(volume, folder, patient=patient), wait)
+
+
+def _started(write: Callable[[], Any], wait: bool) -> Writing:
+    writing = Writing(write)
+    if wait:
+        writing.finish()
+    return writing
 
 
 def write_nrrd(volume: Volume, path: str | os.PathLike[str]) -> None:

@@ -25,10 +25,14 @@ class ResultsTable:
     def __init__(self, scene: Any) -> None:
         self._scene = scene
 
+    def find(self) -> Any:
+        """The scene's table, None where there is none yet."""
+        return _node_of(self._scene, "vtkMRMLTableNode", "results")
+
     @property
     def node(self) -> Any:
         """The scene's table; made if it is not there."""
-        found = _node_of(self._scene, "vtkMRMLTableNode", "results")
+        found = self.find()
         if found is None:
             found = self._scene.AddNewNodeByClass("vtkMRMLTableNode", _("Reconstructions"))
             found.SetAttribute(ROLE, "results")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
@@ -140,8 +141,8 @@ class OutputVolume:
     def _set_window(self, array: np.ndarray) -> None:
         """Choose window and level, unless the user did."""
         display = self.node.GetDisplayNode()
-        fresh = display is None
-        if fresh:
+        first = self.node.GetAttribute(_WINDOW) is None
+        if display is None:
             self.node.CreateDefaultDisplayNodes()
             display = self.node.GetDisplayNode()
         elif self._user_set_window(display):
@@ -149,7 +150,7 @@ class OutputVolume:
         like = self._beside.GetDisplayNode() if self._beside is not None else None
         if like is not None and like.IsA("vtkMRMLScalarVolumeDisplayNode") and _same_region(self._beside, self.grid):
             window, level = like.GetWindow(), like.GetLevel()
-            if fresh:
+            if first:
                 display.SetAndObserveColorNodeID(like.GetColorNodeID())
         else:
             low, high = np.percentile(sample(array), _PERCENTILES)
@@ -223,9 +224,12 @@ def put_beside(scene: Any, node: Any, beside: Any) -> None:
     if not anchor:
         return
     hierarchy.SetItemParent(item, parent)
-    following = hierarchy.GetItemByPositionUnderParent(parent, hierarchy.GetItemPositionUnderParent(anchor) + 1)
-    if following and following != item:
-        hierarchy.MoveItem(item, following)
+    children = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, children)
+    order = [children.GetId(index) for index in range(children.GetNumberOfIds())]
+    following = order[order.index(anchor) + 1 :]
+    if following and following[0] != item:
+        hierarchy.MoveItem(item, following[0])
 
 
 class PreviewSequence:
