@@ -1,0 +1,447 @@
+"""Streaming into the scene: what the three slice views show, what is kept, what is counted, what may vanish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+import vtk
+from DiffusionMBIRGui import scene as streaming
+from DiffusionMBIRGui.scene import OutputVolume, PreviewSequence
+from DiffusionMBIRGui.volumes import grid_of, ijk_to_world, voxels
+
+from DiffusionMBIRLib.errors import EngineError, InputError
+from DiffusionMBIRLib.geometry import Grid
+from Testing.slicer.helpers import ORDINARY, Desk, events, nodes_of, rotated, world_of
+
+GRID = Grid((12, 24, 32), (1.0, 1.5, 2.0), (-11.0, 7.0, -20.0))
+AIR, BONE = -1000.0, 1000.0
+
+
+def with_marker(grid: Grid, low: tuple[int, int, int], size: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Air with a bright block of size^3 voxels, and the RAS position of the block's centre."""
+    array = np.full(grid.shape, AIR, dtype=np.float32)
+    array[tuple(slice(start, start + size) for start in low)] = BONE
+    middle = [start + (size - 1) / 2 for start in low]
+    return array, world_of(grid, *middle)
+
+
+def shown(desk: Desk, grid: Grid = GRID, **options: object) -> OutputVolume:
+    """An output volume in all three views, with nothing in it yet."""
+    output = OutputVolume.create(desk.scene, "result", grid, **options)
+    output.show()
+    return output
+
+
+@pytest.mark.parametrize("grid", [GRID, rotated(GRID, 90), GRID.coarsened(2)], ids=["plain", "turned", "coarsened"])
+def test_the_content_of_each_preview_is_seen_in_all_three_views(desk: Desk, grid: Grid) -> None:
+    output = shown(desk, grid)
+    places = [(2, 3, 4), (6, 6, 10), (7, 1, 9)]
+    previews = [with_marker(grid, place) for place in places]
+    for step, (array, here) in enumerate(previews):
+        assert output.update(array, step)
+        elsewhere = previews[step - 1][1]
+        for view in ORDINARY:
+            desk.jump_to(here)
+            assert desk.at(view, here) > 250, f"{view} lacks the marker of preview {step}"
+            desk.jump_to(elsewhere)
+            assert desk.at(view, elsewhere) < 5, f"{view} still shows the marker of preview {step - 1}"
+
+
+@pytest.mark.parametrize("view", ORDINARY)
+def test_the_marker_has_its_place_and_size_in_the_picture(desk: Desk, view: str) -> None:
+    output = shown(desk)
+    array, centre = with_marker(GRID, (4, 8, 16))
+    output.update(array, 1)
+    desk.view(view).FitSliceToBackground()
+    desk.jump_to(centre)
+    display = output.node.GetDisplayNode()
+    display.SetInterpolate(0)
+    bright = np.argwhere(desk.pixels(view) > 128)
+    node = desk.view(view).GetSliceNode()
+    mm_a_pixel = node.GetFieldOfView()[0] / node.GetDimensions()[0]
+    size_mm = {"Axial": (4.0, 6.0), "Coronal": (4.0, 8.0), "Sagittal": (6.0, 8.0)}[ORDINARY[view]]
+    for axis, length in zip((1, 0), size_mm, strict=True):  # columns, then rows
+        extent = bright[:, axis].max() - bright[:, axis].min() + 1
+        assert extent * mm_a_pixel == pytest.approx(length, abs=2 * mm_a_pixel)
+    middle = (bright.max(axis=0) + bright.min(axis=0)) / 2
+    np.testing.assert_allclose(middle, np.array(node.GetDimensions()[1::-1]) / 2, atol=1.5)
+
+
+def test_one_event_and_one_redraw_of_each_view_for_each_preview(desk: Desk) -> None:
+    output = shown(desk)
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output.update(array, 0)
+    node, display = events(output.node), events(output.node.GetDisplayNode())
+    views = {name: events(desk.view(name)) for name in ORDINARY}
+    for step in range(1, 6):
+        output.update(array + step, step)
+    assert node["ModifiedEvent"] == 5
+    assert node["NoEvent"] == 5  # ImageDataModifiedEvent, for volume rendering
+    assert sum(node.values()) == 10
+    assert not display
+    assert {name: counts["ModifiedEvent"] for name, counts in views.items()} == dict.fromkeys(ORDINARY, 5)
+
+
+def test_updates_go_into_the_same_memory(desk: Desk) -> None:
+    output = shown(desk)
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output.update(array, 0)
+    image, address = output.node.GetImageData(), voxels(output.node).ctypes.data
+    array[:] = 5
+    assert voxels(output.node).max() == BONE  # a copy: the caller may reuse the array
+    output.update(array, 1)
+    assert output.node.GetImageData() is image
+    assert voxels(output.node).ctypes.data == address
+    assert (voxels(output.node) == 5).all()
+    assert output.updates == 2
+
+
+def test_the_geometry_is_the_inputs_from_the_first_preview_on(desk: Desk) -> None:
+    given = desk.volume(np.zeros(GRID.shape, np.int16), rotated(GRID, 30))
+    output = shown(desk, grid_of(given), beside=given)
+    output.update(np.zeros(GRID.shape, np.float32), 0)
+    np.testing.assert_allclose(ijk_to_world(output.node), ijk_to_world(given), atol=1e-9)
+
+
+def test_a_coarsened_grid_covers_the_inputs_field_of_view(desk: Desk) -> None:
+    given = desk.volume(np.zeros(GRID.shape, np.int16), GRID)
+    output = shown(desk, GRID.coarsened(2), beside=given)
+    output.update(np.zeros(GRID.coarsened(2).shape, np.float32), 0)
+    ours, theirs = np.zeros(6), np.zeros(6)
+    output.node.GetRASBounds(ours)
+    given.GetRASBounds(theirs)
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    assert output.node.GetSpacing() == pytest.approx((2.0, 3.0, 2.0))
+
+
+def test_the_result_may_lie_on_another_grid_than_the_previews(desk: Desk) -> None:
+    output = shown(desk, GRID.coarsened(2))
+    output.update(np.zeros(GRID.coarsened(2).shape, np.float32), 0)
+    array, centre = with_marker(GRID, (4, 8, 16))
+    assert output.update(array, 1, final=True, grid=GRID)
+    assert grid_of(output.node) == GRID
+    desk.jump_to(centre)
+    assert all(desk.at(view, centre) > 250 for view in ORDINARY)
+
+
+def test_a_preview_of_another_shape_is_refused_and_changes_nothing(desk: Desk) -> None:
+    output = shown(desk)
+    with pytest.raises(EngineError, match=r"preview of shape \(2, 3, 4\) does not fit its grid \(12, 24, 32\)"):
+        output.update(np.zeros((2, 3, 4), np.float32), 0)
+    assert output.node.GetImageData() is None
+
+
+# Window and level.
+
+
+def test_window_and_level_are_the_inputs(desk: Desk) -> None:
+    given = desk.volume(np.zeros(GRID.shape, np.int16), GRID)
+    given.GetDisplayNode().SetAutoWindowLevel(0)
+    given.GetDisplayNode().SetWindowLevel(350, 40)
+    given.GetDisplayNode().SetAndObserveColorNodeID("vtkMRMLColorTableNodeRainbow")
+    output = shown(desk, GRID.coarsened(2), beside=given)
+    output.update(np.zeros(GRID.coarsened(2).shape, np.float32), 0)
+    display = output.node.GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (350, 40, 0)
+    assert display.GetColorNodeID() == "vtkMRMLColorTableNodeRainbow"
+
+
+def test_without_an_input_of_that_region_percentiles_count(desk: Desk) -> None:
+    sinogram = desk.volume(np.zeros((12, 8, 32), np.float32), Grid((12, 8, 32)))
+    sinogram.GetDisplayNode().SetWindowLevel(6, 3)
+    output = shown(desk, beside=sinogram)
+    values = np.linspace(-1000, 1000, GRID.voxels, dtype=np.float32).reshape(GRID.shape)
+    values[0, 0, 0] = 1e6  # one hot voxel must not darken everything
+    output.update(values, 0)
+    display = output.node.GetDisplayNode()
+    assert display.GetAutoWindowLevel() == 0
+    assert display.GetWindow() == pytest.approx(1970, rel=0.02)
+    assert display.GetLevel() == pytest.approx(-5, abs=20)
+    output.update(values * 2, 1)
+    assert display.GetWindow() == pytest.approx(1970, rel=0.02)  # no pumping while it streams
+    output.update(values * 2, 2, final=True)
+    assert display.GetWindow() == pytest.approx(3940, rel=0.02)
+
+
+def test_window_and_level_stay_once_the_user_touched_them(desk: Desk) -> None:
+    output = shown(desk)
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output.update(array, 0)
+    display = output.node.GetDisplayNode()
+    display.SetWindowLevel(123, -45)
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeRainbow")
+    output.update(array * 2, 1)
+    output.update(array * 3, 2, final=True)
+    assert (display.GetWindow(), display.GetLevel()) == (123, -45)
+    assert display.GetColorNodeID() == "vtkMRMLColorTableNodeRainbow"
+    again = OutputVolume.create(desk.scene, "", GRID, node=output.node)  # the next run into the same volume
+    again.update(array, 0)
+    again.update(array, 1, final=True)
+    assert (display.GetWindow(), display.GetLevel()) == (123, -45)
+
+
+def test_a_chosen_output_that_windows_by_itself_is_set_by_hand(desk: Desk) -> None:
+    chosen = desk.volume(np.ones((2, 2, 2), np.float32), name="chosen")
+    assert chosen.GetDisplayNode().GetAutoWindowLevel()
+    output = OutputVolume.create(desk.scene, "", GRID, node=chosen)
+    output.update(with_marker(GRID, (2, 2, 2))[0], 0)
+    assert not chosen.GetDisplayNode().GetAutoWindowLevel()
+    assert chosen.GetDisplayNode().GetWindow() > 1000
+
+
+# Its place, name and marks.
+
+
+def children(hierarchy: slicer.vtkMRMLSubjectHierarchyNode, parent: int) -> list[str]:
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, items)
+    return [hierarchy.GetItemName(items.GetId(index)) for index in range(items.GetNumberOfIds())]
+
+
+def test_the_output_follows_its_input_in_the_subject_hierarchy(desk: Desk) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(desk.scene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+    given = desk.volume(np.zeros(GRID.shape, np.int16), GRID, "first")
+    for node in (given, desk.volume(np.zeros(GRID.shape, np.int16), GRID, "second")):
+        hierarchy.CreateItem(study, node)
+    OutputVolume.create(desk.scene, "result", GRID, beside=given)
+    assert children(hierarchy, study) == ["first", "result", "second"]
+    last = desk.scene.GetFirstNodeByName("second")
+    OutputVolume.create(desk.scene, "after the last", GRID, beside=last)
+    assert children(hierarchy, study) == ["first", "result", "second", "after the last"]
+    OutputVolume.create(desk.scene, "without input", GRID)
+    assert "without input" in children(hierarchy, hierarchy.GetSceneItemID())
+
+
+def test_a_chosen_output_with_content_stays_where_the_user_put_it(desk: Desk) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(desk.scene)
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "mine")
+    given = desk.volume(np.zeros(GRID.shape, np.int16), GRID)
+    hierarchy.CreateItem(hierarchy.GetSceneItemID(), given)
+    chosen = desk.volume(np.zeros(GRID.shape, np.float32), GRID, "chosen")
+    hierarchy.CreateItem(folder, chosen)
+    output = OutputVolume.create(desk.scene, "ignored", GRID, beside=given, node=chosen)
+    assert children(hierarchy, folder) == ["chosen"]
+    assert output.node.GetName() == "chosen"
+
+
+def test_new_outputs_get_names_of_their_own(desk: Desk) -> None:
+    names = [OutputVolume.create(desk.scene, "result", GRID).node.GetName() for _ in range(3)]
+    assert names[0] == "result"
+    assert len(set(names)) == 3
+
+
+def test_a_cancelled_run_is_marked_until_a_whole_one_takes_its_place(desk: Desk) -> None:
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output = shown(desk)
+    output.update(array, 3)
+    node = output.node
+    assert node.GetAttribute(streaming.STATE) == "partial"  # so that a scene saved now tells the truth
+    assert node.GetAttribute(streaming.STEP) == "3"
+    assert node.GetName() == "result"
+    assert output.mark_partial()
+    assert node.GetName() == "result (partial)"
+    again = OutputVolume.create(desk.scene, "", GRID, node=node)
+    again.update(array, 1)
+    again.update(array, 9, final=True, partial=True)
+    assert (node.GetName(), node.GetAttribute(streaming.STATE)) == ("result (partial)", "partial")
+    whole = OutputVolume.create(desk.scene, "", GRID, node=node)
+    whole.update(array, 10, final=True)
+    assert (node.GetName(), node.GetAttribute(streaming.STATE)) == ("result", "finished")
+
+
+def test_what_a_chosen_output_holds_stays_until_the_first_preview(desk: Desk) -> None:
+    chosen = desk.volume(np.full((2, 2, 2), 7, np.float32), name="chosen")
+    output = OutputVolume.create(desk.scene, "", GRID, node=chosen)
+    output.mark_partial()
+    assert not output.discard_if_empty()
+    assert (voxels(chosen) == 7).all()
+    assert chosen.GetName() == "chosen"
+
+
+def test_a_run_without_any_preview_leaves_no_node(desk: Desk) -> None:
+    before = desk.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    output = shown(desk)
+    assert output.discard_if_empty()
+    assert not output.discard_if_empty()
+    assert desk.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
+
+
+def test_an_output_that_cannot_be_one_is_refused(desk: Desk) -> None:
+    given = desk.volume(np.zeros(GRID.shape, np.float32), GRID)
+    with pytest.raises(InputError, match="the input itself"):
+        OutputVolume.create(desk.scene, "", GRID, beside=given, node=given)
+    labels = desk.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    with pytest.raises(InputError, match="scalar volume"):
+        OutputVolume.create(desk.scene, "", GRID, node=labels)
+
+
+# What may vanish.
+
+
+def test_a_node_deleted_while_the_job_runs_breaks_nothing(desk: Desk) -> None:
+    given = desk.volume(np.zeros(GRID.shape, np.int16), GRID)
+    output = shown(desk, beside=given)
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output.update(array, 0)
+    desk.scene.RemoveNode(given)
+    assert output.update(array, 1)
+    desk.scene.RemoveNode(output.node)
+    assert not output.alive
+    assert not output.update(array, 2)
+    assert not output.update(array, 3, final=True)
+    assert not output.mark_partial()
+    assert not output.describe({})
+    assert not output.show()
+    assert desk.pixels("Red").max() == 0
+
+
+def test_an_input_deleted_before_the_first_preview_breaks_nothing(desk: Desk) -> None:
+    given = desk.volume(np.zeros(GRID.shape, np.int16), GRID)
+    output = shown(desk, beside=given)
+    desk.scene.RemoveNode(given)
+    assert output.update(with_marker(GRID, (2, 2, 2))[0], 0)
+    assert output.node.GetDisplayNode().GetWindow() > 1000
+
+
+@pytest.mark.parametrize("singletons_too", [False, True])
+def test_a_scene_closed_while_the_job_runs_breaks_nothing(desk: Desk, singletons_too: bool) -> None:
+    output = shown(desk)
+    sequence = PreviewSequence(desk.scene, "result", GRID)
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output.update(array, 0)
+    sequence.record(array, 0)
+    desk.scene.Clear(singletons_too)
+    assert not output.update(array, 1)
+    assert not sequence.record(array, 1)
+    assert sequence.finish(output.node) is None
+    assert nodes_of(desk.scene, "vtkMRMLScalarVolumeNode") == []
+
+
+# Showing.
+
+
+def test_only_ordinary_views_are_taken_and_only_empty_ones_fitted(desk: Desk) -> None:
+    other = desk.volume(np.zeros(GRID.shape, np.int16), GRID)
+    desk.view("Green").GetSliceCompositeNode().SetBackgroundVolumeID(other.GetID())
+    desk.view("Green").GetSliceNode().SetFieldOfView(11, 11, 1)
+    own = slicer.vtkMRMLSliceCompositeNode()
+    own.SetLayoutName(f"{streaming.OWN_VIEWS}ResultAxial")
+    own.SetSingletonTag(own.GetLayoutName())
+    own = desk.scene.AddNode(own)
+    output = OutputVolume.create(desk.scene, "result", GRID)
+    output.update(with_marker(GRID, (2, 2, 2))[0], 0)
+    output.show(fit=desk.slice_logics())
+    assert own.GetBackgroundVolumeID() is None
+    for name in ORDINARY:
+        assert desk.view(name).GetSliceCompositeNode().GetBackgroundVolumeID() == output.node.GetID()
+    assert desk.view("Green").GetSliceNode().GetFieldOfView()[0] == 11  # the user's zoom
+    assert 32 <= desk.view("Red").GetSliceNode().GetFieldOfView()[0] < 60
+
+
+# Recording.
+
+
+def test_previews_are_recorded_and_replayed_beside_the_result(desk: Desk) -> None:
+    output = shown(desk)
+    sequence = PreviewSequence(desk.scene, "result", GRID)
+    previews = [with_marker(GRID, (1, 2 * step, 3 * step)) for step in range(5)]
+    for step, (array, _centre) in enumerate(previews):
+        output.update(array, 10 * step)
+        assert sequence.record(array, 10 * step)
+    output.node.GetDisplayNode().SetWindowLevel(500, 100)
+    result = voxels(output.node).copy()
+    browser = sequence.finish(output.node)
+    assert sequence.frames == browser.GetNumberOfItems() == 5
+    replay = browser.GetProxyNode(sequence.node)
+    assert replay is not output.node
+    for composite in streaming.ordinary_composites(desk.scene):
+        composite.SetBackgroundVolumeID(replay.GetID())
+    for step in (3, 0, 4):
+        browser.SetSelectedItemNumber(step)
+        assert sequence.node.GetNthIndexValue(step) == str(10 * step)
+        np.testing.assert_array_equal(voxels(replay), previews[step][0])
+        assert grid_of(replay) == GRID
+        desk.jump_to(previews[step][1])
+        assert all(desk.at(view, previews[step][1]) > 250 for view in ORDINARY)
+    display = replay.GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (500, 100, 0)
+    np.testing.assert_array_equal(voxels(output.node), result)
+
+
+def test_a_full_recording_is_thinned_out_and_spans_the_whole_run(desk: Desk) -> None:
+    small = Grid((2, 2, 2))
+    sequence = PreviewSequence(desk.scene, "result", small, budget_bytes=8 * 2 * 10)
+    for step in range(100):
+        sequence.record(np.full(small.shape, step, np.float32), step)
+        assert sequence.frames <= 10
+    sequence.record(np.full(small.shape, 777, np.float32), 100, last=True)
+    steps = [int(sequence.node.GetNthIndexValue(index)) for index in range(sequence.frames)]
+    assert steps[0] == 0
+    assert steps[-1] == 100
+    gaps = set(np.diff(steps[:-1]).tolist())
+    assert gaps == {16}, steps
+
+
+def test_values_that_are_no_hu_are_recorded_as_they_are(desk: Desk) -> None:
+    small = Grid((2, 3, 4))
+    values = np.linspace(0, 1, small.voxels, dtype=np.float32).reshape(small.shape)
+    hu, other = PreviewSequence(desk.scene, "hu", small), PreviewSequence(desk.scene, "mr", small, unit="")
+    hu.record(values * 1e6, 0)
+    other.record(values, 0)
+    assert voxels(hu.node.GetNthDataNode(0)).max() == 32767  # limited, not wrapped
+    np.testing.assert_array_equal(voxels(other.node.GetNthDataNode(0)), values)
+
+
+def test_nothing_recorded_gives_no_browser(desk: Desk) -> None:
+    assert PreviewSequence(desk.scene, "result", GRID).finish() is None
+    assert nodes_of(desk.scene, "vtkMRMLSequenceNode") == []
+
+
+@pytest.mark.parametrize("kind", [".mrb", ".mrml"])
+def test_a_saved_scene_brings_result_marks_window_and_recording_back(desk: Desk, tmp_path: Path, kind: str) -> None:
+    grid = rotated(GRID, 20)
+    output = shown(desk, grid)
+    sequence = PreviewSequence(desk.scene, "result", grid)
+    previews = [with_marker(grid, (1, 2 * step, 3 * step))[0] for step in range(3)]
+    for step, array in enumerate(previews):
+        output.update(array, step)
+        sequence.record(array, step)
+    output.update(previews[-1], 3, final=True, partial=True)
+    output.describe({"software": "DiffusionMBIR"})
+    output.node.GetDisplayNode().SetWindowLevel(77, 7)
+    sequence.finish(output.node)
+    path = tmp_path / f"saved{kind}"
+    save(desk, path)
+    other = desk.reopened(path)
+    node = other.scene.GetFirstNodeByName("result (partial)")
+    np.testing.assert_array_equal(voxels(node), previews[-1])
+    np.testing.assert_allclose(ijk_to_world(node), ijk_to_world(output.node), atol=1e-6)
+    assert node.GetAttribute(streaming.STATE) == "partial"
+    assert node.GetAttribute(streaming.PROVENANCE) == '{"software": "DiffusionMBIR"}'
+    assert (node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) == (77, 7)
+    browser = nodes_of(other.scene, "vtkMRMLSequenceBrowserNode")[0]
+    browser.SetSelectedItemNumber(1)
+    np.testing.assert_array_equal(voxels(browser.GetProxyNode(browser.GetMasterSequenceNode())), previews[1])
+    again = OutputVolume.create(other.scene, "", grid, node=node)
+    again.update(previews[0], 1, final=True)
+    assert node.GetName() == "result"
+    assert node.GetDisplayNode().GetWindow() == 77
+    other.close()
+
+
+def save(desk: Desk, path: Path) -> None:
+    if path.suffix == ".mrb":
+        assert desk.scene.WriteToMRB(str(path), None)
+        return
+    for node in nodes_of(desk.scene, "vtkMRMLStorableNode"):
+        if node.AddDefaultStorageNode() and node.GetSaveWithScene():
+            storage = node.GetStorageNode()
+            extension = storage.GetDefaultWriteFileExtension()
+            storage.SetFileName(str(path.parent / f"{node.GetID()}.{extension}"))
+            assert storage.WriteData(node)
+    desk.scene.SetURL(str(path))
+    assert desk.scene.Commit(str(path))
