@@ -21,6 +21,7 @@ LAYOUT = 11655  # Slicer's own layouts count from 0 and 100, extensions choose l
 ROWS = ("Result", "Reference")
 PLANES = ("Axial", "Coronal", "Sagittal")
 _COLOURS = {"Axial": "#F34A33", "Coronal": "#6EB04B", "Sagittal": "#EDD54C"}  # as Slicer marks these planes
+_NORMALS = {"Axial": 2, "Coronal": 1, "Sagittal": 0}  # the axis of the world that a plane is normal to
 _VIEW_GROUP = 77  # linked views and jumping cross-hairs keep to their group
 DIVERGING = "DiffusionMBIR.Diverging"  # attribute of the colour node
 
@@ -103,7 +104,7 @@ class Comparison:
                 logic = application_logic.GetSliceLogicByLayoutName(view_name(row, plane))
                 if logic is not None:
                     logic.FitSliceToBackground()
-                    self._go_to_ordinary_slice(logic.GetSliceNode(), plane)
+                    self._go_to_ordinary_slice(logic, plane)
 
     def leave(self) -> None:
         """Go back to the layout that was shown before; nothing happens where another one was chosen since."""
@@ -121,13 +122,17 @@ class Comparison:
         composite.SetHotLinkedControl(True)
         composite.EndModify(was_modifying)
 
-    def _go_to_ordinary_slice(self, slice_node: Any, plane: str) -> None:
-        count = self._scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
-        for index in range(count):
-            other = self._scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
-            if not (other.GetLayoutName() or "").startswith(OWN_VIEWS) and other.GetOrientation() == plane:
-                slice_node.SetSliceOffset(other.GetSliceOffset())
-                return
+    def _go_to_ordinary_slice(self, logic: Any, plane: str) -> None:
+        """Take over where the user was looking, if that lies in the volume."""
+        volume = self._scene.GetNodeByID(logic.GetSliceCompositeNode().GetBackgroundVolumeID() or "")
+        other = _ordinary_slice(self._scene, plane)
+        if volume is None or other is None:
+            return
+        bounds = np.zeros(6)
+        volume.GetRASBounds(bounds)
+        axis = _NORMALS[plane]
+        if bounds[2 * axis] <= other.GetSliceToRAS().GetElement(axis, 3) <= bounds[2 * axis + 1]:
+            logic.GetSliceNode().SetSliceOffset(other.GetSliceOffset())
 
     def _link_windows(self, first: Any, second: Any) -> None:
         self._unlink_windows()
@@ -149,6 +154,14 @@ class Comparison:
         for display, tag in self._observed:
             display.RemoveObserver(tag)
         self._observed = []
+
+
+def _ordinary_slice(scene: Any, plane: str) -> Any:
+    """A slice node outside of the comparison that shows this plane, or None."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
+    nodes = [scene.GetNthNodeByClass(index, "vtkMRMLSliceNode") for index in range(count)]
+    ordinary = (node for node in nodes if not (node.GetLayoutName() or "").startswith(OWN_VIEWS))
+    return next((node for node in ordinary if node.GetOrientation() == plane), None)
 
 
 def same_window(source: Any, target: Any) -> None:

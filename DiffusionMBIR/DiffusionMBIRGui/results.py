@@ -42,7 +42,6 @@ class ResultsTable:
                 found.AddColumn(column)
                 found.SetColumnUnitLabel(name, unit)
                 found.SetColumnDescription(name, help_text)
-            found.SetUseColumnNameAsColumnHeader(True)
             found.SetLocked(True)
         return found
 

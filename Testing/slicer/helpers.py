@@ -71,14 +71,15 @@ class Desk:
         return self.colours(name)[..., 0].astype(int)
 
     def colours(self, name: str) -> np.ndarray:
-        """As :meth:`pixels`, (rows, columns, RGBA)."""
+        """As :meth:`pixels`, (rows, columns, RGB), on the view's black ground."""
         connection = self.view(name).GetImageDataConnection()
         if connection is None:
-            return np.zeros((*VIEW_SIZE[::-1], 4), np.uint8)
+            return np.zeros((*VIEW_SIZE[::-1], 3), np.uint8)
         connection.GetProducer().Update()
         image = connection.GetProducer().GetOutputDataObject(connection.GetIndex())
         columns, rows, _one = image.GetDimensions()
-        return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, -1).copy()
+        rgba = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, -1)
+        return (rgba[..., :3] * (rgba[..., 3:] / 255.0)).astype(np.uint8)
 
     def at(self, name: str, ras_mm: np.ndarray) -> int:
         """The grey value that a view shows at a point of the world; the point must lie in its slice."""
