@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .data import Measurement, Volume
     from .errors import Cancelled, EngineError, InputError
     from .geometry import Grid, ParallelBeam
+    from .geometry_mr import CartesianMRI
     from .io.measurements import read_measurement as read
     from .io.measurements import write_measurement as write
     from .io.volumes import read_volume, sample_data
+    from .kspace import KSpace
     from .metrics import evaluate
     from .monitor import Console, Silent
     from .priors.checkpoints import load_prior
@@ -33,6 +35,8 @@ _WHERE = {
     "InputError": "errors",
     "Grid": "geometry",
     "ParallelBeam": "geometry",
+    "CartesianMRI": "geometry_mr",
+    "KSpace": "kspace",
     "read": "io.measurements:read_measurement",
     "write": "io.measurements:write_measurement",
     "read_volume": "io.volumes",
@@ -48,10 +52,12 @@ _WHERE = {
 }
 __all__ = [
     "Cancelled",
+    "CartesianMRI",
     "Console",
     "EngineError",
     "Grid",
     "InputError",
+    "KSpace",
     "Measurement",
     "ParallelBeam",
     "ReconSettings",

@@ -5,11 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from .data import MR_TASK
 from .errors import InputError
 
-METHODS = ("dds", "mbir", "mbir-slow", "admm-tv", "sirt", "fbp")
-DIFFUSION_METHODS = ("dds", "mbir", "mbir-slow")
-STARTS = ("admm-tv", "fbp", "noise")
+_CT_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "admm-tv", "sirt", "fbp")
+_MR_METHODS = ("dds", "mbir", "mbir-slow", "score-mri", "admm-tv", "espirit-l1", "sense-cg", "zero-filled")
+METHODS = tuple(dict.fromkeys((*_CT_METHODS, *_MR_METHODS)))
+DIFFUSION_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "score-mri")
+_CT_STARTS = ("admm-tv", "fbp", "noise")
+_MR_STARTS = ("admm-tv", "sense-cg", "noise")
+STARTS = tuple(dict.fromkeys((*_CT_STARTS, *_MR_STARTS)))
+COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
+
+
+def methods_for(task: str) -> tuple[str, ...]:
+    """The methods that a task can be reconstructed with, ours first."""
+    return _MR_METHODS if task == MR_TASK else _CT_METHODS
+
+
+def starts_for(task: str) -> tuple[str, ...]:
+    """What the noise of the first level may be added to."""
+    return _MR_STARTS if task == MR_TASK else _CT_STARTS
 
 
 def setting(
@@ -56,11 +72,28 @@ class ReconSettings:
         "(start and both noise levels do not count), the last slice tied to the first, its own time steps and ends; "
         "mbir's conjugate gradient errs beyond one step and its corrector depends on the slices a batch (0: 12).",
     )
+    complex_prior: str = setting(
+        "auto",
+        "Complex images",
+        "How a prior of magnitudes serves complex MR images: on the real part after taking out a phase estimated from "
+        "the middle of k-space (phase), or on real and imaginary part alike (real-imaginary, as published); a prior of "
+        "two channels knows both (two-channel); auto: two-channel if the prior is one, else phase.",
+        choices=COMPLEX_PRIORS,
+    )
+    softening: float = setting(
+        1.0,
+        "Noise softening",
+        "How far known noise in MR data loosens the fit to them, in multiples of its level; 0: fit as if noise-free.",
+        range=(0.0, 100.0),
+    )
     samples: int = setting(1, "Samples", "Posterior samples that are averaged.", range=(1, 64))
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
     sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))
     fbp_filter: str = setting("ramp", "FBP filter", "Filter of fbp.", choices=("ramp", "hann"))
+    cg_iterations: int = setting(30, "SENSE iterations", "Conjugate-gradient steps of sense-cg.", range=(1, 1000))
+    cg_lam: float = setting(1e-3, "SENSE strength", "Tikhonov weight of sense-cg.", range=(0.0, 10.0))
+    l1_lam: float = setting(2e-3, "Wavelet strength", "Weight of wavelet sparsity (espirit-l1).", range=(0.0, 10.0))
     slices_per_batch: int = setting(
         0, "Slices a batch", "Slices denoised at once; 0: fitted to memory.", range=(0, 4096)
     )

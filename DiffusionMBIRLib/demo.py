@@ -40,6 +40,7 @@ def run_demo(
     cases = []
     for task, views, angle_range in CASES:
         scan = simulate(volume, task=task, views=views, angle_range_deg=angle_range, coarsen=COARSEN, monitor=monitor)
+        assert isinstance(scan, Measurement)
         cases.append(_case(scan, truth, output, device=device, prior=prior, monitor=monitor))
     metrics = {"data": sample_data().name, "cases": cases}
     save_metrics(output / "metrics.json", metrics)

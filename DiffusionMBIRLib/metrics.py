@@ -69,10 +69,11 @@ def evaluate(recon: Volume, reference: Volume, *, data_range: float | None = Non
 
     Both are turned to axial order.  A reference that is finer in-plane by an integer factor is averaged over blocks of
     pixels, any other grid is interpolated linearly onto the reconstruction's; ``"reference"`` in the result says
-    which: "as is", "block mean xF" or "resampled".  Raises InputError where the two cover different fields of view or
-    have different units.
+    which: "as is", "block mean xF" or "resampled".  A reconstruction without unit (MR) is compared with any reference,
+    as volume files seldom name theirs.  Raises InputError where the two cover different fields of view or have
+    different units.
     """
-    if recon.unit != reference.unit:
+    if recon.unit != reference.unit and recon.unit:
         raise InputError(f"{recon.name} is in {recon.unit}, {reference.name} in {reference.unit}; bring one unit")
     recon, reference = recon.axial()[0], reference.axial()[0]
     _check_field_of_view(recon, reference)

@@ -1,30 +1,31 @@
-"""A measurement on a device: the operator scaled to norm 1 and data in the prior's value scale."""
+"""A measurement on a device, whatever its kind: the operator with norm 1 and the data in the prior's value scale."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .config import DIFFUSION_METHODS, ReconSettings
-from .data import Measurement, Volume, to_stored_order
+from .config import DIFFUSION_METHODS, ReconSettings, methods_for, starts_for
+from .data import Measurement, Volume
 from .errors import InputError
+from .geometry import Grid
+from .kspace import KSpace
 from .models import ValueScale
 from .monitor import Checkpoint, Monitor
-from .operators import LinearOperator, SliceDifference, SliceProjector, projector
-from .operators.base import RowWeighted
-from .operators.xray import slices_last
-from .priors.base import Prior, SliceDenoiser
+from .operators import LinearOperator, SliceDifference
+from .priors.base import Denoiser, Prior, SliceDenoiser
 from .priors.checkpoints import load_prior
-from .samplers import dds, mbir
+from .samplers import dds, mbir, slicewise
 from .samplers import published as published_samplers
 from .samplers.schedules import geometric_sigmas, karras_sigmas
 from .samplers.state import STAGE
 from .solvers.cg import conjugate_gradient
-from .solvers.classic import admm_tv, fbp, sirt
+from .solvers.classic import admm_tv
 from .solvers.consistency import ZTVConsistency
 from .solvers.published import PeriodicDifference, aliased_conjugate_gradient
 
@@ -33,48 +34,71 @@ PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22}
 
 
 @dataclass
-class Problem:
-    """y = A x with x in the prior's value scale, where attenuation = base + slope x (1/mm).
+class Problem(ABC):
+    """y = A x with x (slices, rows, columns) in the prior's value scale and |A| = 1.
 
-    raw: the operator in mm.  A, y: scaled so that |A| = 1, rows weighted by their statistical precision where the
-    photon count is known.
+    grid, name: of the measurement.  denoiser: the prior, for methods that use one.  noise: standard deviation of y in
+    that scale, 0 if unknown.
     """
 
-    measurement: Measurement
-    raw: SliceProjector
     A: LinearOperator
     y: Tensor
-    line_integrals: Tensor
     value: ValueScale
     denoiser: SliceDenoiser | None
-    seed_device: torch.device
+    grid: Grid
+    name: str
+    noise: float
 
-    @classmethod
+    @property
+    def floor(self) -> float | None:
+        """The least value that a volume can have, where there is one."""
+        return None
+
+    @staticmethod
     def build(
-        cls, measurement: Measurement, settings: ReconSettings, prior: str | Prior | None, device: torch.device
+        measurement: Measurement | KSpace, settings: ReconSettings, prior: str | Prior | None, device: torch.device
     ) -> Problem:
-        loaded = _load(settings, prior, device)
-        value = loaded.card.value if loaded else ValueScale()
-        raw = projector(measurement.geometry, measurement.grid, device=device)
-        measured = slices_last(torch.from_numpy(np.ascontiguousarray(measurement.data, np.float32)).to(device))
-        base, slope = _attenuation_of_value(value, measurement.mu_water_per_mm)
-        target = measured / slope
-        if base != 0.0:
-            target = target - raw.forward(torch.full(raw.domain, base / slope, device=device))
-        A: LinearOperator = raw
-        if measurement.photons > 0:
-            weights = (-0.5 * (measured - measured.min())).exp()
-            A, target = RowWeighted(raw, weights), target * weights
-        norm = A.norm()
-        if not norm > 0:
-            raise InputError(f"{measurement.name}: no ray meets the grid; check geometry.pitch_mm and offset_mm")
-        denoiser = None
-        if loaded:
-            rows, columns = measurement.grid.in_plane
-            batch = settings.slices_per_batch or max(1, PIXELS_PER_BATCH[device.type] // (rows * columns))
-            denoiser = SliceDenoiser(loaded, batch)
-        scaled = raw.scaled(1 / norm) if A is raw else RowWeighted(raw.scaled(1 / norm), weights)
-        return cls(measurement, raw, scaled, target / norm, measured, value, denoiser, device)
+        """The problem of a measurement.  Raises InputError for a method, start or prior that does not fit it."""
+        require_fitting(measurement.task, settings)
+        if isinstance(measurement, KSpace):
+            from .problem_mr import MRProblem
+
+            return MRProblem.of(measurement, settings, load(settings, prior, device, "MR", channels=(1, 2)), device)
+        from .problem_ct import CTProblem
+
+        return CTProblem.of(measurement, settings, load(settings, prior, device, "CT", channels=(1,)), device)
+
+    # --- what the kinds of measurement do differently
+
+    @abstractmethod
+    def classical(self, method: str, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
+        """The volume by a method without a prior, but for admm-tv, which all kinds share."""
+
+    @abstractmethod
+    def quick(self, start: str, settings: ReconSettings) -> Tensor:
+        """The volume to start from by ``settings.start``, but for those that all kinds share."""
+
+    @abstractmethod
+    def residual(self, x: Tensor) -> float:
+        """|A x - y| / |y|, unweighted."""
+
+    @abstractmethod
+    def volume(self, x: Tensor, name: str) -> Volume:
+        """An estimate as a volume in the user's own unit and axis order."""
+
+    def volumes_denoiser(self, settings: ReconSettings, start: Tensor) -> Denoiser:
+        """How the prior sees the volumes of this problem."""
+        assert self.denoiser is not None
+        return self.denoiser
+
+    def projection(self) -> slicewise.Projection:
+        """The data step of slice-wise diffusion."""
+        return slicewise.Projection(self.A, self.y)
+
+    aliased: ClassVar[bool] = False  # the published code's conjugate gradient of mbir errs beyond one step
+    ends_on_data: ClassVar[bool] = False  # the published code of mbir ends with a step onto the data
+
+    # --- what they share
 
     @property
     def prior(self) -> Prior | None:
@@ -83,23 +107,11 @@ class Problem:
     def solve(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         """The volume (slices, rows, columns) in the value scale."""
         watcher = _Watcher(self, monitor)
-        if settings.method == "fbp":
-            return self._fbp(settings.fbp_filter)
-        if settings.method == "sirt":
-            steps = settings.sirt_iterations
-            return sirt(self.A, self.y, iterations=steps, floor=self._air, monitor=watcher, checkpoint=checkpoint)
         if settings.method == "admm-tv":
             return self._admm_tv(settings.tv_lam, settings.tv_sweeps, watcher, checkpoint)
-        return self._diffuse(settings, watcher, checkpoint)
-
-    @property
-    def _air(self) -> float:
-        """The value of no attenuation."""
-        return (-1000.0 - self.value.offset) / self.value.scale
-
-    def _fbp(self, window: str) -> Tensor:
-        base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
-        return (fbp(self.raw, self.line_integrals, window=window) - base) / slope
+        if settings.method in DIFFUSION_METHODS:
+            return self._diffuse(settings, watcher, checkpoint)
+        return self.classical(settings.method, settings, watcher, checkpoint)
 
     def _admm_tv(self, lam: float, sweeps: int, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         return admm_tv(
@@ -107,11 +119,18 @@ class Problem:
             self.y,
             lam=lam,
             sweeps=sweeps,
-            weights=_inverse_spacing(self.measurement),
-            floor=self._air,
+            weights=inverse_spacing(self.grid),
+            floor=self.floor,
             monitor=monitor,
             checkpoint=checkpoint,
         )
+
+    def _start(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
+        if settings.start == "noise" or settings.published:
+            return torch.zeros_like(self.A.adjoint(self.y))
+        if settings.start == "admm-tv":
+            return self._admm_tv(settings.tv_lam, settings.start_sweeps, monitor, checkpoint)
+        return self.quick(settings.start, settings)
 
     def _diffuse(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         assert self.denoiser is not None
@@ -120,119 +139,111 @@ class Problem:
         # The start is kept where further samples need it; its form alone matters to one that is taken up.
         start = stored.get("start", stored.get("x"))
         start = self._start(settings, monitor, checkpoint) if start is None else start
-        difference = self._difference(settings)
-        # The published code of dds mended its conjugate gradient.
-        aliased = settings.published and settings.method == "mbir"
-        generator = torch.Generator(self.seed_device).manual_seed(settings.seed)
+        denoiser = self.volumes_denoiser(settings, start)
+        generator = torch.Generator(self.A.device).manual_seed(settings.seed)
         mean = stored.get("mean", torch.zeros_like(start))
         for number in range(int(stored.get("number", 0)), settings.samples):
-            consistency = ZTVConsistency(
-                self.A,
-                self.y,
-                difference=difference,
-                rho=settings.rho,
-                lam=settings.lam,
-                cg_steps=settings.cg_steps,
-                sweeps=settings.sweeps or (SLOW_SWEEPS if settings.method == "mbir-slow" else 1),
-                solver=aliased_conjugate_gradient if aliased else conjugate_gradient,
-            )
             keeper = _OfSample(checkpoint, number, {"start": start, "mean": mean} if settings.samples > 1 else {})
-            mean += self._sample(settings, consistency, start, generator, monitor, keeper) / settings.samples
+            run = _Run(settings, denoiser, generator, monitor, keeper)
+            mean += self._sample(run, start) / settings.samples
         return mean
 
-    def _sample(
-        self,
-        settings: ReconSettings,
-        consistency: ZTVConsistency,
-        start: Tensor,
-        generator: torch.Generator,
-        monitor: Monitor,
-        checkpoint: Checkpoint,
-    ) -> Tensor:
-        assert self.denoiser is not None
-        if settings.published:
-            return self._sample_as_published(settings, consistency, generator, monitor, checkpoint)
-        if settings.method == "dds":
-            sigmas = karras_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
-            return dds.sample(
-                self.denoiser,
-                consistency,
+    def _sample(self, run: _Run, start: Tensor) -> Tensor:
+        s = run.settings
+        if s.published:
+            return self._sample_as_published(run)
+        if s.method in ("score-mri", "score-ct"):
+            sigmas = geometric_sigmas(s.sigma_end, s.sigma_start, s.steps)
+            return slicewise.sample(
+                run.denoiser,
+                self.projection(),
                 sigmas,
                 start,
-                generator,
-                eta=settings.eta,
-                monitor=monitor,
-                checkpoint=checkpoint,
+                run.generator,
+                snr=s.snr,
+                monitor=run.monitor,
+                checkpoint=run.checkpoint,
             )
-        sigmas = geometric_sigmas(settings.sigma_end, settings.sigma_start, settings.steps)
+        if s.method == "dds":
+            return dds.sample(
+                run.denoiser,
+                self._consistency(s),
+                karras_sigmas(s.sigma_end, s.sigma_start, s.steps),
+                start,
+                run.generator,
+                eta=s.eta,
+                monitor=run.monitor,
+                checkpoint=run.checkpoint,
+            )
         return mbir.sample(
-            self.denoiser,
-            consistency,
-            sigmas,
+            run.denoiser,
+            self._consistency(s),
+            geometric_sigmas(s.sigma_end, s.sigma_start, s.steps),
             start,
-            generator,
-            snr=settings.snr,
-            share_variables=settings.method == "mbir",
-            monitor=monitor,
-            checkpoint=checkpoint,
+            run.generator,
+            snr=s.snr,
+            share_variables=s.method == "mbir",
+            monitor=run.monitor,
+            checkpoint=run.checkpoint,
         )
 
-    def _sample_as_published(
-        self,
-        settings: ReconSettings,
-        consistency: ZTVConsistency,
-        generator: torch.Generator,
-        monitor: Monitor,
-        checkpoint: Checkpoint,
-    ) -> Tensor:
-        assert self.denoiser is not None
-        if settings.method == "dds":
-            sigmas = published_samplers.dds_sigmas(settings.steps)
-            _require_level(self.denoiser.prior, sigmas[0], f"setting published: {settings.steps} steps of dds begin at")
+    def _sample_as_published(self, run: _Run) -> Tensor:
+        s, prior = run.settings, run.denoiser.prior
+        if s.method == "dds":
+            sigmas = published_samplers.dds_sigmas(s.steps)
+            require_level(prior, sigmas[0], f"setting published: {s.steps} steps of dds begin at")
             return published_samplers.sample_dds(
-                self.denoiser,
-                consistency,
+                run.denoiser,
+                self._consistency(s),
                 sigmas,
-                generator,
-                eta=settings.eta,
-                monitor=monitor,
-                checkpoint=checkpoint,
+                run.generator,
+                eta=s.eta,
+                monitor=run.monitor,
+                checkpoint=run.checkpoint,
             )
-        prior = self.denoiser.prior
         return published_samplers.sample_mbir(
-            self.denoiser,
-            consistency,
-            published_samplers.mbir_levels(prior.sigma_min, prior.sigma_max, settings.steps),
-            generator,
-            snr=settings.snr,
-            slices_per_batch=settings.slices_per_batch or published_samplers.SLICES_PER_BATCH,
-            monitor=monitor,
-            checkpoint=checkpoint,
+            run.denoiser,
+            self._consistency(s),
+            published_samplers.mbir_levels(prior.sigma_min, prior.sigma_max, s.steps),
+            run.generator,
+            snr=s.snr,
+            slices_per_batch=s.slices_per_batch or published_samplers.SLICES_PER_BATCH,
+            end_on_data=self.ends_on_data,
+            monitor=run.monitor,
+            checkpoint=run.checkpoint,
+        )
+
+    def _consistency(self, settings: ReconSettings) -> ZTVConsistency:
+        # The published code of dds mended its conjugate gradient.
+        aliased = self.aliased and settings.published and settings.method == "mbir"
+        return ZTVConsistency(
+            self.A,
+            self.y,
+            difference=self._difference(settings),
+            rho=settings.rho,
+            lam=settings.lam,
+            cg_steps=settings.cg_steps,
+            sweeps=settings.sweeps or (SLOW_SWEEPS if settings.method == "mbir-slow" else 1),
+            softening=0.0 if settings.published else settings.softening * self.noise,
+            solver=aliased_conjugate_gradient if aliased else conjugate_gradient,
         )
 
     def _difference(self, settings: ReconSettings) -> SliceDifference:
-        shape = self.measurement.grid.shape
+        A = self.A
         if settings.published:
-            return PeriodicDifference(shape, device=self.A.device)
-        return SliceDifference(shape, weight=_inverse_spacing(self.measurement)[0], device=self.A.device)
+            return PeriodicDifference(self.grid.shape, device=A.device, dtype=A.dtype)
+        return SliceDifference(self.grid.shape, weight=inverse_spacing(self.grid)[0], device=A.device, dtype=A.dtype)
 
-    def _start(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
-        if settings.start == "noise" or settings.published:
-            return torch.zeros_like(self.A.adjoint(self.y))
-        if settings.start == "fbp":
-            return self._fbp("hann")
-        return self._admm_tv(settings.tv_lam, settings.start_sweeps, monitor, checkpoint)
 
-    def residual(self, x: Tensor) -> float:
-        """|A x - y| / |y|, unweighted."""
-        base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
-        difference = self.raw.forward(x * slope + base) - self.line_integrals
-        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.line_integrals))
+@dataclass
+class _Run:
+    """What one sample needs besides its start."""
 
-    def volume(self, x: Tensor, name: str) -> Volume:
-        """An estimate as a volume in HU, in the user's own axis order."""
-        array = (x * self.value.scale + self.value.offset).cpu().numpy()
-        return to_stored_order(array, self.measurement, name=name)
+    settings: ReconSettings
+    denoiser: Denoiser
+    generator: torch.Generator
+    monitor: Monitor
+    checkpoint: Checkpoint
 
 
 @dataclass
@@ -246,8 +257,7 @@ class _Watcher:
         self.monitor.tick(stage, done, total, **metrics)
 
     def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
-        name = self.problem.measurement.name
-        self.monitor.preview(lambda: self.problem.volume(estimate(), f"preview of {name}"), step)
+        self.monitor.preview(lambda: self.problem.volume(estimate(), f"preview of {self.problem.name}"), step)
 
     def poll(self) -> None:
         self.monitor.poll()
@@ -269,41 +279,65 @@ class _OfSample:
         self.checkpoint.save(stage, state | self.shared | {"number": torch.tensor(self.number)})
 
 
-def _load(settings: ReconSettings, prior: str | Prior | None, device: torch.device) -> Prior | None:
+def require_fitting(task: str, settings: ReconSettings) -> None:
+    """Raise InputError for a method or start that does not fit a task."""
+    for name, value, known in (
+        ("method", settings.method, methods_for(task)),
+        ("start", settings.start, starts_for(task)),
+    ):
+        if value not in known:
+            raise InputError(f"setting {name}: {value!r} does not fit the task {task}; use one of {', '.join(known)}")
+
+
+def load(
+    settings: ReconSettings,
+    prior: str | Prior | None,
+    device: torch.device,
+    modality: str,
+    *,
+    channels: tuple[int, ...],
+) -> Prior | None:
+    """The prior, if the method needs one; raises InputError where it does not fit the measurement or the settings."""
     if settings.method not in DIFFUSION_METHODS:
         return None
     chosen = settings.prior if prior is None else prior
     loaded = load_prior(chosen, device=device) if isinstance(chosen, str) else chosen
-    if loaded.card.modality not in ("CT", "any"):
+    card = loaded.card
+    if card.modality not in (modality, "any"):
+        raise InputError(f"prior {card.id!r} is for {card.modality}, the measurement is {modality}; choose another")
+    if card.channels not in channels:
         raise InputError(
-            f"prior {loaded.card.id!r} is for {loaded.card.modality}, the measurement is CT; choose another"
-        )
-    if loaded.card.channels != 1:
-        raise InputError(
-            f"prior {loaded.card.id!r} works on {loaded.card.channels} channels (complex images), the measurement has "
+            f"prior {card.id!r} works on {card.channels} channels (complex images), the measurement has "
             "one; choose another"
         )
-    if settings.published and settings.method == "mbir-slow":
-        raise InputError("setting published: no code of mbir-slow was published; use mbir or dds")
+    if settings.published and settings.method not in ("mbir", "dds"):
+        raise InputError(f"setting published: no code of {settings.method} was published; use mbir or dds")
     if not settings.published:
-        _require_level(loaded, settings.sigma_start, "setting sigma_start:")
+        require_level(loaded, settings.sigma_start, "setting sigma_start:")
     return loaded
 
 
-def _require_level(prior: Prior, sigma: float, what: str) -> None:
+def require_level(prior: Prior, sigma: float, what: str) -> None:
+    """Raise InputError for a noise level above those that a prior has learnt."""
     if sigma > 1.001 * prior.sigma_max:
         raise InputError(
             f"{what} {sigma:g} is above the largest noise level of prior {prior.card.id!r}, {prior.sigma_max:g}"
         )
 
 
-def _attenuation_of_value(value: ValueScale, mu_water_per_mm: float) -> tuple[float, float]:
-    """(base, slope) of attenuation = base + slope x, in 1/mm."""
-    return mu_water_per_mm * (1 + value.offset / 1000.0), mu_water_per_mm * value.scale / 1000.0
+def slice_denoiser(
+    prior: Prior | None, settings: ReconSettings, grid: Grid, device: torch.device
+) -> SliceDenoiser | None:
+    """The prior for whole volumes, with sub-batches that fit the device."""
+    if prior is None:
+        return None
+    rows, columns = grid.in_plane
+    batch = settings.slices_per_batch or max(1, PIXELS_PER_BATCH[device.type] // (rows * columns))
+    return SliceDenoiser(prior, batch)
 
 
-def _inverse_spacing(measurement: Measurement) -> tuple[float, float, float]:
+def inverse_spacing(grid: Grid) -> tuple[float, float, float]:
     """Weights of differences along (slices, rows, columns): smaller pixel side / spacing."""
-    x, y, z = measurement.grid.spacing_mm
+    x, y, z = grid.spacing_mm
     pixel = min(x, y)
     return pixel / z, pixel / y, pixel / x

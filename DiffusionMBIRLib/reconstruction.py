@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .config import ReconSettings
-from .data import Measurement, Volume
+from .data import MR_TASK, Measurement, Volume
 from .errors import EngineError, InputError
+from .kspace import KSpace
 from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A reconstruction: the volume in HU on the input's own geometry, and how it came about.
+    """A reconstruction: the volume on the input's own geometry, in HU or as the magnitude of MR, and how it came about.
 
     residual: |A x - y| / |y| of the final volume.  nfe: network evaluations a slice.  seconds: wall-clock time of the
     whole call; ``network_seconds`` is the part spent inside the prior.
@@ -40,11 +41,11 @@ class Result:
 
 def preset_for(task: str) -> str:
     """The name of the preset of a task."""
-    return {"sparse-view-ct": "sparse-view", "limited-angle-ct": "limited-angle"}[task]
+    return {"sparse-view-ct": "sparse-view", "limited-angle-ct": "limited-angle", MR_TASK: "mri"}[task]
 
 
 def reconstruct(
-    measurement: Measurement,
+    measurement: Measurement | KSpace,
     *,
     prior: str | Prior | None = None,
     settings: ReconSettings | None = None,
@@ -95,7 +96,11 @@ def reconstruct(
 
 
 def _record(
-    measurement: Measurement, settings: ReconSettings, problem: Problem, prior: str | Prior | None, device: torch.device
+    measurement: Measurement | KSpace,
+    settings: ReconSettings,
+    problem: Problem,
+    prior: str | Prior | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     card = problem.prior.card if problem.prior else None
     named = settings.prior if prior is None else prior

@@ -21,9 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import MU_WATER_PER_MM, TASKS, Measurement, Volume, hu_to_attenuation
+from . import simulation_mr
+from .data import MR_TASK, MU_WATER_PER_MM, TASKS, Measurement, Volume, hu_to_attenuation
 from .errors import InputError
 from .geometry import Grid, ParallelBeam, view_angles
+from .kspace import KSpace
 from .monitor import Monitor, Silent
 from .operators import projector
 from .provenance import file_name, software_version
@@ -37,13 +39,19 @@ _ENTRIES_AT_ONCE = 1 << 24  # of the projector's matrix, over views: 256 MB
 _ENTRIES_PER_PIXEL = 4  # at most about this many for each view when the sub-columns are as wide as the pixels
 
 
-def truth_for(volume: Volume, coarsen: int = 1) -> Volume:
-    """What a reconstruction of the simulated scan is judged against: float32 HU in the volume's own axis order.
+def truth_for(volume: Volume, coarsen: int = 1, *, task: str | None = None) -> Volume:
+    """What a reconstruction of the simulated scan is judged against: float32 in the volume's own axis order.
+
+    Of MRI the magnitude, without unit: with ``task`` compressed-sensing-mri, and by default for a volume that is not
+    in HU.  Of CT the volume in HU:
 
     Blocks of coarsen x coarsen voxels in the axial plane are averaged.  Values below -1000 HU, which mark what a
     scanner did not see, count as air here and in the scan.  Raises InputError where the factor does not divide the
     axial plane or the volume is not in HU.
     """
+    if task == MR_TASK or (task is None and volume.unit == ""):
+        _require_defaults(task or MR_TASK, coarsen=(coarsen, 1))
+        return simulation_mr.magnitude_of(volume)
     _require_hu(volume)
     turned, order = volume.axial()
     clamped = replace(turned, array=np.maximum(turned.array.astype(np.float32), np.float32(_AIR_HU)))
@@ -62,21 +70,54 @@ def simulate(
     electronic_noise: float = 0.0,
     seed: int = 0,
     mu_water_per_mm: float = MU_WATER_PER_MM,
+    acceleration: float | None = None,
+    acs: float | None = None,
+    mask: str | np.ndarray | None = None,
+    coils: int | None = None,
+    phase: bool | None = None,
+    noise: float | None = None,
     device: str = "cpu",
     monitor: Monitor | None = None,
-) -> Measurement:
-    """Scan a volume in HU, slice by slice in axial order, with parallel beams.
+) -> Measurement | KSpace:
+    """Scan a volume: by task a CT of one in HU, or an MRI of one that holds magnitudes.
 
+    seed: the same gives the same data, whatever the memory at hand.
+
+    CT, slice by slice in axial order, with parallel beams.
     views, angle_range_deg: equidistant views from 0 degrees on; by default 8 over 180 for sparse views and 90 over 90
-    for a limited angle.  coarsen: reconstruct on in-plane block means of this size.  photons: incident photons a ray, 0
-    for noise-free data; electronic_noise: standard deviation of the detector's own noise in photons.  The same seed
-    gives the same data, whatever the memory at hand.
+    for a limited angle.  coarsen: reconstruct on in-plane block means of this size.  photons: incident photons a ray,
+    0 for noise-free data; electronic_noise: standard deviation of the detector's own noise in photons.  Besides the
+    data and two float32 copies of the volume, memory holds a chunk of slices of the fine object and the matrix of a few
+    views: about 1 GB for slices of up to 1024 x 1024.
 
-    Besides the data and two float32 copies of the volume, memory holds a chunk of slices of the fine object and the
-    matrix of a few views: about 1 GB for slices of up to 1024 x 1024.
+    MRI, in the planes of the volume's own axes, with lines of k-space left out along its columns.  acceleration (2)
+    and acs (0.15): positions over sampled ones, and the share of lines in the middle that are all sampled.  mask: one
+    of ``operators.masks.MASKS`` (uniform1d), or bool (rows, columns) in place of the two.  coils (1): simulated
+    receivers; their maps are not handed over, as they are not by a scanner.  phase: a smooth random phase, so that
+    the volume is complex.  noise (0): standard deviation in real and imaginary part, in multiples of the volume's
+    99.5th percentile.
 
-    Raises InputError, naming the setting, for one that is out of range, and what the monitor's tick raises.
+    Raises InputError, naming the setting, for one that is out of range or belongs to the other kind of task, and what
+    the monitor's tick raises.
     """
+    of_mri = {"acceleration": acceleration, "acs": acs, "mask": mask, "coils": coils, "phase": phase, "noise": noise}
+    given = {name: value for name, value in of_mri.items() if value is not None}
+    if task == MR_TASK:
+        _require_defaults(
+            task,
+            views=(views, None),
+            angle_range_deg=(angle_range_deg, None),
+            coarsen=(coarsen, 1),
+            photons=(photons, 0.0),
+            electronic_noise=(electronic_noise, 0.0),
+            mu_water_per_mm=(mu_water_per_mm, MU_WATER_PER_MM),
+        )
+        (monitor or Silent()).tick("simulate", 0, 1)
+        kspace = simulation_mr.scan(volume, seed=seed, **given)  # type: ignore[arg-type]
+        (monitor or Silent()).tick("simulate", 1, 1)
+        return kspace
+    for name in given:
+        raise InputError(f"setting {name} is for the task {MR_TASK} only, not for {task}; leave it out")
     _require_hu(volume)
     _check_noise(photons, electronic_noise, seed)
     views, angle_range_deg = _scan(task, views, angle_range_deg)
@@ -108,6 +149,13 @@ def simulate(
         provenance=_provenance(volume, settings, seed),
         name=f"scan of {file_name(volume.name)}",
     )
+
+
+def _require_defaults(task: str, **settings: tuple[Any, Any]) -> None:
+    """Raise InputError for a setting (value, default) of CT that another task was given."""
+    for name, (value, default) in settings.items():
+        if value != default:
+            raise InputError(f"setting {name} is for CT only, not for {task}; leave it out")
 
 
 def _require_hu(volume: Volume) -> None:

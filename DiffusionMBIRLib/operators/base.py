@@ -11,10 +11,10 @@ from ..errors import InputError
 
 
 class LinearOperator(ABC):
-    """A linear map between two real spaces of tensors.
+    """A linear map between two spaces of tensors, both real or both complex.
 
-    domain, range: shapes of the two spaces.  ``adjoint`` is the exact transpose of ``forward``; an optional back end
-    that cannot keep this says so by ``exact_adjoint``.
+    domain, range: shapes of the two spaces.  ``adjoint`` is the exact (conjugate) transpose of ``forward``; an optional
+    back end that cannot keep this says so by ``exact_adjoint``.
     """
 
     exact_adjoint: bool = True

@@ -85,6 +85,8 @@ class Gradient(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         self._check(x, self.domain, "x")
         slices, rows, columns = self.domain
+        if x.is_complex():  # Fourier transforms keep columns last, projectors slices
+            return self.add_to(x.new_zeros(self.range), x)
         return self.add_to(x.new_zeros((3, rows, columns, slices)).permute(0, 3, 1, 2), x)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:

@@ -34,11 +34,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
+class Denoiser(Protocol):
+    """What samplers need of a prior: whole volumes denoised, and a count of what that took."""
+
+    @property
+    def prior(self) -> Prior: ...
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        """x: (slices, rows, columns).  Returns E[x0 | x], which the caller may write into."""
+        ...
+
+
 class SliceDenoiser:
     """Denoises a volume with a 2D prior, slice by slice in sub-batches.
 
-    The result does not depend on the sub-batch size beyond rounding.  When memory runs out the sub-batch is halved and
-    the work that was done is kept; at one slice a time the error is passed on as EngineError.
+    Complex volumes need a prior with two channels, the real and the imaginary part.  The result does not depend on the
+    sub-batch size beyond rounding.  When memory runs out the sub-batch is halved and the work that was done is kept; at
+    one slice a time the error is passed on as EngineError.
     """
 
     def __init__(self, prior: Prior, slices_per_batch: int) -> None:
@@ -57,7 +69,7 @@ class SliceDenoiser:
             self.poll()
             started = time.perf_counter()
             try:
-                out[start:stop] = self.prior.denoise(x[start:stop, None], sigma)[:, 0]
+                out[start:stop] = self._denoise(x[start:stop], sigma)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -76,3 +88,9 @@ class SliceDenoiser:
             start = stop
         self.evaluations += 1
         return out
+
+    def _denoise(self, x: Tensor, sigma: float) -> Tensor:
+        if x.is_complex():
+            parts = self.prior.denoise(torch.stack((x.real, x.imag), 1), sigma)
+            return torch.complex(parts[:, 0], parts[:, 1])
+        return self.prior.denoise(x[:, None], sigma)[:, 0]

@@ -14,26 +14,32 @@ import torch
 from torch import Tensor
 
 from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
-from ..priors.base import SliceDenoiser
-from ..solvers.consistency import ZTVConsistency
+from ..priors.base import Denoiser
+from ..solvers.consistency import DataFit, ZTVConsistency
 from . import state
 
 
 def volume_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise for a whole volume; drawn at once, so that sub-batches never change a result."""
+    """Standard normal noise for a whole volume; drawn at once, so that sub-batches never change a result.
+
+    Complex: of variance 1 in the real and in the imaginary part, each of which a prior sees as an image.
+    """
     n, rows, columns = like.shape
+    if like.is_complex():
+        parts = torch.randn((n, rows, columns, 2), generator=generator, device=generator.device, dtype=like.real.dtype)
+        return torch.view_as_complex(parts).to(like.device)
     noise = torch.randn((rows, columns, n), generator=generator, device=generator.device, dtype=like.dtype)
     return noise.to(like.device).permute(2, 0, 1)
 
 
-def watch(monitor: Monitor, consistency: ZTVConsistency, estimate: Tensor, done: int, total: int, sigma: float) -> None:
+def watch(monitor: Monitor, consistency: DataFit, estimate: Tensor, done: int, total: int, sigma: float) -> None:
     """Tell of a step that is over: the estimate for whoever looks, and how well it fits the data."""
     monitor.preview(lambda: estimate, done)
     monitor.tick(state.STAGE, done, total, sigma=sigma, residual=consistency.residual(estimate))
 
 
 def sample(
-    denoiser: SliceDenoiser,
+    denoiser: Denoiser,
     consistency: ZTVConsistency,
     sigmas: Sequence[float],
     start: Tensor,
@@ -55,7 +61,7 @@ def sample(
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         denoised = denoiser(x, sigma)
-        clean = consistency(denoised)
+        clean = consistency(denoised, sigma)
         if k + 1 < len(sigmas):
             # x <- clean + sigma' (sqrt(1 - eta^2) eps + eta n), where eps is the noise that the network saw
             kept = sigmas[k + 1] * math.sqrt(max(0.0, 1 - eta**2)) / sigma

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
-from ..priors.base import SliceDenoiser
+from ..priors.base import Denoiser
 from ..solvers.consistency import ZTVConsistency
 from . import state
 from .dds import volume_noise, watch
 
 
 def sample(
-    denoiser: SliceDenoiser,
+    denoiser: Denoiser,
     consistency: ZTVConsistency,
     sigmas: Sequence[float],
     start: Tensor,
@@ -44,8 +44,8 @@ def sample(
         sigma = sigmas[k]
         lower = sigmas[k + 1] if k + 1 < len(sigmas) else sigmas[-1]
         if lower < sigma:
-            x = _predict(denoiser, x, sigma, lower, volume_noise(x, generator))
-        x = _correct(denoiser, x, lower, snr, volume_noise(x, generator))
+            x = predict(denoiser, x, sigma, lower, volume_noise(x, generator))
+        x = correct(denoiser, x, lower, snr, volume_noise(x, generator))
         if not share_variables:
             consistency.reset()
         x = consistency(x)
@@ -53,19 +53,19 @@ def sample(
         watch(monitor, consistency, x, k + 1, len(sigmas) + 1, sigma)
     if not share_variables:
         consistency.reset()
-    clean = consistency(denoiser(x, sigmas[-1]))
+    clean = consistency(denoiser(x, sigmas[-1]), sigmas[-1])
     watch(monitor, consistency, clean, len(sigmas) + 1, len(sigmas) + 1, sigmas[-1])
     return clean
 
 
-def _predict(denoiser: SliceDenoiser, x: Tensor, sigma: float, lower: float, noise: Tensor) -> Tensor:
+def predict(denoiser: Denoiser, x: Tensor, sigma: float, lower: float, noise: Tensor) -> Tensor:
     """One step of the reverse diffusion from sigma to lower: x + (sigma^2 - lower^2) score + sqrt(...) n."""
     step = sigma**2 - lower**2
     score = denoiser(x, sigma).sub_(x).div_(sigma**2)
     return torch.add(x, score, alpha=step).add_(noise, alpha=step**0.5)
 
 
-def _correct(denoiser: SliceDenoiser, x: Tensor, sigma: float, snr: float, noise: Tensor) -> Tensor:
+def correct(denoiser: Denoiser, x: Tensor, sigma: float, snr: float, noise: Tensor) -> Tensor:
     """One Langevin step at sigma, its size e = 2 (snr |n| / |score|)^2 for each slice."""
     score = denoiser(x, sigma).sub_(x).div_(sigma**2)
     ratio = torch.linalg.vector_norm(noise, dim=(1, 2)) / torch.linalg.vector_norm(score, dim=(1, 2)).clamp_min(1e-12)

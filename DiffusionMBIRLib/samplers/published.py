@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
-from ..priors.base import SliceDenoiser
+from ..priors.base import Denoiser
 from ..priors.networks import ddpm_sigmas
 from ..solvers.consistency import ZTVConsistency
 from ..solvers.published import final_step
@@ -56,7 +56,7 @@ def mbir_levels(sigma_min: float, sigma_max: float, count: int) -> list[tuple[fl
 
 
 def sample_mbir(
-    denoiser: SliceDenoiser,
+    denoiser: Denoiser,
     consistency: ZTVConsistency,
     levels: Sequence[tuple[float, float]],
     generator: torch.Generator,
@@ -87,12 +87,12 @@ def sample_mbir(
     return final_step(consistency.A, consistency.y, x) if end_on_data else x
 
 
-def predict(denoiser: SliceDenoiser, x: Tensor, sigma: float, jump: float, noise: Tensor) -> Tensor:
+def predict(denoiser: Denoiser, x: Tensor, sigma: float, jump: float, noise: Tensor) -> Tensor:
     """x + jump^2 score(x, sigma) + jump n (Song et al. 2021, arXiv 2011.13456, Algorithm 2)."""
     return torch.add(x, _score(denoiser, x, sigma), alpha=jump**2).add_(noise, alpha=jump)
 
 
-def correct(denoiser: SliceDenoiser, x: Tensor, sigma: float, snr: float, noise: Tensor, batch: int) -> Tensor:
+def correct(denoiser: Denoiser, x: Tensor, sigma: float, snr: float, noise: Tensor, batch: int) -> Tensor:
     """One Langevin step of size e = 2 (snr mean|n| / mean|score|)^2, with the means over the slices of a sub-batch."""
     score = _score(denoiser, x, sigma)
     pieces = [(t.split(sub_batches(len(x), batch))) for t in (x, score, noise)]
@@ -109,7 +109,7 @@ def sub_batches(slices: int, batch: int) -> list[int]:
     return [len(piece) for piece in torch.arange(slices).chunk(slices // batch + 1)]
 
 
-def _score(denoiser: SliceDenoiser, x: Tensor, sigma: float) -> Tensor:
+def _score(denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
     return denoiser(x, sigma).sub_(x).div_(sigma**2)
 
 
@@ -124,7 +124,7 @@ def dds_sigmas(count: int) -> list[float]:
 
 
 def sample_dds(
-    denoiser: SliceDenoiser,
+    denoiser: Denoiser,
     consistency: ZTVConsistency,
     sigmas: Sequence[float],
     generator: torch.Generator,

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from ..monitor import Checkpoint
-from ..solvers.consistency import ZTVConsistency
+from ..solvers.consistency import DataFit
 
 STAGE = "diffusion"
 
 
-def restore(
-    checkpoint: Checkpoint, consistency: ZTVConsistency, generator: torch.Generator, x: Tensor
-) -> tuple[int, Tensor]:
+def restore(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Generator, x: Tensor) -> tuple[int, Tensor]:
     """(steps that are done, x); puts the ADMM variables and the generator back to where they were."""
     state = checkpoint.load(STAGE)
     if state is None:
@@ -23,7 +21,7 @@ def restore(
     return int(state["done"]), state["x"]
 
 
-def save(checkpoint: Checkpoint, consistency: ZTVConsistency, generator: torch.Generator, x: Tensor, done: int) -> None:
+def save(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Generator, x: Tensor, done: int) -> None:
     """Offer the state after ``done`` steps."""
     entries = {"x": x, "done": torch.tensor(done), "generator": generator.get_state()}
     if consistency.z is not None and consistency.w is not None:

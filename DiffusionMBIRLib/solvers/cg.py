@@ -1,4 +1,4 @@
-"""Conjugate gradient for symmetric positive semi-definite systems."""
+"""Conjugate gradient for symmetric, or Hermitian, positive semi-definite systems."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def conjugate_gradient(
 ) -> Tensor:
     """A few steps of conjugate gradient on gram(x) = rhs from the given x, which is left unchanged.
 
-    gram: a symmetric positive semi-definite map of tensors of rhs's shape.  x stays where it is once the residual has
-    fallen by ``tolerance`` against |rhs|: on a singular system further steps would only amplify rounding.  Scalars stay
-    on the device, so that no step waits for the host.  Hestenes and Stiefel 1952.
+    gram: a symmetric (complex: Hermitian) positive semi-definite map of tensors of rhs's shape.  x stays where it is
+    once the residual has fallen by ``tolerance`` against |rhs|: on a singular system further steps would only amplify
+    rounding.  Scalars stay on the device, so that no step waits for the host.  Hestenes and Stiefel 1952.
     """
     residual = rhs - gram(x)
     x, direction = x.clone(), residual.clone()
@@ -38,7 +38,12 @@ def conjugate_gradient(
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of two volumes of any, but equal, memory order, without copying them."""
+    """Real inner product of two volumes of any, but equal, memory order, without copying them.
+
+    Of complex ones the real part, which is all of it wherever conjugate gradient asks.
+    """
+    if a.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
     if a.ndim == 3 and a.stride() == b.stride():
         a, b = a.permute(1, 2, 0), b.permute(1, 2, 0)
     return torch.dot(a.reshape(-1), b.reshape(-1))

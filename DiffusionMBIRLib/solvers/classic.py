@@ -105,7 +105,8 @@ def admm_tv(
 
     weights: of the differences along (slices, rows, columns), 1 / spacing up to a factor.  rho defaults to 20 lam.
     ``floor`` (None: unbounded) enters as a second split variable.  y, result: of shape ``A.range``, ``A.domain``.
-    Raises InputError for a negative lam or a rho that is not positive.
+    Complex volumes need ``floor`` None; the length of their gradient counts real and imaginary parts together.  Raises
+    InputError for a negative lam or a rho that is not positive.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     rho = (20 * lam or 1e-3) if rho is None else rho
@@ -150,7 +151,10 @@ def _watch(monitor: Monitor, x: Tensor, stage: str, done: int, total: int) -> No
 
 def _shrink(w: Tensor, split: Tensor, threshold: float) -> None:
     """From w + D x in ``w``: z = (w + D x) shortened by the threshold, w <- w + D x - z, split <- z - w, in place."""
-    length = w[0].square().addcmul_(w[1], w[1]).addcmul_(w[2], w[2]).sqrt_()
+    if w.is_complex():
+        length = torch.view_as_real(w).square().sum((0, -1)).sqrt_()
+    else:
+        length = w[0].square().addcmul_(w[1], w[1]).addcmul_(w[2], w[2]).sqrt_()
     kept = (1 - threshold / length.clamp_min_(1e-20)).clamp_min_(0)
     torch.mul(w, 2 * kept - 1, out=split)
     w.mul_(1 - kept)

@@ -50,17 +50,22 @@ def aliased_conjugate_gradient(gram: Callable[[Tensor], Tensor], rhs: Tensor, x:
     """
     residual = rhs - gram(x)
     x, direction = x.clone(), residual
-    energy = residual.square().sum()
+    energy = _inner(residual, residual)
     for _ in range(steps):
         if float(energy) < 1e-20:
             break
         image = gram(direction)
-        alpha = energy / (direction * image).sum()
+        alpha = energy / _inner(direction, image)
         x.addcmul_(direction, alpha)
         residual.addcmul_(image, -alpha)  # in the first step, the direction as well
-        last, energy = energy, residual.square().sum()
+        last, energy = energy, _inner(residual, residual)
         direction = residual + (energy / last) * direction
     return x
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """The real part of the inner product."""
+    return (a.conj() * b).real.sum()
 
 
 def final_step(A: LinearOperator, y: Tensor, x: Tensor) -> Tensor:

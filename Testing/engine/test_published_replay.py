@@ -190,8 +190,8 @@ def test_a_whole_run_of_dds(monkeypatch):
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Watched(ZTVConsistency):
-        def __call__(self, x: Tensor) -> Tensor:
-            seen.append((x.clone(), super().__call__(x)))
+        def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
+            seen.append((x.clone(), super().__call__(x, sigma)))
             return seen[-1][1]
 
     D = PeriodicDifference((6, 64, 64))

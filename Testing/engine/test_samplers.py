@@ -121,7 +121,7 @@ class NoData:
     def reset(self) -> None:
         return None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
         return x.clone()
 
 
@@ -359,9 +359,9 @@ def test_a_monitor_sees_every_step_and_may_end_the_run(name, steps):
 class Counting(ZTVConsistency):
     """Notes at each call whether it starts with the variables of an earlier one."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
         self.carried = [*getattr(self, "carried", []), self.w is not None]
-        return super().__call__(x)
+        return super().__call__(x, sigma)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

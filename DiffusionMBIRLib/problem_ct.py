@@ -1,0 +1,100 @@
+"""A CT scan on a device: line integrals, weighted where the photon count is known, in the prior's value scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import ReconSettings
+from .data import Measurement, Volume, to_stored_order
+from .errors import InputError
+from .models import ValueScale
+from .monitor import Checkpoint, Monitor
+from .operators import LinearOperator, SliceProjector, projector
+from .operators.base import RowWeighted
+from .operators.xray import slices_last
+from .priors.base import Prior
+from .problem import Problem, slice_denoiser
+from .samplers.slicewise import Projection
+from .solvers.classic import fbp, sirt
+
+
+@dataclass
+class CTProblem(Problem):
+    """y = A x with x in the prior's value scale, where attenuation = base + slope x (1/mm).
+
+    raw: the operator in mm.  A, y: scaled so that |A| = 1, rows weighted by their statistical precision where the
+    photon count is known.
+    """
+
+    measurement: Measurement
+    raw: SliceProjector
+    line_integrals: Tensor
+
+    aliased: ClassVar[bool] = True
+    ends_on_data: ClassVar[bool] = True
+
+    @classmethod
+    def of(
+        cls, measurement: Measurement, settings: ReconSettings, prior: Prior | None, device: torch.device
+    ) -> CTProblem:
+        """Raises InputError where no ray meets the grid."""
+        value = prior.card.value if prior else ValueScale()
+        raw = projector(measurement.geometry, measurement.grid, device=device)
+        measured = slices_last(torch.from_numpy(np.ascontiguousarray(measurement.data, np.float32)).to(device))
+        base, slope = _attenuation_of_value(value, measurement.mu_water_per_mm)
+        target = measured / slope
+        if base != 0.0:
+            target = target - raw.forward(torch.full(raw.domain, base / slope, device=device))
+        A: LinearOperator = raw
+        if measurement.photons > 0:
+            weights = (-0.5 * (measured - measured.min())).exp()
+            A, target = RowWeighted(raw, weights), target * weights
+        norm = A.norm()
+        if not norm > 0:
+            raise InputError(f"{measurement.name}: no ray meets the grid; check geometry.pitch_mm and offset_mm")
+        denoiser = slice_denoiser(prior, settings, measurement.grid, device)
+        scaled = raw.scaled(1 / norm) if A is raw else RowWeighted(raw.scaled(1 / norm), weights)
+        grid, name = measurement.grid, measurement.name
+        return cls(scaled, target / norm, value, denoiser, grid, name, 0.0, measurement, raw, measured)
+
+    @property
+    def floor(self) -> float:
+        """The value of no attenuation."""
+        return (-1000.0 - self.value.offset) / self.value.scale
+
+    def classical(self, method: str, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
+        if method == "fbp":
+            return self._fbp(settings.fbp_filter)
+        steps = settings.sirt_iterations
+        return sirt(self.A, self.y, iterations=steps, floor=self.floor, monitor=monitor, checkpoint=checkpoint)
+
+    def quick(self, start: str, settings: ReconSettings) -> Tensor:
+        return self._fbp("hann")
+
+    def projection(self) -> Projection:
+        return Projection(self.A, self.y, normalised=True)
+
+    def _fbp(self, window: str) -> Tensor:
+        base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
+        return (fbp(self.raw, self.line_integrals, window=window) - base) / slope
+
+    def residual(self, x: Tensor) -> float:
+        """|A x - y| / |y|, unweighted."""
+        base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
+        difference = self.raw.forward(x * slope + base) - self.line_integrals
+        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.line_integrals))
+
+    def volume(self, x: Tensor, name: str) -> Volume:
+        """An estimate as a volume in HU, in the user's own axis order."""
+        array = (x * self.value.scale + self.value.offset).cpu().numpy()
+        return to_stored_order(array, self.measurement, name=name)
+
+
+def _attenuation_of_value(value: ValueScale, mu_water_per_mm: float) -> tuple[float, float]:
+    """(base, slope) of attenuation = base + slope x, in 1/mm."""
+    return mu_water_per_mm * (1 + value.offset / 1000.0), mu_water_per_mm * value.scale / 1000.0

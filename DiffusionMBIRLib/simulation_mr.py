@@ -1,0 +1,139 @@
+"""MR scans of a known magnitude volume: phase, coils, noise and undersampled k-space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .data import Volume
+from .errors import InputError
+from .geometry import Grid
+from .geometry_mr import CartesianMRI
+from .kspace import KSpace
+from .models import MR_PERCENTILE
+from .operators.masks import sampling_mask
+from .provenance import file_name, software_version
+
+MOST_COILS = 64
+COIL_RING = 1.35  # radius of the ring of coils, in halves of the field of view
+COIL_LOOP = 0.6  # radius of a coil's loop, likewise
+PHASE_STD = 1.0  # radians
+
+
+def magnitude_of(volume: Volume) -> Volume:
+    """The truth of an MR simulation: float32 without unit, on the volume's own grid.
+
+    Raises InputError for negative values, which no magnitude has.
+    """
+    array = volume.array.astype(np.float32)
+    if array.min() < 0:
+        raise InputError(f"{volume.name}: holds values down to {array.min():g}; MRI is simulated from magnitudes >= 0")
+    if not array.any():
+        raise InputError(f"{volume.name}: is zero everywhere; nothing can be simulated from it")
+    return Volume(array, volume.grid, unit="", name=volume.name)
+
+
+def scan(
+    volume: Volume,
+    *,
+    acceleration: float = 2.0,
+    acs: float = 0.15,
+    mask: str | np.ndarray = "uniform1d",
+    coils: int = 1,
+    phase: bool = False,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> KSpace:
+    """k-space of a magnitude volume in its own planes; see :func:`DiffusionMBIRLib.simulation.simulate`."""
+    _check(coils, noise, seed)
+    truth = magnitude_of(volume)
+    sampled = mask if isinstance(mask, np.ndarray) else None
+    if sampled is None:
+        sampled = sampling_mask(truth.grid.in_plane, str(mask), acceleration=acceleration, acs=acs, seed=seed)
+    geometry = CartesianMRI(sampled, coils)
+    std = noise * float(np.percentile(truth.array, MR_PERCENTILE))
+    angles = smooth_phase(truth.grid, seed) if phase else None
+    maps = coil_maps(truth.grid, coils) if coils > 1 else None
+    data = np.zeros(geometry.data_shape(truth.grid.shape[0]), dtype=np.complex64)
+    for k, magnitude in enumerate(truth.array):
+        image = magnitude if angles is None else magnitude * np.exp(1j * angles[k])
+        seen = image[None] if maps is None else image * maps[k]
+        data[k] = _fft(seen)
+        if std > 0:
+            generator = np.random.default_rng([seed, k])  # each slice has a random stream of its own
+            draws = generator.standard_normal((*data[k].shape, 2), dtype=np.float32)
+            data[k] += np.float32(std) * draws.view(np.complex64)[..., 0]
+        data[k] *= geometry.mask
+    settings = {
+        "task": "compressed-sensing-mri",
+        "mask": "given" if isinstance(mask, np.ndarray) else mask,
+        "acceleration": acceleration,
+        "acs": acs,
+        "coils": coils,
+        "phase": phase,
+        "noise": noise,
+    }
+    provenance: dict[str, Any] = {
+        "software": "DiffusionMBIR",
+        "version": software_version(),
+        "kind": "simulated",
+        "source": file_name(volume.name),
+        "settings": settings,
+        "seed": seed,
+    }
+    name = f"scan of {file_name(volume.name)}"
+    return KSpace(data, geometry, truth.grid, noise_std=std, provenance=provenance, name=name)
+
+
+def _check(coils: int, noise: float, seed: int) -> None:
+    if coils != int(coils) or not 1 <= coils <= MOST_COILS:
+        raise InputError(f"coils must be a whole number from 1 to {MOST_COILS}, not {coils}")
+    if not 0 <= noise <= 10:
+        raise InputError(f"noise must be from 0 to 10 times the volume's 99.5th percentile, not {noise}")
+    if seed < 0:
+        raise InputError(f"seed must be zero or positive, not {seed}")
+
+
+def _fft(images: np.ndarray) -> np.ndarray:
+    axes = (-2, -1)
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes), norm="ortho"), axes)
+
+
+def _unit_axes(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions along slices, rows and columns from the centre, in halves of the longest side of the volume."""
+    lengths = [n * s for n, s in zip(grid.shape, grid.spacing_mm[::-1], strict=True)]
+    longest = max(lengths[1:])
+    axes = [
+        (np.arange(n) - (n - 1) / 2) * (2 * length / n / longest) for n, length in zip(grid.shape, lengths, strict=True)
+    ]
+    return axes[0][:, None, None], axes[1][:, None], axes[2]
+
+
+def smooth_phase(grid: Grid, seed: int) -> np.ndarray:
+    """A random phase in radians (slices, rows, columns): waves of up to one and a half cycles across the volume."""
+    generator = np.random.default_rng([seed, 2**31])
+    z, y, x = _unit_axes(grid)
+    out = np.zeros(grid.shape, dtype=np.float32)
+    for _ in range(6):
+        kz, ky, kx = generator.uniform(-0.75, 0.75, 3) * 2 * np.pi
+        out += generator.normal() * np.cos(kz * z + ky * y + kx * x + generator.uniform(0, 2 * np.pi)).astype(
+            np.float32
+        )
+    return (out * (PHASE_STD / max(float(out.std()), 1e-6))).astype(np.float32)
+
+
+def coil_maps(grid: Grid, coils: int) -> np.ndarray:
+    """Sensitivities complex64 (slices, coils, rows, columns) with sum |S|^2 = 1, of loops on a ring around the slices.
+
+    The field of a loop falls with the distance to its centre like that on the axis of a loop (Biot and Savart), and
+    its direction in the plane, whose angle is the map's phase, turns with that of the centre.
+    """
+    z, y, x = _unit_axes(grid)
+    maps = np.empty((grid.shape[0], coils, *grid.in_plane), dtype=np.complex64)
+    for c in range(coils):
+        angle = 2 * np.pi * (c + 0.5) / coils
+        dy, dx = y - COIL_RING * np.sin(angle), x - COIL_RING * np.cos(angle)
+        distance = dy**2 + dx**2 + z**2
+        maps[:, c] = (dx + 1j * dy) / np.sqrt(dx**2 + dy**2) * (distance + COIL_LOOP**2) ** -1.5
+    return maps / np.sqrt(np.sum(np.abs(maps) ** 2, axis=1, keepdims=True))
