@@ -13,7 +13,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import cli_models
+from . import cli_info, cli_models
+from .cli_info import describe_measurement, lines
 from .config import ReconSettings
 from .errors import Cancelled, EngineError, InputError
 from .monitor import Console, Monitor, Silent
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         ("evaluate", "PSNR and SSIM of a reconstruction in three planes", _evaluate, _evaluate_options),
         ("train", "train a prior on folders of volumes", _train, _train_options),
         ("models", "list, show, import, remove or verify priors", cli_models.run, cli_models.add_options),
-        ("info", "describe a file, or this machine", _info, _info_options),
+        ("info", "describe a file, or this machine", cli_info.run, cli_info.add_options),
     ):
         command = commands.add_parser(name, help=help_text, description=f"{help_text[:1].upper()}{help_text[1:]}.")
         add(command)
@@ -153,8 +154,8 @@ def _simulate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str
         monitor=monitor,
     )
     write_measurement(measurement, arguments.output)
-    entries = _describe_measurement(measurement)
-    return {"output": str(arguments.output), **entries}, f"{arguments.output}: {_lines(entries)}"
+    entries = describe_measurement(measurement)
+    return {"output": str(arguments.output), **entries}, f"{arguments.output}: {lines(entries)}"
 
 
 # --- reconstruct
@@ -183,7 +184,7 @@ def _reconstruct(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[
     result.volume.save(arguments.output)
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
     entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
-    text = f"{arguments.output}: {_lines(entries, skip=('output',))}"
+    text = f"{arguments.output}: {lines(entries, skip=('output',))}"
     if reference is not None:
         entries["metrics"] = evaluate(result.volume, reference)
         text += "\n" + _planes(entries["metrics"])
@@ -260,83 +261,4 @@ def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, A
     )
     training = read_card(path).training
     entries = {"output": str(path), "images_seen": training["images_seen"], "held_out_loss": training["held_out_loss"]}
-    return entries, f"{path}: {_lines(entries, skip=('output',))}"
-
-
-# --- info
-
-
-def _info_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file", nargs="?", type=Path, help="volume, DICOM folder, measurement or prior (default: this machine)"
-    )
-
-
-def _info(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
-    path: Path | None = arguments.file
-    if path is None:
-        entries = _describe_machine()
-    elif path.suffix.lower() in (".h5", ".hdf5"):
-        from .io.measurements import read_measurement
-
-        entries = _describe_measurement(read_measurement(path))
-    elif path.suffix.lower() == ".safetensors":
-        from .models import read_card
-
-        entries = json.loads(read_card(path).to_json())
-    else:
-        from .io.volumes import read_volume
-
-        volume = read_volume(path)
-        low, high = float(volume.array.min()), float(volume.array.max())
-        entries = {"kind": "volume", "unit": volume.unit, "type": str(volume.array.dtype), "range": [low, high]}
-        entries |= volume.grid.to_dict()
-    return entries, _lines(entries)
-
-
-def _describe_machine() -> dict[str, Any]:
-    import torch
-
-    from .models import installed
-
-    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    return {
-        "version": __version__,
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "cuda_devices": gpus,
-        "cpu_threads": torch.get_num_threads(),
-        "priors": sorted(installed()),
-        "notice": NOTICE,
-    }
-
-
-def _describe_measurement(measurement: Any) -> dict[str, Any]:
-    geometry, grid = measurement.geometry, measurement.grid
-    angles = geometry.angles_deg
-    return {
-        "kind": "measurement",
-        "task": measurement.task,
-        "geometry": "parallel-beam",
-        "views": geometry.views,
-        "first_and_last_angle_deg": [min(angles), max(angles)],
-        "detector_columns": geometry.columns,
-        "pitch_mm": geometry.pitch_mm,
-        "slices": grid.shape[0],
-        "grid": list(grid.shape),
-        "spacing_mm": list(grid.spacing_mm),
-        "photons": measurement.photons,
-        "mu_water_per_mm": measurement.mu_water_per_mm,
-    }
-
-
-def _lines(entries: dict[str, Any], *, skip: Sequence[str] = ()) -> str:
-    return ", ".join(f"{key} {_short(value)}" for key, value in entries.items() if key not in skip)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, list | tuple):
-        return " x ".join(_short(v) for v in value) if value else "none"
-    return str(value)
+    return entries, f"{path}: {lines(entries, skip=('output',))}"

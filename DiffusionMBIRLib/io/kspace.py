@@ -25,19 +25,6 @@ SUFFIXES = (*HDF5_SUFFIXES, *ARRAY_SUFFIXES, ".dat")
 _WRITABLE = (".h5", ".hdf5")
 
 
-def is_kspace(path: str | os.PathLike[str]) -> bool:
-    """True if the file is k-space by its name, and by its content where the name leaves it open.
-
-    Raises InputError for HDF5 that cannot be opened.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in (".h5", ".hdf5"):
-        return suffix in SUFFIXES
-    with opened(path) as fields:
-        return _kind(fields) != ""
-
-
 def read_kspace(path: str | os.PathLike[str]) -> KSpace:
     """Read k-space.
 
@@ -55,7 +42,7 @@ def read_kspace(path: str | os.PathLike[str]) -> KSpace:
             return read_array(path)
         if suffix in HDF5_SUFFIXES:
             with opened(path) as fields:
-                return _read_hdf5(fields)
+                return read_kspace_hdf5(fields)
         if not looks_like_twix(path):
             raise InputError(f"{path}: is no Siemens raw data; what wrote this file?")
         return read_twix(path)
@@ -84,7 +71,13 @@ def _kind(fields: Fields) -> str:
     return "fastmri" if fields.has("kspace") else ""
 
 
-def _read_hdf5(fields: Fields) -> KSpace:
+def is_kspace_hdf5(fields: Fields) -> bool:
+    """True if an open HDF5 file holds k-space of a layout that we read."""
+    return _kind(fields) != ""
+
+
+def read_kspace_hdf5(fields: Fields) -> KSpace:
+    """Read an open HDF5 file; errors as of :func:`read_kspace`."""
     name, kind = str(fields.path), _kind(fields)
     if kind == "own":
         return decode_kspace(fields)

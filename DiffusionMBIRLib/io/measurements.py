@@ -32,7 +32,9 @@ from ..kspace import KSpace
 from ..provenance import plain, software_version
 from .files import replacing
 from .hdf5 import Fields, opened
-from .kspace import is_kspace, read_kspace, write_kspace
+from .kspace import SUFFIXES as KSPACE_SUFFIXES
+from .kspace import is_kspace_hdf5, read_kspace, read_kspace_hdf5, write_kspace
+from .projections import is_data_exchange, is_projection_folder, read_data_exchange, read_projection_folder
 
 FORMAT = "DiffusionMBIR measurement"
 VERSION = 1
@@ -78,6 +80,14 @@ def _encode(measurement: Measurement) -> bytes:
     return buffer.getvalue()
 
 
+def is_measurement(path: str | os.PathLike[str]) -> bool:
+    """True if the path is named like a file of projections or k-space, or is a folder of projections."""
+    path = Path(path)
+    if path.is_dir():
+        return is_projection_folder(path)
+    return path.suffix.lower() in (*SUFFIXES, *KSPACE_SUFFIXES)
+
+
 def read_measurement(path: str | os.PathLike[str]) -> Measurement | KSpace:
     """Read projections or k-space, by the file's content.
 
@@ -87,10 +97,14 @@ def read_measurement(path: str | os.PathLike[str]) -> Measurement | KSpace:
     for values that are not finite.
     """
     path = Path(path)
-    if path.is_file() and is_kspace(path):
+    if path.is_dir():
+        return read_projection_folder(path)
+    if path.suffix.lower() in KSPACE_SUFFIXES and path.suffix.lower() not in SUFFIXES:
         return read_kspace(path)
     with opened(path) as fields:
-        return _decode(fields)
+        if is_kspace_hdf5(fields):
+            return read_kspace_hdf5(fields)
+        return read_data_exchange(fields) if is_data_exchange(fields) else _decode(fields)
 
 
 def _decode(reader: Fields) -> Measurement:

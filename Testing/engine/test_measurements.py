@@ -121,7 +121,7 @@ def test_foreign_files_are_refused(tmp_path, content):
 def test_missing_file_and_foreign_hdf5(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["exchange/data"] = np.zeros((2, 2))
+        file["entry/data"] = np.zeros((2, 2))
     assert "format" in refusal(tmp_path / "other.h5")
 
 
