@@ -35,7 +35,7 @@ class Panel:
     def __init__(self, root: Any, *, scene: Any, desktop: Desktop, runner: Runner) -> None:
         self.form = Form(root)
         self.scene, self.desktop = scene, desktop
-        self._refreshing = self._again = False
+        self._refreshing = self._again = self._closed = False
         self._observed: tuple[Any, int] | None = None
         self._shortcuts: list[Any] = []
         self.parameters = Parameters.of(scene)
@@ -95,7 +95,10 @@ class Panel:
         self._shortcuts = []
 
     def close(self) -> None:
-        """The panel goes away: nothing of it may be called any more."""
+        """The panel goes away: nothing of it may be called any more.  Again does no harm."""
+        if self._closed:
+            return
+        self._closed = True
         self.exit()
         self._timer.stop()
         self._timer.timeout.disconnect(self.poll)

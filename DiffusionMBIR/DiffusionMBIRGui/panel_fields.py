@@ -187,7 +187,8 @@ class NumberEditor(Editor):
         low, high = self.item.metadata["range"]
         self.is_slider = self.widget.inherits("ctkSliderWidget")
         if self.kind == "float" and not self.is_slider:
-            self.widget.setDecimals(decimals_for(self.item.default, low))
+            self._decimals = decimals_for(self.item.default, low)  # fewer would round the limits, too
+            self.widget.setDecimals(self._decimals)
             adaptive = getattr(qt.QAbstractSpinBox, "AdaptiveDecimalStepType", None)
             if adaptive is not None:
                 self.widget.setStepType(adaptive)
@@ -210,7 +211,7 @@ class NumberEditor(Editor):
 
     def _write(self, value: Any) -> None:
         if self.kind == "float" and not self.is_slider:
-            self.widget.setDecimals(max(decimals_for(value, 0.0), decimals_for(self.item.default, 0.0)))
+            self.widget.setDecimals(max(self._decimals, decimals_for(value)))
         self.widget.setValue(float(value) if self.kind == "float" or self.is_slider else int(value))
 
 

@@ -236,7 +236,7 @@ class ResultsSection:
             self._try(lambda: self._save_report(job, path))
 
     def _save_report(self, job: Any, path: str) -> None:
-        from DiffusionMBIRLib.jobs.report import save_issue_report
+        from DiffusionMBIRLib.jobs.issue_report import save_issue_report
 
         self._writing = Background(lambda: save_issue_report(job, path), _("Report saved."))
         self._changed()

@@ -23,7 +23,7 @@ ROLES = ("input", "reference", "output")
 PRESETS = {
     "sparse-view-ct": ("sparse-view", "published-sparse-view"),
     "limited-angle-ct": ("limited-angle", "published-limited-angle"),
-    MRI: ("compressed-sensing-mri",),
+    MRI: ("mri",),
 }
 MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")
 USUAL_SCANS = {
@@ -143,6 +143,8 @@ class Parameters:
         """Change the task, and with it the preset and the scan that are usual for it."""
         _check("task", task)
         values: dict[str, Any] = {"task": task}
+        if (task == MRI) != (self.get("task") == MRI):  # a prior of the other modality would not do
+            values["prior"] = default_of(self.TABLE["prior"])
         if task in USUAL_SCANS:
             values["views"], values["angle_range_deg"] = USUAL_SCANS[task]
         self.update(values)

@@ -2,134 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from host import ROOT
-
-UI = ROOT / "Resources" / "UI" / "DiffusionMBIR.ui"
-
-
-class PlayedDesktop:
-    """Answers the panel's questions as the test says, and remembers them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.python: tuple[str, ...] = (sys.executable,)
-        self.settings: dict[str, str] = {}
-        self.asked: list[str] = []
-        self.answer = True
-        self.file = self.text = ""
-        self.saved = str(folder / "saved.nrrd")
-        self.scene: Any = None
-
-    def confirm(self, question: str) -> bool:
-        self.asked.append(question)
-        return self.answer
-
-    def ask_text(self, question: str, suggestion: str) -> str:
-        self.asked.append(question)
-        return self.text or suggestion
-
-    def open_file(self, title: str, kinds: str) -> str:
-        self.asked.append(title)
-        return self.file
-
-    def save_file(self, title: str, suggestion: str, kinds: str) -> str:
-        self.asked.append(title)
-        return self.saved
-
-    def setting(self, name: str) -> str:
-        return self.settings.get(name, "")
-
-    def set_setting(self, name: str, value: str) -> None:
-        self.settings[name] = value
-
-    def load_sample(self, name: str) -> Any:
-        self.asked.append(name)
-        return ct_volume(self.scene, name)
-
-    def own_python(self) -> tuple[str, ...]:
-        return self.python
-
-    def clean_environment(self) -> dict[str, str]:
-        import os
-
-        return dict(os.environ)
-
-    def application_logic(self) -> Any:
-        return None
-
-
-class PlayedRunner:
-    """A runner without a job: the test says what the job would tell."""
-
-    def __init__(self) -> None:
-        self.listener: Any = None
-        self.running = self.paused = self.resumable = False
-        self.python: Any = ()
-        self.environment: Any = None
-        self.job_path: Path | None = None
-        self.calls: list[Any] = []
-        self.refuse: Exception | None = None
-        self.told: list[Callable[[], None]] = []
-
-    def start(self, parameters: Any) -> None:
-        self.calls.append(("start", parameters.get("task"), parameters.request_scan()))
-        if self.refuse is not None:
-            raise self.refuse
-        self.running, self.resumable = True, False
-
-    def resume(self) -> None:
-        self.calls.append("resume")
-        self.running, self.resumable = True, False
-
-    def cancel(self) -> None:
-        self.calls.append("cancel")
-
-    def pause(self) -> None:
-        self.paused = True
-        self.listener.on_paused(True)
-
-    def go_on(self) -> None:
-        self.paused = False
-        self.listener.on_paused(False)
-
-    def set_preview(self, on: bool, interval_s: float) -> None:
-        self.calls.append(("preview", on, interval_s))
-
-    def poll(self) -> bool:
-        for tell in self.told:
-            tell()
-        self.told = []
-        return self.running
-
-    def close(self) -> None:
-        self.calls.append("close")
-        self.running = False
-
-    def finish(self, event: Any, node: Any) -> None:
-        self.running = False
-        self.listener.on_finished(event, node)
-
-    def fail(self, event: Any) -> None:
-        self.running, self.resumable = False, event.resumable
-        self.listener.on_failed(event)
-
-
-def ct_volume(scene: Any, name: str = "CT", shape: tuple[int, int, int] = (4, 16, 24)) -> Any:
-    """A small CT: slices x rows x columns of a ramp in HU."""
-    import numpy as np
-    import slicer.util
-
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-    slicer.util.updateVolumeFromArray(node, np.linspace(-1000, 1000, int(np.prod(shape))).reshape(shape).astype("i2"))
-    node.SetSpacing(0.7, 0.7, 3.0)
-    return node
+from .played import UI, PlayedDesktop, PlayedRunner
 
 
 @pytest.fixture(scope="session")
@@ -139,23 +18,11 @@ def application() -> Any:
     return qt.QApplication.instance() or qt.QApplication([])
 
 
-@pytest.fixture(autouse=True)
-def errors_in_slots_count(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a slot, a timer or an observer raises is only printed: here it fails the test."""
-    raised: list[BaseException] = []
-    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: raised.append(error))
-    yield
-    if raised:
-        raise AssertionError(f"{len(raised)} error(s) in slots") from raised[0]
-
-
 @pytest.fixture
 def new_scene() -> Any:
     import slicer
 
-    scene = slicer.vtkMRMLScene()
-    scene.RegisterNodeClass(slicer.vtkMRMLScriptedModuleNode())
-    return scene
+    return slicer.vtkMRMLScene()
 
 
 @pytest.fixture
@@ -174,19 +41,10 @@ def runner() -> PlayedRunner:
 def panel(application: Any, new_scene: Any, desktop: PlayedDesktop, runner: PlayedRunner) -> Iterator[Any]:
     from DiffusionMBIRGui.panel import Panel
 
-    from host import widgets
+    from . import widgets
 
     root = widgets.load(str(UI))
     shown = Panel(root, scene=new_scene, desktop=desktop, runner=runner)
     yield shown
     shown.close()
     root.deleteLater()
-
-
-def wait_for(condition: Callable[[], bool], application: Any, seconds: float = 20.0) -> None:
-    """Let events happen until the condition holds; fails the test if it does not in time."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        application.processEvents()
-        time.sleep(0.01)

@@ -12,7 +12,8 @@ TITLE_HEIGHT = 24
 
 
 class qMRMLWidget(QWidget):
-    pass
+    def setMRMLScene(self, scene: Any) -> None:
+        self.scene = scene
 
 
 class ctkCollapsibleButton(QWidget):

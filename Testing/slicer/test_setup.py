@@ -1,0 +1,234 @@
+"""The engine's set-up: real Pythons are started, looked at, installed into and ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from DiffusionMBIRGui import setup
+from DiffusionMBIRGui.setup import Device, Engine, Process, Report
+
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.jobs import messages
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Engine((sys.executable,))
+
+
+def finish(process: Process, seconds: float = 60) -> list[str]:
+    until, lines = time.monotonic() + seconds, []
+    while process.running:
+        assert time.monotonic() < until
+        lines += process.poll()
+        time.sleep(0.01)
+    return lines
+
+
+def report_of(engine: Engine) -> Report:
+    probe, until = setup.Probe(engine), time.monotonic() + 60
+    while (report := probe.poll()) is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return report
+
+
+def fake_python(folder: Path, body: str) -> Engine:
+    """A program that answers like a Python of another make."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return Engine((str(path),))
+
+
+def is_alive(pid: int) -> bool:
+    """False for a process that is gone, or a zombie that nobody reaps here."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.is_file() and stat.read_text().rsplit(")")[-1].split()[0] == "Z")
+
+
+def test_probe_tells_what_this_python_has_and_lacks():
+    report = report_of(HERE)
+    assert report.python == ".".join(map(str, sys.version_info[:3]))
+    have = subprocess.run([sys.executable, "-c", "import torch, h5py, safetensors, SimpleITK, pydicom"], check=False)
+    assert report.ready == (have.returncode == 0)
+    if report.ready:
+        assert report.device("cpu").total > report.device("cpu").free > 0
+    else:
+        assert report.lacking
+        assert report.lacking[0] in report.line()
+        assert "Install" in report.line()
+
+
+def test_probe_answers_at_once_while_it_looks():
+    started = time.perf_counter()
+    probe = setup.Probe(HERE)
+    assert probe.poll() is None
+    assert time.perf_counter() - started < 0.05
+    probe.cancel()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("exit 1", "says nothing"),
+        ("echo 'Segmentation fault'; exit 139", "Segmentation fault"),
+        ("echo '{\"python\": 3}'", "does not work"),
+        ("echo warning >&2; echo '[1, 2]'", "does not work"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="shell scripts")
+def test_a_python_that_does_not_work_is_told_in_one_line(tmp_path, body, says):
+    report = report_of(fake_python(tmp_path, body))
+    assert not report.ready
+    assert says in report.line()
+    assert "\n" not in report.line()
+
+
+def test_a_python_that_cannot_be_started_is_told_in_one_line(tmp_path):
+    report = report_of(Engine((str(tmp_path / "none"),)))
+    assert "does not start" in report.line()
+
+
+def test_report_of_a_gpu():
+    gpu = Device("cuda:0", "NVIDIA H200", 139_800_000_000, 120_100_000_000)
+    report = Report("3.12.10", "2.9.1", (gpu, Device("cpu", "CPU")))
+    assert report.line() == "Ready: Python 3.12.10, torch 2.9.1; NVIDIA H200 with 120.1 of 139.8 GB free, CPU"
+    assert report.device("auto") is gpu
+    assert report.device("cuda") is gpu
+    assert report.device("cuda:1") is None
+    assert report.device("cpu").title == "CPU"
+
+
+def test_engine_gets_the_library_first_and_keeps_the_rest_of_its_environment():
+    engine = Engine((sys.executable,), {"PYTHONPATH": "/elsewhere", "KEPT": "1", "PATH": os.environ["PATH"]})
+    variables = engine.variables()
+    assert variables["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/elsewhere"]
+    assert variables["KEPT"] == "1"
+    shown = finish(Process([*engine.command, "-c", "import DiffusionMBIRLib as m; print(m.__file__)"], variables))
+    assert shown == [str(ROOT / "DiffusionMBIRLib" / "__init__.py")]
+
+
+def test_other_python_by_program_by_environment_and_by_name(tmp_path):
+    assert setup.other_python(sys.executable) == (sys.executable,)
+    (tmp_path / "bin").mkdir()
+    link = tmp_path / "bin" / "python"
+    link.symlink_to(sys.executable)
+    assert setup.other_python(str(tmp_path)) == (str(link),)  # the link itself: it is what makes the environment
+    with pytest.raises(InputError, match="is not there"):
+        setup.other_python(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="is not there"):
+        setup.other_python(" ")
+    (tmp_path / "text").write_text("")
+    with pytest.raises(InputError, match="is not a program"):
+        setup.other_python(str(tmp_path / "text"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups")
+def test_cancel_ends_a_launcher_with_its_children(tmp_path):
+    marker = tmp_path / "child"
+    child = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    process = Process(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.call([sys.executable, '-c', {child!r}])"],
+        dict(os.environ),
+    )
+    until = time.monotonic() + 20
+    while not (marker.is_file() and marker.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.cancel()
+    finish(process, 10)
+    assert process.cancelled
+    assert not is_alive(int(marker.read_text()))
+
+
+def test_install_uses_the_engines_pip_and_tells_its_lines():
+    process = setup.install(HERE, ["no-such-package-of-diffusionmbir>=1; python_version < '3'"])
+    lines = finish(process)
+    assert process.returncode == 0
+    assert any("Ignoring no-such-package" in line for line in lines)  # pip's own word: the marker rules it out
+
+
+def test_install_asks_for_something():
+    with pytest.raises(InputError):
+        setup.install(HERE, [])
+
+
+def test_install_holds_what_came_with_the_python():
+    sys.path.insert(0, str(ROOT / "DiffusionMBIR" / "DiffusionMBIRGui"))
+    try:
+        import setup_install
+    finally:
+        sys.path.pop(0)
+    import numpy
+
+    assert f"numpy=={numpy.__version__}\n" in setup_install.constraints(set())
+    assert not [line for line in setup_install.constraints({"numpy"}) if line.startswith("numpy")]
+
+
+def test_requirements_are_those_of_the_package():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = setup.requirements_file().read_text(encoding="utf-8").splitlines()
+    ours = [line for line in lines if line and not line.startswith("#")]
+    assert ours == project["dependencies"]
+    assert not [line for line in ours if "==" in line]
+
+
+def test_priors_with_licence_and_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(tmp_path))
+    found = {prior.id: prior for prior in setup.priors()}
+    bundled = found["ct-compact-v1"]
+    assert bundled.bundled
+    assert bundled.line().startswith("ct-compact-v1 - CT, 9.2 MB, CC BY 4.0")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("/a/AAPM 256 (ema).pth", "aapm-256--ema"), ("x.y.safetensors", "x.y"), ("/ä/ö.pt", "prior")]
+)
+def test_ids_from_file_names(file, name):
+    assert setup.id_for(file) == name
+
+
+def test_import_of_a_checkpoint_runs_in_the_engine(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(tmp_path))
+    with pytest.raises(InputError, match="bundled"):
+        setup.import_prior(HERE, "/none.pth", "ct-compact-v1")
+    process = setup.import_prior(HERE, str(tmp_path / "none.pth"), "mine")
+    lines = finish(process)
+    assert process.returncode != 0
+    assert lines
+
+
+def test_gui_package_loads_fast_and_without_torch():
+    names = ["parameters", "texts", "setup", "inputs", "scene", "compare", "results", "export"]
+    code = (
+        "import time, sys, numpy, slicer, slicer.util, vtk.util.numpy_support; began = time.perf_counter();"
+        + "".join(f"import DiffusionMBIRGui.{name};" for name in names)
+        + "print(time.perf_counter() - began, *[m for m in ('torch', 'SimpleITK', 'h5py') if m in sys.modules])"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "DiffusionMBIR")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    best = 9.0
+    for _attempt in range(3):
+        shown = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        seconds, *loaded = shown.stdout.split()
+        assert loaded == []
+        best = min(best, float(seconds))
+    assert best <= 0.3
+
+
+def test_messages_of_jobs_are_those_that_the_panel_reads():
+    read = {"Progress": "stage fraction seconds_left", "Finished": "seconds partial", "Failed": "reason resumable"}
+    for kind, names in read.items():
+        assert set(names.split()) <= set(getattr(messages, kind).__dataclass_fields__)
