@@ -140,11 +140,11 @@ class Panel:
     def _busy(self) -> bool:
         return bool(self.setup.busy or self.data.busy or self.results.busy or self.run.runner.running)
 
-    def _on_settings(self, *_: Any) -> None:
+    def _on_settings(self, *_state: Any) -> None:
         self.run.preview_changed()
         self.refresh()
 
-    def _on_preset(self, *_: Any) -> None:
+    def _on_preset(self, *_state: Any) -> None:
         name = self.fields.editors["preset"].current()
         if name:
             self.parameters.apply_preset(name)

@@ -79,7 +79,7 @@ class DataSection:
             button = qt.QPushButton(sample.title())
             button.setObjectName(f"sample{sample.name}")
             button.setToolTip(_("Load this sample, which came with the module, and choose it"))
-            button.clicked.connect(lambda *_, sample=sample: self._load(sample))
+            button.clicked.connect(lambda *_state, sample=sample: self._load(sample))
             layout.addWidget(button)
             self.sample_buttons.append(button)
         layout.addStretch(1)
@@ -93,18 +93,18 @@ class DataSection:
 
     # What the user does.
 
-    def _on_input(self, *_: Any) -> None:
+    def _on_input(self, *_state: Any) -> None:
         self.parameters.set_node("input", self._form.inputNode.currentNode())
 
-    def _on_reference(self, *_: Any) -> None:
+    def _on_reference(self, *_state: Any) -> None:
         self.parameters.set_node("reference", self._form.referenceNode.currentNode())
 
-    def _on_open(self, *_: Any) -> None:
+    def _on_open(self, *_state: Any) -> None:
         path = self._desktop.open_file(_title(self.parameters.get("source")), _kinds(self.parameters.get("source")))
         if path:
             self.parameters.set("input_file", path)
 
-    def _on_clear(self, *_: Any) -> None:
+    def _on_clear(self, *_state: Any) -> None:
         self.parameters.set("input_file", "")
 
     def _load(self, sample: Sample) -> None:

@@ -99,7 +99,7 @@ class Editor:
         act()
         self.widget.blockSignals(before)
 
-    def _emit(self, *_: Any) -> None:
+    def _emit(self, *_state: Any) -> None:
         value = self._read()
         if value is not None:
             self._changed(self.name, value)

@@ -112,7 +112,7 @@ class ResultsSection:
             self._observed = (found, found.AddObserver("ModifiedEvent", self._on_table))
         self._fill(ResultsTable(self._scene).rows() if found is not None else [])
 
-    def _on_table(self, *_: Any) -> None:
+    def _on_table(self, *_state: Any) -> None:
         self.look()
         self.show()
 
@@ -153,6 +153,14 @@ class ResultsSection:
                 return node
         return self.parameters.output_node
 
+    def _pair(self) -> tuple[Any, Any]:
+        """Result and reference, each with a display node, which volumes made by scripts may lack."""
+        pair = (self.result(), self.reference())
+        for node in pair:
+            if node is not None and node.GetDisplayNode() is None:
+                node.CreateDefaultDisplayNodes()
+        return pair
+
     def reference(self) -> Any:
         """What a result is judged against: the reference that is chosen, else the volume that was scanned."""
         node = self.parameters.reference_node if self.parameters.get("source") != "volume" else None
@@ -160,7 +168,7 @@ class ResultsSection:
 
     # What the user does.
 
-    def _on_compare(self, *_: Any) -> None:
+    def _on_compare(self, *_state: Any) -> None:
         if self._comparison.active:
             self._comparison.leave()
         else:
@@ -170,16 +178,16 @@ class ResultsSection:
 
     def _compare(self) -> None:
         logic = self._desktop.application_logic()
-        self._comparison.enter(self.result(), self.reference(), logic)
+        self._comparison.enter(*self._pair(), logic)
         # The views get their size once the layout is up.
         qt.QTimer.singleShot(0, lambda: self._comparison.active and self._comparison.fit(logic))
 
-    def flicker(self, *_: Any) -> None:
+    def flicker(self, *_state: Any) -> None:
         """The other of result and reference in sight; begins with the result's first press."""
         if self.result() is None or self._runner.running:
             return
         if not self._flicker.active:
-            self._try(lambda: self._flicker.start(self.result(), self.reference()))
+            self._try(lambda: self._flicker.start(*self._pair()))
         if self._flicker.active:
             self._flicker.toggle()
         self.show()
@@ -188,7 +196,7 @@ class ResultsSection:
         if self._flicker is not None:
             self._flicker.stop()
 
-    def _on_difference(self, *_: Any) -> None:
+    def _on_difference(self, *_state: Any) -> None:
         self._try(self._make_difference)
 
     def _make_difference(self) -> None:
@@ -201,14 +209,14 @@ class ResultsSection:
         for composite in ordinary_composites(self._scene):
             composite.SetBackgroundVolumeID(node.GetID())
 
-    def _on_plot(self, *_: Any) -> None:
+    def _on_plot(self, *_state: Any) -> None:
         plot = getattr(self._runner, "plot", None)
         if plot is not None:
             plot.flush()
         if plot is None or not plot.show():
             self._report(_("There is no convergence to show yet: run a reconstruction."))
 
-    def _on_export(self, *_: Any) -> None:
+    def _on_export(self, *_state: Any) -> None:
         node = self.result()
         if node is None:
             return
@@ -227,7 +235,7 @@ class ResultsSection:
         self._report(_("Exporting ..."))
         self._changed()
 
-    def _on_report(self, *_: Any) -> None:
+    def _on_report(self, *_state: Any) -> None:
         job = self._runner.job_path
         if job is None:
             return
@@ -250,7 +258,7 @@ class ResultsSection:
 
     # What is shown.
 
-    def show(self, *_: Any) -> None:
+    def show(self, *_state: Any) -> None:
         """What can be pressed, by what there is."""
         form = self._form
         result, reference = self.result(), self.reference()

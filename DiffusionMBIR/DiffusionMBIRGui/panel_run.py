@@ -68,21 +68,21 @@ class RunSection:
 
     # What the user does.
 
-    def press(self, *_: Any) -> None:
+    def press(self, *_state: Any) -> None:
         """The one button: begins, or cancels what runs."""
         if self.runner.running:
             self.cancel()
         elif self._missing is None:
             self._begin(lambda: self.runner.start(self.parameters))
 
-    def cancel(self, *_: Any) -> None:
+    def cancel(self, *_state: Any) -> None:
         """End the job; what there is of the volume is kept.  Nothing happens where none runs."""
         if self.runner.running and not self._cancelling:
             self._cancelling = True
             self.runner.cancel()
             self.show(self._missing)
 
-    def _on_resume(self, *_: Any) -> None:
+    def _on_resume(self, *_state: Any) -> None:
         if not self.runner.running and self.runner.resumable:
             self._begin(self.runner.resume)
 
@@ -100,7 +100,7 @@ class RunSection:
             self.preview_changed()
         self._changed()
 
-    def _on_pause(self, *_: Any) -> None:
+    def _on_pause(self, *_state: Any) -> None:
         if bool(self._form.pauseButton.property("checked")):
             self.runner.pause()
         else:
@@ -111,7 +111,7 @@ class RunSection:
         if self.runner.running:
             self.runner.set_preview(self.parameters.get("preview_on"), self.parameters.get("preview_interval_s"))
 
-    def _on_copy(self, *_: Any) -> None:
+    def _on_copy(self, *_state: Any) -> None:
         qt.QApplication.clipboard().setText(self.log_text())
 
     # What is shown.

@@ -87,7 +87,7 @@ class SetupSection:
         if self._process is not None:
             self._follow(self._process)
 
-    def cancel(self, *_: Any) -> None:
+    def cancel(self, *_state: Any) -> None:
         """End what is being installed or imported."""
         if self._process is not None:
             self._process.cancel()
@@ -103,7 +103,7 @@ class SetupSection:
 
     # What the user does.
 
-    def _on_kind(self, *_: Any) -> None:
+    def _on_kind(self, *_state: Any) -> None:
         if self._other():
             self._show()
             if str(self._form.enginePath.property("text")).strip():
@@ -118,16 +118,16 @@ class SetupSection:
             self._desktop.set_setting("engine_python", path)
             self.look()
 
-    def _on_browse(self, *_: Any) -> None:
+    def _on_browse(self, *_state: Any) -> None:
         path = self._desktop.open_file(_text_choose_python(), "")
         if path:
             self._form.enginePath.setText(path)
             self._on_path()
 
-    def _on_check(self, *_: Any) -> None:
+    def _on_check(self, *_state: Any) -> None:
         self.look()
 
-    def _on_install(self, *_: Any) -> None:
+    def _on_install(self, *_state: Any) -> None:
         lacking = self.report.lacking if self.report else ()
         if self.engine is None or not lacking or self.busy:
             return
@@ -135,7 +135,7 @@ class SetupSection:
             return
         self._begin(lambda: setup.install(self.engine, lacking), "")
 
-    def _on_import(self, *_: Any) -> None:
+    def _on_import(self, *_state: Any) -> None:
         if self.engine is None or self.busy:
             return
         file = self._desktop.open_file(_("Choose a checkpoint"), _("Checkpoints") + f" ({CHECKPOINTS})")
