@@ -92,7 +92,8 @@ def summary_of(node: Any, source: str = "volume", parameters: Any = None) -> str
 
     parameters: the panel's, for the task and for what a sinogram does not tell by itself; None for the usual ones.
     """
-    low, high = node.GetImageData().GetScalarRange()
+    array = voxels(node)
+    low, high = float(array.min()), float(array.max())  # VTK's own range takes 0.15 s at 256^3
     if source == "sinogram":
         slices, views, columns = node.GetImageData().GetDimensions()[::-1]
         angles = _angles(node, views, parameters.get("angle_range_deg") if parameters else 180.0)

@@ -219,7 +219,7 @@ class Panel:
 
     def _offer_priors(self, task: str) -> None:
         modality = "MR" if task == MRI else "CT"
-        fitting = {prior.id: prior.line() for prior in self.setup.priors if prior.modality == modality}
+        fitting = {prior.id: prior.id for prior in self.setup.priors if prior.modality == modality}
         chosen = self.parameters.get("prior")
         if chosen not in fitting and "/" in chosen.replace("\\", "/"):  # a file, which the engine can read as well
             fitting[chosen] = chosen

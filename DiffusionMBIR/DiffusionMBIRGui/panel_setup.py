@@ -199,8 +199,9 @@ class SetupSection:
         form.setupLine.setVisible(busy)
         form.priorImport.setEnabled(self.ready and not busy)
         form.priorList.clear()
-        for prior in self.priors:
+        for number, prior in enumerate(self.priors):
             form.priorList.addItem(prior.line())
+            form.priorList.item(number).setToolTip(prior.details())
 
     def _other(self) -> bool:
         return int(self._form.engineKind.property("currentIndex")) == 1

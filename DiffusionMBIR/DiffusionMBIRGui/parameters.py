@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from DiffusionMBIRLib import config
@@ -154,18 +155,17 @@ class Parameters:
 
     def apply_preset(self, name: str) -> None:
         """Take over a preset's settings; prior, seed, device and batch size stay unless the preset names them."""
-        values = preset_values(name)
-        settings = asdict(ReconSettings(**values))
+        values, settings = _preset(name)
         kept = [entry for entry in KEPT_BY_PRESETS if entry not in values]
         self.update({**{k: v for k, v in settings.items() if k not in kept}, "preset": name})
 
     def follows_preset(self) -> bool:
         """False once a setting differs from the preset that was chosen last."""
         try:
-            values = preset_values(self.get("preset"))
+            values, theirs = _preset(self.get("preset"))
         except InputError:
             return False
-        ours, theirs = asdict(self.settings()), asdict(ReconSettings(**values))
+        ours = asdict(self.settings())
         return all(ours[k] == theirs[k] for k in ours if k in values or k not in KEPT_BY_PRESETS)
 
     def settings(self) -> ReconSettings:
@@ -214,6 +214,14 @@ def scan_settings(task: str) -> tuple[str, ...]:
     return ("views", "angle_range_deg", "photons", "coarsen")
 
 
+@lru_cache
+def _preset(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a preset's file says, and all settings that follow from it.  Files do not change while Slicer runs."""
+    values = preset_values(name)
+    return values, asdict(ReconSettings(**values))
+
+
+@lru_cache
 def presets_of(task: str) -> tuple[str, ...]:
     """The presets of a task that are at hand, the usual one first."""
     from DiffusionMBIRLib.models import resources

@@ -256,9 +256,13 @@ class Prior:
     bundled: bool
 
     def line(self) -> str:
-        """'ct-compact-v1 - CT, 9.2 MB, CC BY 4.0'."""
-        licence = self.licence or _("licence unknown")
+        """'ct-compact-v1 - CT, 9.2 MB, CC BY 4.0': the weights' licence, without that of their training data."""
+        licence = self.licence.split(";")[0] or _("licence unknown")
         return f"{self.id} - {self.modality}, {texts.size(self.bytes)}, {licence}"
+
+    def details(self) -> str:
+        """Title and whole licence, on two lines."""
+        return "\n".join(filter(None, (self.title, self.licence)))
 
 
 def priors() -> list[Prior]:
