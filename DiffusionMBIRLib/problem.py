@@ -136,6 +136,8 @@ class Problem(ABC):
         assert self.denoiser is not None
         self.denoiser.poll = monitor.poll
         stored = checkpoint.load(STAGE) or {}
+        self.denoiser.evaluations = int(stored.get("evaluations", 0))
+        self.denoiser.seconds = float(stored.get("network_seconds", 0.0))
         # The start is kept where further samples need it; its form alone matters to one that is taken up.
         start = stored.get("start", stored.get("x"))
         start = self._start(settings, monitor, checkpoint) if start is None else start
@@ -143,7 +145,8 @@ class Problem(ABC):
         generator = torch.Generator(self.A.device).manual_seed(settings.seed)
         mean = stored.get("mean", torch.zeros_like(start))
         for number in range(int(stored.get("number", 0)), settings.samples):
-            keeper = _OfSample(checkpoint, number, {"start": start, "mean": mean} if settings.samples > 1 else {})
+            shared = {"start": start, "mean": mean} if settings.samples > 1 else {}
+            keeper = _OfSample(checkpoint, number, shared, self.denoiser)
             run = _Run(settings, denoiser, generator, monitor, keeper)
             mean += self._sample(run, start) / settings.samples
         return mean
@@ -265,18 +268,25 @@ class _Watcher:
 
 @dataclass
 class _OfSample:
-    """The checkpoint of one of several samples: adds to a state which sample it belongs to and what the others gave."""
+    """The checkpoint of one of several samples: adds to a state which sample it belongs to, what the others gave and
+    what the network was asked.
+    """
 
     checkpoint: Checkpoint
     number: int
     shared: dict[str, Tensor]
+    denoiser: SliceDenoiser
 
     def load(self, stage: str) -> dict[str, Tensor] | None:
         stored = self.checkpoint.load(stage)
         return stored if stored and int(stored["number"]) == self.number else None
 
     def save(self, stage: str, state: dict[str, Tensor]) -> None:
-        self.checkpoint.save(stage, state | self.shared | {"number": torch.tensor(self.number)})
+        asked = {
+            "evaluations": torch.tensor(self.denoiser.evaluations),
+            "network_seconds": torch.tensor(self.denoiser.seconds, dtype=torch.float64),
+        }
+        self.checkpoint.save(stage, state | self.shared | asked | {"number": torch.tensor(self.number)})
 
 
 def require_fitting(task: str, settings: ReconSettings) -> None:

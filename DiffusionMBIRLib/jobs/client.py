@@ -60,8 +60,11 @@ class Job:
         """Start a worker, which goes on from where an earlier one of this folder was.
 
         python: the command that starts the engine's Python.  environment: all its variables, by default this
-        process's own.  Raises InputError where that Python cannot be started.
+        process's own.  Raises InputError where that Python cannot be started, or the
+        folder is gone.
         """
+        if not folder.path.is_dir():
+            raise InputError(f"{folder.path}: the folder of the job is gone; begin a new job")
         command = [*python, str(_BOOTSTRAP), str(folder.path)]
         try:
             log: IO[bytes] | int = (folder.path / LOG).open("ab")  # what Python says before the worker is up

@@ -21,7 +21,7 @@ from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from Testing.engine.helpers import body
 
-LONG = 20_000  # steps of a run that nobody waits for
+LONG = 5000  # steps of a run that nobody waits for
 
 
 def small_prior(folder: Path, seed: int = 0) -> Path:

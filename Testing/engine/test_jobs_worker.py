@@ -68,6 +68,10 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
     assert (last.result, last.partial, last.nfe) == ("result.nrrd", False, 4)
     array, _ = job.read_preview()
     assert np.array_equal(array, volume_of(folder))
+    scan = mbir.simulate(body((4, 24, 24)), views=8)
+    engine = mbir.reconstruct(scan, settings=folder.request.recon_settings(), device="cpu")
+    np.testing.assert_allclose(array, engine.volume.array, atol=15)
+    assert last.residual == pytest.approx(engine.residual, rel=0.05)
     assert folder.status == "finished"
     assert folder.summary()["residual"] == last.residual
     assert json.loads((folder.path / "provenance.json").read_text())["settings"]["steps"] == 4
@@ -79,17 +83,6 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
     assert sorted(p.name for p in folder.path.iterdir()) == [
         "begun.json", "job.json", "lock", "log.txt", "provenance.json", "result.nrrd", "summary.json"
     ]  # fmt: skip
-
-
-def test_the_worker_gives_what_the_engine_gives(tmp_path):
-    from dataclasses import replace
-
-    volume = body((4, 24, 24))
-    folder = new_job(tmp_path, volume, seed=3)
-    assert isinstance(start(folder).wait(60), Finished)
-    scan = mbir.simulate(volume, views=8)
-    settings = replace(folder.request.recon_settings(), device="cpu")
-    np.testing.assert_allclose(volume_of(folder), mbir.reconstruct(scan, settings=settings).volume.array, atol=15)
 
 
 @pytest.mark.parametrize("kind", ["measurement", "volume file", "sinogram"])
@@ -120,52 +113,47 @@ def test_every_kind_of_input(tmp_path, kind):
 # --- ends before the end
 
 
-def test_killed_at_any_moment_it_resumes_to_the_same_volume(tmp_path):
-    settings = {"steps": 300, "method": "mbir", "start_sweeps": 60, "tv_lam": 1e-3}
-    whole = new_job(tmp_path, **settings)
+def test_killed_or_cancelled_at_any_moment_it_resumes_to_the_same_volume(tmp_path):
+    settings = {"steps": 200, "method": "mbir", "start_sweeps": 60}
+    whole, cut = new_job(tmp_path, **settings), new_job(tmp_path, **settings)
     assert isinstance(start(whole).wait(120), Finished)
-    killed = new_job(tmp_path, **settings)
     moments = random.Random(4)
-    resumed_at = []
-    for turn in range(6):
-        job = start(killed)
-        until = step("ADMM-TV", 30) if turn == 0 else step("diffusion", 10)
-        seen = watch(job, until)
-        steps = [e.done for e in seen if isinstance(e, Progress) and e.stage == "diffusion"]
-        resumed_at += steps[:1]
-        if turn > 0 and moments.random() < 0.7:
-            end = time.monotonic() + 3  # in the middle of a state that is being written
-            while not list((killed.path / "state").glob(".*.tmp")) and time.monotonic() < end and job.running:
-                job.poll()
-        time.sleep(moments.random() * 0.3)
+    taken_up = []
+    for turn in range(4):
+        job = start(cut)
+        seen = watch(job, step("ADMM-TV", 30) if turn == 0 else step("diffusion", 10))
+        taken_up += [e.done for e in seen if isinstance(e, Progress) and e.stage == "diffusion"][:1]
+        if turn == 1:
+            wait_for_state(job)
+            job.cancel()
+            assert job.wait(5).partial
+            assert cut.status == "partial"
+            continue
+        if turn == 2:
+            wait_for_state(job, unfinished=True)
+        time.sleep(moments.random() * 0.1)
         os.kill(job.pid, signal.SIGKILL)
         began = time.monotonic()
         last = job.wait(5)
-        if isinstance(last, Finished):
-            break
         assert time.monotonic() - began < 2.0
         assert isinstance(last, Failed)
-        assert (last.kind, last.resumable, killed.status) == ("crash", True, "interrupted")
-    assert isinstance(start(killed).wait(120), Finished)
-    assert max(resumed_at) > 1, "no run was taken up in its middle"
-    assert np.array_equal(volume_of(killed), volume_of(whole))
-
-
-def test_a_resumed_job_says_so_and_goes_on(tmp_path):
-    folder = new_job(tmp_path, steps=LONG)
-    job = start(folder)
-    watch(job, step("diffusion", 20))
-    while not folder.resumable:
-        time.sleep(0.01)
-        job.poll()
-    job.kill()
-    assert isinstance(job.wait(5), Failed)
-    again = start(folder)
-    seen = watch(again, step("diffusion"))
-    again.kill()
-    again.wait(5)
+        assert (last.kind, last.resumable, cut.status) == ("crash", True, "interrupted")
+    final = start(cut)
+    seen = watch(final, lambda e: False)
     assert seen[0].resumed
-    assert seen[-1].done > 1
+    assert isinstance(seen[-1], Finished)
+    assert max(taken_up) > 1, "no run was taken up in its middle"
+    assert np.array_equal(volume_of(cut), volume_of(whole))
+    assert cut.result_path.name == "result.nrrd"
+    assert not (cut.path / "result-partial.nrrd").exists()
+    assert seen[-1].nfe == whole.last_word().nfe
+
+
+def wait_for_state(job, *, unfinished=False):
+    """Until there is a state, or one that is just being written."""
+    pattern, end = ".*.tmp" if unfinished else "*.pt", time.monotonic() + 3
+    while not list((job.folder.path / "state").glob(pattern)) and time.monotonic() < end:
+        time.sleep(0 if unfinished else 0.002)
 
 
 def test_cancel_keeps_the_newest_estimate(tmp_path):
@@ -214,23 +202,13 @@ def test_cancel_before_there_is_anything(tmp_path):
     assert gone(job.pid)
 
 
-def test_a_cancelled_job_can_be_resumed(tmp_path):
-    settings = {"steps": 60, "method": "mbir"}
-    whole, cut = new_job(tmp_path, **settings), new_job(tmp_path, **settings)
-    assert isinstance(start(whole).wait(60), Finished)
-    job = start(cut)
-    watch(job, step("diffusion", 3))
-    job.cancel()
-    assert job.wait(5).partial
-    assert not start(cut).wait(60).partial
-    assert np.array_equal(volume_of(cut), volume_of(whole))
-    assert cut.result_path.name == "result.nrrd"
-    assert not (cut.path / "result-partial.nrrd").exists()
-
-
-def test_pause_stops_the_steps_until_it_goes_on(tmp_path):
+def test_pause_and_previews_follow_what_is_asked(tmp_path):
     job = start(new_job(tmp_path, steps=LONG))
-    watch(job, step("diffusion", 3))
+    job.set_preview(False, 0.0)
+    seen = watch(job, step("diffusion", 50))
+    assert not [e for e in seen if isinstance(e, Preview)]
+    job.set_preview(True, 0.0)
+    watch(job, lambda e: isinstance(e, Preview))
     job.pause()
     watch(job, lambda e: isinstance(e, Paused))
     assert job.paused
@@ -244,17 +222,6 @@ def test_pause_stops_the_steps_until_it_goes_on(tmp_path):
     watch(job, lambda e: isinstance(e, Paused))
     job.cancel()
     assert job.wait(5).partial
-
-
-def test_previews_can_be_switched_off_and_on(tmp_path):
-    job = start(new_job(tmp_path, steps=LONG))
-    job.set_preview(False, 0.0)
-    seen = watch(job, step("diffusion", 50))
-    assert not [e for e in seen if isinstance(e, Preview)]
-    job.set_preview(True, 0.0)
-    watch(job, lambda e: isinstance(e, Preview))
-    job.cancel()
-    assert job.wait(5).result  # the estimate was kept all the time
 
 
 # --- the worker's parent
@@ -313,7 +280,7 @@ def test_a_worker_stuck_in_the_network_ends_with_its_parent_as_well(tmp_path):
 
 def test_a_client_that_does_not_read_never_holds_up_the_run(tmp_path):
     """The pipe is full at once; the result comes all the same."""
-    folder = new_job(tmp_path, steps=3000, start_sweeps=1000)
+    folder = new_job(tmp_path, method="sirt", sirt_iterations=5000)
     bootstrap = ROOT / "DiffusionMBIRLib" / "jobs" / "bootstrap.py"
     environment = dict(os.environ, OMP_NUM_THREADS="1", XDG_DATA_HOME=str(tmp_path / "data"))
     process = subprocess.Popen(
@@ -413,7 +380,6 @@ def test_another_prior_under_the_same_name_is_refused_at_resume(tmp_path):
         (lambda p: (p / "job.json").write_text("{"), "input", r"job\.json: is damaged"),
         (lambda p: (p / "input.npy").write_bytes(b"x"), "input", r"input\.npy: the job's input is missing or damaged"),
         (lambda p: (p / "input.npy").unlink(), "input", "missing or damaged"),
-        (lambda p: shutil.rmtree(p), "crash|input", "No such file|cannot be read|ended without a word"),
     ],
 )
 def test_a_spoilt_folder_is_told_of_in_one_line(tmp_path, spoil, kind, reason):
@@ -421,15 +387,18 @@ def test_a_spoilt_folder_is_told_of_in_one_line(tmp_path, spoil, kind, reason):
 
     folder = new_job(tmp_path)
     spoil(folder.path)
-    try:
-        last = start(folder).wait(30)
-    except InputError as error:
-        assert "cannot be started" in str(error)
-        return
+    last = start(folder).wait(30)
     assert isinstance(last, Failed)
     assert re.fullmatch(kind, last.kind)
     assert re.search(reason, last.reason), last
     assert "\n" not in last.reason
+
+
+def test_a_folder_that_is_gone_is_told_of(tmp_path):
+    folder = new_job(tmp_path)
+    shutil.rmtree(folder.path)
+    with pytest.raises(InputError, match="the folder of the job is gone"):
+        start(folder)
 
 
 def test_a_python_that_cannot_run_it_is_told_of(tmp_path):
@@ -463,6 +432,8 @@ def test_what_libraries_print_goes_to_the_log(tmp_path):
         "def shout():\n"
         "    while True:\n"
         "        time.sleep(0.05)\n"
+        "        if 'torch' not in sys.modules:\n"
+        "            continue\n"
         "        print('printed {')\n"
         "        os.write(1, b'from below')\n"
         "        os.write(2, b'to stderr')\n"
@@ -495,7 +466,9 @@ def test_lines_that_are_no_events_do_no_harm(tmp_path):
 def test_a_launcher_and_its_child_end_together(tmp_path):
     """PythonSlicer starts the real Python as its child: both go on cancel, and the child if the launcher is killed."""
     launcher = tmp_path / "launcher"
-    launcher.write_text(f'#!/bin/sh\n{sys.executable} "$@" &\nwait\n')
+    launcher.write_text(
+        f"#!{sys.executable}\nimport subprocess, sys\nsubprocess.run([{sys.executable!r}, *sys.argv[1:]])\n"
+    )
     launcher.chmod(0o755)
     for end in ("cancel", "kill"):
         folder = new_job(tmp_path, steps=LONG)
@@ -519,7 +492,7 @@ def test_no_file_names_the_patient_but_the_request(tmp_path):
     from dataclasses import replace
 
     replace(volume, metadata={"PatientName": name}).save(path)
-    asked = replace(request(tmp_path, volume, name=name), input=file_input(path))
+    asked = replace(request(tmp_path, volume, name=name, method="fbp"), input=file_input(path))
     folder = JobFolder.create(tmp_path / "jobs", asked)
     assert isinstance(start(folder).wait(60), Finished)
     path.write_bytes(path.read_bytes()[:-50])
@@ -533,7 +506,7 @@ def test_no_file_names_the_patient_but_the_request(tmp_path):
 
 def test_many_jobs_one_after_the_other_leave_nothing(tmp_path):
     threads = threading.active_count()
-    for _ in range(5):
+    for _ in range(3):
         job = start(new_job(tmp_path, steps=LONG))
         watch(job, lambda e: isinstance(e, Started))
         job.cancel()
