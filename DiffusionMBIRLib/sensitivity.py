@@ -8,6 +8,7 @@ wherever it is not zero, which keeps the norm of the SENSE operator at 1.
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from .errors import InputError
 from .geometry_mr import CartesianMRI
 from .kspace import KSpace
 
-METHODS = ("espirit", "low-resolution")
+METHODS = ("auto", "espirit", "low-resolution")
 WHITENED_STD = float(np.sqrt(0.5))  # of real and imaginary parts after ``whiten``: the complex variance is 1
-_SMALLEST_ACS = 8  # lines; below, a calibration says nothing about how coils vary
+SMALLEST_ACS = 8  # lines; below, a calibration says nothing about how coils vary
 _LARGEST_ACS = 24
 _MEDIAN_OF_RAYLEIGH = float(np.sqrt(2 * np.log(2)))
 _FEWEST_NOISE_SAMPLES = 64
@@ -137,22 +138,30 @@ def _main_coils(kspace: KSpace) -> np.ndarray:
 # --- maps
 
 
-def estimate_maps(kspace: KSpace, *, method: str = "espirit") -> np.ndarray:
+def maps_method(method: str = "auto") -> str:
+    """What "auto" stands for on this machine: "espirit" where sigpy is installed, else "low-resolution"."""
+    if method not in METHODS:
+        raise InputError(f"method {method!r} of the sensitivity maps is not known; use one of {', '.join(METHODS)}")
+    if method != "auto":
+        return method
+    return "espirit" if find_spec("sigpy") else "low-resolution"
+
+
+def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
     """Sensitivity maps, complex64 (slices, coils, rows, columns), from the fully sampled middle of k-space.
 
     "espirit" sets them to zero where the calibration shows no object; "low-resolution" leaves them noise-like there.
     Their phase is that of one virtual coil, the same for all slices, so that the image's phase is smooth in space.
     Raises InputError where there are too few calibration lines, and for "espirit" where sigpy is missing.
     """
-    if method not in METHODS:
-        raise InputError(f"method {method!r} of the sensitivity maps is not known; use one of {', '.join(METHODS)}")
+    method = maps_method(method)
     if kspace.geometry.coils == 1:
         return np.ones((1, *kspace.data.shape[1:]), dtype=np.complex64)
-    if min(kspace.geometry.acs) < _SMALLEST_ACS:
+    if min(kspace.geometry.acs) < SMALLEST_ACS:
         rows, columns = kspace.geometry.acs
         raise InputError(
             f"{kspace.name}: the middle of k-space is fully sampled over {rows} x {columns} positions only; "
-            f"sensitivity maps need at least {_SMALLEST_ACS} x {_SMALLEST_ACS}: bring maps, or data with ACS lines"
+            f"sensitivity maps need at least {SMALLEST_ACS} x {SMALLEST_ACS}: bring maps, or data with ACS lines"
         )
     maps = _espirit(kspace) if method == "espirit" else _low_resolution(kspace)
     if not maps.any():

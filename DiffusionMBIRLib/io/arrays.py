@@ -232,6 +232,7 @@ class _Reader:
         if self.told.axes:
             if len(self.told.axes) != count:
                 raise InputError(f"{self.told.path}: axes lists {len(self.told.axes)} axes, the array has {count}")
+            self._require_plausible(self.told.axes)
             return self.told.axes
         if not 2 <= count <= 4:
             raise InputError(f"{self.name}: has {count} axes; name them in {self.told.path.name}, under axes")
@@ -247,6 +248,16 @@ class _Reader:
         axes = tuple(next(plane) if is_frequency else next(found) for is_frequency in frequency)
         self.guessed.append(f"axes ({', '.join(axes)})")
         return axes
+
+    def _require_plausible(self, axes: tuple[str, ...]) -> None:
+        """Refuse rows or columns without a middle where another axis has one."""
+        peaked = {axis: self._concentration(k) > _CONCENTRATED for k, axis in enumerate(axes)}
+        others = [axis for axis in ("coil", "slice") if peaked.get(axis)]
+        if others and not (peaked["row"] and peaked["column"]):
+            raise InputError(
+                f"{self.told.path}: axes {', '.join(axes)} do not fit the array {self.array.shape}: the energy of "
+                f"k-space gathers along {others[0]}; exchange them"
+            )
 
     def _unclear(self) -> InputError:
         shares = ", ".join(f"{self._concentration(k):.0%}" for k in range(self.array.ndim))

@@ -94,7 +94,7 @@ def _lines(fields: Fields, data: np.ndarray, remarks: list[str]) -> np.ndarray:
         mask = node[()] if node.size == columns else np.empty(0)
         if mask.dtype.kind not in "biuf" or mask.size != columns or max(mask.shape, default=0) != columns:
             raise InputError(
-                f"{name}: mask has the shape {mask.shape}; one entry for each of {columns} columns is needed"
+                f"{name}: mask has the shape {node.shape}; one entry for each of the {columns} columns is needed"
             )
         mask = mask.reshape(-1) != 0
         if not (mask & measured).any():

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import EngineError, InputError
 from ..kspace import KSpace
+from ..sensitivity import SMALLEST_ACS, maps_method
 from .arrays import read_array
 from .fastmri import read_fastmri
 from .files import replacing
@@ -107,9 +108,19 @@ def describe(kspace: KSpace) -> dict[str, Any]:
         "acs": list(geometry.acs),
         "spacing_mm": [round(s, 4) for s in grid.spacing_mm],
         "field_of_view_mm": [round(s * n, 2) for s, n in zip(grid.spacing_mm, grid.shape[::-1], strict=True)],
-        "maps": "in the file" if kspace.maps is not None else "one coil" if geometry.coils == 1 else "to be estimated",
+        "maps": _maps(kspace),
         "whitened": told.get("whitened", False),
         "noise_std": kspace.noise_std,
         "guessed": list(told.get("guessed", [])),
         "remarks": list(told.get("remarks", [])),
     }
+
+
+def _maps(kspace: KSpace) -> str:
+    if kspace.maps is not None:
+        return "in the file"
+    if kspace.geometry.coils == 1:
+        return "none needed"
+    if min(kspace.geometry.acs) < SMALLEST_ACS:
+        return "cannot be estimated: too few calibration lines"
+    return f"to be estimated ({maps_method()})"

@@ -125,6 +125,8 @@ def _blocks(stream: BinaryIO, at: int, end: int, block_type: Any, modern: bool, 
         if block.is_flag_set("ACQEND"):
             return
         if not block.is_flag_set("SYNCDATA"):
+            if not (block.mdh.SamplesInScan and block.mdh.UsedChannels):
+                raise InputError(f"{path}: is cut or damaged at byte {at}; copy the file again")
             yield block
         at += int(block.dma_len)
     raise InputError(f"{path}: ends without the mark of a finished measurement; copy the file again")
