@@ -235,6 +235,9 @@ class Panel:
         setup, parameters = self.setup, self.parameters
         if self.data.missing is not None:
             return self.data.missing
+        factor, shape = self._factor(), self.data.shape
+        if shape is not None and (shape[1] % factor or shape[2] % factor):
+            return texts.grid_missing(shape[1], shape[2], factor)
         if setup.report is None:
             return texts.engine_awaited()
         if not setup.ready:
@@ -245,6 +248,11 @@ class Panel:
         if setup.report.device(parameters.get("device")) is None:
             return texts.device_missing(parameters.get("device"))
         return None
+
+    def _factor(self) -> int:
+        """By how much the grid is made coarser."""
+        simulated_ct = self.parameters.get("source") == "volume" and self.parameters.get("task") != MRI
+        return int(self.parameters.get("coarsen")) if simulated_ct else 1
 
     def _show_estimate(self) -> None:
         shape, report = self.data.shape, self.setup.report
@@ -259,7 +267,7 @@ class Panel:
 
         parameters = self.parameters
         settings, views = parameters.settings(), parameters.get("views")
-        factor = parameters.get("coarsen") if parameters.get("source") == "volume" else 1
+        factor = self._factor()
         grid = (shape[0], max(shape[1] // factor, 1), max(shape[2] // factor, 1))
         kind = device.name.split(":")[0]
         rate = known_rate(device.name, settings.prior) or known_rate(kind, settings.prior)

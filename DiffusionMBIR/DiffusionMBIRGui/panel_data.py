@@ -12,6 +12,7 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib import models
+from DiffusionMBIRLib.geometry import axial_order
 
 from . import inputs, texts
 from .panel_desktop import Desktop
@@ -19,6 +20,7 @@ from .panel_fields import Form
 from .parameters import MRI, SOURCES, Parameters
 from .setup import Engine, Process
 from .texts import Missing, _
+from .volumes import grid_of, voxels
 
 Shape = tuple[int, int, int]
 
@@ -163,13 +165,27 @@ class DataSection:
         if node is None:
             self.missing = texts.input_missing(source)
             return
-        problem = inputs.problem_with(node, source)
+        problem = inputs.problem_with(node, source) or self._problem_with_magnitudes(node, source)
         self.missing = texts.input_unusable(problem) if problem else None
         if not problem:
             self._summary = inputs.summary_of(node, source, self.parameters)
-            columns, rows, slices = node.GetImageData().GetDimensions()
-            # Of a sinogram (slices, views, columns) the volume is as wide and as high as the detector is long.
-            self.shape = (slices, columns if source == "sinogram" else rows, columns)
+            self.shape = self._shape_of_node(node, source)
+
+    def _problem_with_magnitudes(self, node: Any, source: str) -> str:
+        if source != "volume" or self.parameters.get("task") != MRI:
+            return ""
+        low = float(voxels(node).min())
+        return texts.not_magnitudes(low) if low < 0 else ""
+
+    def _shape_of_node(self, node: Any, source: str) -> Shape:
+        """(slices, rows, columns) of the grid to reconstruct on, before it is made coarser."""
+        if source == "sinogram":  # (slices, views, columns): the volume is as wide and high as the detector is long
+            columns, _views, slices = node.GetImageData().GetDimensions()
+            return slices, columns, columns
+        grid = grid_of(node)
+        if self.parameters.get("task") == MRI:
+            return grid.shape
+        return axial_order(grid).apply_to_grid(grid).shape
 
     # Files are read by the engine, in its own process.
 

@@ -16,7 +16,7 @@ import qt
 from DiffusionMBIRLib.config import DIFFUSION_METHODS
 
 from . import texts
-from .parameters import MRI, Parameters
+from .parameters import MRI, Parameters, scan_settings
 
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior")
@@ -36,8 +36,7 @@ USED_BY = {
     "sense-cg": ("cg_iterations", "cg_lam"),
 }
 OF_METHODS = {name for names in USED_BY.values() for name in names}
-_CT_SCAN = ("views", "angle_range_deg", "photons", "coarsen")
-_MRI_SCAN = ("acceleration", "acs", "mask", "coils")
+_CT_SCAN, _MRI_SCAN = scan_settings("sparse-view-ct"), scan_settings(MRI)
 
 
 def is_shown(name: str, parameters: Parameters) -> bool:

@@ -51,12 +51,16 @@ class PanelSettings:
     coarsen: int = setting(
         1, "Coarser grid", "Reconstruct on means of this many voxels along rows and columns.", range=(1, 16)
     )
-    acceleration: float = setting(4.0, "Acceleration", "Full k-space lines for each one measured.", range=(1.0, 32.0))
+    acceleration: float = setting(2.0, "Acceleration", "Full k-space lines for each one measured.", range=(1.0, 32.0))
     acs: float = setting(
-        0.08, "ACS share", "Share of the lines in the middle of k-space that is always measured.", range=(0.01, 1.0)
+        0.15, "ACS share", "Share of the lines in the middle of k-space that is always measured.", range=(0.01, 1.0)
     )
     mask: str = setting("uniform1d", "Mask", "How the other lines or points of k-space are drawn.", choices=MASKS)
     coils: int = setting(1, "Coils", "Receive coils of a simulated MRI scan.", range=(1, 64))
+    phase: bool = setting(False, "Random phase", "Give a simulated MRI scan a smooth random phase.")
+    noise: float = setting(
+        0.0, "Noise", "Noise of a simulated MRI scan, in multiples of the volume's 99.5th percentile.", range=(0.0, 1.0)
+    )
     preset: str = setting("sparse-view", "Preset", "A tried set of settings; single ones can be changed afterwards.")
     preview_on: bool = setting(True, "Live preview", "Show the volume in the slice views while it is computed.")
     preview_interval_s: float = setting(
@@ -210,7 +214,7 @@ class Parameters:
 def scan_settings(task: str) -> tuple[str, ...]:
     """The settings that say how a volume is scanned, by task."""
     if task == MRI:
-        return ("acceleration", "acs", "mask", "coils")
+        return ("acceleration", "acs", "mask", "coils", "phase", "noise")
     return ("views", "angle_range_deg", "photons", "coarsen")
 
 

@@ -83,6 +83,17 @@ def prior_missing(name: str) -> Missing:
     return Missing(_("Run: choose a prior first"), line.format(name=name or "?"))
 
 
+def not_magnitudes(low: float) -> str:
+    line = _("This volume holds values down to {value}: MRI is simulated from magnitudes, which are 0 or more.")
+    return line.format(value=f"{low:g}")
+
+
+def grid_missing(rows: int, columns: int, factor: int) -> Missing:
+    line = _("Coarser grid: {columns} x {rows} cannot be divided by {factor}; choose another factor under Advanced.")
+    text = line.format(columns=columns, rows=rows, factor=factor)
+    return Missing(_("Run: choose another coarser grid first"), text)
+
+
 def device_missing(name: str) -> Missing:
     line = _("Device {name} is not there: choose another one.")
     return Missing(_("Run: choose a device first"), line.format(name=name))
@@ -111,6 +122,17 @@ _WORDS = {
     "espirit-l1": lambda: _("Wavelets with coil maps (ESPIRiT-L1)"),
     "sense-cg": lambda: _("SENSE, conjugate gradient"),
     "zero-filled": lambda: _("Zero-filled"),
+    "noise": lambda: _("Noise"),
+    "ramp": lambda: _("Ramp"),
+    "hann": lambda: _("Hann"),
+    "uniform1d": lambda: _("Lines, drawn evenly"),
+    "gaussian1d": lambda: _("Lines, drawn around the middle"),
+    "equispaced": lambda: _("Lines at equal distances"),
+    "poisson2d": lambda: _("Points (Poisson disc)"),
+    "phase": lambda: _("Phase taken out"),
+    "real-imaginary": lambda: _("Real and imaginary part alike"),
+    "two-channel": lambda: _("Two channels"),
+    "mri": lambda: _("MRI"),
     "sirt": lambda: _("SIRT"),
     "fbp": lambda: _("Filtered back-projection (FBP)"),
     "auto": lambda: _("Automatic"),

@@ -220,6 +220,24 @@ def test_button_says_what_is_missing_one_after_the_other(panel, new_scene):
     assert text(button) == "Run: choose a device first"
 
 
+def test_a_grid_that_cannot_be_made_coarser_is_told_in_axial_order(ready, new_scene):
+    sagittal = ct_volume(new_scene, "Sagittal", (9, 16, 32))  # 9 slices from left to right
+    sagittal.SetIJKToRASDirections(0, 0, 1, 1, 0, 0, 0, 1, 0)
+    ready.parameters.set_node("input", sagittal)
+    ready.parameters.set("coarsen", 2)
+    assert text(ready.form.runButton) == "Run: choose another coarser grid first"
+    assert "cannot be divided by 2" in ready.form.runButton.toolTip()
+    ready.parameters.set("coarsen", 1)
+    assert text(ready.form.runButton) == "Run"
+
+
+@pytest.mark.skipif(MRI not in Parameters.TABLE["task"].metadata["choices"], reason="no MRI task")
+def test_mri_is_not_simulated_from_negative_values(ready):
+    ready.parameters.choose_task(MRI)
+    assert text(ready.form.runButton) == "Run: this input cannot be used"
+    assert "down to -1000" in text(ready.form.dataSummary)
+
+
 def test_a_prior_that_is_not_installed_is_not_replaced_silently(ready):
     ready.parameters.set("prior", "elsewhere")
     assert ready.form.prior.property("currentIndex") == -1

@@ -225,3 +225,11 @@ def test_there_is_one_node_even_after_the_scene_was_emptied(scene, parameters):
     assert again.node.GetAttribute("ModuleName") == MODULE
     assert again.get("views") == 8
     assert scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode") == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_scan_is_one_that_the_engine_can_simulate(parameters, task):
+    tree = ast.parse((ROOT / "DiffusionMBIRLib" / "simulation.py").read_text(encoding="utf-8"))
+    simulate = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "simulate")
+    parameters.choose_task(task)
+    assert set(parameters.request_scan()) <= {argument.arg for argument in simulate.args.kwonlyargs}
