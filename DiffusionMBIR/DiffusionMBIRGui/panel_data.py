@@ -17,12 +17,13 @@ from DiffusionMBIRLib.geometry import axial_order
 from . import inputs, texts
 from .panel_desktop import Desktop
 from .panel_fields import Form
-from .parameters import MRI, SOURCES, Parameters
+from .parameters import MRI, SOURCES, TASKS, Parameters
 from .setup import Engine, Process
 from .texts import Missing, _
 from .volumes import grid_of, voxels
 
 Shape = tuple[int, int, int]
+KINDS = {"volume": "volume", "measurement": "sinogram", "k-space": "k-space"}  # what a file holds -> source
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,9 @@ class DataSection:
     def _key(self, engine: Engine | None) -> tuple[Any, ...]:
         """What the summary depends on."""
         parameters, node = self.parameters, self.parameters.input_node
-        settings = tuple(parameters.get(n) for n in ("source", "task", "views", "angle_range_deg"))
         if parameters.input_file:
-            return (settings, parameters.input_file, engine)
+            return (parameters.get("source"), parameters.input_file, engine)
+        settings = tuple(parameters.get(n) for n in ("source", "task", "views", "angle_range_deg"))
         if node is None:
             return (settings, "")
         image = node.GetImageData() if hasattr(node, "GetImageData") else None
@@ -220,15 +221,19 @@ class DataSection:
     def _understand(self) -> None:
         try:
             found = json.loads(self._told[-1])
-            self.shape = _shape_of(found.get("grid") or found["shape"])
-            self._summary = _summary_of(found, self.shape)
-            kind = found["kind"]
+            kind, shape = str(found["kind"]), _shape_of(found)
+            summary = _summary_of(found, shape)
         except (IndexError, KeyError, TypeError, ValueError):
             said = next((line for line in reversed(self._told) if line.strip()), _("it cannot be read"))
             self.missing = texts.input_unusable(said.strip())
             return
-        if (kind == "volume") != (self.parameters.get("source") == "volume"):
-            self.missing = texts.input_unusable(_("This file holds a {kind}: change the source.").format(kind=kind))
+        if KINDS.get(kind) != self.parameters.get("source"):
+            self.missing = texts.input_unusable(texts.other_source(kind))
+            return
+        self.shape, self._summary = shape, summary
+        task = found.get("task")
+        if task in TASKS and task != self.parameters.get("task"):  # a measurement knows what it is
+            self.parameters.choose_task(task)
 
     def close(self) -> None:
         if self._info is not None:
@@ -249,21 +254,25 @@ def _choose(box: Any, node: Any) -> None:
         box.blockSignals(before)
 
 
-def _shape_of(numbers: Any) -> Shape:
+def _shape_of(found: dict[str, Any]) -> Shape:
+    """(slices, rows, columns) of the grid to reconstruct on; k-space tells its slices and its matrix."""
+    numbers = found.get("grid") or found.get("shape") or [found["slices"], *found["matrix"]]
     slices, rows, columns = (int(n) for n in numbers)
     return slices, rows, columns
 
 
 def _summary_of(found: dict[str, Any], shape: Shape) -> str:
-    if found["kind"] == "volume":
-        spacing = " x ".join(f"{s:.3g}" for s in found["spacing_mm"])
-        return _("Volume file, {shape}, {spacing} mm").format(shape=texts.shape(shape), spacing=spacing)
-    parts = [texts.word(found["task"]), texts.shape(shape)]
+    spacing = " x ".join(f"{s:.3g}" for s in found["spacing_mm"])
+    parts = [texts.word(found["task"])] if "task" in found else [_("Volume file")]
+    parts.append(_("{shape}, {spacing} mm").format(shape=texts.shape(shape), spacing=spacing))
     if found.get("views"):
         parts.append(_("{count} views").format(count=found["views"]))
     if found.get("coils"):
-        parts.append(_("{count} coils").format(count=found["coils"]))
-    return ", ".join(parts)
+        parts.append(_("coils: {count}").format(count=found["coils"]))
+    if found.get("acceleration"):
+        parts.append(_("acceleration {factor}").format(factor=f"{found['acceleration']:g}"))
+    guessed = [_("guessed: {what}").format(what=", ".join(map(str, found["guessed"])))] if found.get("guessed") else []
+    return "; ".join([", ".join(parts), *guessed, *map(str, found.get("remarks", ()))])
 
 
 def _title(source: str) -> str:

@@ -62,6 +62,14 @@ def input_unusable(problem: str) -> Missing:
     return Missing(_("Run: this input cannot be used"), problem)
 
 
+def other_source(kind: str) -> str:
+    return {
+        "volume": _("This file holds a volume: change the source, or choose another file."),
+        "measurement": _("This file holds measured projections: change the source, or choose another file."),
+        "k-space": _("This file holds k-space: change the source, or choose another file."),
+    }.get(kind, _("This file holds nothing that can be reconstructed from: choose another file."))
+
+
 def engine_missing(problem: str) -> Missing:
     return Missing(_("Run: set up the engine first"), problem)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -296,6 +297,49 @@ def test_a_file_instead_of_a_node_and_back(ready, desktop, tmp_path):
     ready.form.inputFileClear.click()
     assert not shown(ready.form.inputFileName)
     assert text(ready.form.runButton) == "Run"
+
+
+def fake_engine(folder: Path, answer: str) -> setup.Engine:
+    """An engine that says one thing about every file."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    path.chmod(0o755)
+    return setup.Engine((str(path),))
+
+
+MEASURED = {
+    "kind": "measurement", "task": "limited-angle-ct", "views": 90, "grid": [40, 128, 130], "spacing_mm": [1.5, 1.5, 3],
+    "remarks": ["angles run backwards"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "found", "line", "usable"),
+    [
+        (
+            "sinogram",
+            json.dumps(MEASURED),
+            "Limited-angle CT, 130 x 128 x 40, 1.5 x 1.5 x 3 mm, 90 views; angles run backwards",
+            True,
+        ),
+        ("sinogram", json.dumps({**MEASURED, "kind": "k-space"}), texts.other_source("k-space"), False),
+        ("sinogram", "error: x.h5: field angles_deg is missing", "error: x.h5: field angles_deg is missing", False),
+        ("volume", json.dumps({"kind": "volume", "shape": [4, 5, 6], "spacing_mm": [1, 1, 2]}),
+         "Volume file, 6 x 5 x 4, 1 x 1 x 2 mm", True),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
+def test_a_file_is_understood_by_the_engine(ready, application, tmp_path, source, found, line, usable):
+    file = tmp_path / ("x.h5" if source == "sinogram" else "x.nrrd")
+    file.write_bytes(b"\x89HDF\r\n\x1a\n and more")
+    ready.setup.engine = fake_engine(tmp_path, found)
+    ready.parameters.update({"source": source, "input_file": str(file)})
+    wait_for(lambda: not ready.data.busy, application)
+    assert text(ready.form.dataSummary) == line
+    assert ready.form.runButton.isEnabled() == usable
+    if usable and source == "sinogram":
+        assert ready.parameters.get("task") == "limited-angle-ct"
+        assert text(ready.form.estimate).startswith("130 x 128 x 40")
 
 
 # A run.
