@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .played import UI, PlayedDesktop, PlayedRunner
+from .played import CPU, GPU, UI, PlayedDesktop, PlayedRunner, ct_volume
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +49,16 @@ def panel(application: Any, new_scene: Any, desktop: PlayedDesktop, runner: Play
     yield shown
     shown.close()
     root.deleteLater()
+
+
+@pytest.fixture
+def ready(panel: Any, new_scene: Any) -> Any:
+    """A panel with an engine that works and a volume that is chosen."""
+    from DiffusionMBIRGui import setup
+
+    panel.setup.engine = setup.Engine((sys.executable,), in_slicer=True)
+    panel.setup.report = setup.Report("3.12.10", "2.9.1", (GPU, CPU))
+    panel.setup.priors = setup.priors()
+    panel.parameters.set_node("input", ct_volume(new_scene, "Chest", (180, 16, 16)))
+    panel.refresh()
+    return panel

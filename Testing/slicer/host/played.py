@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import slicer.util
+from DiffusionMBIRGui.setup import Device
 
 from . import ROOT
 
 UI = ROOT / "Resources" / "UI" / "DiffusionMBIR.ui"
+GUI = ROOT / "DiffusionMBIR" / "DiffusionMBIRGui"
+GPU = Device("cuda:0", "NVIDIA H200", 8_000_000_000, 7_000_000_000)
+CPU = Device("cpu", "CPU", 16_000_000_000, 12_000_000_000)
 
 
 class PlayedDesktop:
@@ -136,3 +140,12 @@ def wait_for(condition: Callable[[], bool], application: Any, seconds: float = 2
         assert time.monotonic() < until, "it did not happen in time"
         application.processEvents()
         time.sleep(0.01)
+
+
+def text(widget: Any) -> str:
+    return str(widget.property("text"))
+
+
+def shown(widget: Any) -> bool:
+    """Whether a widget would be seen if its window were."""
+    return not widget.isHidden()

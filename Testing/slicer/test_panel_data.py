@@ -1,0 +1,217 @@
+"""What the panel says of data, engine and priors before a run, and its set-up."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+pytest_plugins = ("Testing.slicer.host.fixtures",)
+
+import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
+
+# isort: split
+from DiffusionMBIRGui import setup, texts  # noqa: E402
+from DiffusionMBIRGui.panel_data import SAMPLES  # noqa: E402
+from DiffusionMBIRGui.parameters import MRI, Parameters  # noqa: E402
+
+from Testing.slicer.host.played import CPU, ct_volume, shown, text, wait_for  # noqa: E402
+
+# What is missing, and the estimate.
+
+
+def test_button_says_what_is_missing_one_after_the_other(panel, new_scene):
+    button, line = panel.form.runButton, panel.form.dataSummary
+    assert text(button) == "Run: choose a volume first"
+    assert not button.isEnabled()
+    assert text(line) == texts.no_input("volume")
+    labels = new_scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Segment")
+    panel.parameters.set_node("input", labels)
+    panel.refresh()
+    assert text(button) == "Run: this input cannot be used"
+    assert "label map" in text(line)
+    panel.parameters.set_node("input", ct_volume(new_scene))
+    panel.refresh()
+    assert text(button) == "Run: the engine is being looked at"
+    panel.setup.report = setup.Report("3.12", "", (), ("torch>=2.5",), texts.engine_lacks("torch>=2.5"))
+    panel.refresh()
+    assert text(button) == "Run: set up the engine first"
+    assert "torch>=2.5" in button.toolTip()
+    panel.setup.report = setup.Report("3.12", "2.9", (CPU,))
+    panel.refresh()
+    assert text(button) == "Run: choose a prior first"
+    panel.setup.priors = setup.priors()
+    panel.refresh()
+    assert text(button) == "Run"
+    assert button.isEnabled()
+    panel.parameters.set("device", "cuda:3")
+    assert text(button) == "Run: choose a device first"
+
+
+def test_a_grid_that_cannot_be_made_coarser_is_told_in_axial_order(ready, new_scene):
+    sagittal = ct_volume(new_scene, "Sagittal", (9, 16, 32))  # 9 slices from left to right
+    sagittal.SetIJKToRASDirections(0, 0, 1, 1, 0, 0, 0, 1, 0)
+    ready.parameters.set_node("input", sagittal)
+    ready.parameters.set("coarsen", 2)
+    assert text(ready.form.runButton) == "Run: choose another coarser grid first"
+    assert "cannot be divided by 2" in ready.form.runButton.toolTip()
+    ready.parameters.set("coarsen", 1)
+    assert text(ready.form.runButton) == "Run"
+
+
+@pytest.mark.skipif(MRI not in Parameters.TABLE["task"].metadata["choices"], reason="no MRI task")
+def test_mri_is_not_simulated_from_negative_values(ready):
+    ready.parameters.choose_task(MRI)
+    assert text(ready.form.runButton) == "Run: this input cannot be used"
+    assert "down to -1000" in text(ready.form.dataSummary)
+
+
+def test_a_prior_that_is_not_installed_is_not_replaced_silently(ready):
+    ready.parameters.set("prior", "elsewhere")
+    assert ready.form.prior.property("currentIndex") == -1
+    assert text(ready.form.runButton) == "Run: choose a prior first"
+    ready.parameters.set("method", "fbp")
+    assert text(ready.form.runButton) == "Run"
+    ready.parameters.update({"method": "dds", "prior": "ct-compact-v1"})
+    assert text(ready.form.runButton) == "Run"
+
+
+def test_estimate_before_the_run(ready, new_scene):
+    ready.parameters.set_node("input", ct_volume(new_scene, "Large", (180, 256, 256)))
+    line = text(ready.form.estimate)
+    assert line.startswith("256 x 256 x 180, needs ")
+    assert " of 8.0 GB, about " in line
+    ready.parameters.set("coarsen", 2)
+    assert text(ready.form.estimate).startswith("128 x 128 x 180, needs ")
+    small = setup.Device("cuda:0", "small", 500_000_000, 400_000_000)
+    ready.setup.report = setup.Report("3.12", "2.9", (small, CPU))
+    ready.refresh()
+    assert "Only 400.0 MB are free" in text(ready.form.estimate)
+    assert ready.form.runButton.isEnabled()  # an estimate may be wrong
+
+
+# Data.
+
+
+def test_a_sample_is_loaded_and_chosen(panel, desktop):
+    panel.data.sample_buttons[0].click()
+    assert desktop.asked == [SAMPLES[0].name]
+    assert panel.parameters.input_node.GetName() == SAMPLES[0].name
+    assert panel.form.inputNode.currentNode() is panel.parameters.input_node
+    assert text(panel.form.dataSummary).startswith("CT volume, 24 x 16 x 4")
+
+
+def test_samples_are_there_with_the_digest_that_their_notes_tell():
+    notes = (SAMPLES[0].path().parent / "README.md").read_text(encoding="utf-8")
+    for sample in SAMPLES:
+        assert sample.is_intact()
+        assert sample.sha256 in notes
+
+
+def test_a_node_that_is_deleted_is_missed(ready, new_scene):
+    new_scene.RemoveNode(ready.parameters.input_node)
+    ready.refresh()
+    assert text(ready.form.runButton) == "Run: choose a volume first"
+    assert ready.form.inputNode.currentNode() is None
+
+
+def test_a_file_instead_of_a_node_and_back(ready, desktop, tmp_path):
+    desktop.file = str(tmp_path / "none.nrrd")
+    ready.form.inputFileOpen.click()
+    assert shown(ready.form.inputFileName)
+    assert not shown(ready.form.inputNode)
+    assert text(ready.form.runButton) == "Run: this input cannot be used"
+    ready.form.inputFileClear.click()
+    assert not shown(ready.form.inputFileName)
+    assert text(ready.form.runButton) == "Run"
+
+
+def fake_engine(folder: Path, answer: str) -> setup.Engine:
+    """An engine that says one thing about every file."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    path.chmod(0o755)
+    return setup.Engine((str(path),))
+
+
+MEASURED = {
+    "kind": "measurement", "task": "limited-angle-ct", "views": 90, "grid": [40, 128, 130], "spacing_mm": [1.5, 1.5, 3],
+    "remarks": ["angles run backwards"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "found", "line", "usable"),
+    [
+        (
+            "sinogram",
+            json.dumps(MEASURED),
+            "Limited-angle CT, 130 x 128 x 40, 1.5 x 1.5 x 3 mm, 90 views; angles run backwards",
+            True,
+        ),
+        ("sinogram", json.dumps({**MEASURED, "kind": "k-space"}), texts.other_source("k-space"), False),
+        ("sinogram", "error: x.h5: field angles_deg is missing", "error: x.h5: field angles_deg is missing", False),
+        ("volume", json.dumps({"kind": "volume", "shape": [4, 5, 6], "spacing_mm": [1, 1, 2]}),
+         "Volume file, 6 x 5 x 4, 1 x 1 x 2 mm", True),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
+def test_a_file_is_understood_by_the_engine(ready, application, tmp_path, source, found, line, usable):
+    file = tmp_path / ("x.h5" if source == "sinogram" else "x.nrrd")
+    file.write_bytes(b"\x89HDF\r\n\x1a\n and more")
+    ready.setup.engine = fake_engine(tmp_path, found)
+    ready.parameters.update({"source": source, "input_file": str(file)})
+    wait_for(lambda: not ready.data.busy, application)
+    assert text(ready.form.dataSummary) == line
+    assert ready.form.runButton.isEnabled() == usable
+    if usable and source == "sinogram":
+        assert ready.parameters.get("task") == "limited-angle-ct"
+        assert text(ready.form.estimate).startswith("130 x 128 x 40")
+
+
+# Set-up.
+
+
+def test_setup_looks_at_a_real_python_and_folds_away_when_ready(panel, desktop, application):
+    desktop.python = (sys.executable,)
+    panel.enter(panel.form.root)
+    assert text(panel.form.engineStatus) == texts.engine_unchecked()
+    wait_for(lambda: panel.setup.report is not None, application)
+    assert text(panel.form.engineStatus) == panel.setup.report.line()
+    assert bool(panel.form.setupSection.property("collapsed")) == panel.setup.report.ready
+    assert panel.form.priorList.count() >= 1
+
+
+def test_another_python_is_remembered_by_the_machine_not_by_the_scene(panel, desktop, application, tmp_path):
+    panel.form.engineKind.setCurrentIndex(1)
+    panel.form.enginePath.setText(str(tmp_path / "none"))
+    panel.form.enginePath.editingFinished.emit()
+    assert "is not there" in text(panel.form.engineStatus)
+    assert desktop.settings == {"engine_python": str(tmp_path / "none")}
+    assert str(tmp_path) not in str(panel.parameters.node)
+    panel.form.engineKind.setCurrentIndex(0)
+    assert desktop.settings == {"engine_python": ""}
+    wait_for(lambda: panel.setup.report is not None, application)
+
+
+def test_install_asks_first_shows_lines_and_can_be_cancelled(panel, desktop, application, monkeypatch):
+    waits = "import sys, time; print('Downloading torch', flush=True); time.sleep(600)"
+    monkeypatch.setattr(setup, "install", lambda engine, lacking: setup.Process([sys.executable, "-c", waits], {}))
+    panel.setup.engine = setup.Engine((sys.executable,), in_slicer=True)
+    panel.setup.report = setup.Report("3.12", "", (), ("torch>=2.5",), texts.engine_lacks("torch>=2.5"))
+    panel.setup._show()
+    assert shown(panel.form.engineInstall)
+    desktop.answer = False
+    panel.form.engineInstall.click()
+    assert not panel.setup.busy
+    desktop.answer = True
+    panel.form.engineInstall.click()
+    assert "torch>=2.5" in desktop.asked[-1]
+    wait_for(lambda: text(panel.form.setupLine) == "Downloading torch", application)
+    assert shown(panel.form.setupProgress)
+    panel.form.engineCancel.click()
+    wait_for(lambda: text(panel.form.setupLine) == "Cancelled.", application)
+    assert not shown(panel.form.setupProgress)

@@ -1,0 +1,164 @@
+"""The panel while a job runs, ends, fails or its scene closes: a runner that the test plays."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+pytest_plugins = ("Testing.slicer.host.fixtures",)
+
+import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
+
+# isort: split
+import qt  # noqa: E402
+from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
+
+from DiffusionMBIRLib.errors import EngineError, InputError  # noqa: E402
+from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Prepared, Progress  # noqa: E402
+from Testing.slicer.host.played import shown, text, wait_for  # noqa: E402
+
+
+def progress(fraction=0.42, left=125.0):
+    return Progress("diffusion", 21, 50, fraction, 60.0, left, {"sigma": 0.1})
+
+
+def finished(partial=False, residual=0.003):
+    return Finished(72.0, residual, 50, 60.0, None, "result.nrrd", partial)
+
+
+def test_run_cancel_and_the_partial_result(ready, runner):
+    form = ready.form
+    form.runButton.click()
+    assert runner.calls[0][:2] == ("start", "sparse-view-ct")
+    assert runner.calls[0][2]["views"] == 8
+    assert tuple(runner.python) == (sys.executable,)
+    assert text(form.runButton) == "Cancel"
+    assert shown(form.pauseButton)
+    assert not form.task.isEnabled()
+    assert not form.inputNode.isEnabled()
+    assert form.preview_on.isEnabled()
+    runner.listener.on_prepared(Prepared([4, 16, 16], {}, "HU", "cuda:0", 8, 7, 8, True))
+    runner.listener.on_progress(progress())
+    assert text(form.progressText) == "Diffusion: 42 %, 2 min left"
+    assert form.progressBar.property("value") == 420
+    form.runButton.click()
+    assert runner.calls[-1] == "cancel"
+    assert text(form.runButton) == "Cancelling ..."
+    assert not form.runButton.isEnabled()
+    runner.finish(finished(partial=True), ready.parameters.input_node)
+    assert text(form.progressText) == "Cancelled after 72 s; what there was of the volume is kept."
+    assert text(form.runButton) == "Run"
+    assert form.task.isEnabled()
+    assert not shown(form.resumeButton)
+
+
+def test_the_end_is_told(ready, runner):
+    ready.form.runButton.click()
+    runner.finish(finished(), ready.parameters.input_node)
+    assert text(ready.form.progressText) == "Done in 72 s."
+    assert ready.form.progressBar.property("value") == 1000
+
+
+def test_a_killed_worker_is_reported_with_a_resume_button_that_works(ready, runner):
+    form = ready.form
+    form.runButton.click()
+    runner.fail(Failed("The engine's process was killed (signal 9).", "crash", True))
+    assert text(form.runMessage) == "The engine's process was killed (signal 9)."
+    assert shown(form.runMessage)
+    assert shown(form.resumeButton)
+    assert "killed" in form.log.toPlainText()
+    form.resumeButton.click()
+    assert runner.calls[-2:] == ["resume", ("preview", True, 1.0)]
+    assert text(form.runButton) == "Cancel"
+    assert not shown(form.resumeButton)
+    assert not shown(form.runMessage)
+
+
+@pytest.mark.parametrize("error", [InputError("jobs: the disk is full; free 2 GB"), EngineError("no memory")])
+def test_a_job_that_cannot_begin_says_why_in_one_line(ready, runner, error):
+    runner.refuse = error
+    ready.form.runButton.click()
+    assert text(ready.form.runMessage) == str(error)
+    assert text(ready.form.runButton) == "Run"
+
+
+def test_pause_and_go_on(ready, runner):
+    ready.form.runButton.click()
+    ready.form.pauseButton.click()
+    assert runner.paused
+    assert text(ready.form.pauseButton) == "Go on"
+    assert text(ready.form.progressText) == "Paused"
+    ready.form.pauseButton.click()
+    assert not runner.paused
+    assert text(ready.form.pauseButton) == "Pause"
+
+
+def test_preview_can_be_changed_while_running(ready, runner):
+    ready.form.runButton.click()
+    ready.form.preview_on.setChecked(False)
+    assert runner.calls[-1] == ("preview", False, 1.0)
+    ready.form.preview_interval_s.setValue(5.0)
+    assert runner.calls[-1] == ("preview", False, 5.0)
+
+
+def test_keys_run_and_cancel(ready, runner, application):
+    window = qt.QMainWindow()
+    window.setCentralWidget(ready.form.root)
+    ready.enter(window)
+    window.show()
+    window.activateWindow()
+    wait_for(lambda: qt.QApplication.activeWindow() is window, application)
+    from PySide6.QtTest import QTest
+
+    QTest.keyClick(window, qt.Qt.Key_Escape)
+    assert runner.calls == []
+    QTest.keyClick(window, qt.Qt.Key_Return, qt.Qt.ControlModifier)
+    assert runner.calls[0][0] == "start"
+    QTest.keyClick(window, qt.Qt.Key_Return, qt.Qt.ControlModifier)
+    assert len([c for c in runner.calls if c[0] == "start"]) == 1
+    QTest.keyClick(window, qt.Qt.Key_Escape)
+    assert runner.calls[-1] == "cancel"
+    ready.exit()
+    window.takeCentralWidget()
+
+
+def test_the_timer_follows_the_runner_and_rests_afterwards(ready, runner, application):
+    ready.form.runButton.click()
+    assert ready._timer.isActive()
+    runner.told.append(lambda: runner.listener.on_progress(progress(0.9, None)))
+    wait_for(lambda: text(ready.form.progressText) == "Diffusion: 90 %", application)
+    runner.told.append(lambda: runner.finish(finished(), None))
+    wait_for(lambda: not ready._timer.isActive(), application)
+    assert text(ready.form.progressText) == "Done in 72 s."
+
+
+def test_log_can_be_copied(ready, runner):
+    runner.listener.on_log(Log("info", "first"))
+    runner.listener.on_log(Log("warning", "second"))
+    ready.form.logCopy.click()
+    assert qt.QApplication.clipboard().text() == "first\nsecond"
+
+
+# The scene.
+
+
+def test_scene_closes_while_a_job_runs(ready, runner, new_scene):
+    ready.form.runButton.click()
+    ready.on_scene_closing()
+    assert runner.calls[-1] == "close"
+    new_scene.Clear(0)
+    ready.attach(new_scene)
+    assert text(ready.form.runButton) == "Run: choose a volume first"
+    assert ready.form.views.property("value") == 8
+    ready.form.views.setValue(20)
+    assert Parameters.of(new_scene).get("views") == 20
+
+
+def test_nothing_is_called_once_the_panel_is_closed(ready, runner):
+    node = ready.parameters.node
+    ready.close()
+    node.SetParameter("views", "55")
+    assert ready.form.views.property("value") == 8
+    assert runner.listener is None
