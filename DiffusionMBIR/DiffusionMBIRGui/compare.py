@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from vtk.util import numpy_support
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 
 from .scene import OWN_VIEWS, VOLUME_CLASS, ordinary_composites, put_beside, set_window
 from .texts import _
-from .volumes import grid_of, ijk_to_ras, image_like, place, sample, voxels
+from .volumes import empty_image, grid_of, ijk_to_ras, image_like, image_voxels, place, sample, voxels
 
 LAYOUT = 11655  # Slicer's own layouts count from 0 and 100, extensions choose larger numbers
 ROWS = ("Result", "Reference")
@@ -264,8 +263,9 @@ def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None)
     """
     _require_pair(result, reference)
     grid = grid_of(result)
-    difference = voxels(result).astype(np.float32)
-    difference -= _on_grid(reference, grid)
+    image = empty_image(grid.shape)
+    difference = image_voxels(image)
+    np.subtract(voxels(result), _on_grid(reference, grid), out=difference, casting="unsafe")
     outside = np.isnan(difference)
     if outside.all():
         raise InputError(_("Result and reference do not overlap: choose a reference of the same region."))
@@ -274,26 +274,28 @@ def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None)
         name = f"{result.GetName()} - {reference.GetName()}"
         node = scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
         put_beside(scene, node, result)
-    place(node, grid)
-    node.SetAndObserveImageData(image_like(difference))
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID(diverging_colours(scene).GetID())
     reach = max(float(np.percentile(np.abs(sample(difference)), 99.5)), 1e-6)
-    set_window(display, 2 * reach, 0.0)
+    set_window(display, 2 * reach, 0.0)  # before the voxels come: it looks for no window of its own
+    place(node, grid)
+    node.SetAndObserveImageData(image)
     return node
 
 
 def _on_grid(node: Any, grid: Grid) -> np.ndarray:
-    """A volume node's values on ``grid`` as float32, NaN outside of it."""
+    """A volume node's values on ``grid``, NaN outside of it."""
     array, own = voxels(node), grid_of(node)
     factors = [n // m for n, m in zip(own.shape, grid.shape, strict=True)]
     if min(factors) >= 1 and _is_coarser(own, grid, factors):
         if factors == [1, 1, 1]:
             return array
-        blocks = array.reshape([n for pair in zip(grid.shape, factors, strict=True) for n in pair])
-        return blocks.mean(axis=(1, 3, 5), dtype=np.float32)
+        total = np.zeros(grid.shape, np.float32)
+        for first in np.ndindex(*factors):  # several times as fast as a mean over the axes of blocks
+            total += array[tuple(slice(start, None, step) for start, step in zip(first, factors, strict=True))]
+        return total / np.float32(np.prod(factors))
     return _interpolated(array, own, grid)
 
 
@@ -322,9 +324,7 @@ def _interpolated(array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
     columns_rows_slices = grid.shape[::-1]
     reslice.SetOutputExtent(*(bound for n in columns_rows_slices for bound in (0, n - 1)))
     reslice.Update()
-    image = reslice.GetOutput()
-    values: np.ndarray = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(grid.shape)
-    return values.copy()
+    return image_voxels(reslice.GetOutput()).copy()
 
 
 def diverging_colours(scene: Any) -> Any:

@@ -79,6 +79,8 @@ class OutputVolume:
         self.grid = grid or self.grid
         if tuple(array.shape) != self.grid.shape:
             raise EngineError(f"preview of shape {tuple(array.shape)} does not fit its grid {self.grid.shape}")
+        if self._updates == 0:
+            self._stop_automatic_window()
         was_modifying = self.node.StartModify()
         try:
             if self._updates == 0 or grid is not None:  # later the user may move it
@@ -141,12 +143,9 @@ class OutputVolume:
     def _set_window(self, array: np.ndarray) -> None:
         """Choose window and level, unless the user did."""
         display = self.node.GetDisplayNode()
-        first = self.node.GetAttribute(_WINDOW) is None
-        if display is None:
-            self.node.CreateDefaultDisplayNodes()
-            display = self.node.GetDisplayNode()
-        elif self._user_set_window(display):
+        if display is None or display.GetAutoWindowLevel() or self._user_set_window(display):
             return
+        first = self.node.GetAttribute(_WINDOW) is None
         like = self._beside.GetDisplayNode() if self._beside is not None else None
         if like is not None and like.IsA("vtkMRMLScalarVolumeDisplayNode") and _same_region(self._beside, self.grid):
             window, level = like.GetWindow(), like.GetLevel()
@@ -158,9 +157,21 @@ class OutputVolume:
         set_window(display, window, level)
         self.node.SetAttribute(_WINDOW, _window_text(display))
 
+    def _stop_automatic_window(self) -> None:
+        """Before the first voxels come: a display node that looks for a window itself takes long, and each time."""
+        display = self.node.GetDisplayNode()
+        if display is None:
+            self.node.CreateDefaultDisplayNodes()
+            display = self.node.GetDisplayNode()
+        ours = self.node.GetAttribute(_WINDOW)
+        if ours is None and not display.GetAutoWindowLevel():
+            self.node.SetAttribute(_WINDOW, "the user's")
+        elif ours is None:
+            display.SetAutoWindowLevel(0)
+
     def _user_set_window(self, display: Any) -> bool:
         ours = self.node.GetAttribute(_WINDOW)
-        return not display.GetAutoWindowLevel() if ours is None else ours != _window_text(display)
+        return ours is not None and ours != _window_text(display)
 
 
 def partial_suffix() -> str:
@@ -182,8 +193,6 @@ def set_window(display: Any, window: float, level: float) -> None:
 
 
 def _window_text(display: Any) -> str:
-    if display.GetAutoWindowLevel():
-        return "auto"
     return f"{display.GetWindow():.6g} {display.GetLevel():.6g}"
 
 

@@ -18,17 +18,26 @@ _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS <-> RAS
 
 def voxels(node: Any) -> np.ndarray:
     """The voxels of a scalar volume node as a view (slices, rows, columns); the node owns the memory."""
-    image = node.GetImageData()
+    return image_voxels(node.GetImageData())
+
+
+def image_voxels(image: Any) -> np.ndarray:
+    """The values of a scalar vtkImageData as a view (slices, rows, columns)."""
     return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def empty_image(shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+    """A new vtkImageData of (slices, rows, columns) whose values are still to be set."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(shape[::-1])
+    image.AllocateScalars(numpy_support.get_vtk_array_type(np.dtype(dtype)), 1)
+    return image
 
 
 def image_like(array: np.ndarray, dtype: Any = np.float32) -> Any:
     """A new vtkImageData with the values of ``array`` (slices, rows, columns), which is copied once."""
-    image = vtk.vtkImageData()
-    image.SetDimensions(array.shape[::-1])
-    image.AllocateScalars(numpy_support.get_vtk_array_type(np.dtype(dtype)), 1)
-    target = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(array.shape)
-    np.copyto(target, array, casting="unsafe")
+    image = empty_image(array.shape, dtype)
+    np.copyto(image_voxels(image), array, casting="unsafe")
     return image
 
 

@@ -299,12 +299,34 @@ def test_a_node_deleted_while_the_job_runs_breaks_nothing(desk: Desk) -> None:
     assert desk.pixels("Red").max() == 0
 
 
+def test_a_deleted_display_node_breaks_nothing(desk: Desk) -> None:
+    output = shown(desk)
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output.update(array, 0)
+    desk.scene.RemoveNode(output.node.GetDisplayNode())
+    assert output.update(array, 1)
+    assert output.update(array, 2, final=True)
+
+
 def test_an_input_deleted_before_the_first_preview_breaks_nothing(desk: Desk) -> None:
     given = desk.volume(np.zeros(GRID.shape, np.int16), GRID)
     output = shown(desk, beside=given)
     desk.scene.RemoveNode(given)
     assert output.update(with_marker(GRID, (2, 2, 2))[0], 0)
     assert output.node.GetDisplayNode().GetWindow() > 1000
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_automatic_windowing_that_the_user_asks_for_stays(desk: Desk, moment: str) -> None:
+    output = shown(desk)
+    array, _centre = with_marker(GRID, (2, 2, 2))
+    output.update(array, 0)
+    output.node.GetDisplayNode().SetAutoWindowLevel(1)
+    if moment == "before":
+        output = OutputVolume.create(desk.scene, "", GRID, node=output.node)
+        output.update(array, 0)
+    output.update(array, 1, final=True)
+    assert output.node.GetDisplayNode().GetAutoWindowLevel() == 1
 
 
 @pytest.mark.parametrize("singletons_too", [False, True])
