@@ -141,6 +141,8 @@ class Panel:
         return bool(self.setup.busy or self.data.busy or self.results.busy or self.run.runner.running)
 
     def _on_settings(self, *_state: Any) -> None:
+        if self.scene.IsBatchProcessing():  # a scene is being read: half of its nodes are not there yet
+            return
         self.run.preview_changed()
         self.refresh()
 

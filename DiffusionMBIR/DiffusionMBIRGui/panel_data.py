@@ -73,8 +73,10 @@ class DataSection:
 
     def set_scene(self, scene: Any) -> None:
         """The scene whose nodes are offered; None while it closes."""
-        self._form.inputNode.setMRMLScene(scene)
-        self._form.referenceNode.setMRMLScene(scene)
+        for box in (self._form.inputNode, self._form.referenceNode):
+            before = box.blockSignals(True)  # that nothing is chosen yet is no choice of the user
+            box.setMRMLScene(scene)
+            box.blockSignals(before)
 
     def _add_samples(self) -> None:
         layout = self._form.sampleRow.layout()

@@ -192,11 +192,12 @@ class NumberEditor(Editor):
             if adaptive is not None:
                 self.widget.setStepType(adaptive)
         number = float if self.kind == "float" or self.is_slider else int
-        self.widget.setMinimum(number(low))
-        self.widget.setMaximum(number(high))
+        # As properties: PythonQt calls only those, slots and invokable methods of CTK's widgets.
+        self.widget.setProperty("minimum", number(low))
+        self.widget.setProperty("maximum", number(high))
         unit = texts.setting_text(self.item.metadata["unit"])
         if unit:
-            self.widget.setSuffix(f" {unit}")
+            self.widget.setProperty("suffix", f" {unit}")
         if not self.is_slider:
             self.widget.setKeyboardTracking(False)
         self._write(self.item.default)

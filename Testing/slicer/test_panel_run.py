@@ -162,3 +162,17 @@ def test_nothing_is_called_once_the_panel_is_closed(ready, runner):
     node.SetParameter("views", "55")
     assert ready.form.views.property("value") == 8
     assert runner.listener is None
+
+
+def test_a_panel_that_is_made_later_keeps_what_the_scene_has_chosen(ready, new_scene, desktop):
+    from DiffusionMBIRGui.panel import Panel
+
+    from Testing.slicer.host import widgets
+    from Testing.slicer.host.played import UI, PlayedRunner
+
+    chosen = ready.parameters.input_node
+    ready.close()
+    later = Panel(widgets.load(str(UI)), scene=new_scene, desktop=desktop, runner=PlayedRunner())
+    assert later.parameters.input_node is chosen
+    assert later.form.inputNode.currentNode() is chosen
+    later.close()
