@@ -225,11 +225,20 @@ def read_report(lines: Sequence[str]) -> Report:
         found = json.loads(lines[-1])
         devices = tuple(Device(**entry) for entry in found["devices"])
         lacking = tuple(found["lacking"])
-        problem = texts.engine_lacks(", ".join(lacking)) if lacking else str(found["problem"])
+        problem = texts.engine_lacks(", ".join(lacking)) if lacking else _problem_text(found)
         return Report(found["python"], found["torch"], devices, lacking, problem)
     except (IndexError, KeyError, TypeError, ValueError):
         said = next((line for line in reversed(lines) if line.strip()), _("it says nothing"))
         return Report(problem=_("The engine's Python does not work: {reason}").format(reason=said.strip()))
+
+
+def _problem_text(found: Mapping[str, Any]) -> str:
+    if found["problem"] == "python":
+        line = _("Python 3.10 or newer is needed; this one is {version}: choose another Python.")
+        return line.format(version=found["python"])
+    if found["problem"]:
+        return _("torch cannot be loaded: {reason}").format(reason=found["reason"])
+    return ""
 
 
 def install(engine: Engine, lacking: Sequence[str]) -> Process:

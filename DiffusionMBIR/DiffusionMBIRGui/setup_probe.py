@@ -1,4 +1,7 @@
-"""Runs in the engine's Python, by its path: prints as its last line one JSON object that says what that Python has."""
+"""Runs in the engine's Python, by its path: prints as its last line one JSON object that says what that Python has.
+
+problem is 'python' (too old), 'torch' (cannot be loaded, for this reason) or empty: whoever shows it has the words.
+"""
 
 import importlib.metadata
 import json
@@ -67,10 +70,16 @@ def windows_memory():
 
 
 def main(requirements):
-    report = {"python": ".".join(map(str, sys.version_info[:3])), "torch": "", "devices": [], "problem": ""}
+    report = {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": "",
+        "devices": [],
+        "problem": "",
+        "reason": "",
+    }
     report["lacking"] = lacking(requirements)
     if sys.version_info < (3, 10):  # noqa: UP036 - any Python may be tried
-        report["problem"] = "Python 3.10 or newer is needed; this one is " + report["python"] + "."
+        report["problem"] = "python"
         report["lacking"] = []
     elif not report["lacking"]:
         try:
@@ -83,7 +92,8 @@ def main(requirements):
                 report["devices"].append({"name": f"cuda:{index}", "title": title, "total": total, "free": free})
             import DiffusionMBIRLib  # noqa: F401
         except Exception as error:  # a broken torch raises anything
-            report["problem"] = "torch cannot be loaded: " + str(error).splitlines()[0]
+            report["problem"] = "torch"
+            report["reason"] = (str(error).splitlines() or [type(error).__name__])[0]
         report["devices"].append(processor())
     print(json.dumps(report), flush=True)
 

@@ -81,6 +81,10 @@ def test_probe_answers_at_once_while_it_looks():
         ("exit 1", "says nothing"),
         ("echo 'Segmentation fault'; exit 139", "Segmentation fault"),
         ("echo '{\"python\": 3}'", "does not work"),
+        (
+            """echo '{"python": "3.8.1", "torch": "", "devices": [], "lacking": [], "problem": "python"}'""",
+            "Python 3.10 or newer is needed; this one is 3.8.1",
+        ),
         ("echo warning >&2; echo '[1, 2]'", "does not work"),
     ],
 )
@@ -95,6 +99,18 @@ def test_a_python_that_does_not_work_is_told_in_one_line(tmp_path, body, says):
 def test_a_python_that_cannot_be_started_is_told_in_one_line(tmp_path):
     report = report_of(Engine((str(tmp_path / "none"),)))
     assert "does not start" in report.line()
+
+
+def test_a_torch_that_cannot_be_loaded_is_told_with_its_reason(tmp_path):
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    (tmp_path / "none.txt").write_text("# nothing is required\n")
+    engine = Engine((sys.executable,), {**os.environ, "PYTHONPATH": str(tmp_path)})
+    probe = Process(
+        [sys.executable, str(setup.HERE / "setup_probe.py"), str(tmp_path / "none.txt")],
+        {**engine.variables(), "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )
+    line = setup.read_report(finish(probe)).line()
+    assert line == "torch cannot be loaded: libcudart.so.12: cannot open shared object file"
 
 
 def test_report_of_a_gpu():
