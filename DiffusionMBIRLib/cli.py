@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import cli_info, cli_models
+from . import cli_info, cli_jobs, cli_models
 from .cli_info import describe_measurement, lines
 from .config import ReconSettings
 from .errors import Cancelled, EngineError, InputError
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         ("simulate", "make a measurement from a volume or a DICOM folder", _simulate, _simulate_options),
         ("reconstruct", "reconstruct a measurement", _reconstruct, _reconstruct_options),
         ("evaluate", "PSNR and SSIM of a reconstruction in three planes", _evaluate, _evaluate_options),
+        ("job", "reconstruct in a job that can be resumed; list and clean up jobs", cli_jobs.run, cli_jobs.add_options),
         ("train", "train a prior on folders of volumes", _train, _train_options),
         ("models", "list, show, import, remove or verify priors", cli_models.run, cli_models.add_options),
         ("info", "describe a file, or this machine", cli_info.run, cli_info.add_options),

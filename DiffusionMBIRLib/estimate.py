@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from .config import DIFFUSION_METHODS, ReconSettings
+from .data import MR_TASK
 from .models import user_data
 
-MRI_TASK = "compressed-sensing-mri"
-USUAL_VIEWS = {"sparse-view-ct": 8, "limited-angle-ct": 90, MRI_TASK: 0}
+USUAL_VIEWS = {"sparse-view-ct": 8, "limited-angle-ct": 90, MR_TASK: 0}
 NETWORK_RATE = 5.2e-7  # seconds a pixel and evaluation: ct-compact-v1 on two cores
 _SWEEP = (5e-9, 1.45e-9)  # seconds a voxel of an ADMM-TV sweep: as it is, and for each view
 _CONSISTENCY = (8e-9, 1.45e-9)  # the same of a data-consistency step with 5 CG steps
@@ -91,7 +91,7 @@ def stages(
     if settings.method == "admm-tv":
         return parts | {"ADMM-TV": settings.tv_sweeps * cost(_SWEEP)}
     if not _uses(settings):
-        return parts | {"FBP": cost(_SWEEP)}
+        return parts | {settings.method: cost(_SWEEP) * (settings.cg_iterations if "-" in settings.method else 1)}
     if settings.start == "admm-tv" and not settings.published:
         parts["ADMM-TV"] = settings.start_sweeps * cost(_SWEEP)
     sweeps = settings.sweeps or (10 if settings.method == "mbir-slow" else 1)
@@ -120,7 +120,7 @@ def _uses(settings: ReconSettings) -> bool:
 
 def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None) -> int:
     slices, rows, columns = shape
-    volume = 4.0 * slices * rows * columns * (2 if task == MRI_TASK else 1)
+    volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
     count = USUAL_VIEWS.get(task, 8) if views is None else views
     total = _BASE_BYTES + volume * _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
     total += _ENTRIES_PER_PIXEL * rows * columns * count

@@ -1,4 +1,4 @@
-"""What a job is to do, frozen in ``job.json``.  Needs the standard library only."""
+"""What a job is to do, frozen in ``job.json``.  Needs numpy at most."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import ReconSettings
+from ..config import ReconSettings, methods_for
+from ..data import TASKS
 from ..errors import InputError
 
 KINDS = ("volume", "sinogram", "file")
@@ -41,7 +42,13 @@ class Request:
         for key in ("file", "grid") if self.input["kind"] != "file" else ("path", "bytes", "mtime_ns"):
             if key not in self.input:
                 raise InputError(f"request: input.{key} is missing")
-        self.recon_settings()
+        if self.task not in TASKS:
+            raise InputError(f"request: task {self.task!r} is none of {', '.join(TASKS)}")
+        method, known = self.recon_settings().method, methods_for(self.task)
+        if method not in known:
+            raise InputError(
+                f"setting method: {method!r} does not fit the task {self.task}; use one of {', '.join(known)}"
+            )
 
     def recon_settings(self) -> ReconSettings:
         """The settings, checked; raises InputError that names one which is unknown or out of range."""

@@ -16,9 +16,10 @@ import DiffusionMBIRLib as mbir
 
 from .. import estimate
 from ..config import DIFFUSION_METHODS, ReconSettings
-from ..data import Measurement, Volume
+from ..data import MR_TASK, Measurement, Volume
 from ..errors import EngineError, InputError
 from ..geometry import Grid, ParallelBeam
+from ..io.measurements import is_measurement
 from ..models import find, sha256
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
@@ -34,8 +35,6 @@ from .partial import write_partial
 from .preview import PreviewWriter
 from .request import require_unchanged
 from .watch import Clock, Stage, Watch
-
-MEASUREMENTS = (".h5", ".hdf5")
 
 
 class Task:
@@ -79,12 +78,11 @@ class Task:
 
     def run(self) -> Finished:
         """The whole job; returns its last word."""
-        request = self._request
         source = self._source()
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
         self._grid = _result_grid(measurement)
-        self._unit = "HU" if request.task.endswith("-ct") else ""
+        self._unit = "" if measurement.task == MR_TASK else "HU"
         self._prepare(measurement, has_truth=truth is not None)
         result = reconstruct(
             measurement,
@@ -114,10 +112,12 @@ class Task:
         return slices, max(1, rows // factor), max(1, columns // factor)
 
     def _measure(self, volume: Volume) -> tuple[Any, Volume]:
-        scan = self._request.scan
-        coarsen = int(scan.get("coarsen") or 1)
-        truth = mbir.truth_for(volume, coarsen)
-        return mbir.simulate(volume, task=self._request.task, monitor=self._watch, **scan), truth
+        task, scan = self._request.task, self._request.scan
+        truth = mbir.truth_for(volume, int(scan.get("coarsen") or 1), task=task)
+        try:
+            return mbir.simulate(volume, task=task, monitor=self._watch, **scan), truth
+        except TypeError as error:  # one that this version does not know
+            raise InputError(f"request: scan: {error}") from None
 
     def _watcher(self, source: Any) -> Watch:
         simulated = isinstance(source, Volume)
@@ -198,9 +198,7 @@ class Task:
 
 def _read(path: Path, entries: dict[str, Any]) -> Any:
     require_unchanged(entries)
-    if path.suffix.lower() in MEASUREMENTS:
-        return mbir.read(path)
-    return mbir.read_volume(path)
+    return mbir.read(path) if is_measurement(path) else mbir.read_volume(path)
 
 
 def _load_array(path: Path) -> np.ndarray:

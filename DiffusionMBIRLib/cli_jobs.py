@@ -1,0 +1,218 @@
+"""The sub-command ``diffusionmbir job``: reconstructions that survive a crash, a cancel and a closed terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .config import ReconSettings
+from .errors import EngineError, InputError
+from .jobs.client import Job
+from .jobs.folder import STATUSES, JobFolder, clean, jobs_root, list_jobs
+from .jobs.messages import Event, Failed, Finished, Log, Progress
+from .jobs.request import Request, file_input
+from .monitor import Monitor
+
+ACTIONS = ("run", "resume", "list", "clean")
+Outcome = tuple[dict[str, Any], str]
+_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")
+_SCAN_MR = ("acceleration", "acs", "mask", "coils", "phase", "noise")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of all actions; those of ``run`` stand in groups of their own."""
+    from .cli import add_settings
+
+    parser.add_argument("action", choices=ACTIONS, help="run a new job, resume one, list them, or clean up")
+    parser.add_argument("input", nargs="?", type=Path, help="measurement, volume or job (run), job (resume)")
+    parser.add_argument("--folder", type=Path, help=f"where jobs lie (default {jobs_root()})".replace("%", "%%"))
+    parser.add_argument("-o", "--output", type=Path, help="also write the result here (.nrrd, .nii.gz, .mha)")
+    parser.add_argument("--all", action="store_true", help="clean: interrupted jobs and new ones as well")
+    parser.add_argument("--keep", type=int, default=0, help="clean: leave this many of the newest (default 0)")
+    _scan_options(parser.add_argument_group("scan of a volume, as for simulate"))
+    parser.add_argument("--preset", help="name of a preset (default: the one of the task)")
+    add_settings(parser, ReconSettings)
+
+
+def _scan_options(group: Any) -> None:
+    from .data import TASKS
+
+    group.add_argument("--task", choices=TASKS, help=f"default {TASKS[0]}")
+    group.add_argument("--views", type=int)
+    group.add_argument("--angle-range", type=float, dest="angle_range_deg", help="degrees")
+    group.add_argument("--coarsen", type=int)
+    group.add_argument("--photons", type=float)
+    group.add_argument("--electronic-noise", type=float)
+    group.add_argument("--mu-water", type=float, dest="mu_water_per_mm", help="1/mm")
+    group.add_argument("--acceleration", type=float)
+    group.add_argument("--acs", type=float)
+    group.add_argument("--mask")
+    group.add_argument("--coils", type=int)
+    group.add_argument("--phase", action="store_true", default=None)
+    group.add_argument("--noise", type=float)
+    group.add_argument("--scan-seed", type=int, help="seed of the scan's noise (default 0)")
+
+
+def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+    """Do the chosen action; returns what --json prints and what is printed otherwise."""
+    if arguments.action == "list":
+        return _list(_root(arguments))
+    if arguments.action == "clean":
+        return _clean(arguments)
+    if arguments.input is None:
+        what = "the measurement or volume" if arguments.action == "run" else "the job's folder"
+        raise InputError(f"job {arguments.action}: name {what}")
+    _check_output(arguments.output)
+    if arguments.action == "resume" or (arguments.input / "job.json").is_file():
+        folder = _existing(arguments)
+    else:
+        folder = JobFolder.create(_root(arguments), _request(arguments))
+    return _follow(folder, arguments, monitor)
+
+
+def _root(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.folder) if arguments.folder else jobs_root()
+
+
+def _check_output(path: Path | None) -> None:
+    if path is not None:
+        from .io.volumes import require_writable
+
+        require_writable(path)
+
+
+def _existing(arguments: argparse.Namespace) -> JobFolder:
+    """The job of a folder, or of a name as ``job list`` shows it."""
+    named = _root(arguments) / arguments.input
+    return JobFolder.open(arguments.input if (arguments.input / "job.json").is_file() else named)
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from .cli import given_settings
+    from .reconstruction import preset_for
+
+    source = file_input(arguments.input)
+    task, scan = _task_and_scan(arguments)
+    settings = ReconSettings.preset(arguments.preset or preset_for(task))
+    settings = replace(settings, **given_settings(arguments, ReconSettings))
+    return Request(arguments.input.name, source, task, scan, asdict(settings), settings.device)
+
+
+def _task_and_scan(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from .data import TASKS
+    from .io.measurements import is_measurement, read_measurement
+
+    given = {name: getattr(arguments, name) for name in (*_SCAN, *_SCAN_MR)}
+    given["seed"] = arguments.scan_seed
+    scan = {name: value for name, value in given.items() if value is not None}
+    if not is_measurement(arguments.input):
+        return arguments.task or TASKS[0], scan
+    if scan:
+        raise InputError(f"setting {next(iter(scan))} is for the scan of a volume; this is a measurement, leave it out")
+    return read_measurement(arguments.input).task, {}
+
+
+# --- a job in the terminal
+
+
+def _follow(folder: JobFolder, arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+    """Run the job to its end; Ctrl-C cancels it and keeps what there is, a second one kills it."""
+    job = Job.start(folder)
+    interrupts = 0
+    while job.running:
+        try:
+            for event in job.poll():
+                _show(event, arguments, monitor)
+            time.sleep(0.02)
+        except KeyboardInterrupt:
+            interrupts += 1
+            _stop(job, interrupts)
+    assert job.last_word is not None
+    return _ended(folder, job.last_word, arguments)
+
+
+def _show(event: Event, arguments: argparse.Namespace, monitor: Monitor) -> None:
+    if isinstance(event, Progress):
+        numbers = {name: value for name, value in event.metrics.items() if value is not None}
+        monitor.tick(event.stage, event.done, event.total, **numbers)
+    elif isinstance(event, Log) and event.level != "info" and not arguments.quiet:
+        sys.stderr.write(f"diffusionmbir: {event.level}: {event.text}\n")
+
+
+def _stop(job: Job, interrupts: int) -> None:
+    if interrupts > 1:
+        job.kill()
+    else:
+        job.cancel()
+
+
+def _ended(folder: JobFolder, last: Event, arguments: argparse.Namespace) -> Outcome:
+    again = f"`diffusionmbir job resume {folder.path}` goes on"
+    if isinstance(last, Failed):
+        if last.kind == "input":
+            raise InputError(last.reason)
+        raise EngineError(f"{last.reason}; {again}" if last.resumable else last.reason)
+    assert isinstance(last, Finished)
+    if last.partial:
+        kept = f"the partial volume is {folder.path / last.result}" if last.result else "there was no volume yet"
+        raise EngineError(f"cancelled; {kept}; {again}")
+    output = folder.path / last.result
+    if arguments.output is not None:
+        from .io.volumes import read_volume
+
+        read_volume(output).save(arguments.output)
+        output = arguments.output
+    folder.tidy()
+    entries = {"folder": str(folder.path), "output": str(output), **asdict(last)}
+    quality = _quality(last.metrics)
+    residual = "" if last.residual is None else f", residual {last.residual:.3e}"
+    return entries, f"{output}: {last.seconds:.1f} s, nfe {last.nfe}{residual}{quality}"
+
+
+def _quality(metrics: dict[str, Any] | None) -> str:
+    if not metrics:
+        return ""
+    rows = [f"{plane:<9} {_number(found['psnr'], 2)} / {_number(found['ssim'], 3)}" for plane, found in metrics.items()]
+    return "\n" + "\n".join([*rows, "PSNR in dB / SSIM"])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "inf" if value is None else f"{value:.{digits}f}"
+
+
+# --- what there is
+
+
+def _list(root: Path) -> Outcome:
+    rows, entries = [], []
+    for folder in list_jobs(root):
+        entry = _entry(folder)
+        entries.append(entry)
+        size = f"{entry['bytes'] / 1e6:.0f} MB"
+        rows.append(f"{folder.path.name}  {entry['status']:<11} {size:>9}  {entry['method']:<11} {entry['name']}")
+    return {"folder": str(root), "jobs": entries}, "\n".join(rows) or f"no jobs in {root}"
+
+
+def _entry(folder: JobFolder) -> dict[str, Any]:
+    result = folder.result_path
+    entry: dict[str, Any] = {"id": folder.path.name, "status": folder.status, "bytes": folder.bytes}
+    entry |= {"result": str(result) if result else None, "name": "", "task": "", "method": "damaged"}
+    try:
+        request = folder.request
+    except InputError:
+        return entry
+    return entry | {"name": request.name, "task": request.task, "method": request.settings.get("method", "")}
+
+
+def _clean(arguments: argparse.Namespace) -> Outcome:
+    if arguments.keep < 0:
+        raise InputError(f"--keep must be zero or positive, not {arguments.keep}")
+    ended = ("finished", "partial", "failed")
+    statuses = [s for s in STATUSES if s != "running"] if arguments.all else list(ended)
+    gone = clean(_root(arguments), statuses, keep=arguments.keep)
+    names = [folder.path.name for folder in gone]
+    return {"removed": names}, f"{len(names)} job{'s' if len(names) != 1 else ''} removed from {_root(arguments)}"
