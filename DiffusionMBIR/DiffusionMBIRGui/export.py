@@ -24,7 +24,7 @@ from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.provenance import NOTICE, software_version
 
-from .scene import PROVENANCE, STATE
+from .scene import PROVENANCE, STATE, UNIT
 from .texts import _
 from .volumes import grid_of, voxels
 
@@ -46,7 +46,7 @@ PATIENT_FIELDS = (
 )
 
 
-def snapshot(node: Any, *, unit: str = "HU") -> Volume:
+def snapshot(node: Any) -> Volume:
     """A copy of a volume node with its place in the world, unit and provenance, for the writers below.
 
     Raises InputError where the node is gone, empty or sheared.
@@ -54,6 +54,7 @@ def snapshot(node: Any, *, unit: str = "HU") -> Volume:
     if node is None or node.GetScene() is None or node.GetImageData() is None:
         raise InputError(_("There is no volume to export: run a reconstruction, or choose one."))
     record = provenance_of(node)
+    unit = node.GetAttribute(UNIT) or "HU"
     metadata = {"modality": "CT" if unit == "HU" else "MR"}
     if record:
         metadata["provenance"] = json.dumps(record, sort_keys=True)
@@ -100,12 +101,12 @@ class Writing:
             raise self._error
 
 
-def save_nrrd(node: Any, path: str | os.PathLike[str], *, unit: str = "HU", wait: bool = True) -> Writing:
+def save_nrrd(node: Any, path: str | os.PathLike[str], *, wait: bool = True) -> Writing:
     """Write a volume node with its provenance; where it is not waited for, poll ``done``, then call ``finish``.
 
     Raises InputError for a node that cannot be exported and, at once or in ``finish``, what :func:`write_nrrd` raises.
     """
-    volume = snapshot(node, unit=unit)
+    volume = snapshot(node)
     return _started(lambda: write_nrrd(volume, path), wait)
 
 
@@ -113,12 +114,11 @@ def save_dicom(
     node: Any,
     folder: str | os.PathLike[str],
     *,
-    unit: str = "HU",
     patient: Mapping[str, str] | None = None,
     wait: bool = True,
 ) -> Writing:
     """Write a volume node as a derived series, as :func:`write_dicom` does; otherwise as :func:`save_nrrd`."""
-    volume = snapshot(node, unit=unit)
+    volume = snapshot(node)
     return _started(lambda: write_dicom(volume, folder, patient=patient), wait)
 
 

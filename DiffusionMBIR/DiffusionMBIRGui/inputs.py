@@ -20,7 +20,6 @@ from .volumes import grid_of, voxels
 
 SOURCES = ("volume", "sinogram", "k-space")
 ANGLES = "DiffusionMBIR.AnglesDeg"  # attribute of a sinogram node: JSON list of view angles, where they are irregular
-MEASUREMENT_SUFFIXES = (".h5", ".hdf5")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_ABSORBING = 100.0  # no ray that is measured has a larger line integral; counts and HU do
 _VECTORS = ("vtkMRMLTensorVolumeNode", "vtkMRMLDiffusionTensorVolumeNode", "vtkMRMLStreamingVolumeNode")
@@ -202,39 +201,53 @@ def problem_with_file(path: str | os.PathLike[str], source: str = "volume") -> s
 
 
 def _problem_with_folder(folder: Path, source: str) -> str:
-    if source != "volume":
-        return _("This is a folder: choose a measurement file ({suffixes}).").format(
-            suffixes=", ".join(MEASUREMENT_SUFFIXES)
-        )
-    return "" if any(folder.iterdir()) else _("The folder is empty: choose the folder of a CT series.")
+    if source == "volume":
+        return "" if any(folder.iterdir()) else _("The folder is empty: choose the folder of a CT series.")
+    if source == "k-space":
+        return _("This is a folder: choose a file of k-space.")
+    from DiffusionMBIRLib.io.projections import is_projection_folder
+
+    if is_projection_folder(folder):
+        return ""
+    return _("This is no folder of projections with a list of angles (angles.txt): choose a measurement file.")
 
 
 def _problem_with_content(file: Path, source: str) -> str:
     suffixes = _suffixes(source)
     if not file.name.lower().endswith(suffixes):
         return _("This kind of file cannot be read here: use {suffixes}.").format(suffixes=", ".join(suffixes))
+    from DiffusionMBIRLib.io.kspace import HDF5_SUFFIXES
+
     with file.open("rb") as stream:
         first = stream.read(4096)
     if not first:
         return _("The file is empty: copy it again.")
-    if source != "volume" and _HDF5 not in first:  # some files begin with a block of the user's
+    if file.suffix.lower() in HDF5_SUFFIXES and _HDF5 not in first:  # some files begin with a block of the user's
         return _("This is no HDF5 file, or it is damaged: copy it again.")
     return ""
 
 
 def _suffixes(source: str) -> tuple[str, ...]:
-    if source != "volume":
-        return MEASUREMENT_SUFFIXES
-    from DiffusionMBIRLib.io.volumes import READABLE
+    """How the names of files end that the engine reads; its modules are only imported once a file is chosen."""
+    if source == "k-space":
+        from DiffusionMBIRLib.io import kspace
 
-    return READABLE
+        return kspace.SUFFIXES
+    if source == "sinogram":
+        from DiffusionMBIRLib.io import measurements
+
+        return measurements.SUFFIXES
+    from DiffusionMBIRLib.io import volumes
+
+    return volumes.READABLE
 
 
 def summary_of_file(path: str | os.PathLike[str], source: str = "volume", parameters: Any = None) -> str:
     """What was understood of a usable file, in one line; of a volume its header is read, the voxels are not."""
     file = Path(path)
     if file.is_dir():
-        return _("DICOM folder, read when the job starts")
+        kind = _("DICOM folder") if source == "volume" else _("Folder of projections")
+        return _("{kind}, read when the job starts").format(kind=kind)
     size_mb = f"{file.stat().st_size / 1e6:.1f}"
     if source != "volume":
         return _("Measurement file, {size} MB, read when the job starts").format(size=size_mb)

@@ -20,6 +20,7 @@ VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 OWN_VIEWS = "DiffusionMBIR"  # the layout names of our own slice views begin with it
 STATE = "DiffusionMBIR.State"  # attribute: "partial" until a run came to its end, then "finished"
 STEP = "DiffusionMBIR.Step"
+UNIT = "DiffusionMBIR.Unit"  # attribute: of the values; without it HU
 PROVENANCE = "DiffusionMBIR.Provenance"  # attribute: JSON
 _WINDOW = "DiffusionMBIR.Window"  # attribute: the window and level that we set; others are the user's
 _PERCENTILES = (1.0, 99.5)
@@ -31,14 +32,16 @@ class OutputVolume:
     ``node`` may be deleted, or its scene closed, at any time: every method copes with that.
     """
 
-    def __init__(self, node: Any, grid: Grid, *, beside: Any = None, created: bool = False) -> None:
-        self.node, self.grid = node, grid
+    def __init__(self, node: Any, grid: Grid, *, beside: Any = None, created: bool = False, unit: str = "HU") -> None:
+        self.node, self.grid, self.unit = node, grid, unit
         self._beside, self._created = beside, created
         self._name = _without_suffix(node)
         self._updates = 0
 
     @classmethod
-    def create(cls, scene: Any, name: str, grid: Grid, beside: Any = None, node: Any = None) -> OutputVolume:
+    def create(
+        cls, scene: Any, name: str, grid: Grid, beside: Any = None, node: Any = None, *, unit: str = "HU"
+    ) -> OutputVolume:
         """Prepare ``node``, or a new one called ``name``, for a run whose volumes lie on ``grid``.
 
         beside: the input; a new node comes after it in the subject hierarchy, and takes over its window and level where
@@ -54,7 +57,7 @@ class OutputVolume:
             node = scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
         if node.GetImageData() is None:
             put_beside(scene, node, beside)
-        return cls(node, grid, beside=beside, created=created)
+        return cls(node, grid, beside=beside, created=created, unit=unit)
 
     @property
     def alive(self) -> bool:
@@ -87,6 +90,7 @@ class OutputVolume:
                 place(self.node, self.grid)
             write_voxels(self.node, array)
             self.node.SetAttribute(STEP, str(step))
+            self.node.SetAttribute(UNIT, self.unit)
             self._mark(finished=final and not partial, suffix=partial)
         finally:
             self.node.EndModify(was_modifying)

@@ -125,7 +125,9 @@ def test_a_series_is_anonymous_unless_fields_are_given(desk: Desk, result: Any, 
 
 def test_values_that_are_no_hu_keep_their_range(desk: Desk, tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(0, 1e-3, GRID.shape).astype(np.float32)
-    export.save_dicom(desk.volume(values, GRID, "mr"), tmp_path / "series", unit="1")
+    output = scene.OutputVolume.create(desk.scene, "mr", GRID, unit="1")
+    output.update(values, 0, final=True)
+    export.save_dicom(output.node, tmp_path / "series")
     first = headers(tmp_path / "series")[0]
     assert (first.Modality, first.SOPClassUID.name) == ("MR", "MR Image Storage")
     back = np.stack(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, axial_order, view_angles
 from Testing.slicer.helpers import Desk, rotated
 
+ROOT = Path(__file__).resolve().parents[2]
 GRID = Grid((4, 6, 5), (0.7, 0.8, 3.0), (10.0, -20.0, 30.0))
 
 
@@ -247,7 +251,9 @@ def test_files_are_judged_by_a_glance(tmp_path: Path) -> None:
         ("notes.txt", "volume", "use .nrrd"),
         ("scan.h5", "volume", "use .nrrd"),
         ("folder", "volume", "folder is empty"),
-        ("folder", "sinogram", "choose a measurement file"),
+        ("folder", "sinogram", "no folder of projections"),
+        ("folder", "k-space", "choose a file of k-space"),
+        ("empty.nrrd", "k-space", "use .h5"),
         ("text.h5", "sinogram", "no HDF5"),
         ("text.h5", "k-space", "no HDF5"),
     ):
@@ -255,10 +261,26 @@ def test_files_are_judged_by_a_glance(tmp_path: Path) -> None:
         assert word in line, (name, source)
         assert is_one_line(line), line
     assert inputs.problem_with_file(tmp_path / "scan.h5", "sinogram") == ""
-    (tmp_path / "folder" / "slice.dcm").write_bytes(b"x")
+    (tmp_path / "raw.dat").write_bytes(b"any")
+    assert inputs.problem_with_file(tmp_path / "raw.dat", "k-space") == ""
+    (tmp_path / "folder" / "angles.txt").write_text("0\n90\n")
+    assert inputs.problem_with_file(tmp_path / "folder", "sinogram") == ""
+    assert "projections" in inputs.summary_of_file(tmp_path / "folder", "sinogram")
     assert inputs.problem_with_file(tmp_path / "folder", "volume") == ""
     assert "read when the job starts" in inputs.summary_of_file(tmp_path / "scan.h5", "sinogram")
     assert "DICOM" in inputs.summary_of_file(tmp_path / "folder")
+
+
+def test_a_glance_at_files_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "scan.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    code = (
+        "import sys; from pathlib import Path; from DiffusionMBIRGui import compare, export, inputs, results, scene\n"
+        f"for source in inputs.SOURCES: inputs.problem_with_file(Path({str(tmp_path / 'scan.h5')!r}), source)\n"
+        "print([name for name in ('torch', 'h5py', 'SimpleITK', 'pydicom') if name in sys.modules])"
+    )
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "DiffusionMBIR"), *sys.path]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_a_volume_files_header_is_summed_up(desk: Desk, tmp_path: Path) -> None:
