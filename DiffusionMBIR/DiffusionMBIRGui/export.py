@@ -46,15 +46,17 @@ PATIENT_FIELDS = (
 )
 
 
-def snapshot(node: Any) -> Volume:
+def snapshot(node: Any, *, unit: str | None = None) -> Volume:
     """A copy of a volume node with its place in the world, unit and provenance, for the writers below.
+
+    unit: 'HU' for CT; by default the one that the run left with the node, HU for other volumes.
 
     Raises InputError where the node is gone, empty or sheared.
     """
     if node is None or node.GetScene() is None or node.GetImageData() is None:
         raise InputError(_("There is no volume to export: run a reconstruction, or choose one."))
     record = provenance_of(node)
-    unit = node.GetAttribute(UNIT) or "HU"
+    unit = (node.GetAttribute(UNIT) or "HU") if unit is None else unit
     metadata = {"modality": "CT" if unit == "HU" else "MR"}
     if record:
         metadata["provenance"] = json.dumps(record, sort_keys=True)

@@ -16,6 +16,7 @@ from DiffusionMBIRLib.geometry import Grid
 
 ORDINARY = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
 VIEW_SIZE = (160, 120)  # columns, rows
+AIR, BONE = -1000.0, 1000.0
 
 
 class Desk:
@@ -145,3 +146,11 @@ def world_of(grid: Grid, slice_index: float, row: float, column: float) -> np.nd
     """RAS position in mm of a voxel."""
     lps = np.asarray(grid.origin_mm) + grid.matrix @ (np.array([column, row, slice_index]) * grid.spacing_mm)
     return lps * [-1, -1, 1]
+
+
+def with_marker(grid: Grid, low: tuple[int, int, int], size: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Air with a bright block of size^3 voxels, and the RAS position of the block's centre."""
+    array = np.full(grid.shape, AIR, dtype=np.float32)
+    array[tuple(slice(start, start + size) for start in low)] = BONE
+    middle = [start + (size - 1) / 2 for start in low]
+    return array, world_of(grid, *middle)
