@@ -214,15 +214,19 @@ def test_a_preview_comes_back_and_the_newest_wins(tmp_path):
     assert reader.read() is None
     for k in range(1, 4):
         assert writer.write(np.full(shape, k, np.float64), step=10 * k) == k
-        array, step = reader.read()
+        array, step = reader.read() or pytest.fail("no preview")
         assert (step, array.dtype) == (10 * k, np.float32)
         assert (array == k).all()
     out = np.empty(shape, np.float32)
-    assert reader.read(out)[0] is out
-    assert reader.read(np.empty((1, 1, 1), np.float32))[0].shape == shape
+    newest = [reader.read(out), reader.read(np.empty((1, 1, 1), np.float32))]
+    assert newest[0] is not None
+    assert newest[0][0] is out
+    assert newest[1] is not None
+    assert newest[1][0].shape == shape
     writer.close()
     again = PreviewWriter(path, shape)  # as a worker that resumes does
-    assert (reader.read()[0] == 3).all()
+    reader.read(out)
+    assert (out == 3).all()
     assert again.write(np.zeros(shape), 5) == 4
     again.close()
     PreviewWriter(path, (1, 2, 2)).close()
@@ -285,7 +289,7 @@ def test_a_partial_volume_is_read_like_any_other(tmp_path):
 
 
 def keeper(folder, fingerprint="a", **options):
-    warnings = []
+    warnings: list[str] = []
     made = Keeper(folder, fingerprint, warn=warnings.append, **options)
     return made, warnings
 
@@ -416,7 +420,8 @@ def test_for_a_client_that_is_gone_the_state_is_saved_at_once(tmp_path):
 
 
 def test_commands_are_obeyed_and_others_named():
-    paused, unknown = [], []
+    paused: list[bool] = []
+    unknown: list[str] = []
     control = Control(on_pause=paused.append, on_unknown=unknown.append)
     for command in ("preview off", "interval 2.5", "interval nan", "interval -1", "dance", ""):
         control.obey(command)

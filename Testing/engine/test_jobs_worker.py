@@ -66,7 +66,7 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
     last = seen[-1]
     assert last.metrics.keys() == {"axial", "coronal", "sagittal"}
     assert (last.result, last.partial, last.nfe) == ("result.nrrd", False, 4)
-    array, _ = job.read_preview()
+    array, _ = job.read_preview() or pytest.fail("no preview")
     assert np.array_equal(array, volume_of(folder))
     scan = mbir.simulate(body((4, 24, 24)), views=8)
     engine = mbir.reconstruct(scan, settings=folder.request.recon_settings(), device="cpu")
@@ -178,7 +178,7 @@ def test_a_worker_that_does_not_listen_is_killed_and_its_estimate_kept(tmp_path)
     folder = new_job(tmp_path, steps=LONG)
     job = start(folder)
     watch(job, step("diffusion", 5))
-    shown, _ = job.read_preview()
+    shown, _ = job.read_preview() or pytest.fail("no preview")
     os.kill(job.pid, signal.SIGSTOP)
     began = time.monotonic()
     job.cancel(grace_s=0.5)
