@@ -105,10 +105,11 @@ def test_info_and_reconstruction(name, tmp_path, capsys):
 
 
 def test_x4_with_the_brains_coils_is_unfolded():
-    """The measured coils see the brain of the low frequencies completely, then at every fourth line and 24 of ACS."""
+    """The measured coils see a sharp brain completely, then at every fourth line and 24 of ACS."""
     pytest.importorskip("sigpy")
     kspace = read_kspace(raw(BRAIN))
-    images = estimate_maps(kspace) * centred_ifft(kspace.data).sum(axis=1, keepdims=True)
+    sharp = mbir.reconstruct(kspace, settings=mbir.ReconSettings(method="sense-cg"), device="cpu").volume.array
+    images = estimate_maps(kspace) * sharp[:, None]
     full = root_sum_of_squares(images)[0]
     lines = np.arange(230)
     mask = np.repeat(((lines % 4 == 0) | (np.abs(lines - 114.5) < 12))[:, None], 180, axis=1)
@@ -119,8 +120,8 @@ def test_x4_with_the_brains_coils_is_unfolded():
     def error(image):
         return np.linalg.norm(image - full) / np.linalg.norm(full)
 
-    assert error(result.volume.array[0]) < 0.05
-    assert error(folded) > 0.1
+    assert error(result.volume.array[0]) < 0.03
+    assert error(folded) > 0.15
 
 
 # --- projections
