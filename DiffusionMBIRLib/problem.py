@@ -86,7 +86,7 @@ class Problem(ABC):
     def volume(self, x: Tensor, name: str) -> Volume:
         """An estimate as a volume in the user's own unit and axis order."""
 
-    def volumes_denoiser(self, settings: ReconSettings, start: Tensor) -> Denoiser:
+    def volumes_denoiser(self, settings: ReconSettings) -> Denoiser:
         """How the prior sees the volumes of this problem."""
         assert self.denoiser is not None
         return self.denoiser
@@ -141,7 +141,7 @@ class Problem(ABC):
         # The start is kept where further samples need it; its form alone matters to one that is taken up.
         start = stored.get("start", stored.get("x"))
         start = self._start(settings, monitor, checkpoint) if start is None else start
-        denoiser = self.volumes_denoiser(settings, start)
+        denoiser = self.volumes_denoiser(settings)
         generator = torch.Generator(self.A.device).manual_seed(settings.seed)
         mean = stored.get("mean", torch.zeros_like(start))
         for number in range(int(stored.get("number", 0)), settings.samples):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -14,14 +15,16 @@ from .errors import InputError
 from .kspace import KSpace
 from .models import MR_PERCENTILE, MR_VALUE
 from .monitor import Checkpoint, Monitor
-from .operators import CartesianFourier, LinearOperator, SenseFourier
+from .operators import CartesianFourier, SenseFourier
 from .operators.fourier import unit_maps
 from .priors.base import Denoiser, Prior
 from .priors.complex import PartsDenoiser, PhaseDenoiser
 from .problem import Problem, slice_denoiser
+from .solvers.consistency import relative_residual
 from .solvers.sense import apodised, espirit_l1, sense_cg
 
 SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
+_COMPLEX = ".complex"  # marks names of complex tensors in a checkpoint
 LEAST_REMAINDER = 0.003  # of the imaginary part after the phase is taken out: phases are never known exactly
 
 
@@ -31,12 +34,14 @@ class MRProblem(Problem):
 
     MR images have no unit, so that a prior of several scanners and contrasts needs one made up.  A percentile of the
     magnitude ignores the few bright vessels and spikes that a maximum hangs on and the share of air that a mean
-    depends on.  It is taken from a first SENSE reconstruction, whose percentile lies within a few percent of the
+    depends on.  It is taken from ``first``, a SENSE reconstruction, whose percentile lies within a few percent of the
     truth's; the prior is trained with gains that vary by more.
     """
 
+    A: CartesianFourier
     kspace: KSpace
     scale: float
+    first: Tensor
 
     @classmethod
     def of(cls, kspace: KSpace, settings: ReconSettings, prior: Prior | None, device: torch.device) -> MRProblem:
@@ -46,27 +51,29 @@ class MRProblem(Problem):
                 f"prior {prior.card.id!r} counts values in {prior.card.value.unit!r}, MR images need "
                 f"{MR_VALUE.unit!r}; train or import it for MR"
             )
-        A = operator_of(kspace, device)
-        y = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
+        A, y = operator_of(kspace, device).reduced(torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device))
         first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS)
         scale = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
         if not scale > 0:
             raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
         denoiser = slice_denoiser(prior, settings, kspace.grid, device)
         noise = kspace.noise_std / scale
-        return cls(A, y / scale, MR_VALUE, denoiser, kspace.grid, kspace.name, noise, kspace, scale)
+        return cls(A, y / scale, MR_VALUE, denoiser, kspace.grid, kspace.name, noise, kspace, scale, first / scale)
+
+    def solve(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
+        return super().solve(settings, monitor, _AsReal(checkpoint))
 
     def classical(self, method: str, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         if method == "zero-filled":
             return self.A.adjoint(self.y)
         if method == "espirit-l1":
-            return espirit_l1(self.A, self.y, lam=settings.l1_lam)
+            return espirit_l1(self.kspace.data / self.scale, self.A, lam=settings.l1_lam)
         return self.quick("sense-cg", settings)
 
     def quick(self, start: str, settings: ReconSettings) -> Tensor:
         return sense_cg(self.A, self.y, lam=settings.cg_lam, steps=settings.cg_iterations)
 
-    def volumes_denoiser(self, settings: ReconSettings, start: Tensor) -> Denoiser:
+    def volumes_denoiser(self, settings: ReconSettings) -> Denoiser:
         assert self.denoiser is not None
         channels, way = self.denoiser.prior.card.channels, settings.complex_prior
         if way == "auto":
@@ -81,43 +88,69 @@ class MRProblem(Problem):
         if way == "real-imaginary":
             return PartsDenoiser(self.denoiser)
         phase = self.phase()
-        return PhaseDenoiser(self.denoiser, phase, self._remainder(start, phase))
+        return PhaseDenoiser(self.denoiser, phase, self._remainder(phase))
 
     def phase(self) -> Tensor:
         """The smooth part of the volume's phase in radians, from the fully sampled middle of k-space."""
-        return self.A.adjoint(apodised(self.y, self.kspace.geometry)).angle()
+        middle = torch.from_numpy(apodised(self.kspace.data, self.kspace.geometry)).to(self.A.device)
+        return self.A.adjoint(self.A.reduced(middle)[1]).angle()
 
-    def _remainder(self, start: Tensor, phase: Tensor) -> float:
-        """The standard deviation of what the phase leaves imaginary, beyond noise, measured on the start."""
-        imaginary = (start * torch.polar(torch.ones_like(phase), -phase)).imag
+    def _remainder(self, phase: Tensor) -> float:
+        """The standard deviation of what the phase leaves imaginary, beyond noise, in the first reconstruction."""
+        imaginary = (self.first * torch.polar(torch.ones_like(phase), -phase)).imag
         variance = float(imaginary.square().mean()) - self.noise**2
         return max(variance, LEAST_REMAINDER**2) ** 0.5
 
     def residual(self, x: Tensor) -> float:
-        return float(torch.linalg.vector_norm(self.A.forward(x) - self.y) / torch.linalg.vector_norm(self.y))
+        return relative_residual(self.A, self.y, x)
 
     def volume(self, x: Tensor, name: str) -> Volume:
         """The magnitude of an estimate in the data's own, arbitrary unit, on the stored grid."""
         return self.kspace.volume((x.abs() * self.scale).cpu().numpy(), name)
 
 
-def operator_of(kspace: KSpace, device: torch.device) -> LinearOperator:
-    """The Fourier operator of a measurement; with several coils, whose maps are estimated where they are not given."""
-    if kspace.geometry.coils == 1 and kspace.maps is None:
-        return CartesianFourier(kspace.geometry.mask, kspace.grid.shape, device=device)
-    maps = kspace.maps
-    if maps is None:
-        from .sensitivity import estimate_maps
+@dataclass
+class _AsReal:
+    """A checkpoint that keeps complex tensors as real ones with a last axis of two: files know those everywhere."""
 
-        maps = estimate_maps(kspace)
-    on_device = unit_maps(torch.from_numpy(np.ascontiguousarray(maps)).to(device))
+    checkpoint: Checkpoint
+
+    def load(self, stage: str) -> dict[str, Tensor] | None:
+        stored = self.checkpoint.load(stage)
+        if stored is None:
+            return None
+        split = {name: name.removesuffix(_COMPLEX) for name in stored}
+        return {plain: stored[n] if n == plain else torch.view_as_complex(stored[n]) for n, plain in split.items()}
+
+    def save(self, stage: str, state: dict[str, Tensor]) -> None:
+        entries = {
+            (name + _COMPLEX if value.is_complex() else name): torch.view_as_real(value)
+            if value.is_complex()
+            else value
+            for name, value in state.items()
+        }
+        self.checkpoint.save(stage, entries)
+
+
+def operator_of(kspace: KSpace, device: torch.device) -> CartesianFourier:
+    """The Fourier operator of a measurement; with several coils, whose maps are estimated where they are not given."""
+    kspace = with_maps(kspace)
+    if kspace.maps is None:
+        return CartesianFourier(kspace.geometry.mask, kspace.grid.shape, device=device)
+    on_device = unit_maps(torch.from_numpy(np.ascontiguousarray(kspace.maps)).to(device))
     return SenseFourier(kspace.geometry.mask, on_device, slices=kspace.grid.shape[0])
 
 
 def with_maps(kspace: KSpace) -> KSpace:
-    """The measurement with its coils' maps estimated once, for several reconstructions of it."""
+    """The measurement with its coils' maps estimated once, for several reconstructions of it.
+
+    By ESPIRiT where sigpy is installed, else from low-resolution images, which are worse the fewer lines the middle
+    has.  Raises InputError where they cannot be estimated.
+    """
     if kspace.geometry.coils == 1 or kspace.maps is not None:
         return kspace
     from .sensitivity import estimate_maps
 
-    return replace(kspace, maps=estimate_maps(kspace))
+    method = "espirit" if find_spec("sigpy") else "low-resolution"
+    provenance = {**kspace.provenance, "maps": method}
+    return replace(kspace, maps=estimate_maps(kspace, method=method), provenance=provenance)

@@ -6,6 +6,7 @@ times its complex sensitivity (Pruessmann et al. 1999, SENSE).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..errors import InputError
 from .base import LinearOperator
 
 _PLANE = (-2, -1)
+PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}  # over slices and coils: on a CPU what stays in its cache
 
 
 def centred_fft(x: Tensor, axes: Sequence[int] = _PLANE) -> Tensor:
@@ -63,27 +65,63 @@ class CartesianFourier(LinearOperator):
             raise InputError(f"mask has the shape {tuple(chosen.shape)}, the slices are {(rows, columns)}")
         self.mask = chosen.to(self.device)
         self._axes, self._corner_mask = _effective(self.mask)
+        self._centred = True
+        at_once = max(1, PIXELS_AT_ONCE[self.device.type] // (coils * rows * columns))
+        self._parts = [slice(start, min(start + at_once, slices)) for start in range(0, slices, at_once)]
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x, self.domain, "x")
-        return (centred_fft(x) * self.mask)[:, None]
+        out = x.new_empty(self.range)
+        for part in self._parts:
+            seen = self._seen(x, part)
+            out[part] = centred_fft(seen) * self.mask if self._centred else self._spectrum(seen)
+        return out
 
     def adjoint(self, y: Tensor) -> Tensor:
         self._check(y, self.range, "y")
-        return centred_ifft(y[:, 0] * self.mask)
+        out = y.new_empty(self.domain)
+        for part in self._parts:
+            images = centred_ifft(y[part] * self.mask) if self._centred else self._images(y[part] * self._corner_mask)
+            out[part] = self._combined(images, part)
+        return out
 
     def gram(self, x: Tensor) -> Tensor:
         self._check(x, self.domain, "x")
-        return self._masked(x)
+        out = torch.empty_like(x)
+        for part in self._parts:
+            out[part] = self._combined(self._images(self._spectrum(self._seen(x, part))), part)
+        return out
 
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """1 with anything sampled: a part of an orthonormal transform."""
         return float(self.mask.any())
 
-    def _masked(self, x: Tensor) -> Tensor:
-        """F^H M F x.  Shifts cancel, and the transform of an axis along which all is sampled does so, too."""
-        spectrum = torch.fft.fftn(x, dim=self._axes).mul_(self._corner_mask)
-        return torch.fft.ifftn(spectrum, dim=self._axes)
+    def reduced(self, y: Tensor) -> tuple[CartesianFourier, Tensor]:
+        """The same problem in fewer transforms: (B, z) with |B x - z| = |A x - y| for every x, and B^H B = A^H A.
+
+        Axes along which all is sampled stay in image space, and nothing is shifted: both are unitary changes of y.
+        """
+        self._check(y, self.range, "y")
+        twin = copy.copy(self)
+        twin._centred = False
+        out = torch.empty_like(y)
+        for part in self._parts:
+            out[part] = self._spectrum(centred_ifft(y[part] * self.mask))
+        return twin, out
+
+    def _seen(self, x: Tensor, part: slice) -> Tensor:
+        """What each coil sees of some slices: (slices, coils, rows, columns)."""
+        return x[part, None]
+
+    def _combined(self, images: Tensor, part: slice) -> Tensor:
+        """The adjoint of :meth:`_seen`."""
+        return images[:, 0]
+
+    def _spectrum(self, images: Tensor) -> Tensor:
+        return torch.fft.fftn(images, dim=self._axes, norm="ortho").mul_(self._corner_mask)
+
+    def _images(self, spectrum: Tensor) -> Tensor:
+        return torch.fft.ifftn(spectrum, dim=self._axes, norm="ortho")
 
 
 def _effective(mask: Tensor) -> tuple[tuple[int, ...], Tensor]:
@@ -99,8 +137,7 @@ class SenseFourier(CartesianFourier):
     """Sampled k-space through several coils: complex (slices, rows, columns) -> (slices, coils, rows, columns).
 
     maps: complex (slices or 1, coils, rows, columns) with sum |S|^2 <= 1, as :func:`unit_maps` makes them, on the
-    device and in the type that the operator is to work in.  One coil after another is computed, so that besides the
-    data no more than a few volumes are held.
+    device and in the type that the operator is to work in.
     """
 
     def __init__(self, mask: np.ndarray | Tensor, maps: Tensor, *, slices: int | None = None) -> None:
@@ -116,27 +153,15 @@ class SenseFourier(CartesianFourier):
             raise InputError(f"maps have a power of {power:.4g} somewhere, above 1; normalise them (unit_maps)")
         self.maps = maps
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
-        out = x.new_empty(self.range)
-        for coil in range(self.range[1]):
-            torch.mul(centred_fft(x * self.maps[:, coil]), self.mask, out=out[:, coil])
-        return out
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        self._check(y, self.range, "y")
-        out = y.new_zeros(self.domain)
-        for coil in range(self.range[1]):
-            out.addcmul_(centred_ifft(y[:, coil] * self.mask), self.maps[:, coil].conj())
-        return out
-
-    def gram(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
-        out = torch.zeros_like(x)
-        for coil in range(self.range[1]):
-            out.addcmul_(self._masked(x * self.maps[:, coil]), self.maps[:, coil].conj())
-        return out
-
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """The largest singular value, by power iteration; at most 1."""
         return LinearOperator.norm(self, tolerance=tolerance, most=most)
+
+    def _of(self, part: slice) -> Tensor:
+        return self.maps if len(self.maps) == 1 else self.maps[part]
+
+    def _seen(self, x: Tensor, part: slice) -> Tensor:
+        return x[part, None] * self._of(part)
+
+    def _combined(self, images: Tensor, part: slice) -> Tensor:
+        return images.mul_(self._of(part).conj()).sum(1)

@@ -110,8 +110,10 @@ def _lines(centre: np.ndarray, kind: str, wanted: int, generator: np.random.Gene
     """The lines of the centre and others, ``wanted`` in all."""
     mask, free = centre.copy(), np.flatnonzero(~centre)
     count = min(max(0, wanted - int(centre.sum())), len(free))
+    if count == 0:
+        return mask
     if kind == "equispaced":
-        places = (np.arange(count) + generator.random()) * (len(free) / max(count, 1))
+        places = (np.arange(count) + generator.random()) * (len(free) / count)
         mask[free[places.astype(int)]] = True
         return mask
     chance = np.ones(len(free))

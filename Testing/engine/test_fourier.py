@@ -1,0 +1,223 @@
+"""Fourier operators against plain numpy and sigpy, and what makes them operators; masks and the k-space container."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.kspace import KSpace
+from DiffusionMBIRLib.operators import CartesianFourier, SenseFourier
+from DiffusionMBIRLib.operators.fourier import unit_maps
+from DiffusionMBIRLib.operators.masks import MASKS, sampling_mask
+
+SHAPE = (3, 12, 9)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.complex128)
+
+
+def mask(kind: str) -> np.ndarray:
+    full = np.random.default_rng(3).random(SHAPE[1:]) < 0.5
+    return {"rows": full[:, :1] | np.zeros(SHAPE[1:], bool), "columns": full[:1] | np.zeros(SHAPE[1:], bool)}.get(
+        kind, full
+    )
+
+
+def maps(slices: int = 3) -> Tensor:
+    return unit_maps(normal(slices, 4, *SHAPE[1:], seed=7))
+
+
+def operator(kind: str, coils: bool, slices: int = 3) -> CartesianFourier:
+    if coils:
+        return SenseFourier(mask(kind), maps(slices), slices=3)
+    return CartesianFourier(mask(kind), SHAPE, dtype=torch.complex128)
+
+
+ALL = [(kind, coils) for kind in ("rows", "columns", "points") for coils in (False, True)]
+
+
+@pytest.mark.parametrize(("kind", "coils"), ALL)
+def test_adjoint_and_gram_are_exact(kind, coils):
+    A = operator(kind, coils)
+    x, y = normal(*A.domain, seed=1), normal(*A.range, seed=2)
+    for same in (A, A.reduced(y)[0]):
+        there, back = (
+            torch.vdot(y.reshape(-1), same.forward(x).reshape(-1)),
+            torch.vdot(same.adjoint(y).reshape(-1), x.reshape(-1)),
+        )
+        assert abs(there - back) < 1e-10 * abs(there)
+        assert torch.allclose(same.gram(x), A.adjoint(A.forward(x)), atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "coils"), ALL)
+def test_agrees_with_numpy(kind, coils):
+    A, x = operator(kind, coils), normal(*SHAPE, seed=1)
+    seen = (x[:, None] * maps() if coils else x[:, None]).numpy()
+    # The definition, as sums: centred indices on both sides, orthonormal.
+    waves = [np.exp(-2j * np.pi * np.outer(k, k) / n) / np.sqrt(n) for n in SHAPE[1:] for k in [np.arange(n) - n // 2]]
+    expected = np.einsum("kr,scrq,lq->sckl", waves[0], seen, waves[1]) * mask(kind)
+    np.testing.assert_allclose(A.forward(x).numpy(), expected, atol=1e-12)
+
+
+def test_agrees_with_sigpy():
+    sigpy_mri = pytest.importorskip("sigpy.mri.linop")
+    A, x = operator("columns", True), normal(*SHAPE, seed=1)
+    for k in range(SHAPE[0]):
+        theirs = sigpy_mri.Sense(maps()[k].numpy(), weights=mask("columns").astype(float))
+        np.testing.assert_allclose(A.forward(x)[k].numpy(), theirs(x[k].numpy()), atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "coils"), ALL)
+def test_reduced_problem_has_the_same_residuals(kind, coils):
+    A = operator(kind, coils)
+    y, x = A.forward(normal(*SHAPE, seed=4)) + 0.1 * A.forward(normal(*SHAPE, seed=5)), normal(*SHAPE, seed=1)
+    fewer, z = A.reduced(y)
+    assert torch.allclose(torch.linalg.vector_norm(fewer.forward(x) - z), torch.linalg.vector_norm(A.forward(x) - y))
+    assert torch.allclose(fewer.adjoint(z), A.adjoint(y), atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "coils"), ALL)
+def test_norm_is_at_most_one(kind, coils):
+    A = operator(kind, coils)
+    units = torch.eye(int(np.prod(SHAPE)), dtype=torch.complex128).reshape(-1, *SHAPE)
+    matrix = torch.stack([A.forward(unit).reshape(-1) for unit in units])
+    largest = float(torch.linalg.matrix_norm(matrix, ord=2))
+    assert largest <= 1 + 1e-12
+    assert A.norm() == pytest.approx(largest, rel=2e-3)
+
+
+def test_one_map_serves_all_slices_and_parts_change_nothing(monkeypatch):
+    one, x = maps(1), normal(*SHAPE)
+    shared, each = SenseFourier(mask("rows"), one, slices=3), SenseFourier(mask("rows"), one.repeat(3, 1, 1, 1))
+    assert torch.equal(shared.gram(x), each.gram(x))
+    monkeypatch.setattr("DiffusionMBIRLib.operators.fourier.PIXELS_AT_ONCE", {"cpu": 1})
+    assert torch.allclose(SenseFourier(mask("rows"), one, slices=3).gram(x), shared.gram(x), atol=1e-14)
+
+
+def test_unit_maps_have_power_one_or_none():
+    raw = normal(2, 4, 6, 5)
+    raw[:, :, 2] = 0
+    power = unit_maps(raw).abs().square().sum(1)
+    assert torch.allclose(power[:, [0, 1, 3]], torch.ones(2, 3, 5, dtype=power.dtype))
+    assert not power[:, 2].any()
+
+
+def test_operators_name_what_does_not_fit():
+    with pytest.raises(InputError, match="mask has the shape"):
+        CartesianFourier(np.ones((3, 3), bool), SHAPE)
+    with pytest.raises(InputError, match="complex type"):
+        CartesianFourier(mask("rows"), SHAPE, dtype=torch.float32)
+    with pytest.raises(InputError, match="power of 4"):
+        SenseFourier(mask("rows"), 2 * maps())
+    with pytest.raises(InputError, match="maps are for 2 slices, the volume has 3"):
+        SenseFourier(mask("rows"), maps(2), slices=3)
+    with pytest.raises(InputError, match=r"complex64 on cpu, the operator is torch.complex128"):
+        operator("rows", True).forward(normal(*SHAPE).to(torch.complex64))
+
+
+# --- masks
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize(("acceleration", "acs"), [(2, 0.15), (4, 0.08)])
+def test_masks_sample_what_they_say(kind, acceleration, acs):
+    made = sampling_mask((60, 100), kind, acceleration=acceleration, acs=acs, seed=5)
+    geometry = CartesianMRI(made)
+    assert geometry.acceleration == pytest.approx(acceleration, rel=0.01)
+    assert geometry.phase_axis == (None if kind == "poisson2d" else 1)
+    tall, wide = (round(60 * acs), round(100 * acs)) if kind == "poisson2d" else (60, round(100 * acs))
+    assert made[30 - tall // 2 :][:tall, 50 - wide // 2 :][:, :wide].all()
+    assert np.array_equal(made, sampling_mask((60, 100), kind, acceleration=acceleration, acs=acs, seed=5))
+    assert not np.array_equal(made, sampling_mask((60, 100), kind, acceleration=acceleration, acs=acs, seed=6))
+
+
+def test_poisson_discs_keep_their_distance():
+    made = sampling_mask((64, 64), "poisson2d", acceleration=6, acs=0.1, seed=1)
+    drawn = np.argwhere(made & (np.hypot(*np.indices(made.shape) - 31.5) > 16))
+    gaps = np.linalg.norm(drawn[:, None] - drawn, axis=2) + 99 * np.eye(len(drawn))
+    nearest = np.sort(gaps.min(1))
+    assert np.quantile(nearest, 0.1) >= 2  # by chance alone a third of the points would touch another
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "radial"}, "mask 'radial' is not known; use one of uniform1d"),
+        ({"acceleration": 0.5}, "acceleration must be from 1 to 64"),
+        ({"acs": 0.0}, "acs must lie above 0"),
+        ({"acs": 0.9, "acceleration": 4}, "acs 0.9 alone is more than acceleration 4 leaves"),
+    ],
+)
+def test_masks_out_of_range_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        sampling_mask((64, 64), **{"kind": "uniform1d", "acceleration": 2, "acs": 0.1} | changes)
+
+
+# --- geometry and data
+
+
+def test_geometry_is_read_off_the_mask():
+    lines = np.zeros((20, 32), bool)
+    lines[:, 12:20] = lines[:, 3] = True
+    geometry = CartesianMRI(lines, 8)
+    assert (geometry.phase_axis, geometry.acs, geometry.acceleration) == (1, (20, 8), 32 / 9)
+    assert geometry.acs_block == (slice(0, 20), slice(12, 20))
+    assert CartesianMRI(lines.T).phase_axis == 0
+    assert CartesianMRI(lines.T).acs == (8, 20)
+    assert CartesianMRI.from_dict(geometry.to_dict(), geometry.mask) == geometry
+
+
+def kspace(**changes) -> KSpace:
+    data = np.ones((2, 3, 4, 6), np.complex64)
+    entries = {
+        "data": data,
+        "geometry": CartesianMRI(np.ones((4, 6), bool), 3),
+        "grid": Grid((2, 4, 6)),
+        "name": "knee.h5",
+    }
+    return KSpace(**entries | changes)
+
+
+HALF = np.arange(24).reshape(4, 6) % 6 < 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": np.ones((2, 3, 4, 6))}, "data is of type float64; complex numbers are needed"),
+        ({"data": np.ones((3, 2, 4, 6), np.complex64)}, r"data has the shape \(3, 2, 4, 6\).* ask for \(2, 3, 4, 6\)"),
+        ({"data": np.zeros((2, 3, 4, 6), np.complex64)}, "data is zero everywhere"),
+        ({"data": np.full((2, 3, 4, 6), np.nan + 0j)}, "144 of 144 values of data are NaN"),
+        ({"geometry": CartesianMRI(HALF, 3)}, "where its mask says that nothing was sampled"),
+        ({"grid": Grid((2, 6, 4))}, r"its mask has \(4, 6\) positions .*, its grid \(6, 4\) pixels"),
+        ({"maps": np.ones((5, 3, 4, 6), np.complex64)}, "maps has the shape"),
+        ({"noise_std": -1.0}, "noise_std must be zero or positive"),
+        ({"stored_grid": Grid((4, 2, 6))}, "stored_grid .* differs from grid"),
+        ({"task": "sparse-view-ct"}, "task 'sparse-view-ct' does not fit k-space"),
+    ],
+)
+def test_kspace_that_does_not_fit_is_named(changes, message):
+    with pytest.raises(InputError, match=f"knee.h5: .*{message}"):
+        kspace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: CartesianMRI(np.zeros((4, 4), bool)), "samples no position"),
+        (lambda: CartesianMRI(np.full((4, 4), 0.5)), "true and false"),
+        (lambda: CartesianMRI(np.ones(4, bool)), "two axes"),
+        (lambda: CartesianMRI(np.ones((4, 4), bool), 0), "geometry.coils"),
+        (lambda: CartesianMRI.from_dict({"kind": "radial"}, HALF), "geometry.kind 'radial' is not known"),
+        (lambda: CartesianMRI.from_dict({"kind": "cartesian-mri"}, HALF), "lacks the field 'coils'"),
+    ],
+)
+def test_geometry_that_does_not_fit_is_named(made, message):
+    with pytest.raises(InputError, match=message):
+        made()

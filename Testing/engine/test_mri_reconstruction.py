@@ -1,0 +1,361 @@
+"""MRI from simulation to volume: every method, what must not change a result, and what is told to the user."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.config import DIFFUSION_METHODS, ReconSettings, methods_for, starts_for
+from DiffusionMBIRLib.data import MR_TASK, Volume
+from DiffusionMBIRLib.errors import Cancelled, InputError
+from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.kspace import KSpace
+from DiffusionMBIRLib.models import MR_VALUE, ModelCard, ValueScale
+from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
+from DiffusionMBIRLib.priors.analytic import GaussianPrior
+from DiffusionMBIRLib.priors.base import SliceDenoiser
+from DiffusionMBIRLib.priors.checkpoints import CompactPrior
+from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
+from DiffusionMBIRLib.problem_mr import MRProblem
+from DiffusionMBIRLib.simulation_mr import coil_maps
+from Testing.engine.test_reconstruction import Keeper, StopAt
+
+FAST = {"steps": 3, "start_sweeps": 5, "tv_sweeps": 5, "sigma_start": 0.2, "start": "sense-cg", "cg_iterations": 8}
+
+
+def head(shape=(4, 32, 24)) -> Volume:
+    """A smooth, asymmetric head of magnitudes, stored in sagittal order; no two slices are alike."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij", sparse=True)
+    array = 800 / (1 + np.exp(25 * ((x / 0.7) ** 2 + (y / 0.8) ** 2 - 1))) * (1 + 0.2 * z)
+    array = array + 400 * np.exp(-(((x - 0.2) / 0.2) ** 2) - ((y + 0.3) / 0.15) ** 2) * (1 + z)
+    direction = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+    return Volume(
+        np.rint(array).astype(np.int16), Grid(shape, (1.0, 1.1, 2.0), (3, 4, 5), direction), unit="", name="head"
+    )
+
+
+def small_prior(**card):
+    torch.manual_seed(0)
+    network = CompactUNet(CompactConfig(widths=(16, 16), blocks=1)).eval()
+    return CompactPrior(network, ModelCard("small", **{"modality": "MR", "value": MR_VALUE, "sigma_max": 12.0} | card))
+
+
+def two_channel_prior() -> GaussianPrior:
+    prior = GaussianPrior(0.2, 0.05, value=MR_VALUE)
+    prior.card = replace(prior.card, channels=2)
+    return prior
+
+
+def scan(**changes) -> KSpace:
+    made = mbir.simulate(
+        head(), task=MR_TASK, **{"acs": 0.4, "coils": 4, "phase": True, "noise": 0.01, "seed": 1} | changes
+    )
+    assert isinstance(made, KSpace)
+    return made
+
+
+def known_maps(kspace: KSpace) -> KSpace:
+    return replace(kspace, maps=coil_maps(kspace.grid, kspace.geometry.coils))
+
+
+def settings(**changes) -> ReconSettings:
+    return ReconSettings(**FAST | changes)
+
+
+def complex_image(kspace: KSpace, prior, **changes) -> np.ndarray:
+    """What the engine reconstructs before the magnitude is taken."""
+    chosen = settings(**changes)
+    with torch.inference_mode():
+        problem = MRProblem.build(kspace, chosen, prior, torch.device("cpu"))
+        return problem.solve(chosen, Silent(), NoCheckpoint()).numpy()
+
+
+@pytest.mark.parametrize("method", methods_for(MR_TASK))
+@pytest.mark.parametrize("coils", [1, 4])
+def test_every_method_returns_magnitudes_on_the_inputs_geometry(method, coils):
+    if method == "espirit-l1":
+        pytest.importorskip("sigpy")
+    kspace = scan(coils=coils, noise=0.0)
+    kspace = known_maps(kspace) if coils > 1 else kspace
+    result = mbir.reconstruct(kspace, prior=small_prior(), settings=settings(method=method))
+    assert result.volume.grid == head().grid
+    assert result.volume.unit == ""
+    assert result.volume.array.dtype == np.float32
+    assert (result.nfe > 0) == (method in DIFFUSION_METHODS)
+    figures = mbir.evaluate(result.volume, mbir.truth_for(head()))
+    assert figures["axial"]["psnr"] > 18
+    assert result.provenance["measurement"]["settings"]["coils"] == coils
+
+
+def test_fully_sampled_data_give_the_volume_back():
+    kspace = known_maps(scan(acceleration=1, acs=1.0, noise=0.0))
+    result = mbir.reconstruct(kspace, settings=settings(method="sense-cg", cg_lam=0.0))
+    np.testing.assert_allclose(result.volume.array, head().array, atol=0.01)
+    assert result.residual < 1e-5
+
+
+def test_simulated_noise_is_what_was_asked_for():
+    clean, noisy = scan(noise=0.0), scan(noise=0.02)
+    difference = (noisy.data - clean.data)[..., noisy.geometry.mask]
+    std = 0.02 * np.percentile(head().array, 99.5)
+    assert noisy.noise_std == pytest.approx(std)
+    for part in (difference.real, difference.imag):
+        assert part.std() == pytest.approx(std, rel=0.02)
+    assert noisy.maps is None
+    np.testing.assert_array_equal(scan(noise=0.02).data, noisy.data)
+
+
+@pytest.mark.parametrize("coils", [2, 8])
+def test_simulated_coils_have_unit_power_and_differ(coils):
+    maps = coil_maps(head().grid, coils)
+    np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=1), 1, atol=1e-5)
+    matrix = maps.transpose(1, 0, 2, 3).reshape(coils, -1)
+    assert np.linalg.matrix_rank(matrix @ matrix.conj().T, tol=1e-3) == coils
+
+
+# --- what must not change a result
+
+
+@pytest.mark.parametrize("method", ["dds", "mbir", "admm-tv", "sense-cg"])
+def test_the_order_of_the_coils_does_not_matter(method):
+    kspace = known_maps(scan())
+    assert kspace.maps is not None
+    order = [2, 0, 3, 1]
+    turned = replace(kspace, data=kspace.data[:, order], maps=kspace.maps[:, order])
+    one, other = (complex_image(k, small_prior(), method=method) for k in (kspace, turned))
+    np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+@pytest.mark.parametrize("method", ["admm-tv", "sense-cg", "zero-filled"])
+def test_a_global_phase_turns_the_result(method):
+    kspace = known_maps(scan())
+    turn = np.complex64(np.exp(1.1j))
+    one, other = (complex_image(k, None, method=method) for k in (kspace, replace(kspace, data=kspace.data * turn)))
+    np.testing.assert_allclose(one * turn, other, atol=1e-4)
+
+
+def test_with_the_phase_taken_out_a_global_phase_turns_each_denoised_volume():
+    volume = torch.randn(2, 16, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    phase = torch.linspace(-3, 3, 512).reshape(2, 16, 16)
+    denoiser = SliceDenoiser(small_prior(), 4)
+    turn = torch.polar(torch.tensor(1.0), torch.tensor(0.7))
+    one = PhaseDenoiser(denoiser, phase, 0.1)(volume, 0.3)
+    other = PhaseDenoiser(denoiser, phase + 0.7, 0.1)(volume * turn, 0.3)
+    assert torch.allclose(one * turn, other, atol=1e-5)
+    assert denoiser.evaluations == 2
+
+
+def test_a_real_image_stays_real():
+    """Without phase, and with symmetric sampling, nothing makes the volume complex."""
+    mask = np.zeros(head().grid.in_plane, bool)
+    mask[:, 4:21] = mask[:, 1] = mask[:, 23] = True  # symmetric around the middle, 12
+    made = mbir.simulate(head(), task=MR_TASK, mask=mask)
+    image = complex_image(made, small_prior(), complex_prior="phase")
+    truth = head().array
+    inside = truth > 0.3 * truth.max()
+    assert np.abs(image.imag[inside]).max() < 0.05 * np.abs(image[inside]).max()
+
+
+def test_scaled_data_give_the_scaled_result():
+    kspace = known_maps(scan())
+    louder = replace(kspace, data=kspace.data * 1000, noise_std=kspace.noise_std * 1000)
+    one, other = (mbir.reconstruct(k, prior=small_prior(), settings=settings()) for k in (kspace, louder))
+    np.testing.assert_allclose(other.volume.array, one.volume.array * 1000, rtol=2e-3, atol=50)
+
+
+@pytest.mark.parametrize("method", ["dds", "score-mri"])
+def test_the_seed_decides_and_the_sub_batch_does_not(method):
+    kspace, prior = scan(coils=1), small_prior()
+
+    def run(**changes):
+        return mbir.reconstruct(kspace, prior=prior, settings=settings(method=method, **changes)).volume.array
+
+    first = run(seed=3)
+    np.testing.assert_array_equal(run(seed=3), first)
+    np.testing.assert_allclose(run(seed=3, slices_per_batch=1), first, atol=0.1)
+    assert np.abs(run(seed=4) - first).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "moments"),
+    [
+        ({}, (1, 2)),
+        ({"samples": 2, "start": "admm-tv"}, (3, 6, 9)),
+        ({"complex_prior": "real-imaginary"}, (1,)),
+        ({"method": "mbir"}, (1, 3)),
+        ({"method": "score-mri"}, (2,)),
+        ({"method": "admm-tv"}, (1, 4)),
+        ({"method": "mbir", "published": True}, (1,)),
+    ],
+)
+def test_a_run_that_was_ended_goes_on_to_the_same_volume(changes, moments):
+    kspace, prior, chosen = known_maps(scan()), small_prior(sigma_max=200.0), settings(**changes)
+    whole = mbir.reconstruct(kspace, prior=prior, settings=chosen)
+    for moment in moments:
+        keeper, rest = Keeper(), StopAt(-1)
+        with pytest.raises(Cancelled):
+            mbir.reconstruct(kspace, prior=prior, settings=chosen, monitor=StopAt(moment), checkpoint=keeper)
+        assert not any(t.is_complex() for state in keeper.states.values() for t in state.values())
+        again = mbir.reconstruct(kspace, prior=prior, settings=chosen, monitor=rest, checkpoint=keeper)
+        np.testing.assert_array_equal(again.volume.array, whole.volume.array)
+        ticks = StopAt(-1)
+        mbir.reconstruct(kspace, prior=prior, settings=chosen, monitor=ticks)
+        assert len(rest.stages) <= len(ticks.stages) - moment + 1
+
+
+# --- complex volumes and priors
+
+
+def test_the_three_ways_are_what_they_say():
+    x = torch.randn(2, 16, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    prior, sigma, phase = small_prior(), 0.4, torch.full((2, 16, 16), 0.6)
+    parts = PartsDenoiser(SliceDenoiser(prior, 8))(x, sigma)
+    assert torch.equal(parts.real, SliceDenoiser(prior, 8)(x.real.clone(), sigma))
+    assert torch.equal(parts.imag, SliceDenoiser(prior, 8)(x.imag.clone(), sigma))
+    turned = x * np.exp(-0.6j)
+    phased = PhaseDenoiser(SliceDenoiser(prior, 8), phase, 0.3)(x, sigma) * np.exp(-0.6j)
+    assert torch.allclose(phased.real, SliceDenoiser(prior, 8)(turned.real.clone(), sigma), atol=1e-5)
+    assert torch.allclose(phased.imag, turned.imag * 0.09 / (0.09 + 0.16), atol=1e-6)
+    both = two_channel_prior()
+    expected = both.denoise(torch.stack((x.real, x.imag), 1), sigma)
+    assert torch.equal(torch.view_as_real(SliceDenoiser(both, 8)(x, sigma)).permute(0, 3, 1, 2), expected)
+
+
+def test_samples_have_the_posterior_mean_of_a_complex_gaussian():
+    """A white Gaussian prior on both parts: the data give every sampled mode, the prior's mean every other."""
+    mean, deviation = 0.4, 0.1
+    prior = GaussianPrior(mean, deviation**2, value=MR_VALUE)
+    kspace = mbir.simulate(head((64, 16, 12)), task=MR_TASK, acceleration=2, acs=0.4)
+    same = np.repeat(kspace.data[30:31], 64, axis=0)  # one slice, drawn 64 times
+    kspace = replace(kspace, data=same)
+    changes = {"steps": 60, "sigma_start": 8.0, "sigma_end": 0.002, "lam": 0.0, "complex_prior": "real-imaginary"}
+    drawn = complex_image(kspace, prior, start="noise", eta=0.85, **changes)
+    scale = MRProblem.build(kspace, settings(method="sense-cg"), None, torch.device("cpu")).scale
+    axes = (-2, -1)
+    spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(drawn, axes), norm="ortho"), axes)
+    mask = kspace.geometry.mask
+    np.testing.assert_allclose(spectrum[:, mask] * scale, same[:, 0][:, mask], atol=2e-3 * np.abs(same).max())
+    flat = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(np.full(mask.shape, mean * (1 + 1j))), norm="ortho"))
+    free = spectrum[:, ~mask]
+    standard_error = deviation * np.sqrt(2 / 64)
+    assert np.abs(free.mean(0) - flat[~mask]).max() < 5 * standard_error
+    assert 0.5 < np.var(free, axis=0).mean() / (2 * deviation**2) < 1.2
+
+
+def test_softening_is_the_written_equation():
+    from DiffusionMBIRLib.operators import CartesianFourier, SliceDifference
+    from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(6, 5, generator=generator) < 0.5
+    A = CartesianFourier(mask, (2, 6, 5), dtype=torch.complex128)
+    x, truth = (torch.randn(2, 6, 5, dtype=torch.complex128, generator=generator) for _ in range(2))
+    y = A.forward(truth)
+    difference = SliceDifference((2, 6, 5), dtype=torch.complex128)
+    step = ZTVConsistency(A, y, difference=difference, rho=0.0, lam=0.0, cg_steps=30, softening=0.06)
+    pull = (0.06 / 0.2) ** 2
+    # Each Fourier coefficient by itself: (M + pull) c = M y + pull c0.
+    spectrum = torch.where(mask, (y[:, 0] + pull * full(x)) / (1 + pull), full(x))
+    assert torch.allclose(full(step(x, 0.2)), spectrum, atol=1e-10)
+    assert torch.allclose(A.forward(step(x)), y, atol=1e-10)
+
+
+def full(x):
+    from DiffusionMBIRLib.operators.fourier import centred_fft
+
+    return centred_fft(x)
+
+
+def test_complex_total_variation_shrinks_magnitudes():
+    from DiffusionMBIRLib.solvers.consistency import soft
+
+    x = torch.tensor([3 + 4j, 0.1 + 0.1j, -2.0 + 0j])
+    assert torch.allclose(soft(x, 1.0), torch.tensor([2.4 + 3.2j, 0.0, -1.0 + 0j]))
+
+
+# --- what is told to the user
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"views": 8}, "setting views is for CT only"),
+        ({"coarsen": 2}, "setting coarsen is for CT only"),
+        ({"photons": 1e5}, "setting photons is for CT only"),
+        (
+            {"task": "sparse-view-ct", "acceleration": 2},
+            "setting acceleration is for the task compressed-sensing-mri only",
+        ),
+        ({"coils": 0}, "coils must be a whole number from 1 to 64"),
+        ({"noise": -1.0}, "noise must be from 0"),
+        ({"mask": "spiral"}, "mask 'spiral' is not known"),
+        ({"seed": -1}, "seed must be zero or positive"),
+    ],
+)
+def test_simulations_out_of_range_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        mbir.simulate(head(), **{"task": MR_TASK} | changes)
+
+
+def test_volumes_that_are_no_magnitudes_are_named():
+    with pytest.raises(InputError, match="head: holds values down to -1000; MRI is simulated from magnitudes"):
+        mbir.simulate(replace(head(), array=head().array - 1000), task=MR_TASK)
+    with pytest.raises(InputError, match="zero everywhere"):
+        mbir.simulate(replace(head(), array=0 * head().array), task=MR_TASK)
+    with pytest.raises(InputError, match="coarsen is for CT only"):
+        mbir.truth_for(head(), 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "card", "message"),
+    [
+        ({"method": "fbp"}, {}, "setting method: 'fbp' does not fit the task compressed-sensing-mri; use one of dds"),
+        ({"start": "fbp"}, {}, "setting start: 'fbp' does not fit the task"),
+        ({}, {"modality": "CT"}, "prior 'small' is for CT, the measurement is MR"),
+        ({}, {"value": ValueScale()}, "prior 'small' counts values in 'HU', MR images need 'p99.5'"),
+        (
+            {"complex_prior": "two-channel"},
+            {},
+            "complex_prior: 'two-channel' does not fit prior 'small' with 1 channel",
+        ),
+        ({"method": "score-mri", "published": True}, {}, "no code of score-mri was published"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(changes, card, message):
+    with pytest.raises(InputError, match=message):
+        mbir.reconstruct(scan(coils=1), prior=small_prior(**card), settings=settings(**changes))
+
+
+def test_a_two_channel_prior_is_used_as_such():
+    result = mbir.reconstruct(known_maps(scan()), prior=two_channel_prior(), settings=settings())
+    assert result.nfe == 3
+    with pytest.raises(InputError, match="'phase' does not fit prior 'gaussian' with 2 channel"):
+        mbir.reconstruct(scan(coils=1), prior=two_channel_prior(), settings=settings(complex_prior="phase"))
+
+
+def test_a_scan_without_a_middle_has_no_phase_to_take_out():
+    mask = np.zeros(head().grid.in_plane, bool)
+    mask[:, ::2] = True
+    kspace = mbir.simulate(head(), task=MR_TASK, mask=mask)
+    with pytest.raises(InputError, match="complex_prior real-imaginary"):
+        mbir.reconstruct(kspace, prior=small_prior(), settings=settings(complex_prior="phase"))
+    assert mbir.reconstruct(kspace, prior=small_prior(), settings=settings(complex_prior="real-imaginary")).nfe == 6
+
+
+def test_a_method_that_needs_sigpy_says_so(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sigpy.mri.app", None)
+    with pytest.raises(InputError, match=r"espirit-l1 needs sigpy; install it with: .*diffusionmbir\[mri\]"):
+        mbir.reconstruct(scan(coils=1), settings=settings(method="espirit-l1"))
+
+
+def test_each_task_has_its_methods_and_starts():
+    assert "fbp" not in methods_for(MR_TASK)
+    assert "score-mri" not in methods_for("sparse-view-ct")
+    assert "fbp" not in starts_for(MR_TASK)
+    assert CartesianMRI(scan().geometry.mask).acs[0] == 32
