@@ -268,12 +268,12 @@ class Panel:
         from DiffusionMBIRLib.estimate import estimate, known_rate
 
         parameters = self.parameters
-        settings, views = parameters.settings(), parameters.get("views")
+        settings, views = parameters.settings(), self.data.views or parameters.get("views")
         factor = self._factor()
         grid = (shape[0], max(shape[1] // factor, 1), max(shape[2] // factor, 1))
         kind = device.name.split(":")[0]
         rate = known_rate(device.name, settings.prior) or known_rate(kind, settings.prior)
-        found = estimate(grid, settings, parameters.get("task"), views=views, rate=rate)
+        found = estimate(grid, settings, parameters.get("task"), views=views, device=kind, rate=rate)
         line = texts.estimate(grid, found.memory_bytes, device.total or None, found.seconds)
         if device.free and found.memory_bytes > device.free:
             line += ". " + texts.too_little_memory(device.free)

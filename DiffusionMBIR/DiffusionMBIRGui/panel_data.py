@@ -67,6 +67,7 @@ class DataSection:
         self._told: list[str] = []
         self.missing: Missing | None = texts.input_missing("volume")
         self.shape: Shape | None = None
+        self.views: int | None = None  # of measured data; a simulated scan has those of the settings
         self.sample_buttons: list[Any] = []
         self._add_samples()
         self._connect()
@@ -160,7 +161,7 @@ class DataSection:
 
     def _look(self, engine: Engine | None) -> None:
         source, file = self.parameters.get("source"), self.parameters.input_file
-        self.shape, self._summary = None, ""
+        self.shape, self.views, self._summary = None, None, ""
         if file:
             self._look_at_file(file, source, engine)
             return
@@ -183,7 +184,7 @@ class DataSection:
     def _shape_of_node(self, node: Any, source: str) -> Shape:
         """(slices, rows, columns) of the grid to reconstruct on, before it is made coarser."""
         if source == "sinogram":  # (slices, views, columns): the volume is as wide and high as the detector is long
-            columns, _views, slices = node.GetImageData().GetDimensions()
+            columns, self.views, slices = node.GetImageData().GetDimensions()
             return slices, columns, columns
         grid = grid_of(node)
         if self.parameters.get("task") == MRI:
@@ -232,7 +233,7 @@ class DataSection:
         if KINDS.get(kind) != self.parameters.get("source"):
             self.missing = texts.input_unusable(texts.other_source(kind))
             return
-        self.shape, self._summary = shape, summary
+        self.shape, self.views, self._summary = shape, found.get("views"), summary
         task = found.get("task")
         if task in TASKS and task != self.parameters.get("task"):  # a measurement knows what it is
             self.parameters.choose_task(task)
