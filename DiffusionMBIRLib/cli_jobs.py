@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .config import ReconSettings
 from .errors import EngineError, InputError
+from .jobs.asking import CT_SCAN, MR_SCAN, ask
 from .jobs.client import Job
 from .jobs.folder import STATUSES, JobFolder, clean, jobs_root, list_jobs
 from .jobs.messages import Event, Failed, Finished, Log, Progress
-from .jobs.request import Request, file_input
+from .jobs.request import Request
 from .monitor import Monitor
 
 ACTIONS = ("run", "resume", "list", "clean")
 Outcome = tuple[dict[str, Any], str]
-_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")
-_SCAN_MR = ("acceleration", "acs", "mask", "coils", "phase", "noise")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +53,6 @@ def _scan_options(group: Any) -> None:
     group.add_argument("--coils", type=int)
     group.add_argument("--phase", action="store_true", default=None)
     group.add_argument("--noise", type=float)
-    group.add_argument("--scan-seed", type=int, help="seed of the scan's noise (default 0)")
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
@@ -93,27 +91,11 @@ def _existing(arguments: argparse.Namespace) -> JobFolder:
 
 def _request(arguments: argparse.Namespace) -> Request:
     from .cli import given_settings
-    from .reconstruction import preset_for
 
-    source = file_input(arguments.input)
-    task, scan = _task_and_scan(arguments)
-    settings = ReconSettings.preset(arguments.preset or preset_for(task))
-    settings = replace(settings, **given_settings(arguments, ReconSettings))
-    return Request(arguments.input.name, source, task, scan, asdict(settings), settings.device)
-
-
-def _task_and_scan(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from .data import TASKS
-    from .io.measurements import is_measurement, read_measurement
-
-    given = {name: getattr(arguments, name) for name in (*_SCAN, *_SCAN_MR)}
-    given["seed"] = arguments.scan_seed
-    scan = {name: value for name, value in given.items() if value is not None}
-    if not is_measurement(arguments.input):
-        return arguments.task or TASKS[0], scan
-    if scan:
-        raise InputError(f"setting {next(iter(scan))} is for the scan of a volume; this is a measurement, leave it out")
-    return read_measurement(arguments.input).task, {}
+    scan = {name: getattr(arguments, name) for name in (*CT_SCAN, *MR_SCAN)}
+    choices = {name: value for name, value in scan.items() if value is not None}
+    choices |= given_settings(arguments, ReconSettings)
+    return ask(arguments.input, task=arguments.task, preset=arguments.preset, choices=choices)[0]
 
 
 # --- a job in the terminal

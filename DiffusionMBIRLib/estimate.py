@@ -51,20 +51,23 @@ def estimate(
     task: str,
     *,
     views: int | None = None,
+    device: str = "cpu",
     device_memory: int | None = None,
     rate: float | None = None,
 ) -> Estimate:
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
     views: of the scan, the task's usual number by default.  device_memory: bytes that the device has in all.  rate:
-    seconds a pixel and evaluation of the network, as :func:`known_rate` gives it; the bundled prior's by default.
+    seconds a pixel and evaluation of the network, as :func:`known_rate` gives it; on the CPU the bundled prior's by
+    default, while of a GPU nothing is known before it was used.
     """
     needed = _memory(shape, settings, task, views)
     parts = stages(shape, settings, task, views=views, rate=rate)
-    seconds = sum(parts.values()) if rate or settings.prior.startswith("ct-compact") or not _uses(settings) else None
+    known = rate or not _uses(settings) or (device == "cpu" and "-compact-" in settings.prior)
+    seconds = sum(parts.values()) if known else None
     slices, rows, columns = shape
     of = f" of {device_memory / 1e9:.1f}" if device_memory else ""
-    pace = f"about {duration(seconds)}" if seconds is not None else "time not known yet for this prior"
+    pace = f"about {duration(seconds)}" if seconds is not None else "time not known before the first run"
     short = " - more than there is" if device_memory and needed > device_memory else ""
     return Estimate(needed, seconds, f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{short}, {pace}")
 

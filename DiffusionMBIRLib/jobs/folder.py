@@ -95,6 +95,12 @@ class JobFolder:
             return "failed"
         return "interrupted" if (self.path / BEGUN).exists() else "new"
 
+    def wait_until_free(self, timeout_s: float = 15.0) -> None:
+        """Let a worker whose client is gone save its state and end; returns in any case."""
+        end = time.monotonic() + timeout_s
+        while self.status == "running" and time.monotonic() < end:
+            time.sleep(0.05)
+
     @property
     def resumable(self) -> bool:
         """True if there is a state to go on from."""

@@ -122,7 +122,7 @@ class Task:
     def _watcher(self, source: Any) -> Watch:
         simulated = isinstance(source, Volume)
         shape = self._shape_of(source)
-        rate = estimate.known_rate(device_name(self._device), self._settings.prior)
+        rate = estimate.known_rate(self._device.type, self._settings.prior)
         views = self._request.scan.get("views") if simulated else getattr(source.geometry, "views", 0)
         parts = estimate.stages(shape, self._settings, self._request.task, views=views, rate=rate, simulated=simulated)
         passes = {"diffusion": self._settings.samples}
@@ -176,7 +176,7 @@ class Task:
             (folder / PARTIAL).unlink(missing_ok=True)
         if result.nfe and result.network_seconds > 0:
             rate = result.network_seconds / (result.nfe * result.volume.grid.voxels)
-            estimate.note_rate(device_name(self._device), self._settings.prior, rate)
+            estimate.note_rate(self._device.type, self._settings.prior, rate)
         metrics = _judge(result.volume, truth) if truth is not None else None
         seconds = self._keeper.seconds()
         return Finished(seconds, result.residual, result.nfe, result.network_seconds, metrics, RESULT, False)

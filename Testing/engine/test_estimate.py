@@ -43,10 +43,11 @@ def test_too_little_memory_is_said():
 def test_an_unknown_prior_has_no_time_until_it_was_seen():
     settings = ReconSettings(prior="other")
     assert estimate(SHAPE, settings, TASKS[0]).seconds is None
-    assert "not known" in estimate(SHAPE, settings, TASKS[0]).text
+    assert "time not known before the first run" in estimate(SHAPE, settings, TASKS[0]).text
     note_rate("cpu", "other", 1e-6)
     assert seconds(SHAPE, settings, TASKS[0], rate=known_rate("cpu", "other")) > 100
     assert estimate(SHAPE, ReconSettings(prior="other", method="sirt"), TASKS[0]).seconds is not None
+    assert estimate(SHAPE, ReconSettings(), TASKS[0], device="cuda").seconds is None
 
 
 @pytest.mark.parametrize("task", TASKS)

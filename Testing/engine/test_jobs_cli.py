@@ -91,7 +91,7 @@ def test_ctrl_c_keeps_the_partial_volume_and_resume_goes_on(folder):
         (["resume", "nowhere"], "is not the folder of a job"),
         (["run", "nowhere.h5"], r"nowhere\.h5: no such file"),
         (["run", "volume.nrrd", "-o", "x.txt"], "cannot write this format"),
-        (["run", "scan.h5", "--views", "3"], "setting views is for the scan of a volume"),
+        (["run", "scan.h5", "--views", "3"], "setting 'views' is not one of the measurement's reconstruction"),
         (["run", "volume.nrrd", "--steps", "0"], "setting steps: 0 lies outside"),
         (["run", "volume.nrrd", "--task", "compressed-sensing-mri", "--method", "fbp"], "does not fit the task"),
         (["clean", "--keep", "-1"], "--keep must be"),

@@ -1,0 +1,113 @@
+"""From choices to requests, and tables of cases that go on where they were."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.jobs.asking import CT_SCAN, MR_SCAN, ask
+from DiffusionMBIRLib.jobs.cases import Case, CaseTable, begin_case, run_cases
+from DiffusionMBIRLib.jobs.messages import Finished
+from Testing.engine.helpers import body
+from Testing.engine.jobs_helpers import small_prior
+
+FAST = {"method": "sirt", "sirt_iterations": 5}
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_the_scan_settings_are_those_of_simulate():
+    names = set(inspect.signature(mbir.simulate).parameters) - {"volume", "task", "device", "monitor", "seed"}
+    assert {*CT_SCAN, *MR_SCAN} == names
+
+
+def test_choices_go_where_they_belong(tmp_path):
+    volume = body((3, 16, 16))
+    request, array = ask(volume.array, grid=volume.grid, choices={"views": 12, "steps": 7, "seed": 5})
+    assert array is volume.array
+    assert (request.scan, request.task) == ({"views": 12, "seed": 5}, "sparse-view-ct")
+    assert (request.settings["steps"], request.settings["seed"]) == (7, 5)
+    scan = mbir.simulate(volume, task="limited-angle-ct", views=9, photons=1e4)
+    request, array = ask(scan)
+    assert array is scan.data
+    assert (request.task, request.scan, request.input["photons"]) == ("limited-angle-ct", {}, 1e4)
+    mbir.write(scan, tmp_path / "scan.h5")
+    request, array = ask(tmp_path / "scan.h5")
+    assert array is None
+    assert (request.task, request.name, request.input["kind"]) == ("limited-angle-ct", "scan.h5", "file")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"choices": {"vews": 3}}, "setting 'vews' is not one for the task sparse-view-ct"),
+        ({"choices": {"acceleration": 4}}, "setting 'acceleration' is not one for the task sparse-view-ct"),
+        ({"task": "pet"}, "task 'pet' is not known"),
+        ({"preset": "quickly"}, "preset 'quickly' is not known"),
+        ({"choices": {"steps": 0}}, "setting steps: 0 lies outside"),
+    ],
+)
+def test_what_is_unknown_is_named(options, message):
+    with pytest.raises(InputError, match=message):
+        ask(body((2, 8, 8)), **options)
+
+
+def test_a_table_skips_what_is_done_and_repeats_what_failed_or_changed(tmp_path):
+    volume = body((3, 24, 24))
+    good = Case("good", volume, choices={"views": 8, **FAST})
+    bad = Case("bad", tmp_path / "nowhere.nrrd", choices=FAST)
+    told = []
+    rows = run_cases([bad, good], tmp_path / "study", on_event=lambda name, event: told.append((name, event)))
+    assert [(r["case"], r["status"]) for r in rows] == [("bad", "failed"), ("good", "finished")]
+    assert "no such file" in rows[0]["reason"]
+    assert float(rows[1]["psnr_axial"]) > 10
+    assert {name for name, _ in told} == {"good"}
+    assert isinstance(told[-1][1], Finished)
+    told.clear()
+    volume.save(tmp_path / "nowhere.nrrd")
+    rows = run_cases([bad, good], tmp_path / "study", on_event=lambda name, event: told.append((name, event)))
+    assert [r["status"] for r in rows] == ["finished", "finished"]
+    assert {name for name, _ in told} == {"bad"}
+    assert CaseTable(tmp_path / "study").rows() == rows
+    other = Case("good", volume, choices={"views": 9, **FAST})
+    assert begin_case(CaseTable(tmp_path / "study"), good) is None
+    assert begin_case(CaseTable(tmp_path / "study"), other) is not None
+
+
+def test_an_interrupted_case_goes_on_in_its_job(tmp_path):
+    prior = small_prior(tmp_path)
+    case = Case("a", body((4, 24, 24)), choices={"prior": str(prior), "steps": 400, "start_sweeps": 3})
+
+    class Stopped(Exception):
+        pass
+
+    turns = []
+
+    def idle():
+        turns.append(1)
+        if len(turns) == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_cases([case], tmp_path / "study", idle=idle)
+    job = CaseTable(tmp_path / "study").row("a")["job"]
+    rows = run_cases([case], tmp_path / "study")
+    assert (rows[0]["status"], rows[0]["job"]) == ("finished", job)
+    assert np.isfinite(mbir.read_volume(tmp_path / "study" / "jobs" / job / "result.nrrd").array).all()
+
+
+def test_names_are_unique_and_a_foreign_table_is_left_alone(tmp_path):
+    with pytest.raises(InputError, match="two cases are named 'a'"):
+        run_cases([Case("a", "x"), Case("a", "y")], tmp_path)
+    with pytest.raises(InputError, match="a case has no name"):
+        run_cases([Case(" ", "x")], tmp_path)
+    (tmp_path / "cases.csv").write_text("patient,age\nx,3\n")
+    with pytest.raises(InputError, match="is no table of cases"):
+        run_cases([Case("a", "x")], tmp_path)
+    assert (tmp_path / "cases.csv").read_text() == "patient,age\nx,3\n"
