@@ -79,13 +79,17 @@ def test_a_prior_that_is_not_installed_is_not_replaced_silently(ready):
     assert text(ready.form.runButton) == "Run"
 
 
-def test_estimate_before_the_run(ready, new_scene):
+def test_estimate_before_the_run(ready, new_scene, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # no pace of earlier runs
     ready.parameters.set_node("input", ct_volume(new_scene, "Large", (180, 256, 256)))
     line = text(ready.form.estimate)
     assert line.startswith("256 x 256 x 180, needs ")
-    assert " of 8.0 GB, about " in line
+    assert line.endswith(" of 8.0 GB, time not known before the first run")  # of a GPU that was never used
+    ready.parameters.set("device", "cpu")
+    assert " of 16.0 GB, about " in text(ready.form.estimate)
     ready.parameters.set("coarsen", 2)
     assert text(ready.form.estimate).startswith("128 x 128 x 180, needs ")
+    ready.parameters.set("device", "auto")
     small = setup.Device("cuda:0", "small", 500_000_000, 400_000_000)
     ready.setup.report = setup.Report("3.12", "2.9", (small, CPU))
     ready.refresh()
