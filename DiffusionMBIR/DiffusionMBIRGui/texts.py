@@ -196,7 +196,8 @@ def shape(slices_rows_columns: tuple[int, int, int]) -> str:
 def estimate(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float | None) -> str:
     """'256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min'."""
     memory = of_size(needs, has) if has else size(needs)
-    time = _("about {time}").format(time=duration(seconds)) if seconds is not None else _("time not known before the first run")
+    unknown = _("time not known before the first run")
+    time = unknown if seconds is None else _("about {time}").format(time=duration(seconds))
     return _("{shape}, needs {memory}, {time}").format(shape=shape(grid_shape), memory=memory, time=time)
 
 
