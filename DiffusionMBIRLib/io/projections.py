@@ -238,7 +238,8 @@ def _mirror_axis(view: np.ndarray, opposite: np.ndarray) -> float:
 
 def _typical_attenuation(line: np.ndarray) -> float:
     """Mean attenuation per mm over a disc as wide as the object."""
-    profile = line.mean(axis=(0, 1), dtype=np.float64)
-    wide = np.count_nonzero(profile > 0.2 * profile.max()) * _PIXEL_MM
-    value = float(profile.sum() * _PIXEL_MM / (np.pi / 4 * wide**2)) if wide else 0.0
+    profiles = line.mean(axis=0, dtype=np.float64)  # (views, columns)
+    across = np.count_nonzero(profiles > 0.2 * profiles.max(axis=1, keepdims=True), axis=1)
+    wide = float(np.median(across)) * _PIXEL_MM
+    value = float(np.median(profiles.sum(axis=1))) * _PIXEL_MM / (np.pi / 4 * wide**2) if wide else 0.0
     return value if value > 0 else 1.0

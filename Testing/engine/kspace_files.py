@@ -7,7 +7,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.io.kspace import read_kspace
 from DiffusionMBIRLib.sensitivity import centred_fft
 
 SLICES, COILS, ROWS, COLUMNS = 3, 4, 48, 40
@@ -88,8 +91,11 @@ def write_fastmri(path: Path, kspace: np.ndarray, *, xml: str | None = None, mas
 
 # --- ISMRMRD
 
-_IDX = [(n, "<u2") for n in ("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase")]
+_IDX: list[tuple] = [
+    (n, "<u2") for n in ("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase")
+]
 _IDX += [("repetition", "<u2"), ("set", "<u2"), ("segment", "<u2"), ("user", "<u2", (8,))]
+_COUNTERS = [entry[0] for entry in _IDX]
 _HEAD = np.dtype(
     [("version", "<u2"), ("flags", "<u8"), ("measurement_uid", "<u4"), ("scan_counter", "<u4")]
     + [("acquisition_time_stamp", "<u4"), ("physiology_time_stamp", "<u4", (3,)), ("number_of_samples", "<u2")]
@@ -123,7 +129,7 @@ def readout(samples: np.ndarray, *, line=0, part=0, where=0, flags=0, position=N
     if traj is not None:
         head["trajectory_dimensions"], path = traj.shape[1], traj.astype(np.float32).ravel()
     for key, value in others.items():
-        (head["idx"] if key in head["idx"].dtype.names else head)[key] = value
+        (head["idx"] if key in _COUNTERS else head)[key] = value
     return head, path, np.ascontiguousarray(samples, np.complex64).view(np.float32).ravel()
 
 
@@ -202,3 +208,25 @@ def write_twix(path: Path, blocks: list[bytes], text: str | None = None) -> Path
     table = struct.pack("<II", 0, 1) + struct.pack("<IIQQ128x", 1, 1, 10240, len(measurement))
     path.write_bytes(table.ljust(10240, b"\0") + measurement)
     return path
+
+
+# --- what the tests of all formats share
+
+IMAGES = coil_images()
+KSPACE = kspace_of(IMAGES)
+LINES = [r for r in range(ROWS) if r % 3 == 0 or abs(r - ROWS // 2) < 5]  # a third, and a middle without gaps
+
+
+def refusal(path: Path) -> str:
+    """The one line that reading the file ends in; it names the file."""
+    with pytest.raises(InputError) as caught:
+        read_kspace(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert path.stem in text
+    return text.replace(str(path), "")
+
+
+def assert_same(found: np.ndarray, wanted: np.ndarray, tolerance: float = 1e-5) -> None:
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()

@@ -7,8 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT
-from kspace_files import COILS, COLUMNS, ROWS, SLICES, coil_images, kspace_of
 
 from DiffusionMBIRLib import sensitivity
 from DiffusionMBIRLib.errors import InputError
@@ -16,6 +14,8 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
 from DiffusionMBIRLib.kspace import KSpace
 from DiffusionMBIRLib.sensitivity import centred_fft, centred_ifft, estimate_maps, root_sum_of_squares
+from Testing.engine.helpers import ROOT
+from Testing.engine.kspace_files import COILS, COLUMNS, ROWS, SLICES, coil_images, kspace_of
 
 IMAGES = coil_images()
 TRUE = IMAGES / np.maximum(root_sum_of_squares(IMAGES)[:, None], 1e-6)
@@ -96,9 +96,10 @@ def test_one_coil_needs_no_maps():
 
 def test_auto_takes_espirit_where_sigpy_is_there():
     code = (
-        "import sys; sys.path.insert(0, 'Testing/engine')\nfrom DiffusionMBIRLib import sensitivity\n"
+        "import sys\nfrom DiffusionMBIRLib import sensitivity\n"
         "print(sensitivity.maps_method())\nsys.modules['sigpy'] = sys.modules['sigpy.mri.app'] = None\n"
-        "from test_sensitivity import acs_lines, scan\nprint(sensitivity.estimate_maps(scan(), method='auto').shape)\n"
+        "from Testing.engine.test_sensitivity import scan\n"
+        "print(sensitivity.estimate_maps(scan(), method='auto').shape)\n"
         "try:\n    sensitivity.estimate_maps(scan(), method='espirit')\nexcept ValueError as error:\n    print(error)\n"
     )
     done = subprocess.run(
