@@ -25,6 +25,7 @@ _LARGEST_TEXT = 1 << 22
 _WEAKEST_FLAT = 0.05  # of the median; darker pixels of the detector are blind
 _LEAST_TRANSMISSION = 1e-4
 _PIXEL_MM = 1.0
+_AIR = 0.05  # of the largest line integral; what the edges of the detector may see at most
 _SAME_ANGLE_DEG = 0.01
 _OPPOSITE_DEG = 1.0
 _LEAST_RANGE_DEG = 60.0  # for the path of the centre of mass
@@ -167,6 +168,11 @@ def _measurement(raw: _Counts) -> Measurement:
         f"mu_water_per_mm {water:.4g}, so that the object has about 0 HU",
         "sense of rotation; else the slices are mirrored",
     ]
+    edges = float(np.median(line[..., [0, 1, 2, -3, -2, -1]])) if columns > 6 else 0.0
+    if edges > _AIR * line.max():
+        raw.remarks.append(
+            f"the edges of the detector see {edges:.2f} (air: 0); the object is cut off, or the beam has weakened"
+        )
     return Measurement(
         line,
         ParallelBeam(tuple(float(a) for a in raw.angles_deg), columns, _PIXEL_MM, offset),

@@ -80,6 +80,18 @@ def test_combined_image_explains_all_coils(method):
     assert left < (0.02 if method == "espirit" else 0.06)
 
 
+def test_maps_of_large_images_are_interpolated_exactly_enough():
+    pytest.importorskip("sigpy")
+    images = coil_images(1, COILS, 211, 130)  # more than the grid that they are worked out on, in odd ratios
+    true = images / np.maximum(root_sum_of_squares(images)[:, None], 1e-6)
+    mask = np.zeros((211, 130), bool)
+    mask[::4] = mask[105 - 12 : 105 + 12] = True
+    kspace = KSpace(kspace_of(images) * mask, CartesianMRI(mask, COILS), Grid((1, 211, 130)))
+    maps = estimate_maps(kspace, method="espirit")
+    agreement = np.abs((maps.conj() * true).sum(axis=1))[inside(images)]
+    assert agreement.min() > 0.999
+
+
 def test_phase_of_the_maps_is_smooth_and_the_same_in_all_slices():
     maps = estimate_maps(scan(), method="low-resolution")
     image = (maps.conj() * IMAGES).sum(axis=1)
