@@ -13,9 +13,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import cli_info, cli_jobs, cli_models
+from . import cli_benchmark, cli_info, cli_jobs, cli_models
 from .cli_info import describe_measurement, lines
-from .config import ReconSettings
+from .config import DEMOS, ReconSettings
 from .errors import Cancelled, EngineError, InputError
 from .monitor import Console, Monitor, Silent
 from .provenance import NOTICE
@@ -61,11 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"diffusionmbir {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_text, handler, add in (
-        ("demo", "reconstruct the bundled CT from 8 views and from a limited angle", _demo, _demo_options),
+        ("demo", "reconstruct a bundled CT or MRI from few data, beside the classical methods", _demo, _demo_options),
         ("simulate", "make a measurement from a volume or a DICOM folder", _simulate, _simulate_options),
         ("reconstruct", "reconstruct a measurement", _reconstruct, _reconstruct_options),
         ("evaluate", "PSNR and SSIM of a reconstruction in three planes", _evaluate, _evaluate_options),
         ("job", "reconstruct in a job that can be resumed; list and clean up jobs", cli_jobs.run, cli_jobs.add_options),
+        ("benchmark", "the paper's tables: tasks x methods x planes", cli_benchmark.run, cli_benchmark.add_options),
         ("train", "train a prior on folders of volumes", _train, _train_options),
         ("models", "list, show, import, remove or verify priors", cli_models.run, cli_models.add_options),
         ("info", "describe a file, or this machine", cli_info.run, cli_info.add_options),
@@ -106,6 +107,7 @@ def given_settings(arguments: argparse.Namespace, table: type) -> dict[str, Any]
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("demo-output"), help="folder (default demo-output)")
+    parser.add_argument("--task", choices=DEMOS, default=DEMOS[0], help="what to reconstruct (default %(default)s)")
     parser.add_argument("--prior", help="installed id or file of the prior (default: the bundled one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
@@ -114,8 +116,10 @@ def _demo(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, An
     from .demo import run_demo
     from .report import text_table
 
-    metrics = run_demo(arguments.output, device=arguments.device, prior=arguments.prior, monitor=monitor)
-    pictures = ", ".join(f"{case['task']}.png" for case in metrics["cases"])
+    metrics = run_demo(
+        arguments.output, task=arguments.task, device=arguments.device, prior=arguments.prior, monitor=monitor
+    )
+    pictures = ", ".join(sorted(path.name for path in arguments.output.glob("*.png")))
     return metrics, f"{text_table(metrics)}\nIn {arguments.output}: metrics.json, {pictures} and the volumes (.nrrd)."
 
 

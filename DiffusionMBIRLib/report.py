@@ -59,7 +59,7 @@ def _rows(metrics: Mapping[str, Any], *, bold: str) -> Iterator[tuple[str, ...]]
     for case in metrics["cases"]:
         methods = case["methods"]
         best = {p: max((m[p]["psnr"] for m in methods.values() if _has(m, p)), default=None) for p in PLANES}
-        head = (str(case.get("task", "")), _number(case.get("views"), "{}"), _angles(case))
+        head = (str(case.get("task", "")), *_scan(case))
         for name, figures in methods.items():
             planes = []
             for plane in PLANES:
@@ -86,6 +86,13 @@ def _number(value: Any, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
+def _scan(case: Mapping[str, Any]) -> tuple[str, str]:
+    """How much was measured: views and their range, of MRI the acceleration and the share of lines in the middle."""
+    if case.get("acceleration") is not None:
+        return f"x{case['acceleration']:g}", _number(case.get("acs"), "ACS {:.0%}")
+    return _number(case.get("views"), "{}"), _angles(case)
+
+
 def _angles(case: Mapping[str, Any]) -> str:
     """The range that the views cover: the case's own ``angle_range_deg``, else a number or the span of a list."""
     value = case.get("angle_range_deg", case.get("angles_deg"))
@@ -109,11 +116,13 @@ def save_montage(
     level_hu: float = 40.0,
     window_hu: float = 400.0,
     error_hu: float = 200.0,
+    unit: str = "HU",
     width_px: int = 1680,
 ) -> None:
     """One case as a PNG: methods and truth over their errors, in the middle axial, coronal and sagittal slices.
 
-    methods: name -> volume (slices, rows, columns) in HU and axial order, in the order to be shown; truth likewise.
+    methods: name -> volume (slices, rows, columns) in axial order, in the order to be shown; truth likewise.  unit: of
+    their values, in which level, window and error are given whatever their names say; "" for none.
     spacing_mm: (x, y, z), for the shape of the pictures.  scores: name -> the result of
     :func:`DiffusionMBIRLib.metrics.per_plane`, printed under the pictures.  All pictures share one window, all errors
     (method minus truth) one colour bar of +- ``error_hu``.  Needs matplotlib; raises InputError without it.
@@ -123,7 +132,7 @@ def save_montage(
             raise InputError(f"{name}: shape {volume.shape} differs from the truth's {truth.shape}")
     if not methods:
         raise InputError("save_montage: give at least one method to show")
-    figure_class, canvas_class = _matplotlib()
+    figure_class, canvas_class = matplotlib_canvas()
     sheet = _Sheet(truth.shape, spacing_mm, len(methods) + 1, width_px)
     figure = figure_class(figsize=(sheet.width / 100, sheet.height / 100), dpi=100, facecolor=_PAPER)
     canvas_class(figure)
@@ -142,10 +151,11 @@ def save_montage(
     sheet.write_titles(figure, title, subtitle)
     sheet.write_foot(
         figure,
-        f"Pictures: {grey['vmin']:g} to {grey['vmax']:g} HU (level {level_hu:g}, window {window_hu:g}).  {NOTICE}",
+        f"Pictures: {grey['vmin']:g} to {grey['vmax']:g}{unit and f' {unit}'} "
+        f"(level {level_hu:g}, window {window_hu:g}).  {NOTICE}",
     )
     bar = figure.colorbar(drawn, cax=sheet.bar_axes(figure), extend="both", orientation="horizontal")
-    bar.set_label("Error in HU: method \N{MINUS SIGN} truth", fontsize=11, color=_INK, labelpad=8)
+    bar.set_label(f"Error{unit and f' in {unit}'}: method \N{MINUS SIGN} truth", fontsize=11, color=_INK, labelpad=8)
     bar.ax.tick_params(labelsize=10, colors=_QUIET)
     bar.outline.set_visible(False)
     _save_figure(figure, Path(path))
@@ -230,7 +240,7 @@ def _caption(figures: Mapping[str, Any] | None) -> str:
     return f"{_number(figures.get('psnr'), '{:.2f} dB')}   SSIM {_number(figures.get('ssim'), '{:.3f}')}"
 
 
-def _matplotlib() -> tuple[Any, Any]:
+def matplotlib_canvas() -> tuple[Any, Any]:
     """Figure and Agg canvas; pyplot is left alone, so no global state and no window."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

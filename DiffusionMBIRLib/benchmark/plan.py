@@ -1,0 +1,97 @@
+"""What a benchmark runs: scans, and the methods (rows of the table) of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..config import ReconSettings
+from ..data import MR_TASK
+from ..reconstruction import preset_for
+
+# Incident photons a ray.  30 cm of water let 0.3 % of them through: some 3000 counts, and 300 at a tenth of the dose.
+DOSES = {"noise-free": 0.0, "clinical": 1e6, "low": 1e5}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One simulated acquisition.  ``options`` are keyword arguments of :func:`DiffusionMBIRLib.simulate`."""
+
+    task: str
+    label: str  # unique within a plan, fit for a file name
+    views: int = 0
+    dose: str = "noise-free"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of the table: a preset (the task's own by default) with single settings changed."""
+
+    label: str
+    changes: dict[str, Any]
+    preset: str = ""
+    minutes: bool = False  # takes many minutes on a CPU: left out of the quick form
+
+    def settings(self, task: str, seed: int) -> ReconSettings:
+        return ReconSettings.preset(self.preset or preset_for(task), **{"seed": seed, **self.changes})
+
+
+def sparse_view(views: int, dose: str = "noise-free") -> Scan:
+    options = {"views": views, "angle_range_deg": 180.0, "photons": DOSES[dose]}
+    return Scan("sparse-view-ct", f"{views}-views-{dose}", views, dose, options)
+
+
+def limited_angle(degrees: int, dose: str = "noise-free") -> Scan:
+    options = {"views": degrees, "angle_range_deg": float(degrees), "photons": DOSES[dose]}
+    return Scan("limited-angle-ct", f"{degrees}-degrees-{dose}", degrees, dose, options)
+
+
+def mri(acceleration: int, acs: float, coils: int) -> Scan:
+    measured = {"coils": coils, "phase": True, "noise": 0.01} if coils > 1 else {}
+    options = {"acceleration": acceleration, "acs": acs, "mask": "uniform1d", **measured}
+    return Scan(MR_TASK, f"x{acceleration}-{coils}-coils", 0, "noisy" if coils > 1 else "noise-free", options)
+
+
+QUICK = {"CT": (sparse_view(8), limited_angle(90)), "MR": (mri(2, 0.15, 1),)}
+FULL = {
+    "CT": (
+        *(sparse_view(views) for views in (2, 4, 8, 12, 24, 36)),
+        limited_angle(90),
+        limited_angle(120),
+        *(scan for dose in ("clinical", "low") for scan in (sparse_view(8, dose), sparse_view(24, dose))),
+        limited_angle(90, "low"),
+    ),
+    "MR": (mri(2, 0.15, 1), mri(4, 0.08, 1), mri(2, 0.15, 8), mri(4, 0.08, 8)),
+}
+
+_CLASSICAL = {
+    "CT": (Row("FBP", {"method": "fbp"}), Row("ADMM-TV", {"method": "admm-tv"})),
+    "MR": (
+        Row("Zero-filled", {"method": "zero-filled"}),
+        Row("SENSE-CG", {"method": "sense-cg"}),
+        Row("ADMM-TV", {"method": "admm-tv"}),
+    ),
+}
+_PAPER = {
+    "sparse-view-ct": "published-sparse-view",
+    "limited-angle-ct": "published-limited-angle",
+    MR_TASK: "published-mri",
+}
+_OURS = (Row("Ours, 20", {"steps": 20}), Row("Ours", {}))
+
+
+def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
+    """The methods of a task, classical ones first, ours last."""
+    modality = "MR" if task == MR_TASK else "CT"
+    slicewise = "score-mri" if modality == "MR" else "score-ct"
+    paper = _PAPER[task]
+    diffusion = (
+        Row("Slice-wise diffusion", {"method": slicewise, "steps": 25}),
+        Row("Slice-wise diffusion, 2000", {"method": slicewise}, paper, minutes=True),
+        Row("Algorithm 1, warm", {"method": "mbir", "steps": 25}),
+        Row("Algorithm 2, warm", {"method": "mbir-slow", "steps": 25}, minutes=True),
+        Row("Algorithm 1, 4000", {"method": "mbir"}, paper, minutes=True),
+    )
+    rows = (*_CLASSICAL[modality], *diffusion, *_OURS)
+    return tuple(row for row in rows if not (quick and row.minutes))

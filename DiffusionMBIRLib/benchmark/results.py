@@ -1,0 +1,107 @@
+"""The results of a benchmark on disk: one JSON record a run, and the CSV that is made from them.
+
+A run that is recorded is never repeated unless its settings, its prior or the software's version changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..io.files import replacing
+from ..metrics import PLANES
+from ..provenance import plain
+from ..report import save_metrics
+
+COLUMNS = (
+    "case", "task", "scan", "views", "dose", "method", "nfe", "plane", "psnr", "ssim", "residual", "seconds", "prior",
+)  # fmt: skip
+
+
+def digest(entries: Mapping[str, Any]) -> str:
+    """A short fingerprint of what determines a run."""
+    return hashlib.sha256(json.dumps(plain(entries), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Results:
+    """A folder with ``runs/*.json`` (figures and provenance), ``pictures/*.npz`` (middle slices) and results.csv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs, self.pictures = folder / "runs", folder / "pictures"
+        for place in (self.runs, self.pictures):
+            place.mkdir(parents=True, exist_ok=True)
+
+    def record(self, key: str, fingerprint: str) -> dict[str, Any] | None:
+        """The record of a run; None if there is none, it is damaged, or it was made with other settings."""
+        try:
+            entries = json.loads((self.runs / f"{key}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return entries if entries.get("fingerprint") == fingerprint else None
+
+    def add(self, key: str, entries: Mapping[str, Any], slices: Mapping[str, np.ndarray]) -> None:
+        """Keep a run; the record is written last, so that one that is there is whole."""
+        self.keep_slices(key, slices)
+        save_metrics(self.runs / f"{key}.json", entries)
+
+    def keep_slices(self, key: str, slices: Mapping[str, np.ndarray]) -> None:
+        """Keep the middle slices of a volume, plane by plane."""
+        with replacing(self.pictures / f"{key}.npz", ".npz") as temporary:
+            arrays = {plane: image.astype(np.float32) for plane, image in slices.items()}
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+
+    def slices(self, key: str) -> dict[str, np.ndarray]:
+        with np.load(self.pictures / f"{key}.npz", allow_pickle=False) as stored:
+            return {plane: stored[plane] for plane in PLANES}
+
+    def write_csv(self, records: Iterable[Mapping[str, Any]]) -> Path:
+        """One line a run and plane."""
+        path = self.folder / "results.csv"
+        with replacing(path, ".csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            for record in records:
+                for plane in PLANES:
+                    line = {name: record.get(name, "") for name in COLUMNS}
+                    writer.writerow(line | {"plane": plane} | {k: _short(v) for k, v in record[plane].items()})
+        return path
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def machine() -> dict[str, Any]:
+    """What the seconds were measured on."""
+    import os
+
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,155 @@
+"""The loop of a benchmark: simulate, reconstruct, judge, record; what is recorded already is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import DIFFUSION_METHODS
+from ..data import MR_TASK, Volume
+from ..errors import InputError
+from ..io.volumes import read_volume
+from ..metrics import PLANES, evaluate
+from ..models import find, sha256
+from ..monitor import Monitor, Silent
+from ..provenance import software_version
+from ..reconstruction import Result, reconstruct
+from ..report import save_metrics
+from ..simulation import simulate, truth_for
+from .plan import Row, Scan, rows_for
+from .results import Results, digest, machine
+
+
+@dataclass(frozen=True)
+class Case:
+    """A volume that is scanned.  coarsen: reconstruct CT on block means of this size (1: the volume's own grid)."""
+
+    name: str
+    path: Path
+    coarsen: int = 2
+
+
+class _Nested:
+    """Progress of one run within the whole benchmark, as one bar."""
+
+    def __init__(self, monitor: Monitor, done: int, total: int, label: str) -> None:
+        self._monitor, self._done, self._total, self._label = monitor, done, total, label
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        self._monitor.tick(f"{self._label}: {stage}", done, total, run=self._done + 1, of=self._total)
+
+    def preview(self, estimate: Any, step: int) -> None:
+        return None
+
+    def poll(self) -> None:
+        self._monitor.poll()
+
+
+def run_benchmark(
+    cases: Sequence[Case],
+    scans: Sequence[Scan],
+    output: Path,
+    *,
+    quick: bool = False,
+    methods: Sequence[str] = (),
+    device: str = "auto",
+    prior: str | None = None,
+    seed: int = 0,
+    monitor: Monitor | None = None,
+) -> list[dict[str, Any]]:
+    """Run what is missing of cases x scans x methods; returns all records, in order, and writes results.csv.
+
+    methods: labels of the rows to run; all by default.  prior: id or file for the diffusion methods, else each preset's
+    own.  Raises InputError for a label that no task has.
+    """
+    monitor, results = monitor or Silent(), Results(output)
+    runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, methods)]
+    if not runs:
+        raise InputError(f"--methods {', '.join(methods)}: none of the tasks has a row of this name")
+    records: list[dict[str, Any]] = []
+    current: tuple[Case, Scan] | None = None
+    for number, (case, scan, row) in enumerate(runs):
+        key = f"{case.name}_{scan.label}_{row.label.replace(', ', '-').replace(' ', '-')}".lower()
+        wanted = _fingerprint(case, scan, row, prior, seed)
+        record = results.record(key, wanted)
+        if record is None:
+            if current != (case, scan):
+                measured, truth = _scan(case, scan, seed, monitor)
+                current = (case, scan)
+            watch = _Nested(monitor, number, len(runs), f"{scan.label} {row.label}")
+            settings = row.settings(scan.task, seed)
+            result = reconstruct(measured, prior=prior, settings=settings, device=device, monitor=watch)
+            record = _record(case, scan, row, result, truth) | {"key": key, "fingerprint": wanted}
+            results.add(key, record, _middle(result.volume))
+            results.keep_slices(truth_key(record), _middle(truth))
+        records.append(record)
+        results.write_csv(records)
+    save_metrics(output / "machine.json", {"machine": machine(), "date": _today(), "version": software_version()})
+    return records
+
+
+def _rows(scan: Scan, quick: bool, methods: Sequence[str]) -> list[Row]:
+    return [row for row in rows_for(scan.task, quick=quick) if not methods or row.label in methods]
+
+
+def truth_key(record: Mapping[str, Any]) -> str:
+    """Where the middle slices of a run's truth are kept."""
+    return f"{record['case']}_{record['scan']}_truth".lower()
+
+
+def _scan(case: Case, scan: Scan, seed: int, monitor: Monitor) -> tuple[Any, Volume]:
+    volume = read_volume(case.path)
+    if scan.task == MR_TASK:
+        return simulate(volume, task=scan.task, **scan.options, seed=seed, monitor=monitor), truth_for(volume)
+    options = scan.options | {"coarsen": case.coarsen}
+    return simulate(volume, task=scan.task, **options, seed=seed, monitor=monitor), truth_for(volume, case.coarsen)
+
+
+def _fingerprint(case: Case, scan: Scan, row: Row, prior: str | None, seed: int) -> str:
+    settings = row.settings(scan.task, seed)
+    weights = sha256(find(prior or settings.prior)) if settings.method in DIFFUSION_METHODS else ""
+    return digest(
+        {
+            "data": sha256(case.path),
+            "coarsen": case.coarsen,
+            "scan": asdict(scan),
+            "settings": asdict(settings),
+            "prior": weights,
+            "version": software_version(),
+        }
+    )
+
+
+def _record(case: Case, scan: Scan, row: Row, result: Result, truth: Volume) -> dict[str, Any]:
+    judged = evaluate(result.volume, truth)
+    used = result.provenance.get("prior", {})
+    return {
+        "case": case.name,
+        "task": scan.task,
+        "scan": scan.label,
+        "views": scan.views,
+        "dose": scan.dose,
+        "method": row.label,
+        "nfe": result.nfe,
+        **{plane: judged[plane] for plane in PLANES},
+        "residual": result.residual,
+        "seconds": round(result.seconds, 2),
+        "network_seconds": round(result.network_seconds, 2),
+        "prior": f"{used['id']} {used['sha256'][:12]}" if used else "",
+        "provenance": result.provenance,
+    }
+
+
+def _middle(volume: Volume) -> dict[str, np.ndarray]:
+    """The middle slice of each plane, in axial order."""
+    array = volume.axial()[0].array
+    return {plane: np.take(array, array.shape[axis] // 2, axis) for axis, plane in enumerate(PLANES)}
+
+
+def _today() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d")

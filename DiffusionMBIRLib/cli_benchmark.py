@@ -1,0 +1,57 @@
+"""``diffusionmbir benchmark``: the paper's tables, on the bundled volumes or on your own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .monitor import Monitor
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("volumes", nargs="*", type=Path, help="volumes to scan (default: the bundled ones)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmark-output"), help="folder (%(default)s)")
+    parser.add_argument("--modality", choices=("CT", "MR"), default="CT", help="what the volumes are (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="few scans, no method that takes many minutes")
+    parser.add_argument("--scans", nargs="+", default=(), metavar="SCAN", help="names of scans (default: all)")
+    parser.add_argument("--methods", nargs="+", default=(), metavar="METHOD", help="names of methods (default: all)")
+    parser.add_argument("--coarsen", type=int, default=2, help="reconstruct CT on means of so many pixels")
+    parser.add_argument("--prior", help="id or file of the prior (default: that of the presets)")
+    parser.add_argument("--seed", type=int, default=0, help="of scans and samplers")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .benchmark.plan import FULL, QUICK
+    from .benchmark.plots import save_plots
+    from .benchmark.results import Results
+    from .benchmark.run import Case, run_benchmark
+    from .benchmark.tables import write_tables
+    from .io.volumes import sample_data
+
+    plan = (QUICK if arguments.quick else FULL)[arguments.modality]
+    scans = [scan for scan in plan if not arguments.scans or scan.label in arguments.scans]
+    if not scans:
+        raise InputError(f"--scans: none of them is known; choose from {', '.join(scan.label for scan in plan)}")
+    volumes = arguments.volumes or [sample_data("ct_chest.nrrd" if arguments.modality == "CT" else "mr_head.nrrd")]
+    cases = [Case(path.name.split(".")[0], path, arguments.coarsen) for path in volumes]
+    records = run_benchmark(
+        cases,
+        scans,
+        arguments.output,
+        quick=arguments.quick,
+        methods=arguments.methods,
+        device=arguments.device,
+        prior=arguments.prior,
+        seed=arguments.seed,
+        monitor=monitor,
+    )
+    table = arguments.output / "results.md"
+    machine = json.loads((arguments.output / "machine.json").read_text(encoding="utf-8"))["machine"]
+    write_tables(records, table, machine=machine)
+    pictures = save_plots(records, Results(arguments.output))
+    entries = {"output": str(arguments.output), "runs": len(records), "pictures": len(pictures)}
+    return entries, table.read_text(encoding="utf-8").rstrip()

@@ -1,0 +1,124 @@
+"""The benchmark: what it runs, that nothing runs twice, and that its tables say what was recorded."""
+
+import csv
+import json
+
+import pytest
+
+from DiffusionMBIRLib.benchmark.plan import FULL, QUICK, Row, Scan, limited_angle, rows_for, sparse_view
+from DiffusionMBIRLib.benchmark.plots import mean_psnr, save_plots
+from DiffusionMBIRLib.benchmark.results import COLUMNS, Results
+from DiffusionMBIRLib.benchmark.run import Case, run_benchmark
+from DiffusionMBIRLib.benchmark.tables import write_tables
+from DiffusionMBIRLib.config import ReconSettings, methods_for
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.monitor import Silent
+from Testing.engine.helpers import body
+
+METHODS = ("FBP", "ADMM-TV")
+
+
+class Counter(Silent):
+    """Counts the steps that were computed."""
+
+    steps = 0
+
+    def tick(self, stage, done, total, **metrics):
+        self.steps += 1
+
+
+@pytest.fixture
+def case(tmp_path):
+    body((6, 32, 32)).save(tmp_path / "body.nrrd")
+    return Case("body", tmp_path / "body.nrrd", coarsen=1)
+
+
+def run(case, output, scans=(sparse_view(8), sparse_view(24)), **options):
+    counter = Counter()
+    records = run_benchmark([case], scans, output, methods=METHODS, monitor=counter, **options)
+    return records, counter.steps
+
+
+def test_every_row_of_the_plan_is_a_valid_run():
+    for form in (QUICK, FULL):
+        for scans in form.values():
+            assert len({scan.label for scan in scans}) == len(scans)
+            for scan in scans:
+                rows = rows_for(scan.task, quick=form is QUICK)
+                assert len({row.label for row in rows}) == len(rows)
+                for row in rows:
+                    settings = row.settings(scan.task, seed=5)
+                    assert isinstance(settings, ReconSettings)
+                    assert settings.method in methods_for(scan.task)
+                    assert settings.seed == 5
+    full = rows_for("sparse-view-ct", quick=False)
+    evaluations = {row.label: row.settings("sparse-view-ct", 0).steps for row in full}
+    assert evaluations["Algorithm 1, 4000"] == 2000  # two evaluations each
+    assert {scan.views for scan in FULL["CT"] if scan.task == "sparse-view-ct"} >= {2, 4, 8, 12, 24, 36}
+
+
+def test_figures_are_recorded_and_nothing_runs_twice(case, tmp_path):
+    records, steps = run(case, tmp_path / "out")
+    assert [(r["scan"], r["method"]) for r in records] == [
+        (scan, method) for scan in ("8-views-noise-free", "24-views-noise-free") for method in METHODS
+    ]
+    assert mean_psnr(records[3]) > mean_psnr(records[1]) > mean_psnr(records[0])
+    with (tmp_path / "out" / "results.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert tuple(lines[0]) == COLUMNS
+    assert len(lines) == 3 * len(records)
+    assert {line["plane"] for line in lines} == {"axial", "coronal", "sagittal"}
+    assert float(lines[0]["psnr"]) == pytest.approx(records[0]["axial"]["psnr"], abs=1e-4)
+    again, repeated = run(case, tmp_path / "out")
+    assert again == json.loads(json.dumps(records))
+    assert steps > 0
+    assert repeated == 0
+
+
+def test_what_changed_or_was_damaged_runs_again(case, tmp_path):
+    run(case, tmp_path / "out")
+    _, other_seed = run(case, tmp_path / "out", seed=1)
+    assert other_seed > 0
+    (damaged,) = (tmp_path / "out" / "runs").glob("*_8-views-*admm-tv.json")
+    damaged.write_text(damaged.read_text()[:50])
+    _, repaired = run(case, tmp_path / "out", seed=1)
+    assert 0 < repaired < other_seed
+
+
+def test_a_cancelled_benchmark_keeps_what_it_has(case, tmp_path):
+    from DiffusionMBIRLib.errors import Cancelled
+
+    class Impatient(Counter):
+        def tick(self, stage, done, total, **metrics):
+            super().tick(stage, done, total, **metrics)
+            if "24-views" in stage:
+                raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        run_benchmark([case], [sparse_view(8), sparse_view(24)], tmp_path, methods=METHODS, monitor=Impatient())
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 3  # FBP of 24 views has no steps to be cancelled in
+    records, _ = run(case, tmp_path)
+    assert len(records) == 4
+
+
+def test_table_and_plots(case, tmp_path):
+    pytest.importorskip("matplotlib")
+    records, _ = run(case, tmp_path, scans=(sparse_view(8), sparse_view(24), limited_angle(90)))
+    write_tables(records, tmp_path / "results.md", machine={"gpu": "", "processor": "abacus", "threads": 2})
+    text = (tmp_path / "results.md").read_text()
+    assert "abacus, 2 threads" in text
+    assert "Research use only" in text
+    best = max(records[:2], key=lambda r: r["axial"]["psnr"])
+    assert f"**{best['axial']['psnr']:.2f} / {best['axial']['ssim']:.3f}**" in text
+    assert f"**{max(map(mean_psnr, records[2:4])):.2f}**" in text
+    assert "| method | 8 views | 24 views |" in text
+    made = save_plots(records, Results(tmp_path))
+    assert len(made) == 9  # against seconds, evaluations and views; pictures and profiles of each scan
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+def test_an_unknown_method_is_named(case, tmp_path):
+    with pytest.raises(InputError, match="--methods Magic: none of the tasks has a row of this name"):
+        run_benchmark([case], [sparse_view(8)], tmp_path, methods=["Magic"])
+    assert Scan("sparse-view-ct", "x") == Scan("sparse-view-ct", "x")
+    assert Row("FBP", {"method": "fbp"}).settings("sparse-view-ct", 0).method == "fbp"
