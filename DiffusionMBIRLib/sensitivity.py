@@ -204,7 +204,7 @@ def _refined(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _neighbours(fine: int, coarse: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each fine voxel along one axis: the nearest coarse one, the one before it, and how far beyond that it lies."""
+    """For each fine voxel along one axis: the nearest coarse one, that before it, and the distance from the latter."""
     place = (np.arange(fine) - fine // 2) * (coarse / fine) + coarse // 2
     low = np.floor(place).astype(int)
     return np.rint(place).astype(int) % coarse, low, place - low
