@@ -114,7 +114,6 @@ class Job:
         elif isinstance(event, Finished | Failed):
             self.last_word = event
             self.paused = False
-            self.close()
 
     def wait(self, timeout_s: float | None = None) -> Event:
         """The last word, for callers without a loop of their own; other events are dropped.
@@ -146,6 +145,7 @@ class Job:
                     self._events.put(event)
         self._process.wait()
         stream.close()
+        self.close()
         if self._killer is not None:
             self._killer.cancel()
         self._events.put(self._last_word(last))

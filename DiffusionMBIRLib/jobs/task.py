@@ -24,7 +24,7 @@ from ..models import find, sha256
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
 from . import preview
-from .control import Control
+from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
 from .folder import BEGUN, INPUT, PROVENANCE, RESULT, STATE, JobFolder
 from .keeper import Keeper
@@ -146,6 +146,8 @@ class Task:
     def _prepare(self, measurement: Any, *, has_truth: bool) -> None:
         assert self._watch is not None
         assert self._grid is not None
+        if self._control.client_gone:
+            raise ClientGone
         total, free = memory(self._device)
         views = int(getattr(measurement.geometry, "views", 0))
         shape, grid = list(self._grid.shape), self._grid.to_dict()

@@ -86,6 +86,8 @@ class Worker:
 
         folder = JobFolder(self._path)
         lock = Lock(self._path / NAME)
+        if self.control.client_gone:
+            return _nobody_listens(folder)
         if not _taken(lock):
             return Failed("the job is being run by another process; wait for it or cancel it", "input", False)
         before = folder.last_word()
@@ -125,7 +127,7 @@ class Worker:
                 return task.keep_partial()
             return task.run()
         except ClientGone:
-            return Failed("the program that started the job has ended", "crash", folder.resumable)
+            return _nobody_listens(folder)
         except Cancelled:
             assert task is not None
             return task.keep_partial()
@@ -142,6 +144,10 @@ class Worker:
         line = _one_line(reason)
         self.log(f"error: {line}")
         return Failed(line, kind, resumable)
+
+
+def _nobody_listens(folder: JobFolder) -> Failed:
+    return Failed("the program that started the job has ended", "crash", folder.resumable)
 
 
 def _taken(lock: Any) -> bool:

@@ -1,0 +1,149 @@
+"""What is to be run and where it is to appear: from the settings of a scene, or from nodes and choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.jobs.asking import ask
+from DiffusionMBIRLib.jobs.folder import JobFolder
+from DiffusionMBIRLib.jobs.request import Request, file_input
+
+from .inputs import problem_with_file, sinogram_input, volume_input
+from .parameters import MRI, Parameters
+from .texts import _
+
+Asked = tuple[Request, "np.ndarray | None"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run.
+
+    name: of the output volume, if a new one is made.  method: for the table of results.  ask: makes the request and the
+    array that goes with it; called in a thread, so that it touches no node.  beside: the input's node.  output: the
+    node to fill, None for a new one; made: called with the node that is filled.  reference: what the result is judged
+    by where no truth is known.  record: keep the previews.  folder: an existing job to go on with.
+    """
+
+    name: str
+    method: str
+    ask: Callable[[], Asked]
+    beside: Any = None
+    output: Any = None
+    made: Callable[[Any], None] | None = None
+    reference: Volume | None = None
+    record: bool = False
+    folder: JobFolder | None = None
+
+
+def plan_of(parameters: Parameters) -> Plan:
+    """The plan that the settings of a scene describe.  Copies the input's voxels, so that the node may change later.
+
+    Raises InputError in one line that says what is missing.
+    """
+    settings, task, scan = parameters.settings(), parameters.get("task"), parameters.request_scan()
+    node, path = parameters.input_node, parameters.input_file
+    source = parameters.get("source")
+    if path:
+        title, make = _of_file(path, source, task, scan, settings)
+        node = None
+    else:
+        title, make = _of_node(node, source, parameters, settings)
+    return Plan(
+        f"{title} {settings.method}",
+        settings.method,
+        make,
+        beside=node,
+        output=parameters.output_node,
+        made=lambda output: parameters.set_node("output", output),
+        reference=_reference(parameters.reference_node, task) if source != "volume" else None,
+        record=bool(parameters.get("record_sequence")),
+    )
+
+
+def _of_file(
+    path: str, source: str, task: str, scan: Mapping[str, Any], settings: ReconSettings
+) -> tuple[str, Callable[[], Asked]]:
+    problem = problem_with_file(path, source)
+    if problem:
+        raise InputError(problem)
+    file = Path(path)
+
+    def make() -> Asked:
+        return Request(file.name, file_input(file), task, dict(scan), asdict(settings), settings.device), None
+
+    return file.name.partition(".")[0], make
+
+
+def _of_node(
+    node: Any, source: str, parameters: Parameters, settings: ReconSettings
+) -> tuple[str, Callable[[], Asked]]:
+    task, entries, array = parameters.get("task"), {}, None
+    if source == "sinogram":
+        array, geometry, grid = sinogram_input(node, 0, parameters.get("angle_range_deg"))
+        entries = {"kind": "sinogram", "file": "input.npy", "geometry": geometry}
+    else:
+        array, grid = volume_input(node)
+        entries = {"kind": "volume", "file": "input.npy", "unit": "" if task == MRI else "HU"}
+    name, copy = node.GetName(), np.array(array)
+    request = Request(
+        name, {**entries, "grid": grid.to_dict()}, task, parameters.request_scan(), asdict(settings), settings.device
+    )
+    return name, lambda: (request, copy)
+
+
+def _reference(node: Any, task: str) -> Volume | None:
+    if node is None:
+        return None
+    try:
+        array, grid = volume_input(node)
+    except InputError:
+        return None
+    return Volume(np.array(array), grid, unit="" if task == MRI else "HU", name=node.GetName())
+
+
+def as_source(source: Any) -> tuple[Any, Grid | None]:
+    """A copy of a volume node's voxels and its grid; anything else as it is.  Raises InputError in one line."""
+    if source is None or (isinstance(source, str) and not source):
+        raise InputError(_("Name a volume node or a file."))
+    if not hasattr(source, "GetImageData"):
+        return source, None
+    array, grid = volume_input(source)
+    return np.array(array), grid
+
+
+def plan_from(
+    source: Any,
+    output: Any = None,
+    *,
+    name: str = "",
+    task: str | None = None,
+    preset: str | None = None,
+    reference: Any = None,
+    record: bool = False,
+    choices: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan of a reconstruction from a volume node, a file, an array or a measurement; choices as in ``ask``."""
+    node = source if hasattr(source, "GetImageData") else None
+    title = name or (node.GetName() if node is not None else "")
+    source, grid = as_source(source)
+    request, array = ask(source, task=task, name=title, grid=grid, preset=preset, choices=choices)
+    method = str(request.settings["method"])
+    return Plan(
+        f"{request.name.partition('.')[0] or _('volume')} {method}",
+        method,
+        lambda: (request, array),
+        beside=node,
+        output=output,
+        reference=_reference(reference, request.task),
+        record=record,
+    )

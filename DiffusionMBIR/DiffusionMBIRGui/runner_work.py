@@ -1,0 +1,106 @@
+"""What a runner does in threads: nothing of it touches a node."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.jobs.client import Job
+from DiffusionMBIRLib.jobs.folder import JobFolder
+from DiffusionMBIRLib.jobs.messages import Finished
+
+from .plans import Plan
+
+
+class Task:
+    """A call in a thread.  ``value`` or ``error`` is set once ``done``."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self._act = act
+        self.value: Any = None
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self.value = self._act()
+        except Exception as error:  # told where the value is asked for
+            self.error = error
+
+
+@dataclass
+class Shown:
+    """What a thread brought for the node.  grid: where it tells one."""
+
+    array: np.ndarray | None
+    step: int
+    grid: Grid | None = None
+    metrics: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] | None = None
+
+
+def when_free(folder: JobFolder) -> JobFolder:
+    folder.wait_until_free()
+    return folder
+
+
+def final(job: Job, event: Finished, plan: Plan | None) -> Shown:
+    """In a thread: the volume that a job ended with, its record and how good it is."""
+    folder = job.folder
+    found = job.read_preview()
+    array, step = found if found is not None else (None, 0)
+    grid: Grid | None = None
+    if (found is None or job.prepared is None) and folder.result_path is not None:
+        from DiffusionMBIRLib.io.volumes import read_volume
+
+        volume = read_volume(folder.result_path)
+        array, grid = volume.array, volume.grid
+    provenance: Mapping[str, Any] | None = None
+    with suppress(OSError, ValueError):
+        provenance = json.loads((folder.path / "provenance.json").read_text(encoding="utf-8"))
+    metrics = event.metrics
+    if array is not None and not event.partial and metrics is None and plan is not None:
+        metrics = _judged(array, grid or _grid_of(job), plan)
+    folder.tidy()
+    return Shown(array, step, grid, _known(metrics), provenance)
+
+
+def _grid_of(job: Job) -> Grid | None:
+    return Grid.from_dict(job.prepared.grid) if job.prepared is not None else None
+
+
+def _judged(array: np.ndarray, grid: Grid | None, plan: Plan) -> Mapping[str, Any] | None:
+    """PSNR and SSIM against the reference that the user chose; None where the two do not fit."""
+    if plan.reference is None or grid is None:
+        return None
+    from DiffusionMBIRLib.metrics import PLANES, evaluate
+
+    try:
+        found = evaluate(Volume(array, grid, unit=plan.reference.unit), plan.reference)
+    except InputError:
+        return None
+    return {plane: found[plane] for plane in PLANES}
+
+
+def _known(metrics: Mapping[str, Any] | None) -> dict[str, dict[str, float]] | None:
+    """Figures as numbers: null in a message stands for an infinite PSNR."""
+    if metrics is None:
+        return None
+    return {
+        plane: {name: float("inf") if value is None else float(value) for name, value in found.items()}
+        for plane, found in metrics.items()
+    }

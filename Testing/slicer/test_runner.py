@@ -1,0 +1,292 @@
+"""A runner with real jobs on real MRML: what it tells, and what happens to nodes that come and go."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from DiffusionMBIRGui.parameters import Parameters
+from DiffusionMBIRGui.results import ResultsTable
+from DiffusionMBIRGui.runner import Runner
+from DiffusionMBIRGui.scene import STATE
+from DiffusionMBIRGui.volumes import grid_of, voxels
+
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.io.volumes import read_volume
+from DiffusionMBIRLib.jobs.messages import Failed, Finished
+from Testing.slicer.helpers import events, nodes_of
+from Testing.slicer.jobs_helpers import ROOT, Heard, chest, engine, environment, gone, poll_until, small_prior
+
+LONG = 5000
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    return small_prior(tmp_path_factory.mktemp("prior"))
+
+
+@pytest.fixture
+def parameters(desk, prior):
+    found = Parameters.of(desk.scene)
+    found.set_node("input", desk.volume(*chest(), name="chest"))
+    found.update({"prior": str(prior), "steps": 5, "start_sweeps": 3, "device": "cpu", "views": 8})
+    return found
+
+
+@pytest.fixture
+def runner(desk, tmp_path):
+    made = Runner(desk.scene, root=tmp_path / "jobs")
+    made.python, made.environment = engine(), environment(tmp_path)
+    made.listener = Heard()
+    made.set_preview(True, 0.0)
+    yield made
+    pid = made._job.pid if made._job is not None else None
+    made.close()
+    assert pid is None or gone(pid)
+
+
+def running(runner):
+    """Until the first preview is in the scene."""
+    poll_until(runner, lambda: bool(runner.listener.previews))
+
+
+def to_the_end(runner):
+    poll_until(runner, lambda: not runner.running)
+    return runner.listener.last
+
+
+def test_a_job_fills_a_new_volume_beside_its_input(desk, parameters, runner):
+    parameters.set("record_sequence", True)
+    runner.start(parameters)
+    assert runner.running
+    last = to_the_end(runner)
+    assert isinstance(last, Finished), last
+    assert not last.partial
+    output = parameters.output_node
+    assert output is runner.node is runner.listener.node
+    assert output.GetName() == "chest dds"
+    assert output.GetAttribute(STATE) == "finished"
+    assert grid_of(output) == grid_of(parameters.input_node)
+    assert np.array_equal(voxels(output), read_volume(runner.job_path / "result.nrrd").array)
+    assert "Research use only" in output.GetAttribute("DiffusionMBIR.Provenance")
+    (row,) = ResultsTable(desk.scene).rows()
+    assert (row["name"], row["method"]) == ("chest dds", "dds")
+    assert row["PSNR"] == pytest.approx(np.mean([m["psnr"] for m in last.metrics.values()]), abs=0.01)
+    assert runner.plot.flush()
+    assert runner.plot.table.GetNumberOfRows() == 5
+    assert runner.sequence.frames == len(runner.listener.previews) + 1
+    assert not runner.resumable
+    fractions = [event.fraction for event in runner.listener.progress]
+    assert fractions == sorted(fractions)
+    runner.start(parameters)  # the same node once more
+    to_the_end(runner)
+    assert parameters.output_node is output
+    assert len(ResultsTable(desk.scene).rows()) == 2
+
+
+def test_no_call_takes_long_and_each_preview_is_one_event(desk, parameters, runner):
+    parameters.set("steps", 60)
+    runner.start(parameters)
+    running(runner)
+    output, before = runner.node, len(runner.listener.previews)
+    counts = events(output)
+    longest = 0.0
+    while runner.running and len(runner.listener.previews) < before + 5:
+        began = time.process_time()
+        runner.poll()
+        longest = max(longest, time.process_time() - began)
+        time.sleep(0.005)
+    assert counts["ModifiedEvent"] == len(runner.listener.previews) - before
+    assert longest < 0.05
+    runner.cancel()
+    to_the_end(runner)
+
+
+def test_cancel_keeps_what_there_is(desk, parameters, runner):
+    parameters.set("steps", LONG)
+    runner.start(parameters)
+    running(runner)
+    pid = runner._job.pid
+    began = time.monotonic()
+    runner.cancel()
+    last = to_the_end(runner)
+    assert time.monotonic() - began < 3.0
+    assert last.partial
+    assert runner.node.GetName() == "chest dds (partial)"
+    assert np.isfinite(voxels(runner.node)).all()
+    assert ResultsTable(desk.scene).find() is None
+    assert gone(pid)
+
+
+def test_cancel_before_there_is_anything_leaves_no_node(desk, parameters, runner):
+    before = desk.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    runner.start(parameters)
+    runner.cancel()
+    last = to_the_end(runner)
+    assert (last.partial, runner.listener.node) == (True, None)
+    assert desk.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
+
+
+def test_a_killed_worker_is_told_of_and_taken_up(desk, parameters, runner):
+    parameters.update({"steps": 60, "method": "mbir"})
+    runner.start(parameters)
+    to_the_end(runner)
+    whole = voxels(runner.node).copy()
+    runner.start(parameters)
+    running(runner)
+    poll_until(runner, lambda: any(e.stage == "diffusion" and e.done > 5 for e in runner.listener.progress[-3:]))
+    began = time.monotonic()
+    os.killpg(runner._job.pid, signal.SIGKILL)
+    last = to_the_end(runner)
+    assert time.monotonic() - began < 2.0
+    assert isinstance(last, Failed)
+    assert runner.resumable
+    node = runner.node
+    runner.resume()
+    assert not runner.resumable
+    assert isinstance(to_the_end(runner), Finished)
+    assert runner.node is node
+    assert np.array_equal(voxels(node), whole)
+
+
+def test_pause_and_go_on(parameters, runner):
+    parameters.set("steps", LONG)
+    runner.start(parameters)
+    running(runner)
+    runner.pause()
+    poll_until(runner, lambda: runner.paused)
+    runner.go_on()
+    poll_until(runner, lambda: not runner.paused)
+    assert runner.listener.paused == [True, False]
+
+
+def test_the_output_is_deleted_while_the_job_runs(desk, parameters, runner):
+    parameters.set("steps", 150)
+    runner.start(parameters)
+    running(runner)
+    deleted = runner.node
+    desk.scene.RemoveNode(deleted)
+    last = to_the_end(runner)
+    assert isinstance(last, Finished)
+    assert runner.node is not deleted
+    assert runner.node.GetScene() is desk.scene
+    assert np.array_equal(voxels(runner.node), read_volume(runner.job_path / "result.nrrd").array)
+    assert sum("was deleted" in text for text in runner.listener.logs) == 1
+
+
+def test_the_input_is_deleted_while_the_job_runs(desk, parameters, runner):
+    runner.start(parameters)
+    desk.scene.RemoveNode(parameters.input_node)
+    assert isinstance(to_the_end(runner), Finished)
+    assert runner.node.GetImageData() is not None
+
+
+def test_the_scene_is_closed_while_the_job_runs(desk, parameters, runner):
+    parameters.set("steps", LONG)
+    runner.start(parameters)
+    running(runner)
+    pid = runner._job.pid
+    desk.scene.Clear(False)
+    assert not runner.running
+    assert gone(pid)
+    assert not nodes_of(desk.scene, "vtkMRMLScalarVolumeNode")
+    assert runner.poll() is False
+    again = Parameters.of(desk.scene)
+    again.set_node("input", desk.volume(*chest(), name="later"))
+    again.update({"method": "sirt", "sirt_iterations": 3})
+    runner.start(again)
+    assert isinstance(to_the_end(runner), Finished)
+
+
+def test_what_cannot_be_run_is_refused_at_once(desk, parameters, runner, tmp_path):
+    chosen = parameters.input_node
+    parameters.set_node("input", None)
+    with pytest.raises(InputError, match="Choose a CT volume"):
+        runner.start(parameters)
+    parameters.set_node("input", chosen)
+    parameters.set_node("output", chosen)
+    with pytest.raises(InputError, match="The output is the input itself"):
+        runner.start(parameters)
+    parameters.set_node("output", desk.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode"))
+    with pytest.raises(InputError, match="must be a scalar volume"):
+        runner.start(parameters)
+    parameters.set_node("output", None)
+    with pytest.raises(InputError, match="no job to resume"):
+        runner.resume()
+    parameters.set("steps", LONG)
+    runner.start(parameters)
+    with pytest.raises(InputError, match="A job is running"):
+        runner.start(parameters)
+    assert not runner.listener.last
+
+
+@pytest.mark.parametrize("case", ["no folder", "no Python", "no torch", "no prior", "no file"])
+def test_what_goes_wrong_later_is_one_line(parameters, runner, tmp_path, case):
+    if case == "no folder":
+        (tmp_path / "file").write_text("")
+        runner.root, message = tmp_path / "file", "cannot be written .* choose another jobs folder"
+    elif case == "no Python":
+        runner.python, message = (str(tmp_path / "nowhere"),), "cannot be started as Python"
+    elif case == "no torch":
+        runner.python, message = (*engine(), "-S"), "the package numpy is missing"
+    elif case == "no prior":
+        parameters.set("prior", "gone")
+        message = "prior 'gone' is neither a file nor an installed id"
+    else:
+        path = tmp_path / "scan.h5"
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+        parameters.update({"source": "sinogram", "input_file": str(path)})
+        message = "cannot be read as HDF5"
+    runner.start(parameters)
+    last = to_the_end(runner)
+    assert isinstance(last, Failed)
+    assert re.search(message, last.reason), last
+    assert "\n" not in last.reason
+
+
+def test_a_sinogram_node_is_reconstructed_and_judged_by_the_reference(desk, parameters, runner, tmp_path):
+    """The scan of the chest, made by the engine, as a node of line integrals."""
+    array, _ = chest((4, 36, 36))
+    code = (
+        "import sys, numpy as np\n"
+        "import DiffusionMBIRLib as mbir\n"
+        "from DiffusionMBIRLib.data import Volume\n"
+        "array = np.load(sys.argv[1])\n"
+        "scan = mbir.simulate(Volume(array, mbir.Grid(array.shape)), views=12)\n"
+        "np.save(sys.argv[2], scan.data)\n"
+    )
+    np.save(tmp_path / "a.npy", array)
+    variables = dict(environment(tmp_path), PYTHONPATH=str(ROOT))
+    files = [str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]
+    subprocess.run([*engine(), "-c", code, *files], check=True, env=variables)
+    sinogram = np.load(files[1])
+    node = desk.volume(sinogram, name="scan")
+    columns = sinogram.shape[2]
+    padded = np.full((4, columns, columns), -1024, array.dtype)
+    first = (columns - 36) // 2
+    padded[:, first : first + 36, first : first + 36] = array
+    parameters.update({"source": "sinogram", "method": "sirt", "sirt_iterations": 60})
+    parameters.set_node("input", node)
+    runner.start(parameters)
+    assert isinstance(to_the_end(runner), Finished), runner.listener.last
+    assert voxels(runner.node).shape == (4, columns, columns)
+    (row,) = ResultsTable(desk.scene).rows()
+    assert np.isnan(row["PSNR"])
+    reference = desk.volume(padded, grid_of(runner.node), name="truth")
+    parameters.set_node("reference", reference)
+    runner.start(parameters)
+    to_the_end(runner)
+    assert ResultsTable(desk.scene).rows()[1]["PSNR"] > 15
+
+
+def test_a_closed_runner_hears_nothing_more(desk, parameters, runner):
+    runner.start(parameters)
+    runner.close()
+    runner.close()
+    assert runner.poll() is False
+    assert runner.listener.last is None
