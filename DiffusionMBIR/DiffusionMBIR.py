@@ -144,6 +144,12 @@ class DiffusionMBIRLogic(ScriptedLoadableModuleLogic):
 
         return reconstruct(slicer.mrmlScene, inputVolume, outputVolume, **choices)
 
+    def reconstructCases(self, cases: Any, folder: Any, *, show: bool = True) -> list[dict[str, str]]:
+        """Run a list of cases; ``folder/cases.csv`` tells of each, and a second call goes on where the first ended."""
+        from DiffusionMBIRGui.cases import reconstruct_cases
+
+        return reconstruct_cases(slicer.mrmlScene, cases, folder, show=show)
+
     def runner(self, scene: Any) -> Any:
         """A runner whose jobs show themselves in a scene."""
         from DiffusionMBIRGui.runner import Runner

@@ -40,7 +40,7 @@ class Panel:
         self._shortcuts: list[Any] = []
         self.parameters = Parameters.of(scene)
         self.fields = Fields(self.form, self.parameters, self._report)
-        self.run = RunSection(self.form, self.parameters, runner, self._on_job)
+        self.run = RunSection(self.form, self.parameters, runner, desktop, self._on_job)
         self.setup = SetupSection(self.form, desktop, self.refresh, self.run.log)
         self.data = DataSection(self.form, self.parameters, desktop, self.refresh)
         self.results = ResultsSection(self.form, self.parameters, desktop, runner, self._report, self.refresh)

@@ -32,6 +32,8 @@ class Desktop(Protocol):
 
     def application_logic(self) -> Any: ...
 
+    def slice_logics(self) -> list[Any]: ...
+
 
 class SlicerDesktop:
     """The answers of 3D Slicer."""
@@ -95,6 +97,10 @@ class SlicerDesktop:
         import slicer
 
         return slicer.app.applicationLogic()
+
+    def slice_logics(self) -> list[Any]:
+        logics = self.application_logic().GetSliceLogics()
+        return [logics.GetItemAsObject(index) for index in range(logics.GetNumberOfItems())] if logics else []
 
 
 def register_samples(icon: str = "") -> None:

@@ -103,14 +103,12 @@ class ResultsSection:
 
     def look(self) -> None:
         """Follow the scene's table of runs, once there is one."""
-        from .results import ResultsTable, _node_of
-
-        found = _node_of(self._scene, "vtkMRMLTableNode", "results") if self._scene is not None else None
+        found = table_of(self._scene)
         if found is not None and found is not self._table:
             self.close()
             self._table = found
             self._observed = (found, found.AddObserver("ModifiedEvent", self._on_table))
-        self._fill(ResultsTable(self._scene).rows() if found is not None else [])
+        self._fill(rows_of(self._scene))
 
     def _on_table(self, *_state: Any) -> None:
         self.look()
@@ -271,6 +269,20 @@ class ResultsSection:
         form.exportButton.setEnabled(result is not None and not self._runner.running and not self.busy)
         form.plotButton.setEnabled(getattr(self._runner, "plot", None) is not None)
         form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)
+
+
+def table_of(scene: Any) -> Any:
+    """The scene's table of runs, None while there is none."""
+    from .results import _node_of
+
+    return _node_of(scene, "vtkMRMLTableNode", "results") if scene is not None else None
+
+
+def rows_of(scene: Any) -> list[dict[str, Any]]:
+    """The runs of a scene, oldest first."""
+    from .results import ResultsTable
+
+    return ResultsTable(scene).rows() if table_of(scene) is not None else []
 
 
 def _is_ct(node: Any) -> bool:

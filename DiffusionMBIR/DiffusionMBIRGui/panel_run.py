@@ -11,7 +11,9 @@ import qt
 from DiffusionMBIRLib.errors import EngineError, InputError
 
 from . import texts
+from .panel_desktop import Desktop
 from .panel_fields import Form
+from .panel_results import rows_of
 from .parameters import Parameters
 from .texts import Missing, _
 
@@ -26,6 +28,7 @@ class Runner(Protocol):
     python: Sequence[str]
     environment: Mapping[str, str] | None
     job_path: Path | None
+    slice_logics: Sequence[Any]
 
     def start(self, parameters: Parameters) -> None: ...
 
@@ -47,12 +50,14 @@ class Runner(Protocol):
 class RunSection:
     """Drives a runner and shows what it tells.  ``changed()`` is called when a job begins or ends."""
 
-    def __init__(self, form: Form, parameters: Parameters, runner: Runner, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, form: Form, parameters: Parameters, runner: Runner, desktop: Desktop, changed: Callable[[], None]
+    ) -> None:
         self._form, self.parameters, self._changed = form, parameters, changed
         self._missing: Missing | None = None
         self._cancelling = False
         self._logged: list[str] = []
-        self.runner = runner
+        self.runner, self._desktop = runner, desktop
         runner.listener = self
         self._connect()
         self.say("")
@@ -73,7 +78,14 @@ class RunSection:
         if self.runner.running:
             self.cancel()
         elif self._missing is None:
+            self._keep_former_result()
             self._begin(lambda: self.runner.start(self.parameters))
+
+    def _keep_former_result(self) -> None:
+        """A run that is in the table of results keeps its volume: the next one fills another."""
+        node = self.parameters.output_node
+        if node is not None and node.GetName() in {row["name"] for row in rows_of(node.GetScene())}:
+            self.parameters.set_node("output", None)
 
     def cancel(self, *_state: Any) -> None:
         """End the job; what there is of the volume is kept.  Nothing happens where none runs."""
@@ -88,6 +100,7 @@ class RunSection:
 
     def _begin(self, start: Callable[[], None]) -> None:
         self._cancelling = False
+        self.runner.slice_logics = self._desktop.slice_logics()
         self._form.progressBar.setValue(0)
         self._form.progressText.setText(_("Starting ..."))
         self.say("")

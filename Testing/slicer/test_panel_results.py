@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
 
-from Testing.slicer.host.played import UI, ct_volume, text, wait_for  # noqa: E402
+from DiffusionMBIRGui import setup  # noqa: E402
+
+from Testing.slicer.host.played import CPU, UI, ct_volume, text, wait_for  # noqa: E402
 
 
 @pytest.fixture
@@ -125,3 +128,14 @@ def test_export_happens_beside_and_says_so(done, desktop, application, tmp_path)
 def test_convergence_is_plotted(done):
     done.form.plotButton.click()
     assert done.scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
+
+
+def test_a_finished_run_keeps_its_volume_when_the_next_one_begins(done, runner):
+    done.setup.engine = setup.Engine((sys.executable,), in_slicer=True)
+    done.setup.report, done.setup.priors = setup.Report("3.12", "2.9", (CPU,)), setup.priors()
+    done.refresh()
+    former = done.parameters.output_node
+    done.form.runButton.click()
+    assert runner.running
+    assert done.parameters.output_node is None
+    assert former.GetScene() is done.scene

@@ -68,6 +68,9 @@ class PlayedDesktop:
     def application_logic(self) -> Any:
         return None
 
+    def slice_logics(self) -> list[Any]:
+        return []
+
 
 class PlayedRunner:
     """A runner without a job: the test says what the job would tell."""
@@ -78,6 +81,7 @@ class PlayedRunner:
         self.python: Any = ()
         self.environment: Any = None
         self.job_path: Path | None = None
+        self.slice_logics: Any = ()
         self.calls: list[Any] = []
         self.refuse: Exception | None = None
         self.told: list[Callable[[], None]] = []
