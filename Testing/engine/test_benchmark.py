@@ -16,6 +16,7 @@ from DiffusionMBIRLib.monitor import Silent
 from Testing.engine.helpers import body
 
 METHODS = ("FBP", "ADMM-TV")
+SCANS = (sparse_view(8), sparse_view(24))
 
 
 class Counter(Silent):
@@ -33,7 +34,7 @@ def case(tmp_path):
     return Case("body", tmp_path / "body.nrrd", coarsen=1)
 
 
-def run(case, output, scans=(sparse_view(8), sparse_view(24)), **options):
+def run(case, output, scans=SCANS, **options):
     counter = Counter()
     records = run_benchmark([case], scans, output, methods=METHODS, monitor=counter, **options)
     return records, counter.steps
@@ -95,7 +96,7 @@ def test_a_cancelled_benchmark_keeps_what_it_has(case, tmp_path):
                 raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
-        run_benchmark([case], [sparse_view(8), sparse_view(24)], tmp_path, methods=METHODS, monitor=Impatient())
+        run_benchmark([case], SCANS, tmp_path, methods=METHODS, monitor=Impatient())
     assert len(list((tmp_path / "runs").glob("*.json"))) == 3  # FBP of 24 views has no steps to be cancelled in
     records, _ = run(case, tmp_path)
     assert len(records) == 4
