@@ -15,6 +15,7 @@ DIFFUSION_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "score-mri")
 _CT_STARTS = ("admm-tv", "fbp", "noise")
 _MR_STARTS = ("admm-tv", "sense-cg", "noise")
 STARTS = tuple(dict.fromkeys((*_CT_STARTS, *_MR_STARTS)))
+DEMOS = ("ct", "mri")
 COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
 
 

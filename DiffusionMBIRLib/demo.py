@@ -1,4 +1,6 @@
-"""The demonstration: a real CT from 8 views and from a limited angle, beside the classical reconstructions."""
+"""The demonstrations: a real CT from 8 views and from a limited angle, a real MRI from a half and a quarter of k-space,
+each beside the classical reconstructions.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import ReconSettings
-from .data import Measurement, Volume
-from .errors import EngineError
+import numpy as np
+
+from .config import DEMOS, ReconSettings
+from .data import MR_TASK, Measurement, Volume
+from .errors import EngineError, InputError
 from .io.volumes import read_volume, sample_data
+from .kspace import KSpace
 from .metrics import evaluate
+from .models import MR_PERCENTILE
 from .monitor import Monitor, Silent
 from .reconstruction import Result, preset_for, reconstruct
 from .report import save_metrics, save_montage
@@ -20,21 +26,39 @@ COARSEN = 2  # data come from the sample's 256 x 256 grid, reconstructions are m
 CASES = (("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0))
 TITLES = {"sparse-view-ct": "Sparse-view CT", "limited-angle-ct": "Limited-angle CT"}
 METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dds"}
+MR_CASES = ((2, 0.15), (4, 0.08))  # acceleration, share of lines in the middle
+MR_COILS, MR_NOISE = 8, 0.01
+MR_METHODS = {"Zero-filled": "zero-filled", "SENSE-CG": "sense-cg", "ADMM-TV": "admm-tv", "Ours": "dds"}
 
 
 def run_demo(
-    output: Path, *, device: str = "auto", prior: str | None = None, monitor: Monitor | None = None
+    output: Path,
+    *,
+    task: str = "ct",
+    device: str = "auto",
+    prior: str | None = None,
+    monitor: Monitor | None = None,
 ) -> dict[str, Any]:
-    """Simulate, reconstruct and judge the bundled volume; writes volumes, montages and metrics.json to ``output``.
+    """Simulate, reconstruct and judge a bundled volume; writes volumes, montages and metrics.json to ``output``.
 
-    Returns what metrics.json holds.
+    task: one of ``DEMOS``.  Returns what metrics.json holds.
     """
     monitor = monitor or Silent()
+    if task not in DEMOS:
+        raise InputError(f"demo of {task!r} is not known; use one of {', '.join(DEMOS)}")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EngineError(f"{output}: the folder cannot be made ({error.strerror})") from None
-    volume = read_volume(sample_data())
+    source = sample_data("ct_chest.nrrd" if task == "ct" else "mr_head.nrrd")
+    make = _ct_cases if task == "ct" else _mr_cases
+    cases = make(read_volume(source), output, device, prior, monitor)
+    metrics = {"data": source.name, "cases": cases}
+    save_metrics(output / "metrics.json", metrics)
+    return metrics
+
+
+def _ct_cases(volume: Volume, output: Path, device: str, prior: str | None, monitor: Monitor) -> list[dict[str, Any]]:
     truth = truth_for(volume, COARSEN)
     truth.save(output / "truth.nrrd")
     cases = []
@@ -42,22 +66,83 @@ def run_demo(
         scan = simulate(volume, task=task, views=views, angle_range_deg=angle_range, coarsen=COARSEN, monitor=monitor)
         assert isinstance(scan, Measurement)
         cases.append(_case(scan, truth, output, device=device, prior=prior, monitor=monitor))
-    metrics = {"data": sample_data().name, "cases": cases}
-    save_metrics(output / "metrics.json", metrics)
-    return metrics
+    return cases
+
+
+def _mr_cases(volume: Volume, output: Path, device: str, prior: str | None, monitor: Monitor) -> list[dict[str, Any]]:
+    from .problem_mr import with_maps
+
+    truth = truth_for(volume, task=MR_TASK)
+    truth.save(output / "truth.nrrd")
+    bright = float(np.percentile(truth.array, MR_PERCENTILE))
+    settings = ReconSettings.preset(preset_for(MR_TASK))
+    cases = []
+    for acceleration, acs in MR_CASES:
+        scan = simulate(
+            volume,
+            task=MR_TASK,
+            acceleration=acceleration,
+            acs=acs,
+            coils=MR_COILS,
+            phase=True,
+            noise=MR_NOISE,
+            monitor=monitor,
+        )
+        assert isinstance(scan, KSpace)
+        name = f"{MR_TASK}_x{acceleration}"
+        volumes, scores = _compare(with_maps(scan), truth, settings, MR_METHODS, output / name, device, prior, monitor)
+        save_montage(
+            output / f"{name}.png",
+            volumes,
+            truth.axial()[0].array,
+            spacing_mm=truth.axial()[0].grid.spacing_mm,
+            title=f"Compressed-sensing MRI: acceleration {acceleration}, {acs:.0%} of the lines in the middle",
+            subtitle=f"{MR_COILS} coils, phase and noise; {settings.steps} network evaluations a slice, "
+            f"prior {prior or settings.prior}",
+            scores=scores,
+            level_hu=0.45 * bright,
+            window_hu=0.9 * bright,
+            error_hu=0.1 * bright,
+            unit="",
+        )
+        cases.append(
+            {
+                "task": MR_TASK,
+                "acceleration": acceleration,
+                "acs": acs,
+                "coils": MR_COILS,
+                "noise": MR_NOISE,
+                "methods": scores,
+            }
+        )
+    return cases
+
+
+def _compare(
+    scan: Measurement | KSpace,
+    truth: Volume,
+    settings: ReconSettings,
+    methods: dict[str, str],
+    name: Path,
+    device: str,
+    prior: str | None,
+    monitor: Monitor,
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    """Volumes in axial order and figures of each method; the volumes are also written, beginning with ``name``."""
+    volumes, scores = {}, {}
+    for label, method in methods.items():
+        chosen = replace(settings, method=method)
+        result = reconstruct(scan, prior=prior, settings=chosen, device=device, monitor=monitor)
+        result.volume.save(name.with_name(f"{name.name}_{method}.nrrd"))
+        volumes[label], scores[label] = result.volume.axial()[0].array, figures(result, truth)
+    return volumes, scores
 
 
 def _case(
     scan: Measurement, truth: Volume, output: Path, *, device: str, prior: str | None, monitor: Monitor
 ) -> dict[str, Any]:
     settings = ReconSettings.preset(preset_for(scan.task))
-    scores: dict[str, dict[str, Any]] = {}
-    volumes = {}
-    for name, method in METHODS.items():
-        chosen = replace(settings, method=method)
-        result = reconstruct(scan, prior=prior, settings=chosen, device=device, monitor=monitor)
-        result.volume.save(output / f"{scan.task}_{method}.nrrd")
-        volumes[name], scores[name] = result.volume.axial()[0].array, figures(result, truth)
+    volumes, scores = _compare(scan, truth, settings, METHODS, output / scan.task, device, prior, monitor)
     angle_range = scan.provenance.get("settings", {}).get("angle_range_deg", 180.0)
     save_montage(
         output / f"{scan.task}.png",

@@ -21,7 +21,7 @@ from .priors.base import Denoiser, Prior
 from .priors.complex import PartsDenoiser, PhaseDenoiser
 from .problem import Problem, slice_denoiser
 from .solvers.consistency import relative_residual
-from .solvers.sense import apodised, espirit_l1, sense_cg
+from .solvers.sense import espirit_l1, middle_of, sense_cg
 
 SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
 _COMPLEX = ".complex"  # marks names of complex tensors in a checkpoint
@@ -34,14 +34,13 @@ class MRProblem(Problem):
 
     MR images have no unit, so that a prior of several scanners and contrasts needs one made up.  A percentile of the
     magnitude ignores the few bright vessels and spikes that a maximum hangs on and the share of air that a mean
-    depends on.  It is taken from ``first``, a SENSE reconstruction, whose percentile lies within a few percent of the
+    depends on.  It is taken from a first SENSE reconstruction, whose percentile lies within a few percent of the
     truth's; the prior is trained with gains that vary by more.
     """
 
     A: CartesianFourier
     kspace: KSpace
     scale: float
-    first: Tensor
 
     @classmethod
     def of(cls, kspace: KSpace, settings: ReconSettings, prior: Prior | None, device: torch.device) -> MRProblem:
@@ -58,7 +57,7 @@ class MRProblem(Problem):
             raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
         denoiser = slice_denoiser(prior, settings, kspace.grid, device)
         noise = kspace.noise_std / scale
-        return cls(A, y / scale, MR_VALUE, denoiser, kspace.grid, kspace.name, noise, kspace, scale, first / scale)
+        return cls(A, y / scale, MR_VALUE, denoiser, kspace.grid, kspace.name, noise, kspace, scale)
 
     def solve(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         return super().solve(settings, monitor, _AsReal(checkpoint))
@@ -92,14 +91,22 @@ class MRProblem(Problem):
 
     def phase(self) -> Tensor:
         """The smooth part of the volume's phase in radians, from the fully sampled middle of k-space."""
-        middle = torch.from_numpy(apodised(self.kspace.data, self.kspace.geometry)).to(self.A.device)
-        return self.A.adjoint(self.A.reduced(middle)[1]).angle()
+        return self._low_resolution(tapered=True).angle()
 
     def _remainder(self, phase: Tensor) -> float:
-        """The standard deviation of what the phase leaves imaginary, beyond noise, in the first reconstruction."""
-        imaginary = (self.first * torch.polar(torch.ones_like(phase), -phase)).imag
-        variance = float(imaginary.square().mean()) - self.noise**2
-        return max(variance, LEAST_REMAINDER**2) ** 0.5
+        """The standard deviation of what the phase leaves imaginary, beyond noise.
+
+        Measured on the image of the whole middle of k-space: on a volume from all data, aliasing and noise would count
+        as well and let the imaginary part keep them.
+        """
+        imaginary = (self._low_resolution(tapered=False) * torch.polar(torch.ones_like(phase), -phase)).imag
+        rows, columns = self.kspace.geometry.acs
+        noise = self.noise**2 * rows * columns / phase[0].numel()
+        return max(float(imaginary.square().mean()) - noise, LEAST_REMAINDER**2) ** 0.5
+
+    def _low_resolution(self, *, tapered: bool) -> Tensor:
+        middle = middle_of(self.kspace.data, self.kspace.geometry, tapered=tapered) / self.scale
+        return self.A.adjoint(self.A.reduced(torch.from_numpy(middle).to(self.A.device))[1])
 
     def residual(self, x: Tensor) -> float:
         return relative_residual(self.A, self.y, x)

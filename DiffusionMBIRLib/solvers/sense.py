@@ -22,27 +22,24 @@ def sense_cg(A: LinearOperator, y: Tensor, *, lam: float, steps: int) -> Tensor:
     return conjugate_gradient(lambda x: A.gram(x).add_(x, alpha=lam), rhs, torch.zeros_like(rhs), steps=steps)
 
 
-def apodised(data: np.ndarray, geometry: CartesianMRI) -> np.ndarray:
-    """The fully sampled middle of k-space (slices, coils, rows, columns) under a Hann window, zero elsewhere.
+def middle_of(data: np.ndarray, geometry: CartesianMRI, *, tapered: bool) -> np.ndarray:
+    """The fully sampled middle of k-space (slices, coils, rows, columns), zero elsewhere; symmetric about the centre.
 
-    The window is as wide in both directions as the narrower side of the middle, so that the image of it is equally
-    smooth along rows and columns of a square field of view.  Raises InputError where there is no such middle.
+    An unpaired line at one end would alone give a real image a phase.  tapered: under half a cosine, whose image has a
+    phase without ringing; across the direction of the lines the middle is then cut to twice its narrower side, since a
+    phase is smooth in both.  Raises InputError where there is no such middle.
     """
-    width = min(geometry.acs)
-    if width < 4:
+    narrow = (min(geometry.acs) - 1) // 2  # positions on each side of the centre
+    if narrow < 2:
         raise InputError("the middle of k-space is not fully sampled; use complex_prior real-imaginary")
-    out = np.zeros_like(data)
-    block = (slice(None), slice(None), *geometry.acs_block)
-    rows, columns = (_hann(n, s, width) for n, s in zip(data.shape[2:], geometry.acs_block, strict=True))
-    out[block] = data[block] * (rows[:, None] * columns)
-    return out
-
-
-def _hann(size: int, block: slice, width: int) -> np.ndarray:
-    """Values in ``block`` of a Hann window around size // 2 that reaches zero just outside of ``width`` positions."""
-    distance = np.arange(block.start, block.stop, dtype=np.float32) - size // 2
-    window: np.ndarray = np.cos(np.pi * distance / (width + 2)) ** 2 * (np.abs(distance) <= width / 2)
-    return window
+    window = np.ones((1, 1), dtype=np.float32)
+    for size, extent in zip(data.shape[2:], geometry.acs, strict=True):
+        reach = (extent - 1) // 2
+        reach = min(reach, 2 * narrow) if tapered else reach
+        distance = np.abs(np.arange(size, dtype=np.float32) - size // 2)
+        side = np.cos(0.5 * np.pi * distance / (reach + 1)) if tapered else np.ones_like(distance)
+        window = window[..., None] * np.where(distance <= reach, side, 0)
+    return data * window[0, 0].astype(np.float32)
 
 
 def espirit_l1(data: np.ndarray, A: CartesianFourier, *, lam: float) -> Tensor:
