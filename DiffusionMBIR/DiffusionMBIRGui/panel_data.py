@@ -36,7 +36,7 @@ class Sample:
     task: str
 
     def title(self) -> str:
-        return {"DiffusionMBIRChestCT": _("Chest CT")}.get(self.name, self.name)
+        return {"DiffusionMBIRChestCT": _("Chest CT"), "DiffusionMBIRHeadMR": _("Head MRI")}.get(self.name, self.name)
 
     def path(self) -> Path:
         return models.resources() / "SampleData" / self.file
@@ -45,14 +45,21 @@ class Sample:
         return hashlib.sha256(self.path().read_bytes()).hexdigest() == self.sha256
 
 
-SAMPLES = (
+_KNOWN = (
     Sample(
         "DiffusionMBIRChestCT",
         "ct_chest.nrrd",
         "8ef2fda41b23b5306ad1eef5d3128bf6e026af602a4d7b2ee4ac32daf3eddcda",
         "sparse-view-ct",
     ),
+    Sample(
+        "DiffusionMBIRHeadMR",
+        "mr_head.nrrd",
+        "fc390bed6a0262a9a8cac8fffd60db8c6c1bde87e9cefcc80a2c9eec600f3c42",
+        MRI,
+    ),
 )
+SAMPLES = tuple(sample for sample in _KNOWN if sample.task in TASKS and sample.path().is_file())
 
 
 class DataSection:
@@ -117,6 +124,8 @@ class DataSection:
         node = self._desktop.load_sample(sample.name)
         if node is not None:
             self.parameters.update({"input_file": "", "source": "volume"})
+            if (sample.task == MRI) != (self.parameters.get("task") == MRI):
+                self.parameters.choose_task(sample.task)
             self.parameters.set_node("input", node)
 
     # What is shown.

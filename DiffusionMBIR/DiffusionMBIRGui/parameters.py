@@ -24,7 +24,7 @@ ROLES = ("input", "reference", "output")
 PRESETS = {
     "sparse-view-ct": ("sparse-view", "published-sparse-view"),
     "limited-angle-ct": ("limited-angle", "published-limited-angle"),
-    MRI: ("mri",),
+    MRI: ("mri", "published-mri"),
 }
 MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")
 USUAL_SCANS = {

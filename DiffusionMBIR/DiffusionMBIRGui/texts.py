@@ -141,6 +141,7 @@ _WORDS = {
     "real-imaginary": lambda: _("Real and imaginary part alike"),
     "two-channel": lambda: _("Two channels"),
     "mri": lambda: _("MRI"),
+    "published-mri": lambda: _("MRI, as published (2000 steps)"),
     "sirt": lambda: _("SIRT"),
     "fbp": lambda: _("Filtered back-projection (FBP)"),
     "auto": lambda: _("Automatic"),

@@ -108,6 +108,12 @@ def test_a_sample_is_loaded_and_chosen(panel, desktop):
     assert text(panel.form.dataSummary).startswith("CT volume, 24 x 16 x 4")
 
 
+@pytest.mark.parametrize("number", range(len(SAMPLES)))
+def test_a_sample_brings_a_task_that_fits(panel, number):
+    panel.data.sample_buttons[number].click()
+    assert (panel.parameters.get("task") == MRI) == (SAMPLES[number].task == MRI)
+
+
 def test_samples_are_there_with_the_digest_that_their_notes_tell():
     notes = (SAMPLES[0].path().parent / "README.md").read_text(encoding="utf-8")
     for sample in SAMPLES:
