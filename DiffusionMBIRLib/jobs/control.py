@@ -22,7 +22,14 @@ class ClientGone(Cancelled):
 class Control:
     """The state of the commands.  :meth:`check` is called by the run, the rest by the thread that reads them."""
 
-    def __init__(self, *, on_pause: Callable[[bool], None], on_unknown: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        on_pause: Callable[[bool], None],
+        on_unknown: Callable[[str], None],
+        on_early_cancel: Callable[[], None] = lambda: None,
+    ) -> None:
+        """on_early_cancel: called from the listening thread where the run has not begun: there is nothing to ask."""
         self.preview_on = True
         self.interval_s = 0.5
         self.client_gone = False
@@ -30,11 +37,17 @@ class Control:
         self._cancelled_at: float | None = None
         self._paused = False
         self._changed = threading.Condition()
-        self._on_pause, self._on_unknown = on_pause, on_unknown
+        self._on_pause, self._on_unknown, self._on_early_cancel = on_pause, on_unknown, on_early_cancel
+        self._begun = False
 
     @property
     def cancelled(self) -> bool:
         return self._cancelled_at is not None
+
+    def begin(self) -> None:
+        """From now on the run asks, often enough, whether it is to end."""
+        with self._changed:
+            self._begun = True
 
     def listen(self, commands: BinaryIO) -> None:
         """Obey lines until there are no more; then give the run its time to end, and end the process."""
@@ -50,6 +63,8 @@ class Control:
         with self._changed:
             if command == "cancel":
                 self._cancelled_at = self._cancelled_at or time.monotonic()
+                if not self._begun:
+                    self._on_early_cancel()
             elif command in ("pause", "resume"):
                 self._paused = command == "pause"
             elif command in ("preview on", "preview off"):

@@ -79,6 +79,7 @@ class Task:
     def run(self) -> Finished:
         """The whole job; returns its last word."""
         source = self._source()
+        self._control.begin()
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
         self._grid = _result_grid(measurement)

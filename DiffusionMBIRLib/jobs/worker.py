@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,9 @@ class Worker:
         self.control = Control(
             on_pause=lambda paused: self.send(Paused() if paused else Continued()),
             on_unknown=lambda command: self.send(Log("warning", f"unknown command: {command[:100]}")),
+            on_early_cancel=self._end_early,
         )
+        self._folder: JobFolder | None = None  # once its lock is ours
 
     def listen(self, commands: Any) -> None:
         threading.Thread(target=self.control.listen, args=(commands,), name="commands", daemon=True).start()
@@ -72,6 +75,17 @@ class Worker:
         except Exception as error:
             return self._unexpected(error)
 
+    def _end_early(self) -> None:
+        """Cancelled while libraries are being imported or data read, which may take longer than a client waits."""
+        partial = (self._path / "result-partial.nrrd").is_file()
+        last = Finished(0.0, None, 0, 0.0, None, "result-partial.nrrd" if partial else "", True)
+        if self._folder is not None:
+            with suppress(OSError):
+                self._folder.write_last_word(last)
+        self._channel.send(last)
+        self._channel.close()
+        os._exit(0)
+
     def _unexpected(self, error: Exception) -> Failed:
         self.log(traceback.format_exc())
         if isinstance(error, ImportError):
@@ -90,6 +104,7 @@ class Worker:
             return _nobody_listens(folder)
         if not _taken(lock):
             return Failed("the job is being run by another process; wait for it or cancel it", "input", False)
+        self._folder = folder
         before = folder.last_word()
         if isinstance(before, Finished) and not before.partial:
             return before

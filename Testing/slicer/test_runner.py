@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import time
 
@@ -130,28 +128,6 @@ def test_cancel_before_there_is_anything_leaves_no_node(desk, parameters, runner
     last = to_the_end(runner)
     assert (last.partial, runner.listener.node) == (True, None)
     assert desk.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
-
-
-def test_a_killed_worker_is_told_of_and_taken_up(desk, parameters, runner):
-    parameters.update({"steps": 60, "method": "mbir"})
-    runner.start(parameters)
-    to_the_end(runner)
-    whole = voxels(runner.node).copy()
-    runner.start(parameters)
-    running(runner)
-    poll_until(runner, lambda: any(e.stage == "diffusion" and e.done > 5 for e in runner.listener.progress[-3:]))
-    began = time.monotonic()
-    os.killpg(runner._job.pid, signal.SIGKILL)
-    last = to_the_end(runner)
-    assert time.monotonic() - began < 2.0
-    assert isinstance(last, Failed)
-    assert runner.resumable
-    node = runner.node
-    runner.resume()
-    assert not runner.resumable
-    assert isinstance(to_the_end(runner), Finished)
-    assert runner.node is node
-    assert np.array_equal(voxels(node), whole)
 
 
 def test_pause_and_go_on(parameters, runner):
