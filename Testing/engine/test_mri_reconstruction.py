@@ -23,7 +23,8 @@ from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
 from DiffusionMBIRLib.problem_mr import MRProblem
-from DiffusionMBIRLib.simulation_mr import coil_maps
+from DiffusionMBIRLib.simulation_mr import coil_maps, smooth_phase
+from DiffusionMBIRLib.solvers.sense import middle_of
 from Testing.engine.test_reconstruction import Keeper, StopAt
 
 FAST = {"steps": 3, "start_sweeps": 5, "tv_sweeps": 5, "sigma_start": 0.2, "start": "sense-cg", "cg_iterations": 8}
@@ -361,3 +362,38 @@ def test_each_task_has_its_methods_and_starts():
     assert "score-mri" not in methods_for("sparse-view-ct")
     assert "fbp" not in starts_for(MR_TASK)
     assert CartesianMRI(scan().geometry.mask).acs[0] == 32
+
+
+# --- the middle of k-space
+
+
+def test_the_middle_is_symmetric_and_tapered():
+    mask = np.zeros((20, 24), bool)
+    mask[:, 8:16] = True  # one line more below the centre, 12, than above it
+    data = np.ones((1, 2, 20, 24), np.complex64)
+    plain, tapered = (middle_of(data, CartesianMRI(mask, 2), tapered=t)[0, 0] for t in (False, True))
+    assert np.flatnonzero(plain[10]).tolist() == list(range(9, 16))
+    assert np.flatnonzero(tapered[10]).tolist() == list(range(9, 16))
+    assert np.flatnonzero(plain[:, 12]).tolist() == list(range(1, 20))
+    assert np.flatnonzero(tapered[:, 12]).tolist() == list(range(4, 17))
+    np.testing.assert_allclose(tapered[10, 9:16].real, np.cos(np.pi * np.arange(-3, 4) / 8), atol=1e-6)
+    for window in (plain, tapered):
+        image = np.fft.ifft2(np.fft.ifftshift(window))
+        assert np.abs(image.imag).max() < 1e-7 * np.abs(image).max()
+
+
+def test_the_phase_and_what_it_leaves_are_measured():
+    """A known smooth phase and no noise: most of it is found, and what is not is measured as it is."""
+    volume = head((3, 64, 48))
+    kspace = mbir.simulate(volume, task=MR_TASK, acceleration=2, acs=0.4, phase=True, seed=2)
+    assert isinstance(kspace, KSpace)
+    problem = MRProblem.build(kspace, settings(method="sense-cg"), None, torch.device("cpu"))
+    assert isinstance(problem, MRProblem)
+    truth = torch.from_numpy(
+        volume.array.astype(np.float32) * np.exp(1j * smooth_phase(volume.grid, 2)) / problem.scale
+    )
+    phase = problem.phase()
+    left = (truth * torch.polar(torch.ones_like(phase), -phase)).imag.square().mean().sqrt()
+    assert float(left) < 0.05 * float(truth.abs().square().mean().sqrt())
+    assert problem._remainder(phase) == pytest.approx(float(left), rel=0.3)
+    assert problem.scale == pytest.approx(np.percentile(volume.array, 99.5), rel=0.05)
