@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from .config import ReconSettings
 from .data import Measurement, Volume, to_stored_order
 from .errors import InputError
+from .geometry import contiguous
 from .models import ValueScale
 from .monitor import Checkpoint, Monitor
 from .operators import LinearOperator, SliceProjector, projector
@@ -91,8 +92,14 @@ class CTProblem(Problem):
 
     def volume(self, x: Tensor, name: str) -> Volume:
         """An estimate as a volume in HU, in the user's own axis order."""
-        array = (x * self.value.scale + self.value.offset).cpu().numpy()
-        return to_stored_order(array, self.measurement, name=name)
+        array = x.cpu().numpy()
+        volume = to_stored_order(array, self.measurement, name=name)
+        if np.may_share_memory(volume.array, array):
+            volume = replace(volume, array=contiguous(array) if not array.flags.c_contiguous else array.copy())
+        hu = volume.array  # in place: half the time of new arrays
+        hu *= np.float32(self.value.scale)
+        hu += np.float32(self.value.offset)
+        return volume
 
 
 def _attenuation_of_value(value: ValueScale, mu_water_per_mm: float) -> tuple[float, float]:

@@ -185,8 +185,11 @@ class Job:
         self._send(f"interval {max(0.0, interval_s):.3f}")
         self._send("preview on" if on else "preview off")
 
-    def cancel(self, grace_s: float = 2.0) -> None:
-        """Ask the worker to end; after the grace time its process tree is killed.  Ends in Finished(partial=True)."""
+    def cancel(self, grace_s: float = 1.5) -> None:
+        """Ask the worker to end; after the grace time its process tree is killed.  Ends in Finished(partial=True).
+
+        The default leaves half a second of two for a volume of 256^3 to be written.
+        """
         if self._cancelled or not self.running:
             return
         self._cancelled = True

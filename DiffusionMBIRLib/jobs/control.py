@@ -12,7 +12,7 @@ from ..errors import Cancelled
 
 COMMANDS = ("cancel", "pause", "resume", "preview on", "preview off", "interval S")
 GRACE_S = 10.0  # for a run without a client to save its state
-_CANCEL_S = 1.0  # a cancelled run may finish its step within this, so that the partial volume is the newest
+_CANCEL_S = 0.7  # a cancelled run may finish its step within this, so that the partial volume is the newest
 
 
 class ClientGone(Cancelled):

@@ -15,14 +15,18 @@ _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, g
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content takes the place of ``path``, whole or not at all.  Raises OSError."""
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A stream whose content takes the place of ``path``, whole or not at all.  Raises OSError.
+
+    durable: wait for the disk, so that it survives a power cut from then on.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):

@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..geometry import contiguous
+
 NAME = "preview.raw"
 _MAGIC = b"DMBIRpv1"
 _SHAPE = struct.Struct("<8s3q")
@@ -46,7 +48,7 @@ class PreviewWriter:
 
     def write(self, volume: np.ndarray, step: int) -> int:
         """Put a volume in the older slot; returns its sequence number."""
-        data = np.ascontiguousarray(volume, dtype="<f4")
+        data = contiguous(volume).astype("<f4", copy=False)
         if data.shape != self.shape:
             raise ValueError(f"a preview of shape {data.shape} does not fit {self.shape}")
         sequence = self.sequence + 1
