@@ -62,7 +62,7 @@ sys.path[:0] = {[str(ROOT), str(folder)]!r}
 from Testing.slicer.host import module_base
 import qt
 # The module must find the engine by itself.
-sys.path = [p for p in sys.path if p not in {["", str(ROOT), str(folder)]!r}] + [{str(folder)!r}]
+sys.path = [p for p in sys.path if p not in {["", str(ROOT), str(MODULE), str(folder)]!r}] + [{str(folder)!r}]
 from pathlib import Path
 with module_base.application(slicer.vtkMRMLScene()):
     module = module_base.load_module(Path({str(folder)!r}) / "DiffusionMBIR.py")
