@@ -25,12 +25,12 @@ _SWEEP = (5e-9, 1.45e-9)  # seconds a voxel of an ADMM-TV sweep: as it is, and f
 _CONSISTENCY = (8e-9, 1.45e-9)  # the same of a data-consistency step with 5 CG steps
 _SIRT = (2e-9, 4e-10)
 _SIMULATION = (2e-7, 2e-8)  # of a scan on the finer grid
-_VOLUMES = {"fbp": 4, "sirt": 7, "admm-tv": 13}  # float32 volumes held at once
+_VOLUMES = {"fbp": 4, "sirt": 8, "admm-tv": 14}  # float32 volumes held at once
 _VOLUMES_OF_DIFFUSION = 13
-_ENTRIES_PER_PIXEL = 26  # bytes of the projector's matrix a pixel and view, with its transpose
-_BASE_BYTES = 350e6  # Python with torch
-_NETWORK_BYTES_PER_PIXEL = 1800.0  # working set of the bundled prior, for each pixel of a sub-batch
-_PIXELS_PER_BATCH = 2**18
+_MATRIX_BYTES = 80  # of the projector and its transpose, a pixel and view
+_BASE_BYTES = 330e6  # Python with torch
+_NETWORK_BYTES_PER_PIXEL = 700.0  # working set of the bundled prior, for each pixel of a sub-batch
+_PIXELS_PER_BATCH = 2**18  # on a GPU more are taken where there is room
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, vie
     volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
     count = USUAL_VIEWS.get(task, 8) if views is None else views
     total = _BASE_BYTES + volume * _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
-    total += _ENTRIES_PER_PIXEL * rows * columns * count
+    total += _MATRIX_BYTES * rows * columns * count
     if _uses(settings):
         pixels = rows * columns
         batch = settings.slices_per_batch or max(1, _PIXELS_PER_BATCH // pixels)

@@ -106,6 +106,7 @@ def follow(root: Path, size: int, sweeps: int) -> None:
     run = last - began
     print(f"{size}^3, {sweeps} sweeps of admm-tv: {run:.1f} s from Prepared to the last step")
     print(f"  previews {len(previews)}: {_ms(latency)} from the step to the client, of which {_ms(reading)} reading")
+    print(f"    worker {_ms([b - a for a, b in previews])}")
     print(f"    {100 * sum(b - a for a, b in previews) / run:.2f} % of the run")
     print(f"  states   {len(states)}: {_ms([b - a for a, b in states])} each")
     print(f"    {100 * sum(b - a for a, b in states) / run:.2f} % of the run")
