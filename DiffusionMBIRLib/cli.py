@@ -15,7 +15,7 @@ from typing import Any
 
 from . import cli_benchmark, cli_info, cli_jobs, cli_models
 from .cli_info import describe_measurement, lines
-from .config import DEMOS, ReconSettings
+from .config import DEMOS, MASKS, ReconSettings
 from .errors import Cancelled, EngineError, InputError
 from .monitor import Console, Monitor, Silent
 from .provenance import NOTICE
@@ -129,7 +129,7 @@ def _demo(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, An
 def _simulate_options(parser: argparse.ArgumentParser) -> None:
     from .data import MU_WATER_PER_MM, TASKS
 
-    parser.add_argument("volume", type=Path, help="volume file (NRRD, NIfTI, MetaImage) or DICOM folder, in HU")
+    parser.add_argument("volume", type=Path, help="volume file (NRRD, NIfTI, MetaImage) or DICOM folder; of CT in HU")
     parser.add_argument("-o", "--output", type=Path, required=True, help="measurement file to write (.h5)")
     parser.add_argument("--task", choices=TASKS, default=TASKS[0], help=f"default {TASKS[0]}")
     parser.add_argument("--views", type=int, help="number of views (default 8, limited angle 90)")
@@ -138,7 +138,15 @@ def _simulate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photons", type=float, default=0.0, help="incident photons a ray; 0: no noise (default)")
     parser.add_argument("--electronic-noise", type=float, default=0.0, help="standard deviation in photons")
     parser.add_argument("--mu-water", type=float, default=MU_WATER_PER_MM, help="1/mm (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--acceleration", type=float, help="MRI: positions of k-space over sampled ones (default 2)")
+    parser.add_argument("--acs", type=float, help="MRI: share of lines in the middle, all sampled (default 0.15)")
+    parser.add_argument("--mask", choices=MASKS, help=f"MRI: which of the others are sampled (default {MASKS[0]})")
+    parser.add_argument("--coils", type=int, help="MRI: simulated receivers (default 1)")
+    parser.add_argument("--phase", action="store_true", default=None, help="MRI: give the volume a smooth random phase")
+    parser.add_argument(
+        "--noise", type=float, help="MRI: standard deviation in multiples of the volume's 99.5th percentile (default 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise, and of MRI's mask and phase")
 
 
 def _simulate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
@@ -155,6 +163,12 @@ def _simulate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str
         photons=arguments.photons,
         electronic_noise=arguments.electronic_noise,
         mu_water_per_mm=arguments.mu_water,
+        acceleration=arguments.acceleration,
+        acs=arguments.acs,
+        mask=arguments.mask,
+        coils=arguments.coils,
+        phase=arguments.phase,
+        noise=arguments.noise,
         seed=arguments.seed,
         monitor=monitor,
     )
@@ -192,7 +206,7 @@ def _reconstruct(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[
     text = f"{arguments.output}: {lines(entries, skip=('output',))}"
     if reference is not None:
         entries["metrics"] = evaluate(result.volume, reference)
-        text += "\n" + _planes(entries["metrics"])
+        text += "\n" + _planes(entries["metrics"], result.volume.unit)
     return entries, f"{text}\n{NOTICE}"
 
 
@@ -209,16 +223,17 @@ def _evaluate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str
     from .io.volumes import read_volume
     from .metrics import evaluate
 
-    metrics = evaluate(read_volume(arguments.recon), read_volume(arguments.reference), data_range=arguments.data_range)
-    return metrics, _planes(metrics)
+    recon = read_volume(arguments.recon)
+    metrics = evaluate(recon, read_volume(arguments.reference), data_range=arguments.data_range)
+    return metrics, _planes(metrics, recon.unit)
 
 
-def _planes(metrics: dict[str, Any]) -> str:
+def _planes(metrics: dict[str, Any], unit: str) -> str:
     from .metrics import PLANES
     from .report import score_text
 
     rows = [f"{plane:<9} {score_text(metrics[plane])}" for plane in PLANES]
-    return "\n".join([*rows, f"PSNR in dB / SSIM; data range {metrics['data_range']:.0f} HU"])
+    return "\n".join([*rows, f"PSNR in dB / SSIM; data range {metrics['data_range']:.0f} {unit}".rstrip()])
 
 
 # --- train

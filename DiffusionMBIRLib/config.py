@@ -16,6 +16,7 @@ _CT_STARTS = ("admm-tv", "fbp", "noise")
 _MR_STARTS = ("admm-tv", "sense-cg", "noise")
 STARTS = tuple(dict.fromkeys((*_CT_STARTS, *_MR_STARTS)))
 DEMOS = ("ct", "mri")
+MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")  # of simulated k-space
 COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
 
 

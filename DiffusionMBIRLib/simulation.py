@@ -92,7 +92,7 @@ def simulate(
 
     MRI, in the planes of the volume's own axes, with lines of k-space left out along its columns.  acceleration (2)
     and acs (0.15): positions over sampled ones, and the share of lines in the middle that are all sampled.  mask: one
-    of ``operators.masks.MASKS`` (uniform1d), or bool (rows, columns) in place of the two.  coils (1): simulated
+    of ``config.MASKS`` (uniform1d), or bool (rows, columns) in place of the two.  coils (1): simulated
     receivers; their maps are not handed over, as they are not by a scanner.  phase: a smooth random phase, so that
     the volume is complex.  noise (0): standard deviation in real and imaginary part, in multiples of the volume's
     99.5th percentile.

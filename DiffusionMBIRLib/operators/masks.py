@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..config import MASKS
 from ..errors import InputError
 
 KINDS = ("uniform", "gaussian")
-MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")
 GAUSSIAN_WIDTH = 15 / 128  # standard deviation of drawn lines over their number, as published
 
 

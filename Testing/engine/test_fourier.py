@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from DiffusionMBIRLib.config import MASKS
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
 from DiffusionMBIRLib.kspace import KSpace
 from DiffusionMBIRLib.operators import CartesianFourier, SenseFourier
 from DiffusionMBIRLib.operators.fourier import unit_maps
-from DiffusionMBIRLib.operators.masks import MASKS, sampling_mask
+from DiffusionMBIRLib.operators.masks import sampling_mask
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient
 
 SHAPE = (3, 12, 9)
