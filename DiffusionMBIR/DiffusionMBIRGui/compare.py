@@ -1,4 +1,4 @@
-"""Result beside reference: an own layout, flicker in the ordinary views, and the difference volume."""
+"""Result beside reference: an own layout, and flicker in the ordinary views."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import slicer
 import vtk
 
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import Grid
 
-from .scene import OWN_VIEWS, VOLUME_CLASS, ordinary_composites, put_beside, set_window
+from .scene import OWN_VIEWS, ordinary_composites, set_window
 from .texts import _
-from .volumes import empty_image, grid_of, ijk_to_ras, image_like, image_voxels, place, sample, voxels
 
 LAYOUT = 11655  # Slicer's own layouts count from 0 and 100, extensions choose larger numbers
 ROWS = ("Result", "Reference")
@@ -22,7 +20,6 @@ PLANES = ("Axial", "Coronal", "Sagittal")
 _COLOURS = {"Axial": "#F34A33", "Coronal": "#6EB04B", "Sagittal": "#EDD54C"}  # as Slicer marks these planes
 _NORMALS = {"Axial": 2, "Coronal": 1, "Sagittal": 0}  # the axis of the world that a plane is normal to
 _VIEW_GROUP = 77  # linked views and jumping cross-hairs keep to their group
-DIVERGING = "DiffusionMBIR.Diverging"  # attribute of the colour node
 
 
 def view_name(row: str, plane: str) -> str:
@@ -80,7 +77,7 @@ class Comparison:
         application_logic: Slicer's, whose slice views are then fitted to the result; see also :meth:`fit`.
         Raises InputError where a volume is missing or both are the same.
         """
-        _require_pair(result, reference)
+        require_pair(result, reference)
         layout = register_layout(self._scene)
         if layout is None:
             raise InputError(_("There are no slice views to compare in."))
@@ -190,7 +187,8 @@ def _composite(scene: Any, layout_name: str) -> Any:
     return scene.AddNode(node)
 
 
-def _require_pair(result: Any, reference: Any) -> None:
+def require_pair(result: Any, reference: Any) -> None:
+    """Raises InputError where a volume is missing or both are the same."""
     for node, missing in (
         (result, _("There is no result to compare: run a reconstruction, or choose one.")),
         (reference, _("There is nothing to compare with: choose a reference volume.")),
@@ -223,7 +221,7 @@ class Flicker:
 
         Raises InputError where a volume is missing or both are the same.
         """
-        _require_pair(result, reference)
+        require_pair(result, reference)
         self.stop()
         same_window(result, reference)
         for node in ordinary_composites(self._scene) if composites is None else list(composites):
@@ -252,101 +250,3 @@ def _set_layers(composite: Any, background: str | None, foreground: str | None, 
     composite.SetForegroundVolumeID(foreground)
     composite.SetForegroundOpacity(opacity)
     composite.EndModify(was_modifying)
-
-
-def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None) -> Any:
-    """A volume node with result minus reference on the result's grid, in diverging colours around zero.
-
-    A finer reference is averaged over the voxels that one of the result covers, any other one interpolated; where the
-    reference ends, the difference is zero.  node: an earlier difference to update in place.
-    Raises InputError where a volume is missing or the two do not overlap.
-    """
-    _require_pair(result, reference)
-    grid = grid_of(result)
-    image = empty_image(grid.shape)
-    difference = image_voxels(image)
-    np.subtract(voxels(result), _on_grid(reference, grid), out=difference, casting="unsafe")
-    outside = np.isnan(difference)
-    if outside.all():
-        raise InputError(_("Result and reference do not overlap: choose a reference of the same region."))
-    difference[outside] = 0
-    if node is None or node.GetScene() is None:
-        name = f"{result.GetName()} - {reference.GetName()}"
-        node = scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
-        put_beside(scene, node, result)
-    if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    display.SetAndObserveColorNodeID(diverging_colours(scene).GetID())
-    reach = max(float(np.percentile(np.abs(sample(difference)), 99.5)), 1e-6)
-    set_window(display, 2 * reach, 0.0)  # before the voxels come: it looks for no window of its own
-    place(node, grid)
-    node.SetAndObserveImageData(image)
-    return node
-
-
-def _on_grid(node: Any, grid: Grid) -> np.ndarray:
-    """A volume node's values on ``grid``, NaN outside of it."""
-    array, own = voxels(node), grid_of(node)
-    factors = [n // m for n, m in zip(own.shape, grid.shape, strict=True)]
-    if min(factors) >= 1 and _is_coarser(own, grid, factors):
-        if factors == [1, 1, 1]:
-            return array
-        total = np.zeros(grid.shape, np.float32)
-        for first in np.ndindex(*factors):  # several times as fast as a mean over the axes of blocks
-            total += array[tuple(slice(start, None, step) for start, step in zip(first, factors, strict=True))]
-        return total / np.float32(np.prod(factors))
-    return _interpolated(array, own, grid)
-
-
-def _is_coarser(own: Grid, grid: Grid, factors: list[int]) -> bool:
-    """True if each voxel of ``grid`` is a block of ``factors`` (slices, rows, columns) voxels of ``own``."""
-    if tuple(n * f for n, f in zip(grid.shape, factors, strict=True)) != own.shape:
-        return False
-    along = np.asarray(factors[::-1])
-    expected = ijk_to_ras(own)
-    expected[:3, 3] += expected[:3, :3] @ ((along - 1) / 2)
-    expected[:3, :3] *= along
-    return np.allclose(expected, ijk_to_ras(grid), rtol=0, atol=0.05 * min(grid.spacing_mm))
-
-
-def _interpolated(array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
-    """Linear interpolation from one grid to another, in VTK's threads."""
-    axes = vtk.vtkMatrix4x4()
-    axes.DeepCopy((np.linalg.inv(ijk_to_ras(own)) @ ijk_to_ras(grid)).reshape(-1).tolist())
-    reslice = vtk.vtkImageReslice()
-    reslice.SetInputData(image_like(array))
-    reslice.SetResliceAxes(axes)
-    reslice.SetInterpolationModeToLinear()
-    reslice.SetBackgroundLevel(float("nan"))
-    reslice.SetOutputSpacing(1, 1, 1)
-    reslice.SetOutputOrigin(0, 0, 0)
-    columns_rows_slices = grid.shape[::-1]
-    reslice.SetOutputExtent(*(bound for n in columns_rows_slices for bound in (0, n - 1)))
-    reslice.Update()
-    return image_voxels(reslice.GetOutput()).copy()
-
-
-def diverging_colours(scene: Any) -> Any:
-    """The scene's colour node from blue over white (zero, the middle of the window) to red; made at first use."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLColorTableNode")
-    for index in range(count):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLColorTableNode")
-        if node.GetAttribute(DIVERGING) == "1":
-            return node
-    node = scene.AddNewNodeByClass("vtkMRMLColorTableNode", _("Difference (blue - white - red)"))
-    node.SetAttribute(DIVERGING, "1")
-    node.SetTypeToUser()
-    node.SetNumberOfColors(255)  # odd: one colour is exactly the middle
-    for index in range(255):
-        red, green, blue = _diverging(index / 127 - 1)
-        node.SetColor(index, f"{index - 127}", red, green, blue, 1.0)
-    return node
-
-
-def _diverging(position: float) -> tuple[float, float, float]:
-    """Colour at -1 (blue) to 1 (red), darker towards the ends so that they differ in grey as well."""
-    strength = abs(position)
-    fading = 1 - min(2 * strength, 1.0) * 0.75 - max(2 * strength - 1, 0.0) * 0.25
-    main = 1 - max(2 * strength - 1, 0.0) * 0.45
-    return (main, fading, fading) if position > 0 else (fading, fading, main)

@@ -46,10 +46,11 @@ PATIENT_FIELDS = (
 )
 
 
-def snapshot(node: Any, *, unit: str | None = None) -> Volume:
+def snapshot(node: Any, *, unit: str | None = None, copy: bool = True) -> Volume:
     """A copy of a volume node with its place in the world, unit and provenance, for the writers below.
 
-    unit: 'HU' for CT; by default the one that the run left with the node, HU for other volumes.
+    unit: 'HU' for CT; by default the one that the run left with the node, HU for other volumes.  copy: without it the
+    voxels are the node's own memory, which lives on without the node: for a thread that copies them first.
 
     Raises InputError where the node is gone, empty or sheared.
     """
@@ -60,7 +61,8 @@ def snapshot(node: Any, *, unit: str | None = None) -> Volume:
     metadata = {"modality": "CT" if unit == "HU" else "MR"}
     if record:
         metadata["provenance"] = json.dumps(record, sort_keys=True)
-    return Volume(voxels(node).copy(), grid_of(node), unit=unit, name=node.GetName(), metadata=metadata)
+    array = voxels(node)
+    return Volume(array.copy() if copy else array, grid_of(node), unit=unit, name=node.GetName(), metadata=metadata)
 
 
 def provenance_of(node: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import qt
@@ -21,11 +22,15 @@ VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 
 
 class Background:
-    """Something that is written in a thread; it touches no node and no widget."""
+    """Something that takes long, in a thread: it touches no node and no widget.
 
-    def __init__(self, act: Callable[[], Any], done: str) -> None:
-        self._act, self._done = act, done
+    then: called from the timer once it is done, if it worked; None where nobody wants it any more.
+    """
+
+    def __init__(self, act: Callable[[], Any], done: str, then: Callable[[], None] | None = None) -> None:
+        self._act, self._done, self.then = act, done, then
         self._outcome: str | None = None
+        self.worked = False
         threading.Thread(target=self._run, daemon=True).start()
 
     def outcome(self) -> str | None:
@@ -35,9 +40,11 @@ class Background:
     def _run(self) -> None:
         try:
             self._act()
-            self._outcome = self._done
+            self.worked, self._outcome = True, self._done
         except (InputError, EngineError, OSError) as error:
             self._outcome = str(error)
+        except Exception as error:  # a thread that dies without a word would leave the buttons locked
+            self._outcome = f"{type(error).__name__}: {error}"
 
 
 class ResultsSection:
@@ -60,7 +67,7 @@ class ResultsSection:
         self._table: Any = None
         self._observed: tuple[Any, int] | None = None
         self._difference: Any = None
-        self._writing: Background | None = None
+        self._working: Background | None = None
         self._head()
         self._connect()
 
@@ -95,17 +102,23 @@ class ResultsSection:
 
     def close(self) -> None:
         """Touch no node any more."""
+        self._let_go_of_table()
+        self._difference = None
+        if self._working is not None:
+            self._working.then = None
+
+    def _let_go_of_table(self) -> None:
         if self._observed is not None:
             node, tag = self._observed
             node.RemoveObserver(tag)
             self._observed = None
-        self._table = self._difference = None
+        self._table = None
 
     def look(self) -> None:
         """Follow the scene's table of runs, once there is one."""
         found = table_of(self._scene)
         if found is not None and found is not self._table:
-            self.close()
+            self._let_go_of_table()
             self._table = found
             self._observed = (found, found.AddObserver("ModifiedEvent", self._on_table))
         self._fill(rows_of(self._scene))
@@ -127,16 +140,19 @@ class ResultsSection:
 
     @property
     def busy(self) -> bool:
-        return self._writing is not None
+        return self._working is not None
 
     def poll(self) -> None:
-        """Follow what is being written; called by the panel's timer."""
-        if self._writing is not None:
-            outcome = self._writing.outcome()
-            if outcome is not None:
-                self._writing = None
-                self._report(outcome)
-                self.show()
+        """Follow what is under way in a thread; called by the panel's timer."""
+        work = self._working
+        outcome = work.outcome() if work is not None else None
+        if work is None or outcome is None:
+            return
+        self._working = None
+        self._report(outcome)
+        if work.worked and work.then is not None:
+            self._try(work.then)
+        self.show()
 
     # What is chosen.
 
@@ -198,14 +214,20 @@ class ResultsSection:
         self._try(self._make_difference)
 
     def _make_difference(self) -> None:
-        from .compare import difference_volume
+        from .difference import Difference
+
+        difference = Difference(self.result(), self.reference())
+        self._working = Background(difference.compute, "", lambda: self._show_difference(difference))
+        self._report(_("Computing the difference ..."))
+        self._changed()
+
+    def _show_difference(self, difference: Any) -> None:
         from .scene import ordinary_composites
 
-        node = difference_volume(self._scene, self.result(), self.reference(), self._difference)
-        self._difference = node
+        self._difference = difference.show(self._scene, self._difference)
         self.stop_flicker()
         for composite in ordinary_composites(self._scene):
-            composite.SetBackgroundVolumeID(node.GetID())
+            composite.SetBackgroundVolumeID(self._difference.GetID())
 
     def _on_plot(self, *_state: Any) -> None:
         plot = getattr(self._runner, "plot", None)
@@ -224,12 +246,12 @@ class ResultsSection:
             self._try(lambda: self._export(node, path))
 
     def _export(self, node: Any, path: str) -> None:
-        """Take a copy of the volume now and write it beside, which may take seconds."""
+        """Write the volume in a thread, which copies it first: both take long."""
         from . import export
 
-        volume = export.snapshot(node, unit="HU" if _is_ct(node) else "")
+        volume = export.snapshot(node, unit="HU" if _is_ct(node) else "", copy=False)
         write = export.write_nrrd if path.lower().endswith(".nrrd") else export.write_dicom
-        self._writing = Background(lambda: write(volume, path), _("Exported."))
+        self._working = Background(lambda: write(replace(volume, array=volume.array.copy()), path), _("Exported."))
         self._report(_("Exporting ..."))
         self._changed()
 
@@ -244,7 +266,7 @@ class ResultsSection:
     def _save_report(self, job: Any, path: str) -> None:
         from DiffusionMBIRLib.jobs.issue_report import save_issue_report
 
-        self._writing = Background(lambda: save_issue_report(job, path), _("Report saved."))
+        self._working = Background(lambda: save_issue_report(job, path), _("Report saved."))
         self._changed()
 
     def _try(self, act: Callable[[], None]) -> None:
@@ -265,7 +287,7 @@ class ResultsSection:
         form.compareButton.setChecked(active)
         form.compareButton.setEnabled(pair or active)
         form.flickerButton.setEnabled(pair)
-        form.differenceButton.setEnabled(pair)
+        form.differenceButton.setEnabled(pair and not self.busy)
         form.exportButton.setEnabled(result is not None and not self._runner.running and not self.busy)
         form.plotButton.setEnabled(getattr(self._runner, "plot", None) is not None)
         form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)

@@ -31,7 +31,7 @@ from DiffusionMBIRLib.jobs.messages import (
 
 from .plans import Plan, plan_of
 from .results import ConvergencePlot, ResultsTable
-from .runner_work import Shown, Task, final, when_free
+from .runner_work import Shown, Task, final, read, when_free
 from .scene import OutputVolume, PreviewSequence
 from .texts import _
 
@@ -245,7 +245,8 @@ class Runner:
             tell.on_log(event)
         elif isinstance(event, Finished):
             self._job, self._last, self._wanted_preview = None, event, None
-            self._finishing = Task(lambda: final(job, event, self._plan))
+            keep = self.sequence.copy_of if self.sequence is not None else None
+            self._finishing = Task(lambda: final(job, event, self._plan, keep))
         elif isinstance(event, Failed):
             self._job = None
             self._fail(event)
@@ -294,26 +295,28 @@ class Runner:
             self._flushed = now
 
     def _fetch(self, job: Job, event: Preview) -> None:
-        """Read a preview in a thread: 67 MB at 256^3."""
+        """Read a preview in a thread, and copy it for the sequence: 67 MB at 256^3."""
         self._wanted_preview = None
         spare, self._spare = self._spare, None
-        self._fetching = Task(lambda: (job.read_preview(spare), event))
+        keep = self.sequence.copy_of if self.sequence is not None else None
+        shape = self._output.grid.shape if self._output is not None and not self._output.updates else None
+        self._fetching = Task(lambda: (read(job, spare, keep, shape), event))
 
     def _show_preview(self, fetched: Task) -> None:
         self._fetching = None
-        found, event = fetched.value if fetched.value is not None else (None, None)
-        if found is None or self._finishing is not None or self._output is None:
+        shown, event = fetched.value if fetched.value is not None else (None, None)
+        if shown is None or self._finishing is not None or self._output is None:
             return
-        array, step = found
-        self._update(array, step)
-        self._spare = array
+        self._update(shown, image=shown.image)
+        self._spare = shown.array if shown.image is None else None  # the node's own memory is none to read into
         self._tell().on_preview(event)
 
-    def _update(self, array: np.ndarray, step: int, **choices: Any) -> bool:
+    def _update(self, found: Shown, **choices: Any) -> bool:
         """Show a volume; False where the node was deleted, which is said once."""
         assert self._output is not None
+        assert found.array is not None
         first = self._output.updates == 0
-        shown = self._output.update(array, step, **choices)
+        shown = self._output.update(found.array, found.step, **choices)
         if shown and first:
             self._output.show(fit=self.slice_logics)
         if not shown and not self._was_deleted:
@@ -322,7 +325,7 @@ class Runner:
             self._tell().on_log(Log("warning", text))
         if self.sequence is not None:
             self._recorded += 1  # steps begin anew with each stage
-            self.sequence.record(array, self._recorded, last=bool(choices.get("final")))
+            self.sequence.record(found.array, self._recorded, last=bool(choices.get("final")), copy=found.copy)
         return shown
 
     def _finish(self, finishing: Task) -> None:
@@ -355,7 +358,7 @@ class Runner:
             return None
         if self._output is None or not self._output.alive:
             self._output = self._make_output(grid, self._output.unit if self._output else "HU")
-        self._update(shown.array, shown.step, final=True, partial=event.partial, grid=shown.grid)
+        self._update(shown, final=True, partial=event.partial, grid=shown.grid)
         if shown.provenance:
             self._output.describe(shown.provenance)
         return self._output.node

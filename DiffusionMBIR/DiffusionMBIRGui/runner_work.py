@@ -19,6 +19,9 @@ from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Finished
 
 from .plans import Plan
+from .volumes import empty_image, image_voxels
+
+Keep = Callable[[np.ndarray], Any]
 
 
 class Task:
@@ -44,13 +47,18 @@ class Task:
 
 @dataclass
 class Shown:
-    """What a thread brought for the node.  grid: where it tells one."""
+    """What a thread brought for the node.
+
+    grid: where it tells one; copy: of the array, for the sequence; image: whose voxels the array is, if any.
+    """
 
     array: np.ndarray | None
     step: int
     grid: Grid | None = None
     metrics: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
+    copy: Any = None
+    image: Any = None
 
 
 def when_free(folder: JobFolder) -> JobFolder:
@@ -58,7 +66,23 @@ def when_free(folder: JobFolder) -> JobFolder:
     return folder
 
 
-def final(job: Job, event: Finished, plan: Plan | None) -> Shown:
+def read(job: Job, spare: np.ndarray | None, keep: Keep | None, shape: tuple[int, ...] | None) -> Shown | None:
+    """In a thread: the newest preview, and its copy for the sequence where one is kept.
+
+    shape: of the first preview, which is read into an image that the node takes over; None for later ones.
+    """
+    image = empty_image(shape) if shape is not None else None
+    found = job.read_preview(spare if image is None else image_voxels(image))
+    if found is None:
+        return None
+    array, step = found
+    copy = keep(array) if keep is not None else None
+    if image is not None and not np.shares_memory(array, image_voxels(image)):
+        image = None
+    return Shown(array, step, copy=copy, image=image)
+
+
+def final(job: Job, event: Finished, plan: Plan | None, keep: Keep | None = None) -> Shown:
     """In a thread: the volume that a job ended with, its record and how good it is."""
     folder = job.folder
     found = job.read_preview()
@@ -76,7 +100,8 @@ def final(job: Job, event: Finished, plan: Plan | None) -> Shown:
     if array is not None and not event.partial and metrics is None and plan is not None:
         metrics = _judged(array, grid or _grid_of(job), plan)
     folder.tidy()
-    return Shown(array, step, grid, _known(metrics), provenance)
+    copy = keep(array) if keep is not None and array is not None else None
+    return Shown(array, step, grid, _known(metrics), provenance, copy)
 
 
 def _grid_of(job: Job) -> Grid | None:

@@ -70,12 +70,20 @@ class OutputVolume:
         return self._updates
 
     def update(
-        self, array: np.ndarray, step: int, final: bool = False, *, partial: bool = False, grid: Grid | None = None
+        self,
+        array: np.ndarray,
+        step: int,
+        final: bool = False,
+        *,
+        partial: bool = False,
+        grid: Grid | None = None,
+        image: Any = None,
     ) -> bool:
         """Show ``array`` (slices, rows, columns); False, and nothing is done, where the node is gone.
 
         final: the run is over and this is its result; partial: it was cancelled.  grid: where the result does not lie
-        on the previews' grid.  One ModifiedEvent of the node, no event of its display node after the first one.
+        on the previews' grid.  image: a vtkImageData that holds ``array``; a node without memory of this shape takes it
+        over instead of copying.  One ModifiedEvent of the node, no event of its display node after the first one.
         """
         if not self.alive:
             return False
@@ -88,7 +96,7 @@ class OutputVolume:
         try:
             if self._updates == 0 or grid is not None:  # later the user may move it
                 place(self.node, self.grid)
-            write_voxels(self.node, array)
+            write_voxels(self.node, array, image)
             self.node.SetAttribute(STEP, str(step))
             self.node.SetAttribute(UNIT, self.unit)
             self._mark(finished=final and not partial, suffix=partial)
@@ -266,10 +274,14 @@ class PreviewSequence:
     def frames(self) -> int:
         return self.node.GetNumberOfDataNodes() if self.node is not None else 0
 
-    def record(self, array: np.ndarray, step: int, *, last: bool = False) -> bool:
+    def copy_of(self, array: np.ndarray) -> Any:
+        """What is kept of ``array`` (slices, rows, columns); in any thread, as it takes 20 ms at 256^3."""
+        return image_like(self._limited(array), self._dtype)
+
+    def record(self, array: np.ndarray, step: int, *, last: bool = False, copy: Any = None) -> bool:
         """Keep a copy of ``array`` (slices, rows, columns); False where the sequence was deleted.
 
-        last: the result, which is always kept.
+        last: the result, which is always kept.  copy: :meth:`copy_of` the same array, where it was made before.
         """
         if self.node is None:
             self.node = self._scene.AddNewNodeByClass("vtkMRMLSequenceNode", f"{self._name} {_('previews')}")
@@ -288,8 +300,9 @@ class PreviewSequence:
         frame.SetName(self._name)
         place(frame, self._grid)
         self.node.SetDataNodeAtValue(frame, str(step))  # copies the node: cheap, as it has no voxels yet
-        kept = self._limited(array)
-        self.node.GetDataNodeAtValue(str(step)).SetAndObserveImageData(image_like(kept, self._dtype))
+        self.node.GetDataNodeAtValue(str(step)).SetAndObserveImageData(
+            copy if copy is not None else self.copy_of(array)
+        )
         return True
 
     def finish(self, output: Any = None) -> Any:
@@ -301,12 +314,12 @@ class PreviewSequence:
             return None
         replay = self._scene.AddNewNodeByClass(VOLUME_CLASS, f"{self._name} {_('replay')}")
         put_beside(self._scene, replay, output)
+        replay.CreateDefaultDisplayNodes()
+        display = output.GetDisplayNode() if output is not None and output.GetScene() is not None else None
+        if display is not None:  # before the voxels are there: nothing looks for a window of its own
+            set_window(replay.GetDisplayNode(), display.GetWindow(), display.GetLevel())
         self.browser = self._scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", self.node.GetName())
         self.browser.AddProxyNode(replay, self.node, False)
-        replay.CreateDefaultDisplayNodes()  # after the voxels are there: nothing looks for a window of its own
-        display = output.GetDisplayNode() if output is not None and output.GetScene() is not None else None
-        if display is not None:
-            set_window(replay.GetDisplayNode(), display.GetWindow(), display.GetLevel())
         return self.browser
 
     def _thin_out(self) -> None:

@@ -41,21 +41,23 @@ def image_like(array: np.ndarray, dtype: Any = np.float32) -> Any:
     return image
 
 
-def write_voxels(node: Any, array: np.ndarray) -> None:
+def write_voxels(node: Any, array: np.ndarray, image: Any = None) -> None:
     """Let a volume node show ``array`` (slices, rows, columns) as float32, with a single ModifiedEvent.
+
+    image: a vtkImageData whose float32 voxels ``array`` is; a node that has no memory for them takes it over.
 
     The values go into the node's own memory where shape and type allow it: nothing is allocated, so that views and
     volume rendering keep what they built.
     """
     was_modifying = node.StartModify()
     try:
-        image = node.GetImageData()
-        if _holds(image, array.shape):
+        own = node.GetImageData()
+        if _holds(own, array.shape):
             np.copyto(voxels(node), array, casting="unsafe")
-            image.GetPointData().GetScalars().Modified()
-            image.Modified()  # the node passes it on as ImageDataModifiedEvent
+            own.GetPointData().GetScalars().Modified()
+            own.Modified()  # the node passes it on as ImageDataModifiedEvent
         else:
-            node.SetAndObserveImageData(image_like(array))
+            node.SetAndObserveImageData(image if image is not None else image_like(array))
         node.StorableModified()
         node.Modified()
     finally:

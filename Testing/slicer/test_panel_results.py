@@ -85,13 +85,26 @@ def test_flicker_shows_one_after_the_other(done, desk):
     assert shown_ones == [0.0, 1.0, 0.0]
 
 
-def test_difference_is_shown_and_updated_in_place(done, desk):
+def test_difference_is_shown_and_updated_in_place(done, desk, application):
     done.form.differenceButton.click()
+    assert not done.form.differenceButton.isEnabled()  # it is computed beside
+    wait_for(lambda: not done.results.busy, application)
+    assert done.form.differenceButton.isEnabled()
+    assert text(done.form.runMessage) == ""
     name = desk.view("Red").GetSliceCompositeNode().GetBackgroundVolumeID()
     assert done.scene.GetNodeByID(name).GetName() == "Chest DDS - Chest"
     count = done.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
     done.form.differenceButton.click()
+    wait_for(lambda: not done.results.busy, application)
     assert done.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == count
+
+
+def test_a_difference_that_comes_after_the_scene_was_closed_is_dropped(done, application):
+    done.form.differenceButton.click()
+    done.results.set_scene(done.scene)
+    done.scene.Clear(0)
+    wait_for(lambda: not done.results.busy, application)
+    assert done.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
 
 
 def test_result_and_reference_must_differ(done):

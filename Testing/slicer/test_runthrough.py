@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from DiffusionMBIRGui.compare import Comparison, difference_volume
+from DiffusionMBIRGui.compare import Comparison
+from DiffusionMBIRGui.difference import difference_volume
 from DiffusionMBIRGui.export import write_nrrd
 from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRGui.results import ResultsTable

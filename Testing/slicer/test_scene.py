@@ -10,7 +10,7 @@ import slicer
 import vtk
 from DiffusionMBIRGui import scene as streaming
 from DiffusionMBIRGui.scene import OutputVolume, PreviewSequence
-from DiffusionMBIRGui.volumes import grid_of, ijk_to_world, voxels
+from DiffusionMBIRGui.volumes import grid_of, ijk_to_world, image_like, image_voxels, voxels
 
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
@@ -366,3 +366,12 @@ def test_only_ordinary_views_are_taken_and_only_empty_ones_fitted(desk: Desk) ->
         assert desk.view(name).GetSliceCompositeNode().GetBackgroundVolumeID() == output.node.GetID()
     assert desk.view("Green").GetSliceNode().GetFieldOfView()[0] == 11  # the user's zoom
     assert 32 <= desk.view("Red").GetSliceNode().GetFieldOfView()[0] < 60
+
+
+def test_a_first_preview_that_lies_in_an_image_is_taken_over_and_later_ones_copied(desk: Desk) -> None:
+    output = OutputVolume.create(desk.scene, "result", GRID)
+    images = [image_like(np.full(GRID.shape, value, np.float32)) for value in (1, 2)]
+    for step, image in enumerate(images):
+        assert output.update(image_voxels(image), step, image=image)
+        assert (voxels(output.node) == step + 1).all()
+        assert output.node.GetImageData() is images[0]
