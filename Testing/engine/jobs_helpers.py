@@ -16,7 +16,7 @@ from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Event, Progress
 from DiffusionMBIRLib.jobs.request import Request
-from DiffusionMBIRLib.models import ModelCard
+from DiffusionMBIRLib.models import MR_VALUE, ModelCard, ValueScale
 from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from Testing.engine.helpers import body
@@ -24,12 +24,13 @@ from Testing.engine.helpers import body
 LONG = 5000  # steps of a run that nobody waits for
 
 
-def small_prior(folder: Path, seed: int = 0) -> Path:
+def small_prior(folder: Path, seed: int = 0, modality: str = "CT") -> Path:
     """A prior that takes milliseconds."""
     torch.manual_seed(seed)
     network = CompactUNet(CompactConfig(widths=(8, 8), blocks=1))
     path = folder / "small.safetensors"
-    save_prior(network, ModelCard(id="small", modality="CT", network=network.config.to_dict()), path)
+    value = MR_VALUE if modality == "MR" else ValueScale()
+    save_prior(network, ModelCard(id="small", modality=modality, value=value, network=network.config.to_dict()), path)
     return path
 
 

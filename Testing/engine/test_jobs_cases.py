@@ -111,3 +111,26 @@ def test_names_are_unique_and_a_foreign_table_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="is no table of cases"):
         run_cases([Case("a", "x")], tmp_path)
     assert (tmp_path / "cases.csv").read_text() == "patient,age\nx,3\n"
+
+
+@pytest.mark.parametrize("method", ["zero-filled", "sense-cg", "admm-tv", "dds"])
+def test_mri_from_a_magnitude_volume_to_the_judged_result(tmp_path, method):
+    array = (body((3, 24, 24)).array + 1000).astype(np.float32)
+    small_prior(tmp_path, modality="MR")
+    choices = {
+        "method": method,
+        "acceleration": 2.0,
+        "acs": 0.4,
+        "coils": 2,
+        "steps": 3,
+        "tv_sweeps": 5,
+        "start_sweeps": 3,
+    }
+    case = Case(
+        "mr", array, task="compressed-sensing-mri", choices={**choices, "prior": str(tmp_path / "small.safetensors")}
+    )
+    (row,) = run_cases([case], tmp_path / "study")
+    assert row["status"] == "finished", row["reason"]
+    assert float(row["psnr_axial"]) > 10
+    job = CaseTable(tmp_path / "study").job_of("mr", row["fingerprint"])
+    assert mbir.read_volume(job.result_path).unit == ""
