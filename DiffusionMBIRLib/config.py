@@ -82,6 +82,12 @@ class ReconSettings:
         "two channels knows both (two-channel); auto: two-channel if the prior is one, else phase.",
         choices=COMPLEX_PRIORS,
     )
+    virtual_coils: int = setting(
+        12,
+        "Virtual coils",
+        "Receivers of an MR scan are combined into at most this many that hold most of the signal; 0: all are kept.",
+        range=(0, 256),
+    )
     softening: float = setting(
         1.0,
         "Noise softening",

@@ -20,6 +20,7 @@ from .operators.fourier import unit_maps
 from .priors.base import Denoiser, Prior
 from .priors.complex import PartsDenoiser, PhaseDenoiser
 from .problem import Problem, slice_denoiser
+from .sensitivity import compress_coils, estimate_maps, noise_std_of
 from .solvers.consistency import relative_residual
 from .solvers.sense import espirit_l1, middle_of, sense_cg
 
@@ -50,13 +51,14 @@ class MRProblem(Problem):
                 f"prior {prior.card.id!r} counts values in {prior.card.value.unit!r}, MR images need "
                 f"{MR_VALUE.unit!r}; train or import it for MR"
             )
+        kspace = compress_coils(kspace, settings.virtual_coils) if settings.virtual_coils else kspace
         A, y = operator_of(kspace, device).reduced(torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device))
         first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS)
         scale = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
         if not scale > 0:
             raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
         denoiser = slice_denoiser(prior, settings, kspace.grid, device)
-        noise = kspace.noise_std / scale
+        noise = noise_of(kspace) / scale
         return cls(A, y / scale, MR_VALUE, denoiser, kspace.grid, kspace.name, noise, kspace, scale)
 
     def solve(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
@@ -139,6 +141,15 @@ class _AsReal:
         self.checkpoint.save(stage, entries)
 
 
+def noise_of(kspace: KSpace) -> float:
+    """Standard deviation of the noise in the data; where they do not tell, measured on the outermost samples.
+
+    Data simulated without noise have none.
+    """
+    simulated = kspace.provenance.get("kind") == "simulated"
+    return kspace.noise_std if simulated else noise_std_of(kspace)
+
+
 def operator_of(kspace: KSpace, device: torch.device) -> CartesianFourier:
     """The Fourier operator of a measurement; with several coils, whose maps are estimated where they are not given."""
     kspace = with_maps(kspace)
@@ -156,8 +167,6 @@ def with_maps(kspace: KSpace) -> KSpace:
     """
     if kspace.geometry.coils == 1 or kspace.maps is not None:
         return kspace
-    from .sensitivity import estimate_maps
-
     method = "espirit" if find_spec("sigpy") else "low-resolution"
     provenance = {**kspace.provenance, "maps": method}
     return replace(kspace, maps=estimate_maps(kspace, method=method), provenance=provenance)
