@@ -213,7 +213,7 @@ def _problem_with_folder(folder: Path, source: str) -> str:
 
 
 def _problem_with_content(file: Path, source: str) -> str:
-    suffixes = _suffixes(source)
+    suffixes = suffixes_of(source)
     if not file.name.lower().endswith(suffixes):
         return _("This kind of file cannot be read here: use {suffixes}.").format(suffixes=", ".join(suffixes))
     from DiffusionMBIRLib.io.kspace import HDF5_SUFFIXES
@@ -227,7 +227,7 @@ def _problem_with_content(file: Path, source: str) -> str:
     return ""
 
 
-def _suffixes(source: str) -> tuple[str, ...]:
+def suffixes_of(source: str) -> tuple[str, ...]:
     """How the names of files end that the engine reads; its modules are only imported once a file is chosen."""
     if source == "k-space":
         from DiffusionMBIRLib.io import kspace

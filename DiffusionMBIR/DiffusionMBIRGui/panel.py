@@ -78,6 +78,7 @@ class Panel:
     def on_scene_closing(self) -> None:
         """The scene is about to be emptied: end the job, touch no node any more."""
         self.run.runner.close()
+        self.run.clear()
         self.detach()
 
     def enter(self, window: Any) -> None:
@@ -183,13 +184,15 @@ class Panel:
         runner = self.run.runner
         if self.setup.engine is not None and not runner.running:
             runner.python, runner.environment = self.setup.engine.command, self.setup.engine.variables()
+            runner.root = self.setup.jobs_folder
         self._offer()
         self.fields.show()
         self.fields.set_enabled(not runner.running, WHILE_RUNNING)
         self.data.show(self.setup.engine if self.setup.ready else None)
         self._set_data_enabled(not runner.running)
-        self._show_estimate()
-        self.run.show(self.missing())
+        missing = self.missing()
+        self._show_estimate(missing)
+        self.run.show(missing)
         self.results.show()
 
     def _set_data_enabled(self, enabled: bool) -> None:
@@ -256,13 +259,17 @@ class Panel:
         simulated_ct = self.parameters.get("source") == "volume" and self.parameters.get("task") != MRI
         return int(self.parameters.get("coarsen")) if simulated_ct else 1
 
-    def _show_estimate(self) -> None:
+    def _show_estimate(self, missing: Missing | None) -> None:
+        """What the run will need or, where nothing can be run, why."""
         shape, report = self.data.shape, self.setup.report
         device = report.device(self.parameters.get("device")) if report else None
-        if shape is None or device is None or self.data.missing is not None:
-            self.form.estimate.setText("")
-            return
-        self.form.estimate.setText(self._estimate(shape, device))
+        if self.data.missing is not None:  # which is said beside the data
+            line = ""
+        elif missing is not None:
+            line = missing.line
+        else:
+            line = self._estimate(shape, device) if shape is not None and device is not None else ""
+        self.form.estimate.setText(line)
 
     def _estimate(self, shape: tuple[int, int, int], device: Any) -> str:
         from DiffusionMBIRLib.estimate import estimate, known_rate

@@ -69,6 +69,8 @@ class DataSection:
         self._form, self.parameters, self._desktop, self._changed = form, parameters, desktop, changed
         self._known: tuple[Any, ...] = ()
         self._summary = ""
+        self._scene: Any = None
+        self._shown_input = ""  # its ID: a node that is being deleted is no longer among the settings
         self._info: Process | None = None
         self._info_of = ""
         self._told: list[str] = []
@@ -81,6 +83,7 @@ class DataSection:
 
     def set_scene(self, scene: Any) -> None:
         """The scene whose nodes are offered; None while it closes."""
+        self._scene = scene
         for box in (self._form.inputNode, self._form.referenceNode):
             before = box.blockSignals(True)  # that nothing is chosen yet is no choice of the user
             box.setMRMLScene(scene)
@@ -107,7 +110,15 @@ class DataSection:
     # What the user does.
 
     def _on_input(self, *_state: Any) -> None:
-        self.parameters.set_node("input", self._form.inputNode.currentNode())
+        former, chosen = self._shown_input, self._form.inputNode.currentNode()
+        self.parameters.set_node("input", chosen)
+        # Where the former one is just being deleted, the box moves on to a neighbour, which nobody chose.
+        qt.QTimer.singleShot(0, lambda: self._drop_neighbour(former, chosen))
+
+    def _drop_neighbour(self, former: str, chosen: Any) -> None:
+        gone = former and self._scene is not None and self._scene.GetNodeByID(former) is None
+        if gone and self.parameters.input_node is chosen:
+            self.parameters.set_node("input", None)
 
     def _on_reference(self, *_state: Any) -> None:
         self.parameters.set_node("reference", self._form.referenceNode.currentNode())
@@ -141,6 +152,7 @@ class DataSection:
         form.inputFileClear.setVisible(from_file)
         form.inputLabel.setText({"volume": _("Volume:"), "sinogram": _("Sinogram:")}.get(source, _("k-space:")))
         _choose(form.inputNode, parameters.input_node)
+        self._shown_input = parameters.input_node.GetID() if parameters.input_node is not None else ""
         _choose(form.referenceNode, parameters.reference_node)
         needs_reference = source != "volume"
         form.referenceNode.setVisible(needs_reference)
@@ -175,7 +187,7 @@ class DataSection:
             self._look_at_file(file, source, engine)
             return
         node = self.parameters.input_node
-        if node is None:
+        if node is None or source == "k-space":  # which is read from files only
             self.missing = texts.input_missing(source)
             return
         problem = inputs.problem_with(node, source) or self._problem_with_magnitudes(node, source)
@@ -248,6 +260,7 @@ class DataSection:
             self.parameters.choose_task(task)
 
     def close(self) -> None:
+        """End what looks into a file."""
         if self._info is not None:
             self._info.cancel()
             self._info = None
@@ -292,6 +305,6 @@ def _title(source: str) -> str:
 
 
 def _kinds(source: str) -> str:
-    if source == "volume":
-        return _("Volumes") + " (*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd);;" + _("All files") + " (*)"
-    return _("Measurements") + " (*.h5 *.hdf5);;" + _("All files") + " (*)"
+    title = {"volume": _("Volumes"), "sinogram": _("Measurements")}.get(source, _("k-space"))
+    patterns = " ".join(f"*{suffix}" for suffix in inputs.suffixes_of(source))
+    return f"{title} ({patterns});;" + _("All files") + " (*)"

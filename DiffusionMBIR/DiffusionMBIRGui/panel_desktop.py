@@ -18,6 +18,8 @@ class Desktop(Protocol):
 
     def open_file(self, title: str, kinds: str) -> str: ...
 
+    def open_folder(self, title: str) -> str: ...
+
     def save_file(self, title: str, suggestion: str, kinds: str) -> str: ...
 
     def setting(self, name: str) -> str: ...
@@ -57,6 +59,12 @@ class SlicerDesktop:
         import slicer
 
         return _path(qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds))
+
+    def open_folder(self, title: str) -> str:
+        import qt
+        import slicer
+
+        return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title) or "")
 
     def save_file(self, title: str, suggestion: str, kinds: str) -> str:
         import qt

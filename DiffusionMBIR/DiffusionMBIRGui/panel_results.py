@@ -230,11 +230,18 @@ class ResultsSection:
             composite.SetBackgroundVolumeID(self._difference.GetID())
 
     def _on_plot(self, *_state: Any) -> None:
-        plot = getattr(self._runner, "plot", None)
+        plot = self._plot()
         if plot is not None:
             plot.flush()
         if plot is None or not plot.show():
             self._report(_("There is no convergence to show yet: run a reconstruction."))
+
+    def _plot(self) -> Any:
+        """How the last run converged: this session's, else the one that came with the scene."""
+        from .results import ConvergencePlot
+
+        plot = getattr(self._runner, "plot", None)
+        return plot or (ConvergencePlot.of(self._scene) if self._scene is not None else None)
 
     def _on_export(self, *_state: Any) -> None:
         node = self.result()
@@ -289,7 +296,7 @@ class ResultsSection:
         form.flickerButton.setEnabled(pair)
         form.differenceButton.setEnabled(pair and not self.busy)
         form.exportButton.setEnabled(result is not None and not self._runner.running and not self.busy)
-        form.plotButton.setEnabled(getattr(self._runner, "plot", None) is not None)
+        form.plotButton.setEnabled(self._plot() is not None)
         form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)
 
 

@@ -26,6 +26,7 @@ class Runner(Protocol):
     paused: bool
     resumable: bool
     python: Sequence[str]
+    root: Path | None
     environment: Mapping[str, str] | None
     job_path: Path | None
     slice_logics: Sequence[Any]
@@ -158,6 +159,22 @@ class RunSection:
         """One line where the user looks: what went wrong; '' takes it away."""
         self._form.runMessage.setText(line)
         self._form.runMessage.setVisible(bool(line))
+        if line:
+            qt.QTimer.singleShot(0, self._bring_in_sight)  # once the layout has made room for it
+
+    def _bring_in_sight(self) -> None:
+        area = self._form.runFrame
+        while area is not None and not area.inherits("QScrollArea"):
+            area = area.parent()
+        if area is not None:
+            area.ensureWidgetVisible(self._form.runMessage)
+
+    def clear(self) -> None:
+        """Forget the last job, e.g. when its scene is closed; the log stays."""
+        self._cancelling = False
+        self.say("")
+        self._form.progressText.setText("")
+        self._show_progress(False)
 
     def log(self, line: str) -> None:
         self._logged.append(line)
@@ -186,6 +203,8 @@ class RunSection:
 
     def on_log(self, event: Any) -> None:
         self.log(event.text)
+        if event.level in ("warning", "error"):
+            self.say(event.text)
 
     def on_finished(self, event: Any, node: Any) -> None:
         self._cancelling = False

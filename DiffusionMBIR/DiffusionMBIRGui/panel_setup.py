@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.jobs.folder import jobs_root
 
 from . import setup, texts
 from .panel_desktop import Desktop
@@ -39,6 +41,8 @@ class SetupSection:
         path = self._desktop.setting("engine_python")
         form.enginePath.setText(path)
         form.engineKind.setCurrentIndex(1 if path else 0)
+        form.jobsFolder.setText(self._desktop.setting("jobs_folder"))
+        form.jobsFolder.setPlaceholderText(str(jobs_root()))
 
     def _connect(self) -> None:
         form = self._form
@@ -49,6 +53,8 @@ class SetupSection:
         form.engineInstall.clicked.connect(self._on_install)
         form.engineCancel.clicked.connect(self.cancel)
         form.priorImport.clicked.connect(self._on_import)
+        form.jobsFolder.editingFinished.connect(self._on_jobs_folder)
+        form.jobsFolderBrowse.clicked.connect(self._on_jobs_browse)
 
     # What others ask.
 
@@ -61,6 +67,12 @@ class SetupSection:
     def ready(self) -> bool:
         return self.report is not None and self.report.ready
 
+    @property
+    def jobs_folder(self) -> Path | None:
+        """Where jobs are to lie, None for the usual place."""
+        path = self._desktop.setting("jobs_folder")
+        return Path(path).expanduser() if path else None
+
     def look(self) -> None:
         """Look at the engine that is chosen, and at the priors.  Does not wait."""
         self.cancel_probe()
@@ -70,6 +82,7 @@ class SetupSection:
             self.engine = self._chosen()
         except InputError as error:
             self.engine, self.report = None, Report(problem=str(error))
+            self._form.setupSection.setProperty("collapsed", False)
         else:
             self._probe = Probe(self.engine)
         self._show()
@@ -123,6 +136,18 @@ class SetupSection:
         if path:
             self._form.enginePath.setText(path)
             self._on_path()
+
+    def _on_jobs_folder(self) -> None:
+        path = str(self._form.jobsFolder.property("text")).strip()
+        if path != self._desktop.setting("jobs_folder"):
+            self._desktop.set_setting("jobs_folder", path)
+            self._changed()
+
+    def _on_jobs_browse(self, *_state: Any) -> None:
+        path = self._desktop.open_folder(_("Choose a folder for jobs"))
+        if path:
+            self._form.jobsFolder.setText(path)
+            self._on_jobs_folder()
 
     def _on_check(self, *_state: Any) -> None:
         self.look()

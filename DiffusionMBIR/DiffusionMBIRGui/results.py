@@ -12,6 +12,7 @@ import vtk
 from .texts import _
 
 ROLE = "DiffusionMBIR.Role"  # attribute by which our nodes are found again in a scene that was saved
+_CONVERGENCE = "convergence"
 PLANES = ("axial", "coronal", "sagittal")
 MEASURES = (("psnr", "PSNR", "dB", 2), ("ssim", "SSIM", "", 4))  # key, column, unit, digits shown
 
@@ -184,12 +185,27 @@ class ConvergencePlot:
             view.SetPlotChartNodeID(self.chart.GetID())
         return True
 
+    @classmethod
+    def of(cls, scene: Any) -> ConvergencePlot | None:
+        """The last plot that a scene holds, e.g. of a run before it was saved; None where there is none."""
+        charts = [
+            scene.GetNthNodeByClass(i, "vtkMRMLPlotChartNode")
+            for i in range(scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode"))
+        ]
+        ours = [chart for chart in charts if chart.GetAttribute(ROLE) == _CONVERGENCE]
+        if not ours:
+            return None
+        found = cls(scene, ours[-1].GetTitle() or "")
+        found.chart = ours[-1]
+        return found
+
     def _make(self) -> None:
         self.table = self._scene.AddNewNodeByClass("vtkMRMLTableNode", f"{self._name} {_('convergence')}")
         step = vtk.vtkDoubleArray()
         step.SetName("step")
         self.table.AddColumn(step)
         self.chart = self._scene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{self._name} {_('convergence')}")
+        self.chart.SetAttribute(ROLE, _CONVERGENCE)
         self.chart.SetTitle(self._name)
         self.chart.SetXAxisTitle(_("step"))
         self.chart.SetYAxisTitle("")

@@ -108,16 +108,18 @@ def requirements_file() -> Path:
 
 def other_python(path: str) -> tuple[str, ...]:
     """The command of a Python that the user names, which may be an environment's folder; raises InputError."""
+    if not path.strip():
+        raise InputError(_("Name a Python, or the folder of an environment."))
     place = Path(path.strip()).expanduser()
     for candidate in (place, place / "bin" / "python", place / "Scripts" / "python.exe", place / "python.exe"):
         if candidate.is_file():
             if not os.access(candidate, os.X_OK):
                 raise InputError(_("{file} is not a program; choose a Python").format(file=candidate))
             return (str(candidate),)  # not resolved: an environment's Python is a link that must stay one
-    found = shutil.which(path.strip()) if path.strip() else None
+    found = shutil.which(path.strip())
     if found:
         return (found,)
-    raise InputError(_("{file} is not there; choose a Python").format(file=path.strip() or "?"))
+    raise InputError(_("{file} is not there; choose a Python").format(file=path.strip()))
 
 
 class Process:

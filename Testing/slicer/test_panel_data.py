@@ -43,12 +43,68 @@ def test_button_says_what_is_missing_one_after_the_other(panel, new_scene):
     panel.setup.report = setup.Report("3.12", "2.9", (CPU,))
     panel.refresh()
     assert text(button) == "Run: choose a prior first"
+    assert "is not installed" in text(panel.form.estimate)  # above the button, not only in its tool tip
     panel.setup.priors = setup.priors()
     panel.refresh()
     assert text(button) == "Run"
     assert button.isEnabled()
     panel.parameters.set("device", "cuda:3")
     assert text(button) == "Run: choose a device first"
+    assert "cuda:3 is not there" in text(panel.form.estimate)
+
+
+def test_a_neighbour_does_not_take_the_place_of_a_deleted_input(ready, new_scene, application):
+    chosen, neighbour = ready.parameters.input_node, ct_volume(new_scene, "Neighbour")
+    another = ct_volume(new_scene, "Another")
+    ready.form.inputNode.setCurrentNode(neighbour)
+    application.processEvents()
+    assert ready.parameters.input_node is neighbour  # the user's choice stays
+    new_scene.RemoveNode(neighbour)
+    ready.form.inputNode.setCurrentNode(another)  # what Slicer's box does meanwhile
+    ready.data._drop_neighbour("vtkMRMLScalarVolumeNode77", another)
+    assert ready.parameters.input_node is None
+    ready.parameters.set_node("input", chosen)
+    ready.data._drop_neighbour("vtkMRMLScalarVolumeNode77", another)
+    assert ready.parameters.input_node is chosen
+
+
+def test_the_dialogs_offer_what_the_engine_reads(ready, desktop):
+    from DiffusionMBIRLib.io import kspace, measurements, volumes
+
+    asked = []
+    desktop.open_file = lambda title, kinds: asked.append(kinds) or ""
+    sources = {"volume": volumes.READABLE, "sinogram": measurements.SUFFIXES, "k-space": kspace.SUFFIXES}
+    for source, suffixes in sources.items():
+        ready.parameters.update({"task": MRI if source == "k-space" else "sparse-view-ct", "source": source})
+        ready.form.inputFileOpen.click()
+        assert f"({' '.join(f'*{suffix}' for suffix in suffixes)})" in asked[-1]
+
+
+def test_k_space_asks_for_a_file_whatever_node_is_chosen(ready):
+    ready.parameters.choose_task(MRI)
+    ready.parameters.set("source", "k-space")
+    assert text(ready.form.runButton) == "Run: choose k-space first"
+    assert text(ready.form.dataSummary) == texts.no_input("k-space")
+
+
+def test_jobs_lie_where_the_machine_says(ready, desktop, runner, tmp_path):
+    assert runner.root is None
+    desktop.file = str(tmp_path / "elsewhere")
+    ready.form.jobsFolderBrowse.click()
+    assert text(ready.form.jobsFolder) == desktop.file == desktop.settings["jobs_folder"]
+    assert runner.root == tmp_path / "elsewhere"
+    ready.form.jobsFolder.setText("")
+    ready.form.jobsFolder.editingFinished.emit()
+    assert runner.root is None
+
+
+def test_an_engine_that_is_not_there_opens_the_set_up(ready, desktop):
+    ready.form.setupSection.setProperty("collapsed", True)
+    desktop.python = ()
+    ready.setup.look()
+    assert not ready.form.setupSection.property("collapsed")
+    assert text(ready.form.runButton) == "Run: set up the engine first"
+    assert text(ready.form.estimate) == text(ready.form.engineStatus) != ""
 
 
 def test_a_grid_that_cannot_be_made_coarser_is_told_in_axial_order(ready, new_scene):

@@ -176,3 +176,30 @@ def test_a_panel_that_is_made_later_keeps_what_the_scene_has_chosen(ready, new_s
     assert later.parameters.input_node is chosen
     assert later.form.inputNode.currentNode() is chosen
     later.close()
+
+
+def test_warnings_are_told_above_the_button_and_go_with_the_scene(ready, runner):
+    ready.form.runButton.click()
+    runner.listener.on_log(Log("info", "reading"))
+    assert not shown(ready.form.runMessage)
+    runner.listener.on_log(Log("warning", "The output volume was deleted."))
+    assert text(ready.form.runMessage) == "The output volume was deleted."
+    assert shown(ready.form.runMessage)
+    runner.listener.on_progress(progress())
+    ready.on_scene_closing()
+    assert not shown(ready.form.runMessage)
+    assert not shown(ready.form.progressBar)
+    assert text(ready.form.progressText) == ""
+
+
+def test_a_message_is_scrolled_into_sight(ready, application):
+    area = qt.QScrollArea()
+    area.setWidget(ready.form.root)
+    area.setWidgetResizable(True)
+    area.resize(420, 300)
+    area.show()
+    application.processEvents()
+    area.verticalScrollBar().setValue(0)
+    ready.run.say("Something went wrong.")
+    wait_for(lambda: not ready.form.runMessage.visibleRegion().isEmpty(), application)
+    area.takeWidget()

@@ -142,3 +142,17 @@ def test_the_plot_travels_in_the_scene(desk: Desk, tmp_path: Path) -> None:
     series = chart.GetNthPlotSeriesNode(0)
     assert series.GetTableNode().GetTable().GetColumnByName(series.GetYColumnName()).GetValue(0) == 0.25
     other.close()
+
+
+def test_the_last_plot_of_a_scene_is_found_again(desk: Desk) -> None:
+    assert ConvergencePlot.of(desk.scene) is None
+    desk.scene.AddNewNodeByClass("vtkMRMLPlotChartNode", "somebody else's")
+    for name in ("first", "second"):
+        plot = ConvergencePlot(desk.scene, name)
+        plot.add(1, {"residual": 0.5})
+        plot.flush()
+    found = ConvergencePlot.of(desk.scene)
+    assert found is not None
+    assert found.chart is plot.chart
+    assert found.show()
+    assert not found.flush()  # nothing new

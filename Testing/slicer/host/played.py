@@ -45,6 +45,10 @@ class PlayedDesktop:
         self.asked.append(title)
         return self.file
 
+    def open_folder(self, title: str) -> str:
+        self.asked.append(title)
+        return self.file
+
     def save_file(self, title: str, suggestion: str, kinds: str) -> str:
         self.asked.append(title)
         return self.saved
@@ -81,6 +85,7 @@ class PlayedRunner:
         self.python: Any = ()
         self.environment: Any = None
         self.job_path: Path | None = None
+        self.root: Path | None = None
         self.slice_logics: Any = ()
         self.calls: list[Any] = []
         self.refuse: Exception | None = None
