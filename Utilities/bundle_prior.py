@@ -15,10 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from DiffusionMBIRLib.models import ModelCard, read_card, resources, sha256
+from DiffusionMBIRLib.models import ModelCard, find, read_card, resources, sha256
 from DiffusionMBIRLib.priors.checkpoints import load_prior, weights_digest, write_weights
 
-LICENCE = "CC BY 4.0; trained on CC BY 3.0, CC BY 4.0 and public-domain volumes, attributed below"
 PRIVATE = ("train_patients", "held_out_patients")  # counts are enough
 
 
@@ -58,7 +57,24 @@ def _card(arguments: argparse.Namespace) -> ModelCard:
     card = read_card(arguments.prior)
     training = {k: v for k, v in card.training.items() if k not in PRIVATE}
     limits = f"{arguments.limits} Research use only, not for diagnosis.".strip()
-    return replace(card, id=arguments.id, licence=LICENCE, data=sources, training=training, limits=limits)
+    sources += _earlier(training)
+    return replace(card, id=arguments.id, licence=_licence(sources), data=sources, training=training, limits=limits)
+
+
+def _earlier(training: dict[str, Any]) -> list[dict[str, str]]:
+    """The data of the prior whose weights training started from."""
+    if "initial" not in training:
+        return []
+    name, digest = training["initial"]["id"], training["initial"]["sha256"]
+    path = find(name)
+    if sha256(path) != digest:
+        raise SystemExit(f"{path}: is not the prior that training started from")
+    return [entry | {"use": f"through {name}: {entry['use']}"} for entry in read_card(path).data]
+
+
+def _licence(sources: list[dict[str, str]]) -> str:
+    kinds = sorted({source["licence"].partition(" (")[0] for source in sources})
+    return f"CC BY 4.0; trained on volumes under {', '.join(kinds)}, attributed below"
 
 
 def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
@@ -77,9 +93,10 @@ def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
         f"| Parameters | {parameters / 1e6:.2f} million, stored as float16 |",
         f"| Network | widths {card.network['widths']}, {card.network['blocks']} blocks a level, "
         f"{card.network['stem']} x {card.network['stem']} space-to-depth stem |",
-        f"| Values | ({card.value.unit} - ({card.value.offset:g})) / {card.value.scale:g}, {card.channels} channel |",
+        f"| Values | {_values(card)}, {card.channels} channel |",
         f"| Noise levels | {card.sigma_min:g} to {card.sigma_max:g}; sigma_data {card.sigma_data:g} |",
-        f"| Training | {t['images_seen']:,} images, {t['steps']:,} steps, {t['seconds'] / 3600:.1f} h on 2 CPU cores |",
+        f"| Training | {t['images_seen']:,} images, {t['steps']:,} steps, {t['seconds'] / 3600:.1f} h on 2 CPU cores"
+        f"{_from(t)} |",
         f"| Crops | {t['settings']['size']} x {t['settings']['size']} pixels |",
         f"| Pixel spacings | {t['pixel_spacings_mm'][0]:g} to {t['pixel_spacings_mm'][-1]:g} mm |",
         "",
@@ -95,7 +112,7 @@ def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
         "## Data",
         "",
         "Volumes from The Cancer Imaging Archive fall under its data usage policy as well; no attempt at",
-        "re-identification may be made. They were read in axial order.",
+        f"re-identification may be made. {_reading(card)}",
         "",
         "| file | use | licence | attribution | from |",
         "|---|---|---|---|---|",
@@ -103,6 +120,22 @@ def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _values(card: ModelCard) -> str:
+    if card.value.unit == "HU":
+        return f"(HU - ({card.value.offset:g})) / {card.value.scale:g}"
+    return "magnitude / its 99.5th percentile in the volume"
+
+
+def _from(training: dict[str, Any]) -> str:
+    return f", from the weights of {training['initial']['id']}" if "initial" in training else ""
+
+
+def _reading(card: ModelCard) -> str:
+    if card.value.unit == "HU":
+        return "They were read in axial order."
+    return "They were cut in the planes that were acquired, nearly isotropic ones in all three planes."
 
 
 if __name__ == "__main__":
