@@ -179,33 +179,123 @@ class DiffusionMBIRTest(ScriptedLoadableModuleTest):
         assert "torch" not in sys.modules
 
     def test_run_through(self) -> None:
-        """From the sample to the compared result, with five previews at least, as far as an engine is there."""
+        """From the sample to the compared result, and through a scene that is saved and opened again."""
+        panel = self._panel_with_sample()
+        panel.parameters.set("record_sequence", True)
+        panel.run.press()
+        pixels: set[bytes] = set()
+        self._until(lambda: self._watch(panel, pixels), 300)
+        output = panel.parameters.output_node
+        assert output is not None, panel.form.runMessage.text
+        assert len(pixels) >= 5
+        assert output.GetImageData().GetDimensions() == (64, 64, 40)
+        self._look_at(panel)
+        self._save_and_open(panel, slicer.util.arrayFromVolume(output).copy())
+
+    def test_cancel_keeps_what_there_is(self) -> None:
+        panel = self._panel_with_sample()
+        panel.parameters.set("steps", 500)
+        for previews in (0, 2):
+            panel.run.press()
+            pixels: set[bytes] = set()
+            self._until(lambda seen=pixels, count=previews: self._watch(panel, seen) or len(seen) > count, 120)
+            job = panel.run.runner._job
+            panel.run.cancel()
+            self._until(lambda: not panel.run.runner.running, 10)
+            assert job is None or not job.running
+        assert "(partial)" in panel.parameters.output_node.GetName()
+        assert panel.form.runButton.text == "Run"
+
+    def test_killed_worker_is_told_and_resumed(self) -> None:
+        import time
+
+        panel = self._panel_with_sample()
+        panel.run.press()
+        self._until(lambda: panel.form.progressBar.value > 500, 120)
+        panel.run.runner._job.kill()
+        began = time.monotonic()
+        self._until(lambda: not panel.run.runner.running, 10)
+        assert time.monotonic() - began < 2
+        assert panel.form.runMessage.text
+        assert panel.form.resumeButton.enabled
+        panel.form.resumeButton.click()
+        self._until(lambda: not panel.run.runner.running, 300)
+        assert panel.form.progressText.text.startswith("Done"), panel.form.runMessage.text
+
+    def _panel_with_sample(self) -> Any:
+        """The panel, ready for a run of seconds; the test is skipped where there is no engine.
+
+        $DIFFUSIONMBIR_ENGINE names the Python that computes, for tests whose Slicer has no torch.
+        """
+        import os
+
         slicer.util.selectModule("DiffusionMBIR")
         panel = slicer.util.getModuleWidget("DiffusionMBIR").panel
+        engine = os.environ.get("DIFFUSIONMBIR_ENGINE")
+        if engine and panel.form.enginePath.text != engine:
+            panel.form.enginePath.setText(engine)
+            panel.form.engineKind.setCurrentIndex(1)
         self._until(lambda: not panel.setup.busy, 60)
         if not panel.setup.ready:
             self.skipTest(panel.setup.report.line())
         panel.data.sample_buttons[0].click()
-        assert panel.parameters.input_node is not None
         panel.parameters.update({"coarsen": 4, "steps": 12, "start_sweeps": 5, "preview_interval_s": 0.2})
         self._until(lambda: panel.missing() is None, 60)
-        panel.run.press()
-        seen: set[int] = set()
-        self._until(lambda: self._watch(panel, seen), 300)
-        output = panel.parameters.output_node
-        assert output is not None
-        assert len(seen) >= 5
-        assert output.GetImageData().GetDimensions() == (64, 64, 40)
-        panel.form.compareButton.click()
-        assert panel.results._comparison.active
-        panel.form.compareButton.click()
+        return panel
 
-    @staticmethod
-    def _watch(panel: Any, seen: set[int]) -> bool:
+    def _look_at(self, panel: Any) -> None:
+        """Compare, flicker, difference and convergence."""
+        form = panel.form
+        form.compareButton.click()
+        assert panel.results._comparison.active
+        form.compareButton.click()
+        assert not panel.results._comparison.active
+        before = self._pixels("Red")
+        form.flickerButton.click()
+        assert self._pixels("Red") != before
+        form.differenceButton.click()
+        self._until(lambda: not panel.results.busy, 30)
+        composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+        shown = slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID())
+        assert shown.GetName().endswith(f"- {panel.parameters.input_node.GetName()}")
+        form.plotButton.click()
+        assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
+        assert form.runMessage.text == ""
+
+    def _save_and_open(self, panel: Any, result: Any) -> None:
+        import tempfile
+
+        settings = {name: panel.parameters.get(name) for name in panel.parameters.TABLE}
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "scene.mrb")
+            assert slicer.util.saveScene(path)
+            slicer.mrmlScene.Clear(0)
+            assert panel.parameters.output_node is None
+            slicer.util.loadScene(path)
+        slicer.app.processEvents()
+        assert {name: panel.parameters.get(name) for name in panel.parameters.TABLE} == settings
+        assert (slicer.util.arrayFromVolume(panel.parameters.output_node) == result).all()
+        assert panel.form.resultsTable.rowCount == 1
+        assert panel.form.plotButton.enabled
+
+    def _watch(self, panel: Any, pixels: set[bytes]) -> bool:
+        """Note what the red slice view draws of the output; whether the job is over."""
         output = panel.parameters.output_node
         if output is not None and output.GetImageData() is not None:
-            seen.add(output.GetImageData().GetMTime())
+            pixels.add(self._pixels("Red"))
         return not panel.run.runner.running
+
+    @staticmethod
+    def _pixels(view: str) -> bytes:
+        """What a slice view draws, as its slice logic hands it over."""
+        from vtk.util.numpy_support import vtk_to_numpy
+
+        connection = slicer.app.layoutManager().sliceWidget(view).sliceLogic().GetImageDataConnection()
+        if connection is None:
+            return b""
+        connection.GetProducer().Update()
+        image = connection.GetProducer().GetOutputDataObject(connection.GetIndex())
+        return bytes(vtk_to_numpy(image.GetPointData().GetScalars()).tobytes())
 
     def _until(self, done: Any, seconds: float) -> None:
         import time

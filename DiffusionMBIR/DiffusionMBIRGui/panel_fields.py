@@ -36,6 +36,7 @@ USED_BY = {
     "sense-cg": ("cg_iterations", "cg_lam"),
 }
 OF_METHODS = {name for names in USED_BY.values() for name in names}
+_MRI_ONLY = ("virtual_coils",)  # whatever the method
 _CT_SCAN, _MRI_SCAN = scan_settings("sparse-view-ct"), scan_settings(MRI)
 
 
@@ -48,6 +49,8 @@ def is_shown(name: str, parameters: Parameters) -> bool:
         # A sinogram node has its views as an axis, but does not know the range that they cover.
         from_node = source == "sinogram" and not parameters.input_file
         return task != MRI and (source == "volume" or (name == "angle_range_deg" and from_node))
+    if name in _MRI_ONLY:
+        return task == MRI
     if name in _MRI_FIT:
         return task == MRI and method in DIFFUSION_METHODS
     # A method that this table does not know yet shows everything.

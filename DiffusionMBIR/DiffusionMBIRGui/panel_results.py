@@ -77,7 +77,12 @@ class ResultsSection:
         table.setColumnCount(len(COLUMNS))
         table.setHorizontalHeaderLabels(list(titles))
         table.verticalHeader().setVisible(False)
-        table.horizontalHeader().setStretchLastSection(True)
+        header = table.horizontalHeader()
+        header.setHighlightSections(False)  # bold titles would need more room
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)  # a long name is cut, never a figure
+        for column in range(1, len(COLUMNS)):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        table.setWordWrap(False)
         table.setToolTip(_("One row a run; the buttons below work on the row that is selected, else on the last run"))
 
     def _connect(self) -> None:
@@ -134,8 +139,8 @@ class ResultsSection:
         for number, row in enumerate(rows):
             for column, name in enumerate(COLUMNS):
                 item = qt.QTableWidgetItem(_shown(name, row[name]))
+                item.setToolTip(_shown(name, row[name]))
                 table.setItem(number, column, item)
-        table.resizeColumnsToContents()
         table.blockSignals(quiet)
 
     @property

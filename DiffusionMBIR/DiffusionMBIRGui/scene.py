@@ -135,16 +135,21 @@ class OutputVolume:
         """Put the volume into the background of slice views; False where it is gone.
 
         composites: vtkMRMLSliceCompositeNodes, by default those of all views but our own comparison's.
-        fit: vtkMRMLSliceLogics; those that showed nothing before are fitted to the volume.
+        fit: vtkMRMLSliceLogics; those that showed nothing before, or something elsewhere, are fitted to the volume.
         """
         if not self.alive:
             return False
         chosen = ordinary_composites(self.node.GetScene()) if composites is None else list(composites)
-        empty = [logic for logic in fit if logic.GetSliceCompositeNode().GetBackgroundVolumeID() is None]
+        scene = self.node.GetScene()
+        formers = [
+            (logic, scene.GetNodeByID(logic.GetSliceCompositeNode().GetBackgroundVolumeID() or "")) for logic in fit
+        ]
         for composite in chosen:
             composite.SetBackgroundVolumeID(self.node.GetID())
-        for logic in empty:
-            if logic.GetSliceCompositeNode() in chosen:
+        for logic, former in formers:
+            if logic.GetSliceCompositeNode() in chosen and (former is None or not _overlap(former, self.node)):
+                if former is not None:  # whose axes the view may have been turned to
+                    logic.GetSliceNode().RotateToVolumePlane(self.node)
                 logic.FitSliceToBackground()
         return True
 
@@ -217,6 +222,16 @@ def _same_region(node: Any, grid: Grid) -> bool:
     except InputError:
         return False
     return np.allclose(_box(other), _box(grid), rtol=0, atol=0.5 * max(grid.spacing_mm))
+
+
+def _overlap(one: Any, other: Any) -> bool:
+    """True if the middle of each volume node lies within the other: a view of one is a view of both."""
+    boxes = np.zeros((2, 6))
+    for node, box in zip((one, other), boxes, strict=True):
+        node.GetRASBounds(box)
+    low, high = boxes[:, ::2], boxes[:, 1::2]
+    middle = (low + high) / 2
+    return bool((low[::-1] <= middle).all() and (middle <= high[::-1]).all())
 
 
 def _box(grid: Grid) -> np.ndarray:

@@ -152,3 +152,17 @@ def test_a_finished_run_keeps_its_volume_when_the_next_one_begins(done, runner):
     assert runner.running
     assert done.parameters.output_node is None
     assert former.GetScene() is done.scene
+
+
+def test_long_names_never_push_figures_out_of_sight(done, application):
+    from DiffusionMBIRGui.results import ResultsTable
+
+    name = "A chest of a rather long name " * 3
+    planes = {plane: {"psnr": 29.88, "ssim": 0.775} for plane in ("axial", "coronal", "sagittal")}
+    ResultsTable(done.scene).add(name, "score-ct", 1094.0, 3.38e-3, planes)
+    table = done.form.resultsTable
+    done.form.root.resize(420, 1400)
+    done.form.root.show()
+    application.processEvents()
+    assert table.horizontalScrollBar().maximum() == 0
+    assert table.item(1, 0).toolTip() == name.strip()

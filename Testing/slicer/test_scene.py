@@ -375,3 +375,21 @@ def test_a_first_preview_that_lies_in_an_image_is_taken_over_and_later_ones_copi
         assert output.update(image_voxels(image), step, image=image)
         assert (voxels(output.node) == step + 1).all()
         assert output.node.GetImageData() is images[0]
+
+
+def test_views_of_another_region_are_turned_and_fitted_to_the_result_others_stay(desk: Desk) -> None:
+    away = Grid(GRID.shape, GRID.spacing_mm, (400.0, 300.0, 200.0))
+    elsewhere = desk.volume(np.zeros(GRID.shape, np.float32), rotated(away, 25), "elsewhere")
+    here = desk.volume(np.zeros(GRID.shape, np.float32), GRID, "here")
+    for name, node in (("Red", elsewhere), ("Green", here)):
+        desk.view(name).GetSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
+        desk.view(name).GetSliceNode().RotateToVolumePlane(node)
+        desk.view(name).FitSliceToBackground()
+    desk.view("Green").GetSliceNode().SetFieldOfView(7.0, 7.0, 1.0)  # the user's zoom
+    output = OutputVolume.create(desk.scene, "result", GRID)
+    array, centre = with_marker(GRID, (5, 11, 15))
+    output.update(array, 1)
+    output.show(fit=desk.slice_logics())
+    desk.jump_to(centre)
+    assert desk.at("Red", centre) > 250
+    assert desk.view("Green").GetSliceNode().GetFieldOfView()[0] == 7.0
