@@ -149,6 +149,7 @@ class OutputVolume:
         for logic, former in formers:
             if logic.GetSliceCompositeNode() in chosen and (former is None or not _overlap(former, self.node)):
                 if former is not None:  # whose axes the view may have been turned to
+                    logic.GetSliceNode().SetOrientationToDefault()
                     logic.GetSliceNode().RotateToVolumePlane(self.node)
                 logic.FitSliceToBackground()
         return True

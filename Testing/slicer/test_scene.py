@@ -385,6 +385,8 @@ def test_views_of_another_region_are_turned_and_fitted_to_the_result_others_stay
         desk.view(name).GetSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
         desk.view(name).GetSliceNode().RotateToVolumePlane(node)
         desk.view(name).FitSliceToBackground()
+    desk.view("Yellow").GetSliceCompositeNode().SetBackgroundVolumeID(elsewhere.GetID())
+    desk.view("Yellow").GetSliceNode().SetOrientationToAxial()  # as a single slice leaves all views
     desk.view("Green").GetSliceNode().SetFieldOfView(7.0, 7.0, 1.0)  # the user's zoom
     output = OutputVolume.create(desk.scene, "result", GRID)
     array, centre = with_marker(GRID, (5, 11, 15))
@@ -392,4 +394,5 @@ def test_views_of_another_region_are_turned_and_fitted_to_the_result_others_stay
     output.show(fit=desk.slice_logics())
     desk.jump_to(centre)
     assert desk.at("Red", centre) > 250
+    assert desk.view("Yellow").GetSliceNode().GetOrientation() == "Sagittal"
     assert desk.view("Green").GetSliceNode().GetFieldOfView()[0] == 7.0
