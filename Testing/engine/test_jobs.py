@@ -215,7 +215,8 @@ def test_a_preview_comes_back_and_the_newest_wins(tmp_path):
     for k in range(1, 4):
         assert writer.write(np.full(shape, k, np.float64), step=10 * k) == k
         array, step = reader.read() or pytest.fail("no preview")
-        assert (step, array.dtype) == (10 * k, np.float32)
+        assert step == 10 * k
+        assert array.dtype == np.float32
         assert (array == k).all()
     out = np.empty(shape, np.float32)
     newest = [reader.read(out), reader.read(np.empty((1, 1, 1), np.float32))]

@@ -96,7 +96,9 @@ def test_an_interrupted_case_goes_on_in_its_job(tmp_path):
 
     with pytest.raises(Stopped):
         run_cases([case], tmp_path / "study", idle=idle)
-    job = CaseTable(tmp_path / "study").row("a")["job"]
+    row = CaseTable(tmp_path / "study").row("a")
+    assert row is not None
+    job = row["job"]
     rows = run_cases([case], tmp_path / "study")
     assert (rows[0]["status"], rows[0]["job"]) == ("finished", job)
     assert np.isfinite(mbir.read_volume(tmp_path / "study" / "jobs" / job / "result.nrrd").array).all()
