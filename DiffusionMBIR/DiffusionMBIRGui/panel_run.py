@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -163,11 +164,12 @@ class RunSection:
             qt.QTimer.singleShot(0, self._bring_in_sight)  # once the layout has made room for it
 
     def _bring_in_sight(self) -> None:
-        area = self._form.runFrame
-        while area is not None and not area.inherits("QScrollArea"):
-            area = area.parent()
-        if area is not None:
-            area.ensureWidgetVisible(self._form.runMessage)
+        with suppress(RuntimeError, ValueError):  # PySide and PythonQt, where the panel is gone meanwhile
+            area = self._form.runFrame
+            while area is not None and not area.inherits("QScrollArea"):
+                area = area.parent()
+            if area is not None:
+                area.ensureWidgetVisible(self._form.runMessage)
 
     def clear(self) -> None:
         """Forget the last job, e.g. when its scene is closed; the log stays."""

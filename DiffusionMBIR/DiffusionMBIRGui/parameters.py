@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from DiffusionMBIRLib import config
-from DiffusionMBIRLib.config import ReconSettings, preset_values, setting
+from DiffusionMBIRLib.config import MASKS, ReconSettings, preset_values, setting
 from DiffusionMBIRLib.data import TASKS
 from DiffusionMBIRLib.errors import InputError
 
@@ -26,7 +26,6 @@ PRESETS = {
     "limited-angle-ct": ("limited-angle", "published-limited-angle"),
     MRI: ("mri", "published-mri"),
 }
-MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")
 USUAL_SCANS = {
     "sparse-view-ct": (8, 180.0),
     "limited-angle-ct": (90, 90.0),

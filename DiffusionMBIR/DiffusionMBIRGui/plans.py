@@ -46,7 +46,7 @@ class Plan:
 
 
 def plan_of(parameters: Parameters) -> Plan:
-    """The plan that the settings of a scene describe.  Copies the input's voxels, so that the node may change later.
+    """The plan that the settings of a scene describe.  Its ``ask`` copies the voxels first: the node may change then.
 
     Raises InputError in one line that says what is missing.
     """
@@ -94,11 +94,11 @@ def _of_node(
     else:
         array, grid = volume_input(node)
         entries = {"kind": "volume", "file": "input.npy", "unit": "" if task == MRI else "HU"}
-    name, copy = node.GetName(), np.array(array)
+    name = node.GetName()
     request = Request(
         name, {**entries, "grid": grid.to_dict()}, task, parameters.request_scan(), asdict(settings), settings.device
     )
-    return name, lambda: (request, copy)
+    return name, lambda: (request, np.array(array))  # in the thread: the copy of a large volume takes long
 
 
 def _reference(node: Any, task: str) -> Volume | None:

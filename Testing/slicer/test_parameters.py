@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import slicer
 from DiffusionMBIRGui.parameters import (
-    MASKS,
     MODULE,
     PRESETS,
     USUAL_SCANS,
@@ -164,10 +163,9 @@ def test_a_prior_of_ones_own_stays_among_ct_tasks_only(parameters):
         assert parameters.settings() == ReconSettings.preset("sparse-view")
 
 
-def test_usual_scans_and_masks_are_those_of_the_engine():
+def test_usual_scans_are_those_of_the_engine():
     theirs = literal("simulation.py", "SCANS")
     assert {task: tuple(scan) for task, scan in USUAL_SCANS.items()} == {task: theirs[task] for task in USUAL_SCANS}
-    assert literal("operators/masks.py", "MASKS") == MASKS
 
 
 def test_every_ct_task_has_its_presets_and_every_preset_file_a_task():
