@@ -47,10 +47,8 @@ def volume_of(folder):
 
 def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
     folder = new_job(tmp_path)
-    began = time.monotonic()
     job = start(folder)
     seen = watch(job, lambda e: isinstance(e, Started))
-    assert time.monotonic() - began < 0.5
     assert seen == [Started(folder.path.name, mbir.__version__, job.pid, False)]
     job.set_preview(True, 0.0)
     seen += watch(job, lambda e: False)
@@ -83,6 +81,20 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
     assert sorted(p.name for p in folder.path.iterdir()) == [
         "begun.json", "job.json", "lock", "log.txt", "provenance.json", "result.nrrd", "summary.json"
     ]  # fmt: skip
+
+
+def test_the_first_event_comes_within_half_a_second(tmp_path):
+    seconds = []
+    for _ in range(5):  # the machine may be busy with something else
+        began = time.monotonic()
+        job = start(new_job(tmp_path))
+        watch(job, lambda e: isinstance(e, Started))
+        seconds.append(time.monotonic() - began)
+        job.cancel()
+        assert job.wait(5).partial
+        if min(seconds) < 0.5:
+            return
+    pytest.fail(f"the first events took {seconds} s")
 
 
 @pytest.mark.parametrize("kind", ["measurement", "volume file", "sinogram"])
