@@ -157,7 +157,9 @@ class Job:
             return self._cancelled_word()
         code = self._process.returncode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return Failed(f"the worker ended without a word ({how}); its log says more", "crash", True)
+        return Failed(
+            f"the computing process ended unexpectedly ({how}); resume the job, or look into its log", "crash", True
+        )
 
     def _cancelled_word(self) -> Finished:
         """For a worker that did not end by itself: the newest preview becomes the partial volume."""

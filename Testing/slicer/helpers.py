@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DiffusionMBIRGui.volumes import image_like, place
 from vtk.util import numpy_support
 
+from DiffusionMBIRGui.volumes import image_like, place
 from DiffusionMBIRLib.geometry import Grid
 
 ORDINARY = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from DiffusionMBIRGui.runner import Quiet, Runner
 
+from DiffusionMBIRGui.runner import Quiet, Runner
 from DiffusionMBIRLib.geometry import Grid
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import slicer
+
 from DiffusionMBIRGui import compare
 from DiffusionMBIRGui.compare import PLANES, ROWS, Comparison, Flicker, view_name
 from DiffusionMBIRGui.difference import difference_volume
-
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from Testing.slicer.helpers import ORDINARY, Desk, events, nodes_of, world_of

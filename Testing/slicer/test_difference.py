@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from DiffusionMBIRGui.difference import Difference, difference_volume
 from DiffusionMBIRGui.volumes import grid_of, voxels
-
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from Testing.slicer.helpers import Desk, nodes_of, rotated, world_of

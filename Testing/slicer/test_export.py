@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
+
 from DiffusionMBIRGui import export, scene
 from DiffusionMBIRGui.volumes import grid_of, voxels
-
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
 from Testing.slicer.helpers import Desk, rotated

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+
 from DiffusionMBIRGui import inputs
 from DiffusionMBIRGui.volumes import grid_of, ijk_to_ras, place
-
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, axial_order, view_angles
 from Testing.slicer.helpers import Desk, rotated

@@ -14,9 +14,9 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
 import qt  # noqa: E402
+
 from DiffusionMBIRGui.panel_fields import decimals_for  # noqa: E402
 from DiffusionMBIRGui.parameters import MRI, Parameters  # noqa: E402
-
 from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
 from Testing.slicer.host.played import GUI, UI, shown, text  # noqa: E402
 

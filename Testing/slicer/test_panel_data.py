@@ -17,7 +17,6 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 from DiffusionMBIRGui import setup, texts  # noqa: E402
 from DiffusionMBIRGui.panel_data import SAMPLES  # noqa: E402
 from DiffusionMBIRGui.parameters import MRI, Parameters  # noqa: E402
-
 from Testing.slicer.host.played import CPU, ct_volume, shown, text, wait_for  # noqa: E402
 
 # What is missing, and the estimate.

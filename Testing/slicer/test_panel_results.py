@@ -15,7 +15,6 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 # isort: split
 
 from DiffusionMBIRGui import setup  # noqa: E402
-
 from Testing.slicer.host.played import CPU, UI, ct_volume, text, wait_for  # noqa: E402
 
 
@@ -24,7 +23,6 @@ def done(application, desk, desktop, runner):
     """A panel on a scene with slice views, after a run: its output beside the input."""
     from DiffusionMBIRGui.panel import Panel
     from DiffusionMBIRGui.results import ConvergencePlot, ResultsTable
-
     from Testing.slicer.host import widgets
 
     scene = desktop.scene = desk.scene

@@ -13,8 +13,8 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
 import qt  # noqa: E402
-from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
 
+from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
 from DiffusionMBIRLib.errors import EngineError, InputError  # noqa: E402
 from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Prepared, Progress  # noqa: E402
 from Testing.slicer.host.played import shown, text, wait_for  # noqa: E402
@@ -166,7 +166,6 @@ def test_nothing_is_called_once_the_panel_is_closed(ready, runner):
 
 def test_a_panel_that_is_made_later_keeps_what_the_scene_has_chosen(ready, new_scene, desktop):
     from DiffusionMBIRGui.panel import Panel
-
     from Testing.slicer.host import widgets
     from Testing.slicer.host.played import UI, PlayedRunner
 

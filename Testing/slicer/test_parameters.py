@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import slicer
+
 from DiffusionMBIRGui.parameters import (
     MODULE,
     PRESETS,
@@ -18,7 +19,6 @@ from DiffusionMBIRGui.parameters import (
     default_of,
     presets_of,
 )
-
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.data import TASKS
 from DiffusionMBIRLib.errors import InputError

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from DiffusionMBIRGui import scene as streaming
 from DiffusionMBIRGui.scene import OutputVolume, PreviewSequence
 from DiffusionMBIRGui.volumes import grid_of, ijk_to_world, voxels
-
 from DiffusionMBIRLib.geometry import Grid
 from Testing.slicer.helpers import ORDINARY, Desk, nodes_of, rotated, with_marker
 

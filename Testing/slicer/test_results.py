@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import slicer
-from DiffusionMBIRGui.results import ConvergencePlot, ResultsTable
 
+from DiffusionMBIRGui.results import ConvergencePlot, ResultsTable
 from Testing.slicer.helpers import Desk, events, nodes_of
 
 METRICS = {

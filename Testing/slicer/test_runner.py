@@ -8,12 +8,12 @@ import time
 
 import numpy as np
 import pytest
+
 from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRGui.results import ResultsTable
 from DiffusionMBIRGui.runner import Runner
 from DiffusionMBIRGui.scene import STATE
 from DiffusionMBIRGui.volumes import grid_of, voxels
-
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.jobs.messages import Failed, Finished

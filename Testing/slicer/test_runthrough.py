@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+
 from DiffusionMBIRGui.compare import Comparison
 from DiffusionMBIRGui.difference import difference_volume
 from DiffusionMBIRGui.export import write_nrrd
@@ -16,7 +17,6 @@ from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRGui.results import ResultsTable
 from DiffusionMBIRGui.runner import Runner
 from DiffusionMBIRGui.volumes import grid_of, voxels
-
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.jobs.messages import Failed, Finished
 from Testing.slicer.helpers import ORDINARY, nodes_of, world_of

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+
 from DiffusionMBIRGui import scene as streaming
 from DiffusionMBIRGui.scene import OutputVolume, PreviewSequence
 from DiffusionMBIRGui.volumes import grid_of, ijk_to_world, image_like, image_voxels, voxels
-
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
 from Testing.slicer.helpers import BONE, ORDINARY, Desk, events, nodes_of, rotated, with_marker

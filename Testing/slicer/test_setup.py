@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from DiffusionMBIRGui import setup
 from DiffusionMBIRGui.setup import Device, Engine, Process, Report
-
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.jobs import messages
 

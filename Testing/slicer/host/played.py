@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import slicer.util
+
 from DiffusionMBIRGui.setup import Device
 
 from . import ROOT
