@@ -37,7 +37,7 @@ def problem_with(node: Any, source: str = "volume") -> str:
     if node is None:
         return no_input(source)
     if source == "k-space":
-        return _("k-space is read from a file: choose one.")
+        return _problem_of_kspace(node) or _problem_of_place(node)
     return _problem_of_kind(node) or _problem_of_place(node) or _problem_of_values(node, source)
 
 
@@ -58,6 +58,18 @@ def _problem_of_kind(node: Any) -> str:
     if image.GetNumberOfScalarComponents() != 1:
         return _("This volume has several components a voxel: choose a scalar volume.")
     return ""
+
+
+def _problem_of_kspace(node: Any) -> str:
+    if node.GetScene() is None:
+        return _("The volume was deleted: choose another one.")
+    image = node.GetImageData() if node.IsA("vtkMRMLVectorVolumeNode") else None
+    if image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfScalarComponents() % 2:
+        return _("k-space needs a real and an imaginary component for each coil: choose such a volume, or a file.")
+    array = voxels(node)
+    if not np.isfinite([array.min(), array.max()]).all():
+        return _("k-space holds values that are NaN or infinite: mask or repair them first.")
+    return "" if array.any() else _("k-space is zero everywhere: nothing was measured.")
 
 
 def _problem_of_place(node: Any) -> str:
@@ -91,6 +103,9 @@ def summary_of(node: Any, source: str = "volume", parameters: Any = None) -> str
 
     parameters: the panel's, for the task and for what a sinogram does not tell by itself; None for the usual ones.
     """
+    if source == "k-space":
+        coils = node.GetImageData().GetNumberOfScalarComponents() // 2
+        return _summary(grid_of(node), mri=True, kind=_("k-space")) + ", " + _("coils: {count}").format(count=coils)
     array = voxels(node)
     low, high = float(array.min()), float(array.max())  # VTK's own range takes 0.15 s at 256^3
     if source == "sinogram":
@@ -106,10 +121,10 @@ def summary_of(node: Any, source: str = "volume", parameters: Any = None) -> str
     ) + _remarks(node, mri, low)  # fmt: skip
 
 
-def _summary(grid: Grid, mri: bool) -> str:
-    return _("{kind} volume, {shape}, {spacing} mm").format(
-        kind="MR" if mri else "CT", shape=shape(grid.shape), spacing=" x ".join(f"{s:.3g}" for s in grid.spacing_mm)
-    )
+def _summary(grid: Grid, mri: bool, kind: str = "") -> str:
+    kind = kind or (_("MR volume") if mri else _("CT volume"))
+    spacing = " x ".join(f"{s:.3g}" for s in grid.spacing_mm)
+    return _("{kind}, {shape}, {spacing} mm").format(kind=kind, shape=shape(grid.shape), spacing=spacing)
 
 
 def _remarks(node: Any, mri: bool, low: float) -> str:
@@ -162,6 +177,28 @@ def sinogram_input(node: Any, views: int, angle_range_deg: float) -> tuple[np.nd
     bottom = float(node.GetOrigin()[2])
     grid = Grid((slices, columns, columns), (pitch, pitch, slice_mm), (centred, centred, bottom))
     return array, geometry.to_dict(), grid
+
+
+def kspace_input(node: Any) -> tuple[np.ndarray, Grid]:
+    """k-space (slices, rows, columns, 2 x coils) of a vector volume node, a read-only view, and the image's grid.
+
+    The components are the real and the imaginary part of each coil in turn, zero where nothing was sampled; the lowest
+    frequency lies in the middle of rows and columns.  :func:`complex_coils` makes complex numbers of it.  Raises
+    InputError with :func:`problem_with`'s line.
+    """
+    problem = problem_with(node, "k-space")
+    if problem:
+        raise InputError(problem)
+    array = voxels(node)
+    array.flags.writeable = False
+    return array, grid_of(node)
+
+
+def complex_coils(array: np.ndarray) -> np.ndarray:
+    """(slices, rows, columns, 2 x coils) as complex64 (slices, coils, rows, columns)."""
+    values = np.ascontiguousarray(np.moveaxis(array[..., 0::2], -1, 1), dtype=np.complex64)
+    values.imag = np.moveaxis(array[..., 1::2], -1, 1)
+    return values
 
 
 def _angles(node: Any, views: int, angle_range_deg: float) -> tuple[float, ...]:

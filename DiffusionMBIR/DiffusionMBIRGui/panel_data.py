@@ -146,8 +146,8 @@ class DataSection:
         form, parameters = self._form, self.parameters
         source, file = parameters.get("source"), parameters.input_file
         from_file = bool(file)
-        form.inputNode.setVisible(not from_file and source != "k-space")
-        form.inputFileName.setVisible(from_file or source == "k-space")
+        form.inputNode.setVisible(not from_file)
+        form.inputFileName.setVisible(from_file)
         form.inputFileName.setText(file)
         form.inputFileClear.setVisible(from_file)
         form.inputLabel.setText({"volume": _("Volume:"), "sinogram": _("Sinogram:")}.get(source, _("k-space:")))
@@ -187,7 +187,7 @@ class DataSection:
             self._look_at_file(file, source, engine)
             return
         node = self.parameters.input_node
-        if node is None or source == "k-space":  # which is read from files only
+        if node is None:
             self.missing = texts.input_missing(source)
             return
         problem = inputs.problem_with(node, source) or self._problem_with_magnitudes(node, source)

@@ -17,7 +17,7 @@ from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.request import Request, file_input
 
-from .inputs import problem_with_file, sinogram_input, volume_input
+from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
 from .parameters import MRI, Parameters
 from .texts import _
 
@@ -88,7 +88,10 @@ def _of_node(
     node: Any, source: str, parameters: Parameters, settings: ReconSettings
 ) -> tuple[str, Callable[[], Asked]]:
     task, entries, array = parameters.get("task"), {}, None
-    if source == "sinogram":
+    if source == "k-space":
+        array, grid = kspace_input(node)
+        entries = {"kind": "k-space", "file": "input.npy"}
+    elif source == "sinogram":
         array, geometry, grid = sinogram_input(node, 0, parameters.get("angle_range_deg"))
         entries = {"kind": "sinogram", "file": "input.npy", "geometry": geometry}
     else:
@@ -98,7 +101,8 @@ def _of_node(
     request = Request(
         name, {**entries, "grid": grid.to_dict()}, task, parameters.request_scan(), asdict(settings), settings.device
     )
-    return name, lambda: (request, np.array(array))  # in the thread: the copy of a large volume takes long
+    copy = complex_coils if source == "k-space" else np.array
+    return name, lambda: (request, copy(array))  # in the thread: the copy of a large volume takes long
 
 
 def _reference(node: Any, task: str) -> Volume | None:

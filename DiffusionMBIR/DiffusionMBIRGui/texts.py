@@ -45,7 +45,7 @@ def no_input(source: str) -> str:
     return {
         "volume": _("Choose a CT volume, or press a sample button."),
         "sinogram": _("Choose a sinogram node or a measurement file."),
-        "k-space": _("Choose a k-space file."),
+        "k-space": _("Choose a k-space file, or a volume with real and imaginary components."),
     }[source]
 
 

@@ -17,13 +17,16 @@ _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS <-> RAS
 
 
 def voxels(node: Any) -> np.ndarray:
-    """The voxels of a scalar volume node as a view (slices, rows, columns); the node owns the memory."""
+    """The voxels of a volume node as a view (slices, rows, columns), where there are several components with these as a
+    last axis; the node owns the memory.
+    """
     return image_voxels(node.GetImageData())
 
 
 def image_voxels(image: Any) -> np.ndarray:
-    """The values of a scalar vtkImageData as a view (slices, rows, columns)."""
-    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    """The values of a vtkImageData as a view (slices, rows, columns), with components as a last axis."""
+    values = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    return values.reshape(*image.GetDimensions()[::-1], *values.shape[1:])
 
 
 def empty_image(shape: tuple[int, ...], dtype: Any = np.float32) -> Any:

@@ -14,13 +14,14 @@ from ..config import ReconSettings
 from ..data import MR_TASK, TASKS, Measurement, Volume
 from ..errors import InputError
 from ..geometry import Grid
+from ..kspace import KSpace
 from ..provenance import file_name
 from .request import Request, file_input
 
 PRESETS = {"sparse-view-ct": "sparse-view", "limited-angle-ct": "limited-angle", MR_TASK: "mri"}
 CT_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")
 MR_SCAN = ("acceleration", "acs", "mask", "coils", "phase", "noise")
-Source = np.ndarray | Volume | Measurement | str | os.PathLike[str]
+Source = np.ndarray | Volume | Measurement | KSpace | str | os.PathLike[str]
 
 
 def ask(
@@ -35,7 +36,8 @@ def ask(
     """The request of a reconstruction, and the array that goes into the job's folder with it.
 
     source: a volume (slices, rows, columns) as an array in HU (of MRI: magnitudes) with ``grid``, or as a Volume; a
-    Measurement; or a file or DICOM folder, whatever ``diffusionmbir info`` knows.  Of a volume a scan is simulated.
+    Measurement or KSpace; or a file or DICOM folder, whatever ``diffusionmbir info`` knows.  Of a volume a scan is
+    simulated.
     choices: settings of the scan and of the reconstruction by name; ``seed`` serves both.
     Raises InputError that names what is unknown or does not fit.
     """
@@ -54,6 +56,11 @@ def _input(source: Source, grid: Grid | None, task: str | None) -> tuple[dict[st
     if isinstance(source, Measurement):
         known = {key: getattr(source, key) for key in ("photons", "electronic_noise", "mu_water_per_mm")}
         entries = {"kind": "sinogram", "file": "input.npy", "geometry": source.geometry.to_dict(), **known}
+        return {**entries, "grid": source.grid.to_dict()}, source.data, source.task
+    if isinstance(source, KSpace):
+        if source.maps is not None or source.stored_grid is not None:
+            raise InputError(f"{source.name}: has coil maps or a grid of its own; write it to a file and give that")
+        entries = {"kind": "k-space", "file": "input.npy", "noise_std": source.noise_std}
         return {**entries, "grid": source.grid.to_dict()}, source.data, source.task
     if isinstance(source, np.ndarray):
         source = Volume(source, grid or Grid(source.shape), unit="" if task == MR_TASK else "HU")

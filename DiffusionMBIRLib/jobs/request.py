@@ -11,7 +11,7 @@ from ..config import ReconSettings, methods_for
 from ..data import TASKS
 from ..errors import InputError
 
-KINDS = ("volume", "sinogram", "file")
+KINDS = ("volume", "sinogram", "k-space", "file")
 FORMAT = 1
 
 
@@ -24,6 +24,8 @@ class Request:
         {"kind": "volume", "file": "input.npy", "grid": Grid.to_dict(), "unit": "HU"}       a scan is simulated from it
         {"kind": "sinogram", "file": "input.npy", "geometry": ParallelBeam.to_dict(), "grid": Grid.to_dict()}
             with, if they are known, "photons", "electronic_noise" and "mu_water_per_mm"
+        {"kind": "k-space", "file": "input.npy", "grid": Grid.to_dict()}
+            complex (slices, coils, rows, columns), centred, zero where not sampled; with "noise_std" if it is known
         {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a measurement, or a volume to simulate a scan of
     scan: keyword arguments of ``simulate`` besides the task; empty for measured data.
     settings: every field of ReconSettings.

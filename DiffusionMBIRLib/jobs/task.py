@@ -19,7 +19,9 @@ from ..config import DIFFUSION_METHODS, ReconSettings
 from ..data import MR_TASK, Measurement, Volume
 from ..errors import EngineError, InputError
 from ..geometry import Grid, ParallelBeam
+from ..geometry_mr import CartesianMRI
 from ..io.measurements import is_measurement
+from ..kspace import KSpace
 from ..models import find, sha256
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
@@ -103,6 +105,10 @@ class Task:
         grid = Grid.from_dict(entries["grid"])
         if entries["kind"] == "volume":
             return Volume(array, grid, unit=entries.get("unit", "HU"), name=request.name)
+        if entries["kind"] == "k-space":
+            sampled = (array != 0).any(axis=(0, 1)) if array.ndim == 4 else np.zeros(array.shape, bool)
+            noise = float(entries.get("noise_std", 0.0))
+            return KSpace(array, CartesianMRI(sampled, array.shape[1]), grid, noise_std=noise, name=request.name)
         known: Any = {k: float(entries[k]) for k in ("photons", "electronic_noise", "mu_water_per_mm") if k in entries}
         geometry = ParallelBeam.from_dict(entries["geometry"])
         return Measurement(array, geometry, grid, task=request.task, name=request.name, **known)

@@ -1,15 +1,19 @@
 """From choices to requests, and tables of cases that go on where they were."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.geometry_mr import CartesianMRI
 from DiffusionMBIRLib.jobs.asking import CT_SCAN, MR_SCAN, ask
 from DiffusionMBIRLib.jobs.cases import Case, CaseTable, begin_case, run_cases
 from DiffusionMBIRLib.jobs.messages import Finished
+from DiffusionMBIRLib.kspace import KSpace
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import small_prior
 
@@ -136,3 +140,14 @@ def test_mri_from_a_magnitude_volume_to_the_judged_result(tmp_path, method):
     assert float(row["psnr_axial"]) > 10
     job = CaseTable(tmp_path / "study").job_of("mr", row["fingerprint"])
     assert mbir.read_volume(job.result_path).unit == ""
+
+
+def test_k_space_in_memory_becomes_a_request():
+    mask = np.ones((8, 6), bool)
+    data = np.random.default_rng(0).standard_normal((2, 3, 8, 6, 2)).view(np.complex128)[..., 0]
+    scan = KSpace(data, CartesianMRI(mask, 3), Grid((2, 8, 6)), noise_std=0.5, name="head")
+    request, array = ask(scan, choices={"method": "sense-cg"})
+    assert (request.task, request.input["kind"], request.input["noise_std"]) == (scan.task, "k-space", 0.5)
+    np.testing.assert_array_equal(array, scan.data)
+    with pytest.raises(InputError, match="head: has coil maps .* write it to a file"):
+        ask(replace(scan, maps=np.ones((1, 3, 8, 6), np.complex64)))

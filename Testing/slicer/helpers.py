@@ -104,6 +104,17 @@ class Desk:
         node.CreateDefaultDisplayNodes()
         return node
 
+    def vectors(self, array: np.ndarray, name: str = "vectors") -> Any:
+        """A vector volume node of (slices, rows, columns, components)."""
+        node = self.scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", name)
+        place(node, Grid(array.shape[:3]))
+        image = vtk.vtkImageData()
+        image.SetDimensions(array.shape[2::-1])
+        values = np.ascontiguousarray(array).reshape(-1, array.shape[-1])
+        image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(values, deep=True))
+        node.SetAndObserveImageData(image)
+        return node
+
     def reopened(self, path: Path) -> Desk:
         """Another desk with the scene that was saved at ``path`` (.mrb or .mrml)."""
         other = Desk(path.parent / f"{path.stem}-cache")

@@ -234,8 +234,30 @@ def test_hu_and_counts_are_no_line_integrals(desk: Desk) -> None:
     assert inputs.problem_with(sinogram(desk), "sinogram") == ""
 
 
-def test_k_space_comes_from_a_file(desk: Desk) -> None:
-    assert "file" in inputs.problem_with(desk.volume(ct()), "k-space")
+def test_k_space_of_a_node_has_two_components_a_coil(desk: Desk) -> None:
+    parts = np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32)
+    node = desk.vectors(parts)
+    assert inputs.problem_with(node, "k-space") == ""
+    assert inputs.summary_of(node, "k-space") == "k-space, 5 x 4 x 3, 1 x 1 x 1 mm, coils: 3"
+    array, grid = inputs.kspace_input(node)
+    data = inputs.complex_coils(array)
+    assert data.dtype == np.complex64
+    assert grid.shape == (3, 4, 5)
+    for coil in range(3):
+        np.testing.assert_array_equal(data[:, coil], parts[..., 2 * coil] + 1j * parts[..., 2 * coil + 1])
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda desk: desk.volume(ct()), "a real and an imaginary component for each coil"),
+        (lambda desk: desk.vectors(np.ones((2, 3, 4, 3), np.float32)), "a real and an imaginary component"),
+        (lambda desk: desk.vectors(np.zeros((2, 3, 4, 2), np.float32)), "zero everywhere"),
+        (lambda desk: desk.vectors(np.full((2, 3, 4, 2), np.nan, np.float32)), "NaN or infinite"),
+    ],
+)
+def test_unusable_k_space_is_one_line(desk: Desk, make: Any, line: str) -> None:
+    assert line in inputs.problem_with(make(desk), "k-space")
 
 
 def test_files_are_judged_by_a_glance(tmp_path: Path) -> None:

@@ -79,9 +79,11 @@ def test_the_dialogs_offer_what_the_engine_reads(ready, desktop):
         assert f"({' '.join(f'*{suffix}' for suffix in suffixes)})" in asked[-1]
 
 
-def test_k_space_asks_for_a_file_whatever_node_is_chosen(ready):
+def test_k_space_asks_for_a_file_or_a_complex_volume(ready):
     ready.parameters.choose_task(MRI)
     ready.parameters.set("source", "k-space")
+    assert text(ready.form.dataSummary).startswith("k-space needs a real and an imaginary component")
+    ready.parameters.set_node("input", None)
     assert text(ready.form.runButton) == "Run: choose k-space first"
     assert text(ready.form.dataSummary) == texts.no_input("k-space")
 

@@ -260,6 +260,24 @@ def test_a_sinogram_node_is_reconstructed_and_judged_by_the_reference(desk, para
     assert ResultsTable(desk.scene).rows()[1]["PSNR"] > 15
 
 
+def test_k_space_of_a_node_is_reconstructed(desk, parameters, runner):
+    rows, columns = np.mgrid[-1:1:32j, -1:1:28j]
+    image = np.stack([(rows**2 + columns**2 < size) * 100.0 for size in (0.5, 0.7)])
+    coils = np.stack([np.exp(rows + 1j * columns), np.exp(-rows + 0.5j)])
+    spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image[:, None] * coils, (-2, -1)), norm="ortho"), (-2, -1))
+    spectrum[..., ::2] *= abs(np.arange(28)[::2] - 14) < 5  # every second line but those in the middle
+    parts = np.stack([spectrum.real, spectrum.imag], axis=-1)  # (slices, coils, rows, columns, 2)
+    components = np.moveaxis(parts, 1, 3).reshape(2, 32, 28, 4).astype(np.float32)
+    parameters.choose_task("compressed-sensing-mri")
+    parameters.update({"source": "k-space", "method": "sense-cg"})
+    parameters.set_node("input", desk.vectors(components))
+    runner.start(parameters)
+    assert isinstance(to_the_end(runner), Finished), runner.listener.last
+    found = voxels(runner.node)
+    combined = image * np.sqrt((abs(coils) ** 2).sum(0))
+    assert np.corrcoef(found.ravel(), combined.ravel())[0, 1] > 0.95
+
+
 def test_a_closed_runner_hears_nothing_more(desk, parameters, runner):
     runner.start(parameters)
     runner.close()
