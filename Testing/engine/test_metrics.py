@@ -118,9 +118,9 @@ def test_bad_input_is_named():
 
 def test_speed_on_the_benchmark_size():
     image, truth = pair((48, 128, 128))
-    started = time.process_time()
+    started = time.thread_time()
     per_plane(image, truth)
-    assert time.process_time() - started < 5  # about half a second; the bound leaves room for a busy machine
+    assert time.thread_time() - started < 5  # about half a second; the bound leaves room for a busy machine
 
 
 def test_evaluate_on_the_same_grid_in_another_axis_order():
