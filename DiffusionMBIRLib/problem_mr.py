@@ -21,7 +21,6 @@ from .priors.base import Denoiser, Prior
 from .priors.complex import PartsDenoiser, PhaseDenoiser
 from .problem import Problem, slice_denoiser
 from .sensitivity import compress_coils, estimate_maps, noise_std_of
-from .solvers.consistency import relative_residual
 from .solvers.sense import espirit_l1, middle_of, sense_cg
 
 SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
@@ -111,7 +110,7 @@ class MRProblem(Problem):
         return self.A.adjoint(self.A.reduced(torch.from_numpy(middle).to(self.A.device))[1])
 
     def residual(self, x: Tensor) -> float:
-        return relative_residual(self.A, self.y, x)
+        return float(self.A.distance(x, self.y) / torch.linalg.vector_norm(torch.view_as_real(self.y)))
 
     def volume(self, x: Tensor, name: str) -> Volume:
         """The magnitude of an estimate in the data's own, arbitrary unit, on the stored grid."""

@@ -38,6 +38,10 @@ class LinearOperator(ABC):
         """A^T A x."""
         return self.adjoint(self.forward(x))
 
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """|A x - y|, on the device."""
+        return torch.linalg.vector_norm(self.forward(x) - y)
+
     @property
     def H(self) -> LinearOperator:
         """A^T, by the name that the field gives to the adjoint."""
@@ -87,6 +91,10 @@ class Adjoint(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._operator.forward(y)
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """|A x - y|, on the device."""
+        return torch.linalg.vector_norm(self.forward(x) - y)
 
     @property
     def H(self) -> LinearOperator:

@@ -73,8 +73,7 @@ class CartesianFourier(LinearOperator):
         self._check(x, self.domain, "x")
         out = x.new_empty(self.range)
         for part in self._parts:
-            seen = self._seen(x, part)
-            out[part] = centred_fft(seen) * self.mask if self._centred else self._spectrum(seen)
+            out[part] = self._samples(x, part)
         return out
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -92,6 +91,16 @@ class CartesianFourier(LinearOperator):
             out[part] = self._combined(self._images(self._spectrum(self._seen(x, part))), part)
         return out
 
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """|A x - y|, part by part: no second copy of the data is made."""
+        self._check(x, self.domain, "x")
+        self._check(y, self.range, "y")
+        squares = []
+        for part in self._parts:
+            off = torch.view_as_real(self._samples(x, part).sub_(y[part])).flatten()  # a complex norm is slow
+            squares.append(torch.dot(off, off))
+        return torch.stack(squares).sum().sqrt()
+
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """1 with anything sampled: a part of an orthonormal transform."""
         return float(self.mask.any())
@@ -108,6 +117,11 @@ class CartesianFourier(LinearOperator):
         for part in self._parts:
             out[part] = self._spectrum(centred_ifft(y[part] * self.mask))
         return twin, out
+
+    def _samples(self, x: Tensor, part: slice) -> Tensor:
+        """A x of some slices."""
+        seen = self._seen(x, part)
+        return centred_fft(seen) * self.mask if self._centred else self._spectrum(seen)
 
     def _seen(self, x: Tensor, part: slice) -> Tensor:
         """What each coil sees of some slices: (slices, coils, rows, columns)."""
@@ -159,6 +173,11 @@ class SenseFourier(CartesianFourier):
 
     def _of(self, part: slice) -> Tensor:
         return self.maps if len(self.maps) == 1 else self.maps[part]
+
+    def _samples(self, x: Tensor, part: slice) -> Tensor:
+        """A x of some slices."""
+        seen = self._seen(x, part)
+        return centred_fft(seen) * self.mask if self._centred else self._spectrum(seen)
 
     def _seen(self, x: Tensor, part: slice) -> Tensor:
         return x[part, None] * self._of(part)

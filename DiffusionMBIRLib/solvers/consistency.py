@@ -28,6 +28,7 @@ class DataFit:
     def __init__(self, A: LinearOperator, y: Tensor) -> None:
         self.A, self.y = A, y
         self.back_projection = A.adjoint(y)
+        self._size = torch.linalg.vector_norm(torch.view_as_real(y) if y.is_complex() else y)
         self.reset()
 
     def reset(self) -> None:
@@ -37,7 +38,7 @@ class DataFit:
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|."""
-        return relative_residual(self.A, self.y, x)
+        return float(self.A.distance(x, self.y) / self._size)
 
 
 class ZTVConsistency(DataFit):
@@ -103,11 +104,3 @@ def soft(x: Tensor, threshold: float) -> Tensor:
         return F.softshrink(x, threshold)
     length = x.abs()
     return x * (1 - threshold / length.clamp_min_(1e-20)).clamp_min_(0)
-
-
-def relative_residual(A: LinearOperator, y: Tensor, x: Tensor) -> float:
-    """|A x - y| / |y|."""
-    off, whole = A.forward(x).sub_(y), y
-    if y.is_complex():  # whose norm is slow
-        off, whole = torch.view_as_real(off), torch.view_as_real(whole)
-    return float(torch.linalg.vector_norm(off) / torch.linalg.vector_norm(whole))

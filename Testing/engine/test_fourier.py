@@ -82,6 +82,8 @@ def test_reduced_problem_has_the_same_residuals(kind, coils):
     fewer, z = A.reduced(y)
     assert torch.allclose(torch.linalg.vector_norm(fewer.forward(x) - z), torch.linalg.vector_norm(A.forward(x) - y))
     assert torch.allclose(fewer.adjoint(z), A.adjoint(y), atol=1e-12)
+    for same, data in ((A, y), (fewer, z)):
+        assert torch.allclose(same.distance(x, data), torch.linalg.vector_norm(same.forward(x) - data))
 
 
 @pytest.mark.parametrize(("kind", "coils"), ALL)
