@@ -18,6 +18,7 @@ from .kspace import KSpace
 from .metrics import evaluate
 from .models import MR_PERCENTILE
 from .monitor import Monitor, Silent
+from .provenance import file_name
 from .reconstruction import Result, preset_for, reconstruct
 from .report import save_metrics, save_montage
 from .simulation import simulate, truth_for
@@ -98,7 +99,7 @@ def _mr_cases(volume: Volume, output: Path, device: str, prior: str | None, moni
             spacing_mm=truth.axial()[0].grid.spacing_mm,
             title=f"Compressed-sensing MRI: acceleration {acceleration}, {acs:.0%} of the lines in the middle",
             subtitle=f"{MR_COILS} coils, phase and noise; {settings.steps} network evaluations a slice, "
-            f"prior {prior or settings.prior}",
+            f"prior {file_name(prior or settings.prior)}",
             scores=scores,
             level_hu=0.45 * bright,
             window_hu=0.9 * bright,
@@ -150,7 +151,7 @@ def _case(
         truth.axial()[0].array,
         spacing_mm=scan.grid.spacing_mm,
         title=f"{TITLES[scan.task]}: {scan.geometry.views} views over {angle_range:g} degrees",
-        subtitle=f"{settings.steps} network evaluations a slice, prior {prior or settings.prior}",
+        subtitle=f"{settings.steps} network evaluations a slice, prior {file_name(prior or settings.prior)}",
         scores=scores,
     )
     return {
