@@ -16,9 +16,9 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..kspace import KSpace
 from ..provenance import file_name
+from ..reconstruction import preset_for
 from .request import Request, file_input
 
-PRESETS = {"sparse-view-ct": "sparse-view", "limited-angle-ct": "limited-angle", MR_TASK: "mri"}
 CT_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")
 MR_SCAN = ("acceleration", "acs", "mask", "coils", "phase", "noise")
 Source = np.ndarray | Volume | Measurement | KSpace | str | os.PathLike[str]
@@ -46,7 +46,7 @@ def ask(
     if task not in TASKS:
         raise InputError(f"task {task!r} is not known; use one of {', '.join(TASKS)}")
     scan, settings = _split(choices or {}, task, is_measured=bool(measured))
-    chosen = replace(ReconSettings.preset(preset or PRESETS[task]), **settings)
+    chosen = replace(ReconSettings.preset(preset or preset_for(task)), **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
     return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), array
 

@@ -1,4 +1,4 @@
-"""Time the job layer.  Run as a script; the numbers of the README's job section come from here.
+"""Time the job layer.  Run as a script.
 
 * from the start of a worker to its first event;
 * from the end of a step to the moment when its preview of N^3 lies in the client's memory;
