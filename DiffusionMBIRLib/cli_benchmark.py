@@ -19,6 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scans", nargs="+", default=(), metavar="SCAN", help="names of scans (default: all)")
     parser.add_argument("--methods", nargs="+", default=(), metavar="METHOD", help="names of methods (default: all)")
     parser.add_argument("--coarsen", type=int, default=2, help="reconstruct CT on means of so many pixels")
+    parser.add_argument("--slices", type=int, default=0, help="only so many in the middle of each volume (0: all)")
+    parser.add_argument("--compile", action="store_true", help="compile the network where it runs for many minutes")
     parser.add_argument("--prior", help="id or file of the prior (default: that of the presets)")
     parser.add_argument("--seed", type=int, default=0, help="of scans and samplers")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any]
     if not scans:
         raise InputError(f"--scans: none of them is known; choose from {', '.join(scan.label for scan in plan)}")
     volumes = arguments.volumes or [sample_data("ct_chest.nrrd" if arguments.modality == "CT" else "mr_head.nrrd")]
-    cases = [Case(path.name.split(".")[0], path, arguments.coarsen) for path in volumes]
+    cases = [Case(path.name.split(".")[0], path, arguments.coarsen, arguments.slices) for path in volumes]
     records = run_benchmark(
         cases,
         scans,
@@ -47,6 +49,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any]
         device=arguments.device,
         prior=arguments.prior,
         seed=arguments.seed,
+        compile=arguments.compile,
         monitor=monitor,
     )
     table = arguments.output / "results.md"

@@ -105,6 +105,12 @@ class ReconSettings:
     slices_per_batch: int = setting(
         0, "Slices a batch", "Slices denoised at once; 0: fitted to memory.", range=(0, 4096)
     )
+    compile: bool = setting(
+        False,
+        "Compile",
+        "Compile the network first (torch.compile, needs a C++ compiler on a CPU): half a minute once, then 1.3 times "
+        "faster on two CPU cores; values differ by rounding.",
+    )
     seed: int = setting(0, "Seed", "Seed of all noise.", range=(0, 2**63 - 1))
     device: str = setting("auto", "Device", "auto, cpu, cuda or cuda:N.")
 

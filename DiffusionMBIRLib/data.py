@@ -79,6 +79,16 @@ class Volume:
         blocks = self.array.astype(np.float32).reshape(n, rows, factor, columns, factor)
         return replace(self, array=blocks.mean(axis=(2, 4)), grid=grid)
 
+    def middle(self, slices: int) -> Volume:
+        """The middle slices of the array; all of them where there are no more."""
+        first = (self.grid.shape[0] - slices) // 2
+        if first <= 0:
+            return self
+        shift = self.grid.matrix @ np.array([0.0, 0.0, first * self.grid.spacing_mm[2]])
+        origin = tuple(np.asarray(self.grid.origin_mm) + shift)
+        grid = replace(self.grid, shape=(slices, *self.grid.in_plane), origin_mm=origin)
+        return replace(self, array=self.array[first : first + slices], grid=grid)
+
     def save(self, path: Any) -> None:
         """Write to NRRD, NIfTI or MetaImage by the file's extension, through a temporary name."""
         from .io.volumes import write_volume

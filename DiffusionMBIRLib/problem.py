@@ -20,6 +20,7 @@ from .monitor import Checkpoint, Monitor
 from .operators import LinearOperator, SliceDifference
 from .priors.base import Denoiser, Prior, SliceDenoiser
 from .priors.checkpoints import load_prior
+from .priors.networks import NetworkPrior
 from .samplers import dds, mbir, slicewise
 from .samplers import published as published_samplers
 from .samplers.schedules import geometric_sigmas, karras_sigmas
@@ -324,6 +325,8 @@ def load(
         raise InputError(f"setting published: no code of {settings.method} was published; use mbir or dds")
     if not settings.published:
         require_level(loaded, settings.sigma_start, "setting sigma_start:")
+    if settings.compile and isinstance(loaded, NetworkPrior):
+        loaded.compile()
     return loaded
 
 

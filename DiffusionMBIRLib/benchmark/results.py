@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import ReconSettings
 from ..io.files import replacing
 from ..metrics import PLANES
 from ..provenance import plain
@@ -39,13 +40,19 @@ class Results:
         for place in (self.runs, self.pictures):
             place.mkdir(parents=True, exist_ok=True)
 
-    def record(self, key: str, fingerprint: str) -> dict[str, Any] | None:
-        """The record of a run; None if there is none, it is damaged, or it was made with other settings."""
+    def record(self, key: str, fingerprint: str, settings: ReconSettings) -> dict[str, Any] | None:
+        """The record of a run; None if there is none, it is damaged, or it was made from other data or settings.
+
+        Settings that did not exist when it was made count as their defaults.
+        """
         try:
             entries = json.loads((self.runs / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return entries if entries.get("fingerprint") == fingerprint else None
+        if entries.get("fingerprint") != fingerprint:
+            return None
+        used = plain(ReconSettings()) | entries["provenance"]["settings"]
+        return entries if used == plain(settings) else None
 
     def add(self, key: str, entries: Mapping[str, Any], slices: Mapping[str, np.ndarray]) -> None:
         """Keep a run; the record is written last, so that one that is there is whole."""

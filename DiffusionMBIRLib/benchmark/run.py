@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import DIFFUSION_METHODS
+from ..config import DIFFUSION_METHODS, ReconSettings
 from ..data import MR_TASK, Volume
 from ..errors import InputError
 from ..io.volumes import read_volume
@@ -27,11 +27,20 @@ from .results import Results, digest, machine
 
 @dataclass(frozen=True)
 class Case:
-    """A volume that is scanned.  coarsen: reconstruct CT on block means of this size (1: the volume's own grid)."""
+    """A volume that is scanned.
+
+    coarsen: reconstruct CT on block means of this size (1: the volume's own grid).  slices: only so many in the middle
+    of the stored volume, 0 for all.
+    """
 
     name: str
     path: Path
     coarsen: int = 2
+    slices: int = 0
+
+    def volume(self) -> Volume:
+        volume = read_volume(self.path)
+        return volume.middle(self.slices) if self.slices else volume
 
 
 class _Nested:
@@ -60,12 +69,13 @@ def run_benchmark(
     device: str = "auto",
     prior: str | None = None,
     seed: int = 0,
+    compile: bool = False,
     monitor: Monitor | None = None,
 ) -> list[dict[str, Any]]:
     """Run what is missing of cases x scans x methods; returns all records, in order, and writes results.csv.
 
     methods: labels of the rows to run; all by default.  prior: id or file for the diffusion methods, else each preset's
-    own.  Raises InputError for a label that no task has.
+    own.  compile: the network, in rows that take many minutes.  Raises InputError for a label that no task has.
     """
     monitor, results = monitor or Silent(), Results(output)
     runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, methods)]
@@ -75,14 +85,14 @@ def run_benchmark(
     current: tuple[Case, Scan] | None = None
     for number, (case, scan, row) in enumerate(runs):
         key = f"{case.name}_{scan.label}_{row.label.replace(', ', '-').replace(' ', '-')}".lower()
-        wanted = _fingerprint(case, scan, row, prior, seed)
-        record = results.record(key, wanted)
+        settings = replace(row.settings(scan.task, seed), compile=compile and row.minutes)
+        wanted = _fingerprint(case, scan, settings, prior)
+        record = results.record(key, wanted, settings)
         if record is None:
             if current != (case, scan):
                 measured, truth = _scan(case, scan, seed, monitor)
                 current = (case, scan)
             watch = _Nested(monitor, number, len(runs), f"{scan.label} {row.label}")
-            settings = row.settings(scan.task, seed)
             result = reconstruct(measured, prior=prior, settings=settings, device=device, monitor=watch)
             record = _record(case, scan, row, result, truth) | {"key": key, "fingerprint": wanted}
             results.add(key, record, _middle(result.volume))
@@ -103,22 +113,22 @@ def truth_key(record: Mapping[str, Any]) -> str:
 
 
 def _scan(case: Case, scan: Scan, seed: int, monitor: Monitor) -> tuple[Any, Volume]:
-    volume = read_volume(case.path)
+    volume = case.volume()
     if scan.task == MR_TASK:
         return simulate(volume, task=scan.task, **scan.options, seed=seed, monitor=monitor), truth_for(volume)
     options = scan.options | {"coarsen": case.coarsen}
     return simulate(volume, task=scan.task, **options, seed=seed, monitor=monitor), truth_for(volume, case.coarsen)
 
 
-def _fingerprint(case: Case, scan: Scan, row: Row, prior: str | None, seed: int) -> str:
-    settings = row.settings(scan.task, seed)
+def _fingerprint(case: Case, scan: Scan, settings: ReconSettings, prior: str | None) -> str:
+    """Of what determines a run besides its settings."""
     weights = sha256(find(prior or settings.prior)) if settings.method in DIFFUSION_METHODS else ""
     return digest(
         {
             "data": sha256(case.path),
             "coarsen": case.coarsen,
+            "slices": case.slices,
             "scan": asdict(scan),
-            "settings": asdict(settings),
             "prior": weights,
             "version": software_version(),
         }

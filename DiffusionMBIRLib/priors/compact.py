@@ -150,7 +150,9 @@ def edm_denoise(network: nn.Module, x: Tensor, sigma: Tensor, sigma_data: float)
     """D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4), Karras et al. 2022, equation 7.  sigma: (batch,)."""
     s = sigma.float()[:, None, None, None]
     variance = s.square() + sigma_data**2
-    hidden = network((x * variance.rsqrt()).contiguous(memory_format=torch.channels_last), sigma.log() / 4)
+    # A copy, since of one channel every layout passes for channels-last, and compiled code is made for one layout.
+    scaled = (x * variance.rsqrt()).to(memory_format=torch.channels_last, copy=True)
+    hidden = network(scaled, sigma.log() / 4)
     return x * (sigma_data**2 / variance) + hidden.float() * (s * sigma_data * variance.rsqrt())
 
 

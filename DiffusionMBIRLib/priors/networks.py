@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import EngineError
 from ..models import ModelCard
+from .base import is_out_of_memory
 from .compact import CompactUNet, edm_denoise, pad_to_multiple
 
 
@@ -28,6 +30,19 @@ class NetworkPrior(ABC):
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.multiple, self.precision = card, multiple, precision
         self.sigma_min, self.sigma_max = card.sigma_min, card.sigma_max
+
+    def compile(self) -> None:
+        """Compile the network, for batches and images of any size; raises EngineError where torch cannot."""
+        self.network.compile(dynamic=True)  # one code for all sizes: what it computes never depends on what came before
+        weight = next(self.network.parameters())
+        trial = torch.zeros((2, self.card.channels, 8 * self.multiple, 9 * self.multiple), device=weight.device)
+        try:
+            self.denoise(trial, self.sigma_max)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise EngineError(f"setting compile: torch cannot compile here ({reason}); leave it off") from None
 
     @torch.inference_mode()
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
