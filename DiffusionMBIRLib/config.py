@@ -17,6 +17,8 @@ _MR_STARTS = ("admm-tv", "sense-cg", "noise")
 STARTS = tuple(dict.fromkeys((*_CT_STARTS, *_MR_STARTS)))
 DEMOS = ("ct", "mri")
 MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")  # of simulated k-space
+TV_AXES = ("z", "xyz")  # directions of the total variation in the data step
+SCHEDULES = ("karras", "geometric")
 COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
 
 
@@ -59,11 +61,25 @@ class ReconSettings:
     start_sweeps: int = setting(30, "Start sweeps", "ADMM sweeps of an admm-tv start.", range=(1, 5000))
     sigma_start: float = setting(0.2, "First noise level", "In the prior's value scale.", range=(0.005, 400.0))
     sigma_end: float = setting(0.01, "Last noise level", "In the prior's value scale.", range=(0.0005, 1.0))
+    schedule: str = setting("karras", "Schedule", "Spacing of dds' noise levels.", choices=SCHEDULES)
+    noise_span: int = setting(
+        1,
+        "Noise span",
+        "Slices from one noise image of dds to the next independent one; those in between are turned from one into the "
+        "other (spherical interpolation), so that neighbours see like noise. 1: all slices are independent.",
+        range=(1, 4096),
+    )
     eta: float = setting(1.0, "Fresh noise", "Share of fresh noise in each renoising of dds.", range=(0.0, 1.0))
     snr: float = setting(0.16, "Corrector SNR", "Signal-to-noise ratio of mbir's Langevin corrector.", range=(0.0, 1.0))
     rho: float = setting(0.0025, "ADMM penalty", "Penalty of the ADMM split.", range=(0.0, 100.0))
     lam: float = setting(
         2e-4, "Strength across slices", "Weight of total variation along z; 0: off.", range=(0.0, 10.0)
+    )
+    tv_axes: str = setting(
+        "z", "TV directions", "Along the slices alone (z), or in all three directions (xyz).", choices=TV_AXES
+    )
+    share_variables: bool = setting(
+        True, "Share variables", "Carry the ADMM variables of dds from one noise level to the next."
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     sweeps: int = setting(0, "ADMM sweeps", "Sweeps a noise level; 0: 1, but 10 for mbir-slow.", range=(0, 100))

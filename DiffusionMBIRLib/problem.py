@@ -18,6 +18,7 @@ from .kspace import KSpace
 from .models import ValueScale
 from .monitor import Checkpoint, Monitor
 from .operators import LinearOperator, SliceDifference
+from .operators.difference import Gradient
 from .priors.base import Denoiser, Prior, SliceDenoiser
 from .priors.checkpoints import load_prior
 from .priors.networks import NetworkPrior
@@ -169,13 +170,16 @@ class Problem(ABC):
                 checkpoint=run.checkpoint,
             )
         if s.method == "dds":
+            spaced = karras_sigmas if s.schedule == "karras" else geometric_sigmas
             return dds.sample(
                 run.denoiser,
                 self._consistency(s),
-                karras_sigmas(s.sigma_end, s.sigma_start, s.steps),
+                spaced(s.sigma_end, s.sigma_start, s.steps),
                 start,
                 run.generator,
                 eta=s.eta,
+                noise_span=s.noise_span,
+                share_variables=s.share_variables,
                 monitor=run.monitor,
                 checkpoint=run.checkpoint,
             )
@@ -232,10 +236,12 @@ class Problem(ABC):
             solver=aliased_conjugate_gradient if aliased else conjugate_gradient,
         )
 
-    def _difference(self, settings: ReconSettings) -> SliceDifference:
+    def _difference(self, settings: ReconSettings) -> SliceDifference | Gradient:
         A = self.A
         if settings.published:
             return PeriodicDifference(self.grid.shape, device=A.device, dtype=A.dtype)
+        if settings.tv_axes == "xyz":
+            return Gradient(self.grid.shape, weights=inverse_spacing(self.grid), device=A.device, dtype=A.dtype)
         return SliceDifference(self.grid.shape, weight=inverse_spacing(self.grid)[0], device=A.device, dtype=A.dtype)
 
 

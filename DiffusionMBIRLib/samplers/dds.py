@@ -19,17 +19,34 @@ from ..solvers.consistency import DataFit, ZTVConsistency
 from . import state
 
 
-def volume_noise(like: Tensor, generator: torch.Generator) -> Tensor:
+def volume_noise(like: Tensor, generator: torch.Generator, span: int = 1) -> Tensor:
     """Standard normal noise for a whole volume; drawn at once, so that sub-batches never change a result.
 
     Complex: of variance 1 in the real and in the imaginary part, each of which a prior sees as an image.
+    span: every so many slices an independent image; slices between two of them are cos(t) one + sin(t) other, which
+    keeps the variance (noise shared along z, after ISCS, arXiv 2602.04162).
     """
+    if span > 1:
+        return _interpolated_noise(like, generator, span)
     n, rows, columns = like.shape
     if like.is_complex():
         parts = torch.randn((n, rows, columns, 2), generator=generator, device=generator.device, dtype=like.real.dtype)
         return torch.view_as_complex(parts).to(like.device)
     noise = torch.randn((rows, columns, n), generator=generator, device=generator.device, dtype=like.dtype)
     return noise.to(like.device).permute(2, 0, 1)
+
+
+def _interpolated_noise(like: Tensor, generator: torch.Generator, span: int) -> Tensor:
+    """Noise that turns from one independent image to the next over ``span`` slices."""
+    n = len(like)
+    images = volume_noise(like[:1].expand((n - 1) // span + 2, -1, -1), generator)
+    slices = torch.arange(n, device=like.device)
+    before = slices // span
+    angle = (slices - span * before) * (0.5 * math.pi / span)
+    shares = images.new_zeros((len(images), n))
+    shares[before, slices], shares[before + 1, slices] = angle.cos().to(shares), angle.sin().to(shares)
+    noise = torch.matmul(images.permute(1, 2, 0), shares).permute(2, 0, 1)
+    return noise.contiguous() if like.is_complex() else noise  # each in the layout that its operators like
 
 
 def watch(monitor: Monitor, consistency: DataFit, estimate: Tensor, done: int, total: int, sigma: float) -> None:
@@ -46,27 +63,32 @@ def sample(
     generator: torch.Generator,
     *,
     eta: float,
+    noise_span: int = 1,
+    share_variables: bool = True,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
 
     sigmas: falling noise levels, one network evaluation each.  eta in [0, 1]: share of fresh noise in each renoising
-    (0 repeats the noise that the network saw, 1 draws all of it anew).  Returns the last data-consistent estimate.
+    (0 repeats the noise that the network saw, 1 draws all of it anew).  noise_span: see :func:`volume_noise`.
+    share_variables: z and w live on from one level to the next.  Returns the last data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = start + volume_noise(start, generator) * sigmas[0]
+    x = start + volume_noise(start, generator, noise_span) * sigmas[0]
     clean = start
     done, x = state.restore(checkpoint, consistency, generator, x)
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         denoised = denoiser(x, sigma)
+        if not share_variables:
+            consistency.reset()
         clean = consistency(denoised, sigma)
         if k + 1 < len(sigmas):
             # x <- clean + sigma' (sqrt(1 - eta^2) eps + eta n), where eps is the noise that the network saw
             kept = sigmas[k + 1] * math.sqrt(max(0.0, 1 - eta**2)) / sigma
             x = torch.add(clean, x.sub_(denoised), alpha=kept) if kept else clean
-            x = torch.add(x, volume_noise(x, generator), alpha=sigmas[k + 1] * eta) if eta else x
+            x = torch.add(x, volume_noise(x, generator, noise_span), alpha=sigmas[k + 1] * eta) if eta else x
             state.save(checkpoint, consistency, generator, x, k + 1)
         watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..operators.base import LinearOperator
-from ..operators.difference import SliceDifference
+from ..operators.difference import Gradient, SliceDifference
 from .cg import conjugate_gradient
 
 
@@ -58,7 +58,7 @@ class ZTVConsistency(DataFit):
         A: LinearOperator,
         y: Tensor,
         *,
-        difference: SliceDifference,
+        difference: SliceDifference | Gradient,
         rho: float,
         lam: float,
         cg_steps: int,
