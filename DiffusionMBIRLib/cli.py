@@ -191,7 +191,7 @@ def _reconstruct_options(parser: argparse.ArgumentParser) -> None:
 def _reconstruct(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
     from .io.measurements import read_measurement
     from .io.volumes import read_volume, require_writable
-    from .metrics import evaluate
+    from .metrics import evaluate, uncertainty, uncertainty_text
     from .reconstruction import preset_for, reconstruct
 
     measurement = read_measurement(arguments.measurement)
@@ -204,10 +204,24 @@ def _reconstruct(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
     entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
     text = f"{arguments.output}: {lines(entries, skip=('output',))}"
+    if result.deviation is not None:
+        beside = _beside(arguments.output, "-deviation")
+        result.deviation.save(beside)
+        entries["deviation"] = str(beside)
+        text += f"\n{beside}: standard deviation of {settings.samples} samples"
     if reference is not None:
         entries["metrics"] = evaluate(result.volume, reference)
         text += "\n" + _planes(entries["metrics"], result.volume.unit)
+        if result.deviation is not None:
+            entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
+            text += "\n" + uncertainty_text(entries["uncertainty"])
     return entries, f"{text}\n{NOTICE}"
+
+
+def _beside(path: Path, mark: str) -> Path:
+    """The file's name with a mark before its suffixes."""
+    stem = path.name.split(".")[0]
+    return path.with_name(stem + mark + path.name[len(stem) :])
 
 
 # --- evaluate
@@ -251,6 +265,9 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--hold-out", nargs="*", default=(), help="patients to hold out (default: 15 %% of them)")
     parser.add_argument("--modality", default="CT", choices=("CT", "MR"), help="what the volumes are; MR has no units")
+    parser.add_argument(
+        "--channels", type=int, default=1, choices=(1, 2), help="2: MR as real and imaginary part (default magnitudes)"
+    )
     parser.add_argument("--initial", help="id or file of a prior whose weights to start from")
     parser.add_argument("--widths", type=int, nargs="+", default=(64, 96, 128, 192), help="channels of each level")
     parser.add_argument("--blocks", type=int, default=2, help="residual blocks a level (default %(default)s)")
@@ -272,7 +289,7 @@ def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, A
         glob=arguments.glob,
         patient_regex=arguments.patient_regex,
         hold_out=arguments.hold_out,
-        network=CompactConfig(widths=tuple(arguments.widths), blocks=arguments.blocks),
+        network=CompactConfig(arguments.channels, tuple(arguments.widths), arguments.blocks),
         model_id=arguments.id,
         value=MR_VALUE if arguments.modality == "MR" else ValueScale(),
         initial=arguments.initial,

@@ -110,7 +110,9 @@ class ReconSettings:
         "How far known noise in MR data loosens the fit to them, in multiples of its level; 0: fit as if noise-free.",
         range=(0.0, 100.0),
     )
-    samples: int = setting(1, "Samples", "Posterior samples that are averaged.", range=(1, 64))
+    samples: int = setting(
+        1, "Samples", "Posterior samples: the result is their mean, with their standard deviation.", range=(1, 64)
+    )
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
     sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))

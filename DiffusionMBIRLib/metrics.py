@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,40 @@ def evaluate(recon: Volume, reference: Volume, *, data_range: float | None = Non
     _check_field_of_view(recon, reference)
     reference, how = _on_grid(reference, recon.grid)
     return per_plane(recon.array, reference.array, data_range=data_range) | {"reference": how}
+
+
+def uncertainty(mean: Volume, deviation: Volume, reference: Volume, *, samples: int) -> dict[str, float]:
+    """How well the standard deviation of posterior samples tells the error of their mean.
+
+    Over the voxels of the object, those above 5 % of the way from the least value to the 99.5th percentile:
+    ``correlation`` of the deviation with the absolute error, ``coverage_68`` and ``coverage_95``: shares of voxels
+    whose true value lies within 1 and 1.96 predicted deviations (0.683 and 0.95 for a posterior that is Gaussian and
+    right), ``deviation`` and ``error``: root mean squares of both.  A truth drawn from the same posterior as the
+    samples differs from their mean by sqrt(1 + 1 / samples) deviations.  Grids are treated as in :func:`evaluate`.
+    """
+    mean, spread, reference = mean.axial()[0], deviation.axial()[0], reference.axial()[0]
+    _check_field_of_view(mean, reference)
+    truth = _on_grid(reference, mean.grid)[0].array.astype(np.float64)
+    low = truth.min()
+    inside = truth > low + 0.05 * (np.percentile(truth, 99.5) - low)
+    error = np.abs(mean.array.astype(np.float64) - truth)[inside]
+    predicted = spread.array.astype(np.float64)[inside] * math.sqrt(1 + 1 / samples)
+    varies = predicted.std() > 0 and error.std() > 0
+    return {
+        "correlation": float(np.corrcoef(predicted, error)[0, 1]) if varies else math.nan,
+        "coverage_68": float(np.mean(error <= predicted)),
+        "coverage_95": float(np.mean(error <= 1.96 * predicted)),
+        "deviation": float(np.sqrt(np.mean(predicted**2))),
+        "error": float(np.sqrt(np.mean(error**2))),
+    }
+
+
+def uncertainty_text(found: Mapping[str, float]) -> str:
+    """What :func:`uncertainty` found, in one line."""
+    return (
+        f"correlation {found['correlation']:.2f}; {found['coverage_68']:.0%} of the true values within 1 deviation "
+        f"(68 % expected), {found['coverage_95']:.0%} within 1.96 (95 % expected)"
+    )
 
 
 def _checked(image: np.ndarray, truth: np.ndarray, data_range: float) -> tuple[np.ndarray, np.ndarray]:

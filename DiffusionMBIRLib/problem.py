@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -24,6 +24,7 @@ from .priors.checkpoints import load_prior
 from .priors.networks import NetworkPrior
 from .samplers import dds, mbir, slicewise
 from .samplers import published as published_samplers
+from .samplers.posterior import Moments
 from .samplers.schedules import geometric_sigmas, karras_sigmas
 from .samplers.state import STAGE
 from .solvers.cg import conjugate_gradient
@@ -40,7 +41,7 @@ class Problem(ABC):
     """y = A x with x (slices, rows, columns) in the prior's value scale and |A| = 1.
 
     grid, name: of the measurement.  denoiser: the prior, for methods that use one.  noise: standard deviation of y in
-    that scale, 0 if unknown.
+    that scale, 0 if unknown.  deviation: that of the posterior samples, once several were drawn.
     """
 
     A: LinearOperator
@@ -50,6 +51,7 @@ class Problem(ABC):
     grid: Grid
     name: str
     noise: float
+    deviation: Tensor | None = field(default=None, init=False)
 
     @property
     def floor(self) -> float | None:
@@ -85,8 +87,11 @@ class Problem(ABC):
         """|A x - y| / |y|, unweighted."""
 
     @abstractmethod
-    def volume(self, x: Tensor, name: str) -> Volume:
-        """An estimate as a volume in the user's own unit and axis order."""
+    def volume(self, x: Tensor, name: str, *, difference: bool = False) -> Volume:
+        """An estimate as a volume in the user's own unit and axis order.
+
+        difference: of values, such as a standard deviation, that the unit's zero does not count for.
+        """
 
     def volumes_denoiser(self, settings: ReconSettings) -> Denoiser:
         """How the prior sees the volumes of this problem."""
@@ -145,13 +150,18 @@ class Problem(ABC):
         start = self._start(settings, monitor, checkpoint) if start is None else start
         denoiser = self.volumes_denoiser(settings)
         generator = torch.Generator(self.A.device).manual_seed(settings.seed)
-        mean = stored.get("mean", torch.zeros_like(start))
+        if settings.samples == 1:
+            return self._sample(_Run(settings, denoiser, generator, monitor, self._keeper(checkpoint, 0, {})), start)
+        moments = Moments(start, stored)
         for number in range(int(stored.get("number", 0)), settings.samples):
-            shared = {"start": start, "mean": mean} if settings.samples > 1 else {}
-            keeper = _OfSample(checkpoint, number, shared, self.denoiser)
-            run = _Run(settings, denoiser, generator, monitor, keeper)
-            mean += self._sample(run, start) / settings.samples
-        return mean
+            keeper = self._keeper(checkpoint, number, {"start": start, **moments.state()})
+            moments.add(self._sample(_Run(settings, denoiser, generator, monitor, keeper), start), number + 1)
+        self.deviation = moments.deviation(settings.samples)
+        return moments.mean
+
+    def _keeper(self, checkpoint: Checkpoint, number: int, shared: dict[str, Tensor]) -> _OfSample:
+        assert self.denoiser is not None
+        return _OfSample(checkpoint, number, shared, self.denoiser)
 
     def _sample(self, run: _Run, start: Tensor) -> Tensor:
         s = run.settings

@@ -90,7 +90,7 @@ class CTProblem(Problem):
         difference = self.raw.forward(x * slope + base) - self.line_integrals
         return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.line_integrals))
 
-    def volume(self, x: Tensor, name: str) -> Volume:
+    def volume(self, x: Tensor, name: str, *, difference: bool = False) -> Volume:
         """An estimate as a volume in HU, in the user's own axis order."""
         array = x.cpu().numpy()
         volume = to_stored_order(array, self.measurement, name=name)
@@ -98,7 +98,7 @@ class CTProblem(Problem):
             volume = replace(volume, array=contiguous(array) if not array.flags.c_contiguous else array.copy())
         hu = volume.array  # in place: half the time of new arrays
         hu *= np.float32(self.value.scale)
-        hu += np.float32(self.value.offset)
+        hu += np.float32(0.0 if difference else self.value.offset)
         return volume
 
 

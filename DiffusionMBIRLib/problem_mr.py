@@ -112,7 +112,7 @@ class MRProblem(Problem):
     def residual(self, x: Tensor) -> float:
         return float(self.A.distance(x, self.y) / torch.linalg.vector_norm(torch.view_as_real(self.y)))
 
-    def volume(self, x: Tensor, name: str) -> Volume:
+    def volume(self, x: Tensor, name: str, *, difference: bool = False) -> Volume:
         """The magnitude of an estimate in the data's own, arbitrary unit, on the stored grid."""
         return self.kspace.volume((x.abs() * self.scale).cpu().numpy(), name)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Result:
     """A reconstruction: the volume on the input's own geometry, in HU or as the magnitude of MR, and how it came about.
 
+    deviation: standard deviation of the posterior samples, where several were drawn; ``volume`` is then their mean.
     residual: |A x - y| / |y| of the final volume.  nfe: network evaluations a slice.  seconds: wall-clock time of the
     whole call; ``network_seconds`` is the part spent inside the prior.
     """
@@ -37,6 +38,7 @@ class Result:
     nfe: int
     network_seconds: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    deviation: Volume | None = None
 
 
 def preset_for(task: str) -> str:
@@ -75,6 +77,9 @@ def reconstruct(
             x = problem.solve(settings, monitor, checkpoint or NoCheckpoint())
             residual = problem.residual(x)
             volume = problem.volume(x, f"{settings.method} of {measurement.name}")
+            spread = problem.deviation
+            name = f"standard deviation of {volume.name}"
+            deviation = None if spread is None else problem.volume(spread, name, difference=True)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -92,6 +97,7 @@ def reconstruct(
         denoiser.evaluations if denoiser else 0,
         denoiser.seconds if denoiser else 0.0,
         record,
+        deviation,
     )
 
 

@@ -24,7 +24,7 @@ from .messages import Event, Failed, Finished, decode, encode
 from .request import Request
 
 REQUEST, INPUT, LOG, SUMMARY, BEGUN = "job.json", "input.npy", "log.txt", "summary.json", "begun.json"
-STATE, RESULT, PROVENANCE = "state", "result.nrrd", "provenance.json"
+STATE, RESULT, DEVIATION, PROVENANCE = "state", "result.nrrd", "deviation.nrrd", "provenance.json"
 STATUSES = ("new", "running", "finished", "partial", "failed", "interrupted")
 _BYTES_PER_VOXEL = 96  # two previews, a result, and two states of the largest stage (10 volumes of float32)
 _UNFINISHED = ".new-"

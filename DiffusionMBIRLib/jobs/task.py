@@ -22,13 +22,14 @@ from ..geometry import Grid, ParallelBeam
 from ..geometry_mr import CartesianMRI
 from ..io.measurements import is_measurement
 from ..kspace import KSpace
+from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
 from . import preview
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
-from .folder import BEGUN, INPUT, PROVENANCE, RESULT, STATE, JobFolder
+from .folder import BEGUN, DEVIATION, INPUT, PROVENANCE, RESULT, STATE, JobFolder
 from .keeper import Keeper
 from .machine import device_name, memory
 from .messages import Event, Finished, Log, Prepared
@@ -178,6 +179,8 @@ class Task:
         try:
             result.volume.save(folder / RESULT)
             sync(folder / RESULT)
+            if result.deviation is not None:
+                result.deviation.save(folder / DEVIATION)
             write_text(folder / PROVENANCE, json.dumps(plain(result.provenance), indent=1) + "\n")
         except (EngineError, OSError) as error:
             raise NotSaved(f"{RESULT} could not be written; make room and resume the job") from error
@@ -187,6 +190,9 @@ class Task:
             rate = result.network_seconds / (result.nfe * result.volume.grid.voxels)
             estimate.note_rate(self._device.type, self._settings.prior, rate)
         metrics = _judge(result.volume, truth) if truth is not None else None
+        if truth is not None and result.deviation is not None:
+            known = uncertainty(result.volume, result.deviation, truth, samples=self._settings.samples)
+            self._send(Log("info", f"standard deviation against error: {uncertainty_text(known)}"))
         seconds = self._keeper.seconds()
         return Finished(seconds, result.residual, result.nfe, result.network_seconds, metrics, RESULT, False)
 

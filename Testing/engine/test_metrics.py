@@ -11,7 +11,7 @@ import pytest
 from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.metrics import evaluate, per_plane, psnr, ssim
+from DiffusionMBIRLib.metrics import evaluate, per_plane, psnr, ssim, uncertainty, uncertainty_text
 
 
 def pair(shape: tuple[int, ...], seed: int = 0, offset: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -158,3 +158,34 @@ def test_evaluate_refuses_other_regions_and_units():
         evaluate(volume(image, name="recon.nrrd"), volume(truth, (1.0, 1.0, 2.0)))
     with pytest.raises(InputError, match="unit"):
         evaluate(volume(image), Volume(truth, Grid(truth.shape), unit="1/mm"))
+
+
+def test_uncertainty_of_a_posterior_that_is_right_and_of_one_that_is_not():
+    generator = np.random.default_rng(0)
+    shape, samples = (20, 40, 40), 5
+    spread = generator.uniform(5.0, 50.0, shape)
+    centre = generator.uniform(500.0, 1000.0, shape)
+    truth = volume(centre + spread * generator.normal(size=shape))
+    draws = centre + spread * generator.normal(size=(samples, *shape))
+    mean = volume(draws.mean(0))
+    found = uncertainty(mean, volume(spread), truth, samples=samples)
+    assert found["coverage_68"] == pytest.approx(0.683, abs=0.01)
+    assert found["coverage_95"] == pytest.approx(0.950, abs=0.005)
+    assert found["deviation"] == pytest.approx(found["error"], rel=0.02)
+    # |error| = spread |n|: correlation of u and u |n| for u uniform in [5, 50]
+    u = np.linspace(5.0, 50.0, 10001)
+    expected = np.sqrt(2 / np.pi) * u.std() / np.sqrt((u**2).mean() - 2 / np.pi * u.mean() ** 2)
+    assert found["correlation"] == pytest.approx(expected, abs=0.02)
+    half = uncertainty(mean, volume(spread / 2), truth, samples=samples)
+    assert half["coverage_95"] < 0.7
+    assert "68 % expected" in uncertainty_text(found)
+
+
+def test_uncertainty_counts_the_object_alone():
+    truth = np.full((4, 20, 20), -1000.0)
+    truth[:, 5:15, 5:15] = 0.0
+    mean = truth + np.where(truth == 0.0, 30.0, 0.0)
+    found = uncertainty(volume(mean), volume(np.full(truth.shape, 20.0)), volume(truth), samples=10**9)
+    assert (found["coverage_68"], found["coverage_95"]) == (0.0, 1.0)
+    assert found["error"] == pytest.approx(30.0)
+    assert math.isnan(found["correlation"])

@@ -159,6 +159,33 @@ class Keeper:
         self.states[stage] = {name: value.clone() for name, value in state.items()}
 
 
+def test_several_samples_give_their_mean_and_their_spread():
+    volume = body((4, 24, 24))
+    scan, prior = mbir.simulate(volume, views=6), GaussianPrior.smooth((24, 24), deviation=0.25, length_px=1.5)
+    settings = ReconSettings(**FAST, samples=3)
+    together = mbir.reconstruct(scan, prior=prior, settings=settings)
+
+    class Drawn(Silent):
+        """Keeps the last preview of each pass."""
+
+        def __init__(self):
+            self.volumes = []
+
+        def preview(self, estimate, step):
+            if step == settings.steps:
+                self.volumes.append(estimate().array.astype(np.float64))
+
+    drawn = Drawn()
+    mbir.reconstruct(scan, prior=prior, settings=settings, monitor=drawn)
+    single = np.stack(drawn.volumes[-3:])
+    assert np.abs(single[0] - single[1]).max() > 1
+    np.testing.assert_allclose(together.volume.array, single.mean(0), atol=0.05)
+    np.testing.assert_allclose(together.deviation.array, single.std(0, ddof=1), atol=0.05)
+    assert together.deviation.grid == together.volume.grid
+    assert together.nfe == 3 * settings.steps
+    assert mbir.reconstruct(scan, prior=prior, settings=ReconSettings(**FAST)).deviation is None
+
+
 class StopAt(Silent):
     """Ends a run at the given one of its ticks."""
 
@@ -177,6 +204,7 @@ class StopAt(Silent):
     [
         ({}, (1, 13, 20, 21, 22)),
         ({"samples": 3}, (20, 22, 23, 24, 25, 27)),
+        ({"tv_axes": "xyz", "noise_span": 3}, (21, 22)),
         ({"method": "mbir", "start": "fbp"}, (1, 3)),
         ({"method": "admm-tv"}, (1, 19)),
         ({"method": "sirt"}, (7,)),
@@ -194,6 +222,9 @@ def test_a_run_that_was_ended_goes_on_to_the_same_volume(changes, moments):
             mbir.reconstruct(scan, prior=prior, settings=settings, monitor=StopAt(moment), checkpoint=keeper)
         again = mbir.reconstruct(scan, prior=prior, settings=settings, monitor=rest, checkpoint=keeper)
         np.testing.assert_array_equal(again.volume.array, whole.volume.array)
+        assert (again.deviation is None) == (whole.deviation is None) == (settings.samples == 1)
+        if whole.deviation is not None:
+            np.testing.assert_array_equal(again.deviation.array, whole.deviation.array)
         ticks = StopAt(-1)
         mbir.reconstruct(scan, prior=prior, settings=settings, monitor=ticks)
         assert len(rest.stages) <= len(ticks.stages) - moment + 1

@@ -270,6 +270,23 @@ def test_a_warm_start_keeps_what_the_data_do_not_show(name):
     assert float((x - scan.truth).square().mean()) < 0.1 * float((cold - scan.truth).square().mean())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_shared_noise_turns_from_one_image_to_the_next(dtype):
+    span, n = 4, 10
+    noise = volume_noise(torch.zeros(n, 100, 100, dtype=dtype), seeded(0), span)
+    parts = 2 if dtype.is_complex else 1
+    products = torch.einsum("arc,brc->ab", noise, noise.conj()).real / (parts * 1e4)
+    for a in range(n):
+        for b in range(n):
+            # cos t and sin t of the two images on each side; images further away have nothing in common
+            weights = torch.zeros(2, n)
+            for row, k in enumerate((a, b)):
+                angle = math.pi / 2 * (k % span) / span
+                weights[row, k // span] += math.cos(angle)
+                weights[row, k // span + 1] += math.sin(angle)
+            assert float(products[a, b]) == pytest.approx(float(weights[0] @ weights[1]), abs=0.05)
+
+
 def test_noise_depends_on_the_seed_alone():
     x = torch.zeros(3, 4, 5)
     noise = volume_noise(x, seeded(1))
