@@ -16,6 +16,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmark-output"), help="folder (%(default)s)")
     parser.add_argument("--modality", choices=("CT", "MR"), default="CT", help="what the volumes are (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="few scans, no method that takes many minutes")
+    parser.add_argument(
+        "--ablations", action="store_true", help="parts of our method taken away or changed, one by one"
+    )
     parser.add_argument("--scans", nargs="+", default=(), metavar="SCAN", help="names of scans (default: all)")
     parser.add_argument("--methods", nargs="+", default=(), metavar="METHOD", help="names of methods (default: all)")
     parser.add_argument("--coarsen", type=int, default=2, help="reconstruct CT on means of so many pixels")
@@ -45,6 +48,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any]
         scans,
         arguments.output,
         quick=arguments.quick,
+        ablations=arguments.ablations,
         methods=arguments.methods,
         device=arguments.device,
         prior=arguments.prior,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -21,6 +22,7 @@ from ..provenance import software_version
 from ..reconstruction import Result, reconstruct
 from ..report import save_metrics
 from ..simulation import simulate, truth_for
+from .ablations import ablations_for
 from .plan import Row, Scan, rows_for
 from .results import Results, digest, machine
 
@@ -65,6 +67,7 @@ def run_benchmark(
     output: Path,
     *,
     quick: bool = False,
+    ablations: bool = False,
     methods: Sequence[str] = (),
     device: str = "auto",
     prior: str | None = None,
@@ -74,17 +77,18 @@ def run_benchmark(
 ) -> list[dict[str, Any]]:
     """Run what is missing of cases x scans x methods; returns all records, in order, and writes results.csv.
 
-    methods: labels of the rows to run; all by default.  prior: id or file for the diffusion methods, else each preset's
-    own.  compile: the network, in rows that take many minutes.  Raises InputError for a label that no task has.
+    ablations: rows of :mod:`.ablations` instead of the methods.  methods: labels of the rows to run; all by default.
+    prior: id or file for the diffusion methods, else each preset's own.  compile: the network, in rows that take many
+    minutes.  Raises InputError for a label that no task has.
     """
     monitor, results = monitor or Silent(), Results(output)
-    runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, methods)]
+    runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, ablations, methods)]
     if not runs:
         raise InputError(f"--methods {', '.join(methods)}: none of the tasks has a row of this name")
     records: list[dict[str, Any]] = []
     current: tuple[Case, Scan] | None = None
     for number, (case, scan, row) in enumerate(runs):
-        key = f"{case.name}_{scan.label}_{row.label.replace(', ', '-').replace(' ', '-')}".lower()
+        key = f"{case.name}_{scan.label}_{re.sub('[^A-Za-z0-9.]+', '-', row.label).strip('-')}".lower()
         settings = replace(row.settings(scan.task, seed), compile=compile and row.minutes)
         wanted = _fingerprint(case, scan, settings, prior)
         record = results.record(key, wanted, settings)
@@ -103,8 +107,9 @@ def run_benchmark(
     return records
 
 
-def _rows(scan: Scan, quick: bool, methods: Sequence[str]) -> list[Row]:
-    return [row for row in rows_for(scan.task, quick=quick) if not methods or row.label in methods]
+def _rows(scan: Scan, quick: bool, ablations: bool, methods: Sequence[str]) -> list[Row]:
+    rows = ablations_for(scan.task) if ablations else rows_for(scan.task, quick=quick)
+    return [row for row in rows if not methods or row.label in methods]
 
 
 def truth_key(record: Mapping[str, Any]) -> str:
