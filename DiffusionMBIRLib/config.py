@@ -10,8 +10,10 @@ from .errors import InputError
 
 _CT_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "admm-tv", "sirt", "fbp")
 _MR_METHODS = ("dds", "mbir", "mbir-slow", "score-mri", "admm-tv", "espirit-l1", "sense-cg", "zero-filled")
-METHODS = tuple(dict.fromkeys((*_CT_METHODS, *_MR_METHODS)))
+SUPERVISED_METHODS = ("fbpconvnet", "lahiri", "zhang")  # of CT, with networks that users train
+METHODS = tuple(dict.fromkeys((*_CT_METHODS, *_MR_METHODS, *SUPERVISED_METHODS)))
 DIFFUSION_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "score-mri")
+NETWORK_METHODS = (*DIFFUSION_METHODS, *SUPERVISED_METHODS)
 _CT_STARTS = ("admm-tv", "fbp", "noise")
 _MR_STARTS = ("admm-tv", "sense-cg", "noise")
 STARTS = tuple(dict.fromkeys((*_CT_STARTS, *_MR_STARTS)))
@@ -23,8 +25,8 @@ COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
 
 
 def methods_for(task: str) -> tuple[str, ...]:
-    """The methods that a task can be reconstructed with, ours first."""
-    return _MR_METHODS if task == MR_TASK else _CT_METHODS
+    """The methods that a task can be reconstructed with, ours first and the supervised baselines last."""
+    return _MR_METHODS if task == MR_TASK else (*_CT_METHODS, *SUPERVISED_METHODS)
 
 
 def starts_for(task: str) -> tuple[str, ...]:
@@ -158,7 +160,10 @@ def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
 
 
 def preset_values(name: str) -> dict[str, Any]:
-    """The entries of a preset; an unknown one raises InputError that lists those at hand."""
+    """The entries of a preset, with those of the preset that it names as ``base`` where it says nothing else.
+
+    An unknown one raises InputError that lists those at hand.
+    """
     import sys
 
     from .models import resources
@@ -175,6 +180,8 @@ def preset_values(name: str) -> dict[str, Any]:
         raise InputError(f"preset {name!r} is not known; presets: {names}")
     with path.open("rb") as stream:
         values = tomllib.load(stream)
+    if "base" in values:
+        values = preset_values(values.pop("base")) | values
     known = {item.name for item in fields(ReconSettings)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -19,12 +19,12 @@ from . import texts
 from .parameters import MRI, Parameters, scan_settings
 
 MOST_OF_A_SPIN_BOX = 2**31 - 1
-_NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior")
+_NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior", "compile")
 _START = ("start", "start_sweeps", "tv_lam")
-_FIT = ("lam", "rho", "cg_steps", "sweeps")
+_FIT = ("lam", "tv_axes", "rho", "cg_steps", "sweeps")
 _MRI_FIT = ("complex_prior", "softening")
 USED_BY = {
-    "dds": (*_NETWORK, *_START, *_FIT, "eta"),
+    "dds": (*_NETWORK, *_START, *_FIT, "share_variables", "schedule", "eta", "noise_span"),
     "mbir": (*_NETWORK, *_START, *_FIT, "snr"),
     "mbir-slow": (*_NETWORK, *_START, *_FIT, "snr"),
     "score-ct": (*_NETWORK, *_START, "snr"),

@@ -22,9 +22,9 @@ MRI = "compressed-sensing-mri"
 SOURCES = ("volume", "sinogram", "k-space") if MRI in TASKS else ("volume", "sinogram")
 ROLES = ("input", "reference", "output")
 PRESETS = {
-    "sparse-view-ct": ("sparse-view", "published-sparse-view"),
-    "limited-angle-ct": ("limited-angle", "published-limited-angle"),
-    MRI: ("mri", "published-mri"),
+    "sparse-view-ct": ("sparse-view", "sparse-view-quick", "sparse-view-best", "published-sparse-view"),
+    "limited-angle-ct": ("limited-angle", "limited-angle-quick", "limited-angle-best", "published-limited-angle"),
+    MRI: ("mri", "mri-quick", "mri-best", "published-mri"),
 }
 USUAL_SCANS = {
     "sparse-view-ct": (8, 180.0),

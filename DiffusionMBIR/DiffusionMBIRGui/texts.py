@@ -152,6 +152,12 @@ _WORDS = {
     "diffusion": lambda: _("Diffusion"),
     "sparse-view": lambda: _("Sparse view"),
     "limited-angle": lambda: _("Limited angle"),
+    "sparse-view-quick": lambda: _("Sparse view, quick (20 steps)"),
+    "limited-angle-quick": lambda: _("Limited angle, quick (20 steps)"),
+    "mri-quick": lambda: _("MRI, quick (20 steps)"),
+    "sparse-view-best": lambda: _("Sparse view, best (mean of 4 samples)"),
+    "limited-angle-best": lambda: _("Limited angle, best (mean of 4 samples)"),
+    "mri-best": lambda: _("MRI, best (mean of 4 samples)"),
     "published-sparse-view": lambda: _("Sparse view, as published (2000 steps)"),
     "published-limited-angle": lambda: _("Limited angle, as published (2000 steps)"),
 }

@@ -1,6 +1,7 @@
 """The whole engine on small data: measurement in, volume out, in HU on the input's own geometry."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -264,3 +265,11 @@ def test_presets_are_valid_and_unknown_ones_are_named():
         assert ReconSettings.preset(path.stem, seed=3).seed == 3
     with pytest.raises(InputError, match=r"preset 'quickly' is not known; presets: .*sparse-view"):
         ReconSettings.preset("quickly")
+
+
+def test_a_preset_adds_to_the_one_it_is_based_on():
+    usual, quick = ReconSettings.preset("limited-angle"), ReconSettings.preset("limited-angle-quick")
+    assert quick == replace(usual, steps=20)
+    assert usual.cg_steps != ReconSettings().cg_steps  # so that the base can be seen to count
+    assert ReconSettings.preset("mri-best").prior == ReconSettings.preset("mri").prior
+    assert ReconSettings.preset("mri-best").samples > 1
