@@ -55,7 +55,7 @@ class ReconSettings:
     """
 
     method: str = setting("dds", "Method", "Reconstruction method.", choices=METHODS)
-    prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior.")
+    prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior or supervised network.")
     steps: int = setting(
         50, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000)
     )

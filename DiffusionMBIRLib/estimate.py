@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import DIFFUSION_METHODS, ReconSettings
+from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
 from .data import MR_TASK
 from .models import user_data
 
@@ -63,7 +63,8 @@ def estimate(
     """
     needed = _memory(shape, settings, task, views)
     parts = stages(shape, settings, task, views=views, rate=rate)
-    known = rate or not _uses(settings) or (device == "cpu" and "-compact-" in settings.prior)
+    usual = "-compact-" in settings.prior or settings.method in SUPERVISED_METHODS
+    known = rate or not _uses(settings) or (device == "cpu" and usual)
     seconds = sum(parts.values()) if known else None
     slices, rows, columns = shape
     of = f" of {device_memory / 1e9:.1f}" if device_memory else ""
@@ -95,10 +96,12 @@ def stages(
         return parts | {"ADMM-TV": settings.tv_sweeps * cost(_SWEEP)}
     if not _uses(settings):
         return parts | {settings.method: cost(_SWEEP) * (settings.cg_iterations if "-" in settings.method else 1)}
+    network = evaluations(settings) * voxels * (rate or NETWORK_RATE)
+    if settings.method in SUPERVISED_METHODS:
+        return parts | {settings.method: network + cost(_SWEEP) * (10 if settings.method == "lahiri" else 1)}
     if settings.start == "admm-tv" and not settings.published:
         parts["ADMM-TV"] = settings.start_sweeps * cost(_SWEEP)
     sweeps = settings.sweeps or (10 if settings.method == "mbir-slow" else 1)
-    network = evaluations(settings) * voxels * (rate or NETWORK_RATE)
     return parts | {"diffusion": network + settings.samples * settings.steps * sweeps * cost(_CONSISTENCY)}
 
 
@@ -106,6 +109,8 @@ def evaluations(settings: ReconSettings) -> int:
     """Network evaluations a slice."""
     if not _uses(settings):
         return 0
+    if settings.method in SUPERVISED_METHODS:
+        return 2 if settings.method == "lahiri" else 1
     once = settings.steps if settings.method == "dds" else 2 * settings.steps + 1
     return once * settings.samples
 
@@ -118,7 +123,7 @@ def duration(seconds: float) -> str:
 
 
 def _uses(settings: ReconSettings) -> bool:
-    return settings.method in DIFFUSION_METHODS
+    return settings.method in NETWORK_METHODS
 
 
 def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None) -> int:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .config import DIFFUSION_METHODS, ReconSettings, methods_for, starts_for
+from .config import DIFFUSION_METHODS, SUPERVISED_METHODS, ReconSettings, methods_for, starts_for
 from .data import Measurement, Volume
 from .errors import InputError
 from .geometry import Grid
@@ -31,6 +31,7 @@ from .solvers.cg import conjugate_gradient
 from .solvers.classic import admm_tv
 from .solvers.consistency import ZTVConsistency
 from .solvers.published import PeriodicDifference, aliased_conjugate_gradient
+from .supervised.methods import SliceRestorer, SupervisedNetwork, load_network
 
 SLOW_SWEEPS = 10  # of the paper's Algorithm 2, which starts the ADMM anew at every noise level
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22}
@@ -70,7 +71,12 @@ class Problem(ABC):
             return MRProblem.of(measurement, settings, load(settings, prior, device, "MR", channels=(1, 2)), device)
         from .problem_ct import CTProblem
 
-        return CTProblem.of(measurement, settings, load(settings, prior, device, "CT", channels=(1,)), device)
+        if settings.method in SUPERVISED_METHODS:
+            chosen = settings.prior if prior is None else prior
+            loaded: Prior | None = load_network(chosen, settings.method, measurement.task, device=device)
+        else:
+            loaded = load(settings, prior, device, "CT", channels=(1,))
+        return CTProblem.of(measurement, settings, loaded, device)
 
     # --- what the kinds of measurement do differently
 
@@ -362,7 +368,7 @@ def slice_denoiser(
         return None
     rows, columns = grid.in_plane
     batch = settings.slices_per_batch or max(1, PIXELS_PER_BATCH[device.type] // (rows * columns))
-    return SliceDenoiser(prior, batch)
+    return SliceRestorer(prior, batch) if isinstance(prior, SupervisedNetwork) else SliceDenoiser(prior, batch)
 
 
 def inverse_spacing(grid: Grid) -> tuple[float, float, float]:

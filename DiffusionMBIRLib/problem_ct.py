@@ -22,6 +22,8 @@ from .priors.base import Prior
 from .problem import Problem, slice_denoiser
 from .samplers.slicewise import Projection
 from .solvers.classic import fbp, sirt
+from .supervised.methods import SliceRestorer, restore
+from .supervised.networks import condition
 
 
 @dataclass
@@ -71,6 +73,9 @@ class CTProblem(Problem):
     def classical(self, method: str, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         if method == "fbp":
             return self._fbp(settings.fbp_filter)
+        if isinstance(self.denoiser, SliceRestorer):
+            told = condition(self.measurement.geometry.angles_deg, self.measurement.task)
+            return restore(self.denoiser, self.A, self.y, self._fbp("ramp"), condition=told, monitor=monitor)
         steps = settings.sirt_iterations
         return sirt(self.A, self.y, iterations=steps, floor=self.floor, monitor=monitor, checkpoint=checkpoint)
 

@@ -15,7 +15,7 @@ import numpy as np
 import DiffusionMBIRLib as mbir
 
 from .. import estimate
-from ..config import DIFFUSION_METHODS, ReconSettings
+from ..config import NETWORK_METHODS, ReconSettings
 from ..data import MR_TASK, Measurement, Volume
 from ..errors import EngineError, InputError
 from ..geometry import Grid, ParallelBeam
@@ -58,7 +58,7 @@ class Task:
 
     @property
     def _uses_prior(self) -> bool:
-        return self._settings.method in DIFFUSION_METHODS
+        return self._settings.method in NETWORK_METHODS
 
     def _freeze(self) -> None:
         """Note what the first run found; a later run that finds something else would give another volume."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config import SUPERVISED_METHODS
 from ..errors import EngineError, InputError
 from ..models import ModelCard, find, has_card, read_card
 from .adm import ADMConfig, ADMUNet
@@ -139,20 +140,28 @@ def build_prior(
 ) -> NetworkPrior:
     """The network on a card with these weights; raises InputError that names the first ones that do not fit."""
     kind = card.network.get("kind")
+    if kind in SUPERVISED_METHODS:
+        raise InputError(not_a_prior(card))
     if kind == "ncsnpp":
         ncsnpp = NCSNppConfig.from_dict(card.network)
-        network = _filled(NCSNpp, ncsnpp, weights).to(device)
+        network = filled(NCSNpp, ncsnpp, weights).to(device)
         return ScorePrior(network, card, multiple=ncsnpp.multiple, precision=precision or torch.float32)
     if kind == "adm":
         adm = ADMConfig.from_dict(card.network)
-        network = _filled(ADMUNet, adm, weights).to(device)
+        network = filled(ADMUNet, adm, weights).to(device)
         return NoisePrior(network, card, multiple=adm.multiple, precision=precision or torch.float32)
-    compact = _filled(CompactUNet, CompactConfig.from_dict(card.network), weights).to(device)
+    compact = filled(CompactUNet, CompactConfig.from_dict(card.network), weights).to(device)
     assert isinstance(compact, CompactUNet)
     return CompactPrior(compact, card, precision=precision or torch.bfloat16)
 
 
-def _filled(build: type[nn.Module], config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+def not_a_prior(card: ModelCard) -> str:
+    """Why the network of a supervised method cannot serve a diffusion method."""
+    kind = card.network.get("kind")
+    return f"{card.id!r} is a supervised network, no diffusion prior; it works with --method {kind} only"
+
+
+def filled(build: type[nn.Module], config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     """The network with its weights, in float32 whatever the file keeps; it takes memory only once they fit."""
     expected = on_meta(build, config).state_dict()
     wrong = [_difference(k, weights.get(k), v) for k, v in expected.items() if _differs(weights.get(k), v)]

@@ -1,0 +1,109 @@
+"""Reconstruction with a supervised network: FBP, the network, and between its stages the data again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..config import SUPERVISED_METHODS
+from ..errors import InputError
+from ..models import ModelCard, find, read_card
+from ..monitor import Monitor
+from ..operators.base import LinearOperator
+from ..priors.base import Prior, SliceDenoiser
+from ..priors.checkpoints import filled, not_a_prior
+from ..priors.compact import pad_to_multiple
+from ..priors.published import is_torch_file, read_safetensors
+from .consistency import data_consistency
+from .networks import StagedNetwork, SupervisedConfig
+
+
+class SupervisedNetwork:
+    """A trained baseline with its card.  It is no prior: asked to denoise, it raises InputError."""
+
+    sigma_min = sigma_max = 0.0
+
+    def __init__(self, network: StagedNetwork, card: ModelCard, *, precision: torch.dtype = torch.bfloat16) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config, self.card, self.precision = network.config, card, precision
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        raise InputError(not_a_prior(self.card))
+
+    @torch.inference_mode()
+    def restore(self, x: Tensor, condition: float, stage: int) -> Tensor:
+        """What a stage makes of images (slices, 1, rows, columns) of any size; float32."""
+        padded, (rows, columns) = pad_to_multiple(x.float(), self.config.multiple)
+        padded = padded.to(memory_format=torch.channels_last, copy=True)
+        told = torch.full((len(x),), condition, device=x.device)
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            restored: Tensor = self.network(padded, told, stage)
+        return restored.float()[..., :rows, :columns]
+
+
+class SliceRestorer(SliceDenoiser):
+    """Restores a volume slice by slice, with the sub-batches, the count and the clock of a prior's denoiser."""
+
+    def __init__(self, network: SupervisedNetwork, slices_per_batch: int) -> None:
+        super().__init__(network, slices_per_batch)
+        self.network, self.stage = network, 0
+
+    def _denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """``sigma`` stands for the condition of the scan."""
+        return self.network.restore(x[:, None], sigma, self.stage)[:, 0]
+
+
+def restore(
+    restorer: SliceRestorer, A: LinearOperator, y: Tensor, x: Tensor, *, condition: float, monitor: Monitor
+) -> Tensor:
+    """The volume from its FBP x (slices, rows, columns); A has norm 1.  Each of several stages ends on the data."""
+    config = restorer.network.config
+    restorer.poll = monitor.poll
+    for stage in range(config.stages):
+        restorer.stage = stage
+        x = restorer(x, condition)
+        if config.stages > 1:
+            x = data_consistency(A, y, x, penalty=config.penalty, steps=config.cg_steps)
+        monitor.tick(config.kind, stage + 1, config.stages)
+    return x
+
+
+def load_network(id_or_file: str | Prior, method: str, task: str, *, device: torch.device) -> SupervisedNetwork:
+    """Open the network of a supervised method.  Raises InputError, with what to do, where it is not one for it."""
+    if isinstance(id_or_file, str):
+        path = find(id_or_file)
+        if is_torch_file(path):
+            raise InputError(f"{path}: {_needed(method)}; this is a torch checkpoint")
+        card = read_card(path)
+        loaded = build_network(card, read_safetensors(path), method, device=device)
+    elif isinstance(id_or_file, SupervisedNetwork):
+        loaded = id_or_file
+    else:
+        raise InputError(f"prior {id_or_file.card.id!r}: {_needed(method)}")
+    config = loaded.config
+    if config.kind != method:
+        raise InputError(f"prior {loaded.card.id!r} is a network of {config.kind}; {_needed(method)}")
+    if config.task != task:
+        raise InputError(f"prior {loaded.card.id!r} was trained for the task {config.task}, the measurement is {task}")
+    return loaded
+
+
+def build_network(
+    card: ModelCard, weights: Mapping[str, Tensor], method: str, *, device: torch.device
+) -> SupervisedNetwork:
+    """The network on a card with these weights; raises InputError where it is of another kind or they do not fit."""
+    if card.network.get("kind") not in SUPERVISED_METHODS:
+        raise InputError(f"prior {card.id!r} is a diffusion prior; {_needed(method)}")
+    try:
+        network = filled(StagedNetwork, SupervisedConfig.from_dict(card.network), weights)
+    except InputError as error:
+        raise InputError(f"prior {card.id!r}: {error}") from None
+    assert isinstance(network, StagedNetwork)
+    return SupervisedNetwork(network.to(device), card)
+
+
+def _needed(method: str) -> str:
+    return f"method {method} needs a network that `diffusionmbir train --method {method}` made: give its file by prior"

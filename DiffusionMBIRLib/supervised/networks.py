@@ -1,0 +1,157 @@
+"""The networks of the supervised baselines, smaller than published, and what tells them how a scan was taken.
+
+FBPConvNet: Jin et al. 2017 (doi 10.1109/TIP.2017.2713099), a U-Net on the FBP image with a skip over the whole network.
+Lahiri et al. 2023 (arXiv 2201.09318): stages of a shallow destreaking network and a data-consistency update.
+Zhang et al. 2016 (arXiv 1607.08707): a plain convolutional network from the limited-angle FBP image to the truth.
+
+One network serves all numbers of views, or all angular ranges, of its task: it is told which by a number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import SUPERVISED_METHODS
+from ..data import CT_TASKS
+from ..errors import InputError
+from ..priors.compact import CompactConfig, CompactUNet
+from ..solvers.classic import angular_weights
+
+TASKS_OF = {
+    "fbpconvnet": ("sparse-view-ct",),
+    "lahiri": ("sparse-view-ct", "limited-angle-ct"),
+    "zhang": ("limited-angle-ct",),
+}
+TITLES = {"fbpconvnet": "FBPConvNet", "lahiri": "Lahiri et al.", "zhang": "Zhang et al."}
+# What a card and a table must say of each: how it differs from what was published.
+DEPARTURES = {
+    "fbpconvnet": (
+        "A small re-implementation of FBPConvNet (Jin et al. 2017): four levels of 32 to 96 channels on 2 x 2 blocks "
+        "of pixels, normalised over channels instead of batches, and one network for 2 to 36 views."
+    ),
+    "lahiri": (
+        "A small re-implementation of Lahiri et al. (2023): two stages, single slices instead of subvolumes, squared "
+        "error without the adversarial term, parallel beams, and one network for all scans of its task."
+    ),
+    "zhang": (
+        "A small re-implementation of Zhang et al. (2016): a plain network of six layers of 64 channels on 2 x 2 "
+        "blocks of pixels, and one network for ranges of 60 to 130 degrees."
+    ),
+}
+_EMBEDDING = 64
+_STEM = 2
+_DEFAULT_SIZES = {"fbpconvnet": ((32, 48, 64, 96), 2), "lahiri": ((32, 64, 96), 1), "zhang": ((64,), 4)}
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """Architecture of a baseline.
+
+    kind: one of ``config.SUPERVISED_METHODS``.  task: what it was trained for.  widths: channels per resolution level
+    (zhang: of all layers).  blocks: residual blocks a level (zhang: layers between the first and the last).  penalty,
+    cg_steps: of the data-consistency update (lahiri), with the operator scaled to norm 1.
+    """
+
+    kind: str
+    task: str
+    widths: tuple[int, ...] = ()
+    blocks: int = 0
+    penalty: float = 0.01
+    cg_steps: int = 20
+
+    def __post_init__(self) -> None:
+        if self.kind not in SUPERVISED_METHODS:
+            raise InputError(f"network kind {self.kind!r} is none of {', '.join(SUPERVISED_METHODS)}")
+        if self.task not in TASKS_OF[self.kind]:
+            raise InputError(f"{self.kind} serves the task {' or '.join(TASKS_OF[self.kind])}, not {self.task!r}")
+        widths, blocks = _DEFAULT_SIZES[self.kind]
+        object.__setattr__(self, "widths", tuple(self.widths) or widths)
+        object.__setattr__(self, "blocks", self.blocks or blocks)
+        if any(not isinstance(n, int) or n < 1 for n in (*self.widths, self.blocks, self.cg_steps)):
+            raise InputError(f"{self.kind}: sizes must be positive integers: {self}")
+        if not 0 < self.penalty < math.inf:
+            raise InputError(f"{self.kind}: penalty must be positive, not {self.penalty}")
+
+    @property
+    def stages(self) -> int:
+        """Networks that follow one another; of several each is followed by a data-consistency update."""
+        return 2 if self.kind == "lahiri" else 1
+
+    @property
+    def multiple(self) -> int:
+        """Image sides are padded to a multiple of this."""
+        return _STEM if self.kind == "zhang" else _STEM * 2 ** (len(self.widths) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"widths": list(self.widths)}
+
+    @classmethod
+    def from_dict(cls, entries: dict[str, Any]) -> SupervisedConfig:
+        names = {"kind", "task", "widths", "blocks", "penalty", "cg_steps"}
+        try:
+            chosen = {k: v for k, v in entries.items() if k in names}
+            return cls(**{**chosen, "widths": tuple(chosen.get("widths", ()))})
+        except TypeError as error:
+            raise InputError(f"the network's entries cannot be read ({error})") from None
+
+
+def condition(angles_deg: tuple[float, ...], task: str) -> float:
+    """What the network is told of a scan: ln(views) / 4 of sparse views, the range in units of 45 degrees otherwise."""
+    if task not in CT_TASKS:
+        raise InputError(f"task {task!r} is not known; use one of {', '.join(CT_TASKS)}")
+    if task == "sparse-view-ct":
+        return math.log(len(angles_deg)) / 4
+    return math.degrees(float(angular_weights(angles_deg).sum())) / 45
+
+
+class ResidualUNet(nn.Module):
+    """x + U-Net(x): the network learns the artefacts, as FBPConvNet and the destreaking network do."""
+
+    def __init__(self, config: SupervisedConfig) -> None:
+        super().__init__()
+        sizes = CompactConfig(widths=config.widths, blocks=config.blocks, embedding=_EMBEDDING, stem=_STEM)
+        self.unet = CompactUNet(sizes)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x: (batch, 1, rows, columns); condition: (batch,)."""
+        return x + self.unet(x, condition)
+
+
+class PlainCNN(nn.Module):
+    """Convolutions with rectifiers in a row, straight from the FBP image to the truth."""
+
+    def __init__(self, config: SupervisedConfig) -> None:
+        super().__init__()
+        width, depth = config.widths[0], _STEM**2
+        self.first = nn.Conv2d(depth + 1, width, 5, padding=2)
+        self.hidden = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(config.blocks))
+        self.last = nn.Conv2d(width, depth, 5, padding=2)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x: (batch, 1, rows, columns); condition: (batch,), which enters as one more channel."""
+        x = F.pixel_unshuffle(x, _STEM)
+        told = condition[:, None, None, None].to(x.dtype).expand(-1, 1, *x.shape[2:])
+        x = F.relu(self.first(torch.cat([x, told], dim=1)))
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        return F.pixel_shuffle(self.last(x), _STEM)
+
+
+class StagedNetwork(nn.Module):
+    """The networks of all stages; called with (x, condition, stage)."""
+
+    def __init__(self, config: SupervisedConfig) -> None:
+        super().__init__()
+        self.config = config
+        build = PlainCNN if config.kind == "zhang" else ResidualUNet
+        self.stages = nn.ModuleList(build(config) for _ in range(config.stages))
+
+    def forward(self, x: Tensor, condition: Tensor, stage: int = 0) -> Tensor:
+        out: Tensor = self.stages[stage](x, condition)
+        return out
