@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -15,7 +16,7 @@ from ..config import DIFFUSION_METHODS, ReconSettings
 from ..data import MR_TASK, Volume
 from ..errors import InputError
 from ..io.volumes import read_volume
-from ..metrics import PLANES, evaluate
+from ..metrics import PLANES, evaluate, uncertainty
 from ..models import find, sha256
 from ..monitor import Monitor, Silent
 from ..provenance import software_version
@@ -97,11 +98,13 @@ def run_benchmark(
                 measured, truth = _scan(case, scan, seed, monitor)
                 current = (case, scan)
             watch = _Nested(monitor, number, len(runs), f"{scan.label} {row.label}")
+            began = time.process_time()
             result = reconstruct(measured, prior=prior, settings=settings, device=device, monitor=watch)
             record = _record(case, scan, row, result, truth) | {"key": key, "fingerprint": wanted}
+            record["cpu_seconds"] = round(time.process_time() - began, 2)
             results.add(key, record, _middle(result.volume))
             results.keep_slices(truth_key(record), _middle(truth))
-        records.append(record)
+        records.append(record | {"note": row.note})
         results.write_csv(records)
     save_metrics(output / "machine.json", {"machine": machine(), "date": _today(), "version": software_version()})
     return records
@@ -155,9 +158,17 @@ def _record(case: Case, scan: Scan, row: Row, result: Result, truth: Volume) -> 
         "residual": result.residual,
         "seconds": round(result.seconds, 2),
         "network_seconds": round(result.network_seconds, 2),
+        "uncertainty": _uncertainty(result, truth),
         "prior": f"{used['id']} {used['sha256'][:12]}" if used else "",
         "provenance": result.provenance,
     }
+
+
+def _uncertainty(result: Result, truth: Volume) -> dict[str, float] | None:
+    if result.deviation is None:
+        return None
+    samples = int(result.provenance["settings"]["samples"])
+    return uncertainty(result.volume, result.deviation, truth, samples=samples)
 
 
 def _middle(volume: Volume) -> dict[str, np.ndarray]:

@@ -2,17 +2,20 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
+from DiffusionMBIRLib.benchmark.ablations import ablations_for
 from DiffusionMBIRLib.benchmark.plan import FULL, QUICK, Row, Scan, limited_angle, rows_for, sparse_view
 from DiffusionMBIRLib.benchmark.plots import mean_psnr, save_plots
 from DiffusionMBIRLib.benchmark.results import COLUMNS, Results
 from DiffusionMBIRLib.benchmark.run import Case, run_benchmark
 from DiffusionMBIRLib.benchmark.tables import write_tables
-from DiffusionMBIRLib.config import ReconSettings, methods_for
+from DiffusionMBIRLib.config import ReconSettings, methods_for, starts_for
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.monitor import Silent
+from DiffusionMBIRLib.reconstruction import preset_for
 from Testing.engine.helpers import body
 
 METHODS = ("FBP", "ADMM-TV")
@@ -116,6 +119,53 @@ def test_table_and_plots(case, tmp_path):
     made = save_plots(records, Results(tmp_path))
     assert len(made) == 9  # against seconds, evaluations and views; pictures and profiles of each scan
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+def figures(method, psnr, seconds=1.0, **others):
+    plane = {"psnr": psnr, "ssim": psnr / 50}
+    entries = {"case": "body", "task": "sparse-view-ct", "scan": "8-views", "views": 8, "dose": "noise-free"}
+    entries |= {"axial": plane, "coronal": plane, "sagittal": plane, "residual": 0.0, "nfe": 1}
+    return entries | {"method": method, "seconds": seconds} | others
+
+
+def test_the_page_says_who_wins_and_by_how_much(tmp_path):
+    known = {"correlation": 0.5, "coverage_68": 0.6, "coverage_95": 0.9, "deviation": 30.0, "error": 40.0}
+    records = [
+        figures("FBPConvNet", 31.5, note="Smaller than published."),
+        figures("Algorithm 1, 4000", 30.0, seconds=800.0),
+        figures("Ours", 30.25, seconds=10.0),
+        figures("Ours, mean of 4", 31.0, seconds=40.0, uncertainty=known),
+    ]
+    write_tables(records, tmp_path / "page.md", machine={"gpu": "H1", "processor": "", "threads": 2})
+    text = (tmp_path / "page.md").read_text()
+    assert "| Ours | 1 against 1 | 1 | +0.25 | +0.25 | +0.25 | 80 |" in text
+    assert "| Ours, mean of 4 | 1 against 1 | 1 | +1.00 | +1.00 | +1.00 | 20 |" in text
+    assert text.count("FBPConvNet, 31.500 against 31.000 of Ours, mean of 4") == 3
+    assert "- FBPConvNet: Smaller than published." in text
+    assert "| 0.50 | 60.0% | 90.0% | 30 | 40 |" in text
+    write_tables(records[2:], tmp_path / "ours.md", machine={"gpu": "H1", "processor": "", "threads": 2})
+    alone = (tmp_path / "ours.md").read_text()
+    assert "not ours" not in alone
+    assert "faster by the clock" not in alone
+
+
+def test_every_ablation_is_a_valid_run_and_changes_something():
+    for task in ("sparse-view-ct", "limited-angle-ct", "compressed-sensing-mri"):
+        rows = ablations_for(task)
+        settings = {row.label: row.settings(task, 0) for row in rows}
+        assert len(settings) == len(rows)
+        assert settings["Ours, as preset"] == ReconSettings.preset(preset_for(task), seed=0)
+        assert all(chosen.method in methods_for(task) for chosen in settings.values())
+        assert all(chosen.start in starts_for(task) for chosen in settings.values())
+
+
+def test_only_the_middle_slices_are_scanned_where_asked(case):
+    whole, middle = case.volume(), replace(case, slices=3).volume()
+    assert middle.grid.shape == (3, 32, 32)
+    assert (middle.array == whole.array[1:4]).all()
+    step = middle.grid.origin_mm[2] - whole.grid.origin_mm[2]
+    assert step == pytest.approx(whole.grid.spacing_mm[2])
+    assert replace(case, slices=99).volume().grid == whole.grid
 
 
 def test_an_unknown_method_is_named(case, tmp_path):
