@@ -26,6 +26,7 @@ from ..models import ModelCard, ValueScale, find, read_card, sha256
 from ..monitor import Monitor, Silent
 from ..priors.compact import CompactConfig, CompactUNet, edm_denoise
 from ..priors.published import read_safetensors
+from .complex_images import for_real_and_imaginary
 from .settings import TrainSettings
 from .slices import (
     NoisySteps,
@@ -65,7 +66,8 @@ def train(
     output: a folder; where it holds a state of the same network, training goes on from there.  patient_regex: see
     :func:`.slices.patient_of`.  hold_out: patients for the held-out loss, by default the last 15 percent in sorted
     order.  value: how the prior sees the data; HU by default, ``models.MR_VALUE`` for MR.  initial: id or file of a
-    prior of the same network whose weights training starts from.  licence, data: what the card says of the data.
+    prior of the same network whose weights training starts from; that of magnitudes may start one of complex images.
+    licence, data: what the card says of the data.
 
     Under torchrun each process trains on its own batches, on the GPU of its local rank where there are GPUs, and the
     first one writes.
@@ -165,7 +167,9 @@ class Trainer:
         self.settings, self.folder, self.device, self.value = settings, folder, device, value
         self.model_id, self.monitor = model_id, (monitor if monitor and not self.rank else Silent())
         self.licence, self.data = licence, [dict(entry) for entry in data]
-        self._take_data(stacks, held_out, held_out_fraction)
+        if network.image_channels == 2 and value.unit == "HU":
+            raise InputError("--channels 2 (real and imaginary part) is for MR; add --modality MR")
+        self._take_data(stacks, held_out, held_out_fraction, network.image_channels)
         with torch.random.fork_rng(devices=[]):  # the same weights on every rank
             torch.manual_seed(settings.seed)
             self.network = CompactUNet(network)
@@ -179,21 +183,25 @@ class Trainer:
         if settings.compile:
             self.parallel = torch.compile(self.parallel)  # type: ignore[assignment]
 
-    def _take_data(self, stacks: Sequence[Stack], held_out: Sequence[str], fraction: float) -> None:
+    def _take_data(self, stacks: Sequence[Stack], held_out: Sequence[str], fraction: float, channels: int) -> None:
         s = self.settings
         train, rest = split_by_patient(stacks, held_out, fraction)
         self.patients = sorted({stack.patient for stack in train}), sorted({stack.patient for stack in rest})
         self.spacings_mm = sorted({round(stack.spacing_mm * k, 3) for stack in train for k in (1, 2)})
-        self.sampler = SliceSampler(train, size=s.size, value=self.value, seed=s.seed, rank=self.rank)
-        self.held_out = fixed_images(rest, size=s.size, value=self.value, count=s.held_out_images)
+        shape: dict[str, Any] = {"size": s.size, "value": self.value, "channels": channels}
+        self.sampler = SliceSampler(train, seed=s.seed, rank=self.rank, **shape)
+        self.held_out = fixed_images(rest, count=s.held_out_images, **shape)
         # Of one and the same sample on every rank: all must agree on the preconditioning.
-        sample = SliceSampler(train, size=s.size, value=self.value, seed=s.seed).batch(2**31, 128)
+        sample = SliceSampler(train, seed=s.seed, **shape).batch(2**31, 128)
         self.sigma_data = max(round(float(sample.std()), 3), 0.001)
 
     def _take_weights(self, initial: str | Path) -> dict[str, str]:
         """Start from another prior's weights; returns what the card says of it."""
         path = find(initial)
         card, weights = read_card(path), read_safetensors(path)
+        if self.network.config.image_channels == 2 and card.channels == 1:
+            weights = for_real_and_imaginary(weights)
+            self.sigma_data = card.sigma_data  # of the inputs that these weights expect
         try:
             self.network.load_state_dict(weights)
         except RuntimeError:
@@ -378,6 +386,7 @@ class Trainer:
             modality="CT" if self.value.unit == "HU" else "MR",
             title="Compact 2D U-Net with EDM preconditioning",
             value=self.value,
+            channels=self.network.config.image_channels,
             sigma_data=self.sigma_data,
             sigma_min=round(low, 5),
             sigma_max=round(high, 3),

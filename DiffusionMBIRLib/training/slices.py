@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..io.volumes import has_volume_suffix, read_volume
 from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
+from .complex_images import with_phase
 from .settings import TrainSettings
 
 AIR_HU, CLIP_HU = -1000.0, (-1024.0, 3071.0)
@@ -165,12 +166,13 @@ def _crop(image: Tensor, size: int, generator: np.random.Generator, air: float) 
 
 
 class SliceSampler:
-    """Endless batches (batch, 1, size, size) float32.  Step k's batch depends on (seed, rank, k) alone, so a resumed
-    run sees what an unbroken one would have.
+    """Endless batches (batch, channels, size, size) float32.  Step k's batch depends on (seed, rank, k) alone, so a
+    resumed run sees what an unbroken one would have.
 
     40 % half-size slices and 25 % full-size crops as they are (resampling would remove their noise texture); the rest
     turned by up to 10 degrees and scaled.  Every image may be mirrored left-right.  Images other than CT, which come in
     any orientation and without a fixed unit, are brightened or darkened a little, and half of them turned by quarters.
+    Two channels are real and imaginary part under a random phase, which is drawn last.
     """
 
     def __init__(
@@ -182,8 +184,9 @@ class SliceSampler:
         augment: bool = True,
         seed: int = 0,
         rank: int = 0,
+        channels: int = 1,
     ) -> None:
-        self.stacks, self.size, self.augment = list(stacks), size, augment
+        self.stacks, self.size, self.augment, self.channels = list(stacks), size, augment, channels
         self.seed, self.rank = seed, rank
         self.air, self.any_way_up = background(value), value.unit != "HU"
         # Neighbouring slices say much the same: a long series counts by the root of its length.
@@ -192,7 +195,10 @@ class SliceSampler:
 
     def batch(self, step: int, count: int) -> Tensor:
         generator = np.random.default_rng((self.seed, self.rank, step))
-        return torch.stack([self._image(generator) for _ in range(count)])[:, None]
+        return torch.stack([self._channels(self._image(generator), generator) for _ in range(count)])
+
+    def _channels(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        return with_phase(image, generator) if self.channels == 2 else image[None]
 
     def _image(self, generator: np.random.Generator) -> Tensor:
         stack = self.stacks[generator.choice(len(self.stacks), p=self.weights)]
@@ -230,7 +236,7 @@ def step_seed(seed: int, rank: int, step: int) -> int:
 
 
 class NoisySteps(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Clean images (batch, 1, size, size), noise levels (batch,) and unit noise of step k, whoever prepares it."""
+    """Clean images (batch, channels, size, size), noise levels (batch,) and unit noise of step k, whoever makes it."""
 
     def __init__(self, sampler: SliceSampler, settings: TrainSettings) -> None:
         self.sampler, self.settings = sampler, settings
@@ -244,8 +250,11 @@ class NoisySteps(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return clean, (math.log(s.noise_median) + s.noise_spread * draws).exp(), noise
 
 
-def fixed_images(stacks: Sequence[Stack], *, size: int, value: ValueScale, count: int) -> Tensor:
-    """At most ``count`` fixed held-out images (images, 1, size, size): centre windows of slices at both sizes."""
+def fixed_images(stacks: Sequence[Stack], *, size: int, value: ValueScale, count: int, channels: int = 1) -> Tensor:
+    """At most ``count`` fixed held-out images (images, channels, size, size): centre windows of slices at both sizes.
+
+    Two channels: under phases of their own, the same in every run.
+    """
     each = max(1, count // (2 * len(stacks)))
     places = [
         (stack.levels[level], index)
@@ -254,7 +263,10 @@ def fixed_images(stacks: Sequence[Stack], *, size: int, value: ValueScale, count
         for index in _spread(len(stack.levels[level]), each)
     ]
     chosen = [places[k] for k in _spread(len(places), count)]
-    return torch.stack([_centre(images[index], size, background(value)) for images, index in chosen])[:, None]
+    windows = [_centre(images[index], size, background(value)) for images, index in chosen]
+    if channels == 1:
+        return torch.stack(windows)[:, None]
+    return torch.stack([with_phase(image, np.random.default_rng((0, k))) for k, image in enumerate(windows)])
 
 
 def _spread(length: int, count: int) -> list[int]:
