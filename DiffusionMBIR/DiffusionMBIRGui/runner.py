@@ -32,7 +32,7 @@ from DiffusionMBIRLib.jobs.messages import (
 from .plans import Plan, plan_of
 from .results import ConvergencePlot, ResultsTable
 from .runner_work import Shown, Task, final, read, when_free
-from .scene import OutputVolume, PreviewSequence
+from .scene import OutputVolume, PreviewSequence, put_beside
 from .texts import _
 
 _PLOT_S = 1.0  # between two updates of the convergence plot
@@ -361,7 +361,19 @@ class Runner:
         self._update(shown, final=True, partial=event.partial, grid=shown.grid)
         if shown.provenance:
             self._output.describe(shown.provenance)
+        if shown.deviation is not None and self._output.alive:
+            self._add_deviation(shown.deviation, shown.provenance)
         return self._output.node
+
+    def _add_deviation(self, array: np.ndarray, provenance: Mapping[str, Any] | None) -> None:
+        """A volume beside the result, which stays in the views: how far the samples spread."""
+        assert self._output is not None
+        result = self._output
+        name = _("{volume} standard deviation").format(volume=result.node.GetName())
+        spread = OutputVolume.create(self.scene, name, result.grid, unit=result.unit)
+        put_beside(self.scene, spread.node, result.node)
+        spread.update(array, 0, final=True)
+        spread.describe(provenance or {})
 
 
 def _failure(error: Exception) -> Failed:

@@ -15,7 +15,7 @@ from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.client import Job
-from DiffusionMBIRLib.jobs.folder import JobFolder
+from DiffusionMBIRLib.jobs.folder import DEVIATION, JobFolder
 from DiffusionMBIRLib.jobs.messages import Finished
 
 from .plans import Plan
@@ -49,7 +49,8 @@ class Task:
 class Shown:
     """What a thread brought for the node.
 
-    grid: where it tells one; copy: of the array, for the sequence; image: whose voxels the array is, if any.
+    grid: where it tells one; copy: of the array, for the sequence; image: whose voxels the array is, if any; deviation:
+    standard deviation of the samples that the array is the mean of.
     """
 
     array: np.ndarray | None
@@ -59,6 +60,7 @@ class Shown:
     provenance: Mapping[str, Any] | None = None
     copy: Any = None
     image: Any = None
+    deviation: np.ndarray | None = None
 
 
 def when_free(folder: JobFolder) -> JobFolder:
@@ -101,7 +103,18 @@ def final(job: Job, event: Finished, plan: Plan | None, keep: Keep | None = None
         metrics = _judged(array, grid or _grid_of(job), plan)
     folder.tidy()
     copy = keep(array) if keep is not None and array is not None else None
-    return Shown(array, step, grid, _known(metrics), provenance, copy)
+    return Shown(array, step, grid, _known(metrics), provenance, copy, deviation=_deviation(folder, event))
+
+
+def _deviation(folder: JobFolder, event: Finished) -> np.ndarray | None:
+    path = folder.path / DEVIATION
+    if event.partial or not path.is_file():
+        return None
+    from DiffusionMBIRLib.io.volumes import read_volume
+
+    with suppress(InputError):  # a damaged file does not spoil the result
+        return read_volume(path).array
+    return None
 
 
 def _grid_of(job: Job) -> Grid | None:

@@ -87,6 +87,21 @@ def test_a_job_fills_a_new_volume_beside_its_input(desk, parameters, runner):
     assert len(ResultsTable(desk.scene).rows()) == 2
 
 
+def test_samples_bring_their_standard_deviation_as_a_volume_of_its_own(desk, parameters, runner):
+    parameters.set("samples", 2)
+    runner.start(parameters)
+    last = to_the_end(runner)
+    assert isinstance(last, Finished), last
+    result = runner.node
+    (spread,) = [node for node in nodes_of(desk.scene, "vtkMRMLScalarVolumeNode") if "deviation" in node.GetName()]
+    assert spread.GetName() == "chest dds standard deviation"
+    assert grid_of(spread) == grid_of(result)
+    assert np.array_equal(voxels(spread), read_volume(runner.job_path / "deviation.nrrd").array)
+    assert voxels(spread).min() >= 0 < voxels(spread).max()
+    assert any("68 % expected" in text for text in runner.listener.logs)
+    assert runner.listener.node is result
+
+
 def test_no_call_takes_long_and_each_preview_is_one_event(desk, parameters, runner):
     parameters.set("steps", 60)
     runner.start(parameters)
