@@ -62,7 +62,7 @@ class SupervisedConfig:
     task: str
     widths: tuple[int, ...] = ()
     blocks: int = 0
-    penalty: float = 0.01
+    penalty: float = 0.003
     cg_steps: int = 20
 
     def __post_init__(self) -> None:
