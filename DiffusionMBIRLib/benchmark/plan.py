@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import ReconSettings
+from ..config import SUPERVISED_METHODS, ReconSettings
 from ..data import MR_TASK
 from ..reconstruction import preset_for
+from ..supervised.about import DEPARTURES, TASKS_OF, TITLES, network_name
 
 # Incident photons a ray.  30 cm of water let 0.3 % of them through: some 3000 counts, and 300 at a tenth of the dose.
 DOSES = {"noise-free": 0.0, "clinical": 1e6, "low": 1e5}
@@ -29,7 +30,8 @@ class Row:
     """One method of the table: a preset (the task's own by default) with single settings changed.
 
     grade: of the task's own presets, '' or 'quick' or 'best'.  minutes: takes many on a CPU, and is left out of the
-    quick form.  note: what a reader must know to compare it with the literature; a footnote of the table.
+    quick form.  note: what a reader must know to compare it with the literature; a footnote of the table.  network:
+    file name of the network of a supervised method.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Row:
     grade: str = ""
     minutes: bool = False
     note: str = ""
+    network: str = ""
 
     def settings(self, task: str, seed: int) -> ReconSettings:
         usual = f"{preset_for(task)}-{self.grade}" if self.grade else preset_for(task)
@@ -85,6 +88,22 @@ _PAPER = {
     "limited-angle-ct": "published-limited-angle",
     MR_TASK: "published-mri",
 }
+_TRAINED = "Trained within half an hour on a CPU, on the volumes of our prior; published ones take hours on a GPU."
+
+
+def _supervised(task: str) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            TITLES[method],
+            {"method": method},
+            note=f"{DEPARTURES[method]}  {_TRAINED}",
+            network=f"{network_name(method, task)}.safetensors",
+        )
+        for method in SUPERVISED_METHODS
+        if task in TASKS_OF[method]
+    )
+
+
 OURS = "Ours"
 REFERENCE = "Algorithm 1, 4000"
 _OURS = (
@@ -119,5 +138,5 @@ def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
             note="As published, from noise; our operators and prior, whose highest level is sigma 12.",
         ),
     )
-    rows = (*_CLASSICAL[modality], *diffusion, *_OURS)
+    rows = (*_CLASSICAL[modality], *_supervised(task), *diffusion, *_OURS)
     return tuple(row for row in rows if not (quick and row.minutes))

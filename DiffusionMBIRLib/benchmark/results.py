@@ -1,6 +1,7 @@
 """The results of a benchmark on disk: one JSON record a run, and the CSV that is made from them.
 
-A run that is recorded is never repeated unless its settings, its prior or the software's version changed.
+A run that is recorded is never repeated unless its settings, its prior or the software's version changed; one that was
+killed goes on from its last saved state.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ import csv
 import hashlib
 import json
 import platform
+import shutil
+import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +25,9 @@ from ..io.files import replacing
 from ..metrics import PLANES
 from ..provenance import plain
 from ..report import save_metrics
+
+if TYPE_CHECKING:
+    from ..jobs.keeper import Keeper
 
 COLUMNS = (
     "case", "task", "scan", "views", "dose", "method", "nfe", "plane", "psnr", "ssim", "residual", "seconds", "prior",
@@ -53,6 +61,26 @@ class Results:
             return None
         used = plain(ReconSettings()) | entries["provenance"]["settings"]
         return entries if used == plain(settings) else None
+
+    def keeper(self, key: str, fingerprint: str, settings: ReconSettings) -> Keeper:
+        """Where the state of a run is kept until it is recorded: one that was killed goes on from there."""
+        from ..jobs.keeper import Keeper
+
+        folder = self.folder / "state" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = digest({"fingerprint": fingerprint, "settings": asdict(settings)})
+        return Keeper(
+            folder,
+            whole,
+            warn=lambda text: warnings.warn(f"{key}: {text}", stacklevel=2),
+            expected_s=lambda: 60.0,  # a first state early, the others as far as their time is worth it
+        )
+
+    def forget_state(self, key: str) -> None:
+        """Remove what :meth:`keeper` kept."""
+        shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
+        with suppress(OSError):
+            (self.folder / "state").rmdir()
 
     def add(self, key: str, entries: Mapping[str, Any], slices: Mapping[str, np.ndarray]) -> None:
         """Keep a run; the record is written last, so that one that is there is whole."""

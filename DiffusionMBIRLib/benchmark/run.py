@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import DIFFUSION_METHODS, ReconSettings
+from ..config import NETWORK_METHODS, ReconSettings
 from ..data import MR_TASK, Volume
 from ..errors import InputError
 from ..io.volumes import read_volume
@@ -23,6 +23,7 @@ from ..provenance import software_version
 from ..reconstruction import Result, reconstruct
 from ..report import save_metrics
 from ..simulation import simulate, truth_for
+from ..supervised.about import networks_folder
 from .ablations import ablations_for
 from .plan import Row, Scan, rows_for
 from .results import Results, digest, machine
@@ -74,6 +75,7 @@ def run_benchmark(
     prior: str | None = None,
     seed: int = 0,
     compile: bool = False,
+    supervised: Path | None = None,
     monitor: Monitor | None = None,
 ) -> list[dict[str, Any]]:
     """Run what is missing of cases x scans x methods; returns all records, in order, and writes results.csv.
@@ -83,7 +85,9 @@ def run_benchmark(
     minutes.  Raises InputError for a label that no task has.
     """
     monitor, results = monitor or Silent(), Results(output)
+    networks = supervised or networks_folder()
     runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, ablations, methods)]
+    runs = [run for run in runs if not run[2].network or (networks / run[2].network).is_file()]
     if not runs:
         raise InputError(f"--methods {', '.join(methods)}: none of the tasks has a row of this name")
     records: list[dict[str, Any]] = []
@@ -91,19 +95,24 @@ def run_benchmark(
     for number, (case, scan, row) in enumerate(runs):
         key = f"{case.name}_{scan.label}_{re.sub('[^A-Za-z0-9.]+', '-', row.label).strip('-')}".lower()
         settings = replace(row.settings(scan.task, seed), compile=compile and row.minutes)
-        wanted = _fingerprint(case, scan, settings, prior)
+        network = str(networks / row.network) if row.network else prior
+        wanted = _fingerprint(case, scan, settings, network)
         record = results.record(key, wanted, settings)
         if record is None:
             if current != (case, scan):
                 measured, truth = _scan(case, scan, seed, monitor)
                 current = (case, scan)
             watch = _Nested(monitor, number, len(runs), f"{scan.label} {row.label}")
-            began = time.process_time()
-            result = reconstruct(measured, prior=prior, settings=settings, device=device, monitor=watch)
+            keeper, began = results.keeper(key, wanted, settings), time.process_time()
+            result = reconstruct(
+                measured, prior=network, settings=settings, device=device, monitor=watch, checkpoint=keeper
+            )
             record = _record(case, scan, row, result, truth) | {"key": key, "fingerprint": wanted}
-            record["cpu_seconds"] = round(time.process_time() - began, 2)
+            record["seconds"] = round(result.seconds + keeper.seconds_before, 2)
+            record["cpu_seconds"] = None if keeper.seconds_before else round(time.process_time() - began, 2)
             results.add(key, record, _middle(result.volume))
             results.keep_slices(truth_key(record), _middle(truth))
+            results.forget_state(key)
         records.append(record | {"note": row.note})
         results.write_csv(records)
     save_metrics(output / "machine.json", {"machine": machine(), "date": _today(), "version": software_version()})
@@ -130,7 +139,7 @@ def _scan(case: Case, scan: Scan, seed: int, monitor: Monitor) -> tuple[Any, Vol
 
 def _fingerprint(case: Case, scan: Scan, settings: ReconSettings, prior: str | None) -> str:
     """Of what determines a run besides its settings."""
-    weights = sha256(find(prior or settings.prior)) if settings.method in DIFFUSION_METHODS else ""
+    weights = sha256(find(prior or settings.prior)) if settings.method in NETWORK_METHODS else ""
     return digest(
         {
             "data": sha256(case.path),
@@ -156,7 +165,6 @@ def _record(case: Case, scan: Scan, row: Row, result: Result, truth: Volume) -> 
         "nfe": result.nfe,
         **{plane: judged[plane] for plane in PLANES},
         "residual": result.residual,
-        "seconds": round(result.seconds, 2),
         "network_seconds": round(result.network_seconds, 2),
         "uncertainty": _uncertainty(result, truth),
         "prior": f"{used['id']} {used['sha256'][:12]}" if used else "",

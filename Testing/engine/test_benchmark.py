@@ -105,6 +105,27 @@ def test_a_cancelled_benchmark_keeps_what_it_has(case, tmp_path):
     assert len(records) == 4
 
 
+def test_a_killed_row_goes_on_where_it_was(case, tmp_path):
+    from DiffusionMBIRLib.errors import Cancelled
+
+    class Killed(Counter):
+        def tick(self, stage, done, total, **metrics):
+            super().tick(stage, done, total, **metrics)
+            if "ADMM-TV" in stage and done == total - 5:
+                raise Cancelled("enough")
+
+    chosen = {"scans": (sparse_view(8),), "output": tmp_path / "whole"}
+    (_, whole), steps = run(case, **chosen)
+    with pytest.raises(Cancelled):
+        run_benchmark([case], (sparse_view(8),), tmp_path / "again", methods=METHODS, monitor=Killed())
+    assert list((tmp_path / "again" / "state").iterdir())
+    (_, again), rest = run(case, tmp_path / "again", scans=(sparse_view(8),))
+    assert again["axial"] == whole["axial"]
+    assert again["seconds"] > 0
+    assert rest < steps
+    assert not (tmp_path / "again" / "state").exists()
+
+
 def test_table_and_plots(case, tmp_path):
     pytest.importorskip("matplotlib")
     records, _ = run(case, tmp_path, scans=(sparse_view(8), sparse_view(24), limited_angle(90)))
