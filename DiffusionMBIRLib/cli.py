@@ -322,7 +322,8 @@ def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, A
 def _train_supervised(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
     from .models import read_card
     from .reconstruction import choose_device
-    from .supervised.networks import TASKS_OF, SupervisedConfig
+    from .supervised.about import TASKS_OF
+    from .supervised.networks import SupervisedConfig
     from .supervised.pairs import PairSettings
     from .supervised.training import train_supervised
     from .training.settings import TrainSettings

@@ -25,6 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slices", type=int, default=0, help="only so many in the middle of each volume (0: all)")
     parser.add_argument("--compile", action="store_true", help="compile the network where it runs for many minutes")
     parser.add_argument("--prior", help="id or file of the prior (default: that of the presets)")
+    parser.add_argument(
+        "--supervised", type=Path, metavar="FOLDER", help="networks of supervised methods (default: the checkout's)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of scans and samplers")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
@@ -33,7 +36,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any]
     from .benchmark.plan import FULL, QUICK
     from .benchmark.plots import save_plots
     from .benchmark.results import Results
-    from .benchmark.run import Case, run_benchmark
+    from .benchmark.run import Case, left_out, run_benchmark
     from .benchmark.tables import write_tables
     from .io.volumes import sample_data
 
@@ -54,6 +57,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any]
         prior=arguments.prior,
         seed=arguments.seed,
         compile=arguments.compile,
+        supervised=arguments.supervised,
         monitor=monitor,
     )
     table = arguments.output / "results.md"
@@ -61,4 +65,6 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any]
     write_tables(records, table, machine=machine)
     pictures = save_plots(records, Results(arguments.output))
     entries = {"output": str(arguments.output), "runs": len(records), "pictures": len(pictures)}
-    return entries, table.read_text(encoding="utf-8").rstrip()
+    text = table.read_text(encoding="utf-8").rstrip()
+    missing = left_out(scans, arguments.supervised)
+    return entries, text + (f"\n\nRows were left out for want of {', '.join(missing)}" if missing else "")

@@ -82,12 +82,13 @@ def run_benchmark(
 
     ablations: rows of :mod:`.ablations` instead of the methods.  methods: labels of the rows to run; all by default.
     prior: id or file for the diffusion methods, else each preset's own.  compile: the network, in rows that take many
-    minutes.  Raises InputError for a label that no task has.
+    minutes.  supervised: folder with the networks of supervised methods, by default the checkout's; rows without a
+    file there are left out.  Raises InputError for a label that no task has.
     """
     monitor, results = monitor or Silent(), Results(output)
     networks = supervised or networks_folder()
     runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, ablations, methods)]
-    runs = [run for run in runs if not run[2].network or (networks / run[2].network).is_file()]
+    runs = [run for run in runs if not _lacks(run[2], networks)]
     if not runs:
         raise InputError(f"--methods {', '.join(methods)}: none of the tasks has a row of this name")
     records: list[dict[str, Any]] = []
@@ -117,6 +118,17 @@ def run_benchmark(
         results.write_csv(records)
     save_metrics(output / "machine.json", {"machine": machine(), "date": _today(), "version": software_version()})
     return records
+
+
+def left_out(scans: Sequence[Scan], supervised: Path | None = None) -> list[str]:
+    """Files of networks that rows of these scans need and that are not there."""
+    networks = supervised or networks_folder()
+    rows = [row for scan in scans for row in rows_for(scan.task, quick=False)]
+    return list(dict.fromkeys(str(networks / row.network) for row in rows if _lacks(row, networks)))
+
+
+def _lacks(row: Row, networks: Path) -> bool:
+    return bool(row.network) and not (networks / row.network).is_file()
 
 
 def _rows(scan: Scan, quick: bool, ablations: bool, methods: Sequence[str]) -> list[Row]:

@@ -22,28 +22,8 @@ from ..data import CT_TASKS
 from ..errors import InputError
 from ..priors.compact import CompactConfig, CompactUNet
 from ..solvers.classic import angular_weights
+from .about import TASKS_OF
 
-TASKS_OF = {
-    "fbpconvnet": ("sparse-view-ct",),
-    "lahiri": ("sparse-view-ct", "limited-angle-ct"),
-    "zhang": ("limited-angle-ct",),
-}
-TITLES = {"fbpconvnet": "FBPConvNet", "lahiri": "Lahiri et al.", "zhang": "Zhang et al."}
-# What a card and a table must say of each: how it differs from what was published.
-DEPARTURES = {
-    "fbpconvnet": (
-        "A small re-implementation of FBPConvNet (Jin et al. 2017): four levels of 32 to 96 channels on 2 x 2 blocks "
-        "of pixels, normalised over channels instead of batches, and one network for 2 to 36 views."
-    ),
-    "lahiri": (
-        "A small re-implementation of Lahiri et al. (2023): two stages, single slices instead of subvolumes, squared "
-        "error without the adversarial term, parallel beams, and one network for all scans of its task."
-    ),
-    "zhang": (
-        "A small re-implementation of Zhang et al. (2016): a plain network of six layers of 64 channels on 2 x 2 "
-        "blocks of pixels, and one network for ranges of 60 to 130 degrees."
-    ),
-}
 _EMBEDDING = 64
 _STEM = 2
 _DEFAULT_SIZES = {"fbpconvnet": ((32, 48, 64, 96), 2), "lahiri": ((32, 64, 96), 1), "zhang": ((64,), 4)}

@@ -23,8 +23,9 @@ from ..models import ModelCard, check_id
 from ..monitor import Monitor, Silent
 from ..training.settings import TrainSettings
 from ..training.slices import Stack, find_volumes, load_stacks, split_by_patient
+from .about import DEPARTURES, TITLES, network_name
 from .consistency import data_consistency
-from .networks import DEPARTURES, TITLES, StagedNetwork, SupervisedConfig
+from .networks import StagedNetwork, SupervisedConfig
 from .pairs import VALUE, Block, Pairs, PairSettings, problem_of
 
 HELD_OUT_IMAGES = 16  # of each geometry
@@ -67,7 +68,7 @@ def train_supervised(
         settings=settings,
         pairs=pairs or PairSettings(size=settings.size, seed=settings.seed),
         pairs_folder=Path(pairs_folder) if pairs_folder else folder / "pairs",
-        model_id=check_id(model_id or f"{network.kind}-{network.task}"),
+        model_id=check_id(model_id or network_name(network.kind, network.task)),
         held_out=hold_out,
         device=device or torch.device("cpu"),
         monitor=monitor,

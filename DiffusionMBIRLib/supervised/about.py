@@ -1,0 +1,37 @@
+"""What the supervised baselines are called and serve, and what is smaller than published.  Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TASKS_OF = {
+    "fbpconvnet": ("sparse-view-ct",),
+    "lahiri": ("sparse-view-ct", "limited-angle-ct"),
+    "zhang": ("limited-angle-ct",),
+}
+TITLES = {"fbpconvnet": "FBPConvNet", "lahiri": "Lahiri et al.", "zhang": "Zhang et al."}
+# What a card and a table must say of each.
+DEPARTURES = {
+    "fbpconvnet": (
+        "A small re-implementation of FBPConvNet (Jin et al. 2017): four levels of 32 to 96 channels on 2 x 2 blocks "
+        "of pixels, normalised over channels instead of batches, and one network for 2 to 36 views."
+    ),
+    "lahiri": (
+        "A small re-implementation of Lahiri et al. (2023): two stages, single slices instead of subvolumes, squared "
+        "error without the adversarial term, parallel beams, and one network for all scans of its task."
+    ),
+    "zhang": (
+        "A small re-implementation of Zhang et al. (2016): a plain network of six layers of 64 channels on 2 x 2 "
+        "blocks of pixels, and one network for ranges of 60 to 130 degrees."
+    ),
+}
+
+
+def network_name(method: str, task: str) -> str:
+    """The id of a method's network for a task, by default, and the name of its file without suffix."""
+    return f"{method}-{task.removesuffix('-ct')}"
+
+
+def networks_folder() -> Path:
+    """Where the networks of the benchmark's table lie in a checkout; an installed package does not hold them."""
+    return Path(__file__).resolve().parents[2] / "Testing" / "benchmarks" / "supervised"
