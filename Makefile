@@ -23,7 +23,7 @@ bin = "$(VENV)/bin"
 help:
 	@echo "make demo    reconstruct the bundled scan and write pictures and a report to demo-output/"
 	@echo "make test    run the engine's tests"
-	@echo "make bench   time the projector beside ASTRA's, a reconstruction and the networks"
+	@echo "make bench   time the projector beside ASTRA's, a reconstruction and the networks; the quick benchmark"
 	@echo "make lint    check style and types"
 
 demo:
@@ -36,10 +36,11 @@ test:
 	OMP_WAIT_POLICY=PASSIVE $(bin)/python -m pytest
 
 bench:
-	$(set_up) bench
+	$(set_up) bench report
 	$(bin)/python Testing/benchmarks/projector.py
 	$(bin)/python Testing/benchmarks/reconstruction.py
 	$(bin)/python Testing/benchmarks/networks.py --runs 1
+	$(bin)/diffusionmbir benchmark --quick -o bench-output
 
 lint:
 	$(set_up) dev

@@ -133,7 +133,9 @@ def _lacks(row: Row, networks: Path) -> bool:
 
 def _rows(scan: Scan, quick: bool, ablations: bool, methods: Sequence[str]) -> list[Row]:
     rows = ablations_for(scan.task) if ablations else rows_for(scan.task, quick=quick)
-    return [row for row in rows if not methods or row.label in methods]
+    if methods:
+        return [row for row in rows if row.label in methods]
+    return [row for row in rows if not row.only or scan.label in row.only]
 
 
 def truth_key(record: Mapping[str, Any]) -> str:
