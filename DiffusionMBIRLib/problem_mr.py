@@ -25,6 +25,7 @@ from .solvers.sense import espirit_l1, middle_of, sense_cg
 
 SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
 _COMPLEX = ".complex"  # marks names of complex tensors in a checkpoint
+LEAST_SHARE_OF_NOISE = 0.1  # signal energy over that of one coil's noise below which combined coils are left out
 LEAST_REMAINDER = 0.003  # of the imaginary part after the phase is taken out: phases are never known exactly
 
 
@@ -51,14 +52,17 @@ class MRProblem(Problem):
                 f"{MR_VALUE.unit!r}; train or import it for MR"
             )
         kspace = compress_coils(kspace, settings.virtual_coils) if settings.virtual_coils else kspace
-        A, y = operator_of(kspace, device).reduced(torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device))
+        noise = noise_of(kspace)
+        fewer = settings.virtual_coils and settings.method != "espirit-l1"  # which brings its own operator
+        spill = LEAST_SHARE_OF_NOISE * 2 * noise**2 if fewer else 0.0
+        data = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
+        A, y = operator_of(kspace, device).reduced(data, spill=spill)
         first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS)
         scale = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
         if not scale > 0:
             raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
         denoiser = slice_denoiser(prior, settings, kspace.grid, device)
-        noise = noise_of(kspace) / scale
-        return cls(A, y / scale, MR_VALUE, denoiser, kspace.grid, kspace.name, noise, kspace, scale)
+        return cls(A, y / scale, MR_VALUE, denoiser, kspace.grid, kspace.name, noise / scale, kspace, scale)
 
     def solve(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         return super().solve(settings, monitor, _AsReal(checkpoint))
@@ -107,7 +111,7 @@ class MRProblem(Problem):
 
     def _low_resolution(self, *, tapered: bool) -> Tensor:
         middle = middle_of(self.kspace.data, self.kspace.geometry, tapered=tapered) / self.scale
-        return self.A.adjoint(self.A.reduced(torch.from_numpy(middle).to(self.A.device))[1])
+        return self.A.adjoint(self.A.carried_over(torch.from_numpy(middle).to(self.A.device)))
 
     def residual(self, x: Tensor) -> float:
         return float(self.A.distance(x, self.y) / torch.linalg.vector_norm(torch.view_as_real(self.y)))

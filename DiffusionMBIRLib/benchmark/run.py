@@ -16,6 +16,7 @@ from ..config import NETWORK_METHODS, ReconSettings
 from ..data import MR_TASK, Volume
 from ..errors import InputError
 from ..io.volumes import read_volume
+from ..kspace import KSpace
 from ..metrics import PLANES, evaluate, uncertainty
 from ..models import find, sha256
 from ..monitor import Monitor, Silent
@@ -146,7 +147,11 @@ def truth_key(record: Mapping[str, Any]) -> str:
 def _scan(case: Case, scan: Scan, seed: int, monitor: Monitor) -> tuple[Any, Volume]:
     volume = case.volume()
     if scan.task == MR_TASK:
-        return simulate(volume, task=scan.task, **scan.options, seed=seed, monitor=monitor), truth_for(volume)
+        from ..problem_mr import with_maps
+
+        made = simulate(volume, task=scan.task, **scan.options, seed=seed, monitor=monitor)
+        assert isinstance(made, KSpace)
+        return with_maps(made), truth_for(volume)  # estimated once for all methods
     options = scan.options | {"coarsen": case.coarsen}
     return simulate(volume, task=scan.task, **options, seed=seed, monitor=monitor), truth_for(volume, case.coarsen)
 

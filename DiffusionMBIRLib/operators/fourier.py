@@ -7,6 +7,7 @@ times its complex sensitivity (Pruessmann et al. 1999, SENSE).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import LinearOperator
+from .coils import local_coils, mixed
 
 _PLANE = (-2, -1)
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}  # over slices and coils: on a CPU what stays in its cache
@@ -65,6 +67,7 @@ class CartesianFourier(LinearOperator):
             raise InputError(f"mask has the shape {tuple(chosen.shape)}, the slices are {(rows, columns)}")
         self.mask = chosen.to(self.device)
         self._axes, self._corner_mask = _effective(self.mask)
+        self._sampling, self._filter = _factors(self._corner_mask, self._axes, self.dtype)
         self._centred = True
         at_once = max(1, PIXELS_AT_ONCE[self.device.type] // (coils * rows * columns))
         self._parts = [slice(start, min(start + at_once, slices)) for start in range(0, slices, at_once)]
@@ -85,11 +88,16 @@ class CartesianFourier(LinearOperator):
         return out
 
     def gram(self, x: Tensor) -> Tensor:
+        """A^H A x.  The inverse transform is the conjugate of the transform of the conjugate, and conjugation costs
+        nothing in a filter: so maps need no conjugated copy, and no transform is scaled.
+        """
         self._check(x, self.domain, "x")
         out = torch.empty_like(x)
         for part in self._parts:
-            out[part] = self._combined(self._images(self._spectrum(self._seen(x, part))), part)
-        return out
+            spectrum = torch.fft.fftn(self._seen(x, part), dim=self._axes)
+            torch.view_as_real(spectrum).mul_(self._filter)
+            self._combine_conjugates(torch.fft.fftn(spectrum, dim=self._axes), part, out[part])
+        return out.conj_physical_()
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, part by part: no second copy of the data is made."""
@@ -105,18 +113,31 @@ class CartesianFourier(LinearOperator):
         """1 with anything sampled: a part of an orthonormal transform."""
         return float(self.mask.any())
 
-    def reduced(self, y: Tensor) -> tuple[CartesianFourier, Tensor]:
+    def reduced(self, y: Tensor, *, spill: float = 0.0) -> tuple[CartesianFourier, Tensor]:
         """The same problem in fewer transforms: (B, z) with |B x - z| = |A x - y| for every x, and B^H B = A^H A.
 
         Axes along which all is sampled stay in image space, and nothing is shifted: both are unitary changes of y.
+        Where there is such an axis, only as many combinations of coils are kept along it as leave out a signal of
+        ``spill`` at most, in squares of y, as a mean over the pixels of the object (0: all of them).
         """
-        self._check(y, self.range, "y")
         twin = copy.copy(self)
         twin._centred = False
-        out = torch.empty_like(y)
+        return twin, twin.carried_over(y)
+
+    def carried_over(self, y: Tensor) -> Tensor:
+        """Measured data of the operator that this one was reduced from, as this one sees them."""
+        self._check(y, (self.domain[0], self._coils_of_data, *self.domain[1:]), "y")
+        out = y.new_empty(self.range)
         for part in self._parts:
-            out[part] = self._spectrum(centred_ifft(y[part] * self.mask))
-        return twin, out
+            out[part] = self._mixed(self._spectrum(centred_ifft(y[part] * self.mask)))
+        return out
+
+    @property
+    def _coils_of_data(self) -> int:
+        return self.range[1]
+
+    def _mixed(self, spectrum: Tensor) -> Tensor:
+        return spectrum
 
     def _samples(self, x: Tensor, part: slice) -> Tensor:
         """A x of some slices."""
@@ -131,8 +152,14 @@ class CartesianFourier(LinearOperator):
         """The adjoint of :meth:`_seen`."""
         return images[:, 0]
 
+    def _combine_conjugates(self, images: Tensor, part: slice, out: Tensor) -> None:
+        """Put the conjugate of :meth:`_combined` into ``out``, from conjugates of images."""
+        out.copy_(images[:, 0])
+
     def _spectrum(self, images: Tensor) -> Tensor:
-        return torch.fft.fftn(images, dim=self._axes, norm="ortho").mul_(self._corner_mask)
+        spectrum = torch.fft.fftn(images, dim=self._axes)
+        torch.view_as_real(spectrum).mul_(self._sampling)
+        return spectrum
 
     def _images(self, spectrum: Tensor) -> Tensor:
         return torch.fft.ifftn(spectrum, dim=self._axes, norm="ortho")
@@ -145,6 +172,18 @@ def _effective(mask: Tensor) -> tuple[tuple[int, ...], Tensor]:
         if bool((mask == line).all()):
             return (-1 - axis,), torch.fft.ifftshift(line, 1 - axis)
     return _PLANE, torch.fft.ifftshift(mask)
+
+
+def _factors(corner_mask: Tensor, axes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Factors of the real and imaginary parts of a transform that was not scaled.
+
+    The first ones sample it and make it orthonormal; the second ones sample it, conjugate it and make up for the scale
+    of this and another transform.
+    """
+    real = torch.empty(0, dtype=dtype).real.dtype
+    count = math.prod(corner_mask.shape[axis] for axis in axes)
+    sampled = corner_mask.to(real)[..., None].expand(*corner_mask.shape, 2)
+    return sampled / count**0.5, sampled / count * torch.tensor([1.0, -1.0], device=sampled.device, dtype=real)
 
 
 class SenseFourier(CartesianFourier):
@@ -166,6 +205,7 @@ class SenseFourier(CartesianFourier):
         if power > 1.001:
             raise InputError(f"maps have a power of {power:.4g} somewhere, above 1; normalise them (unit_maps)")
         self.maps = maps
+        self._mixing: Tensor | None = None
 
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """The largest singular value, by power iteration; at most 1."""
@@ -174,13 +214,36 @@ class SenseFourier(CartesianFourier):
     def _of(self, part: slice) -> Tensor:
         return self.maps if len(self.maps) == 1 else self.maps[part]
 
-    def _samples(self, x: Tensor, part: slice) -> Tensor:
-        """A x of some slices."""
-        seen = self._seen(x, part)
-        return centred_fft(seen) * self.mask if self._centred else self._spectrum(seen)
-
     def _seen(self, x: Tensor, part: slice) -> Tensor:
         return x[part, None] * self._of(part)
 
     def _combined(self, images: Tensor, part: slice) -> Tensor:
         return images.mul_(self._of(part).conj()).sum(1)
+
+    def _combine_conjugates(self, images: Tensor, part: slice, out: Tensor) -> None:
+        torch.sum(images.mul_(self._of(part)), 1, out=out)
+
+    def reduced(self, y: Tensor, *, spill: float = 0.0) -> tuple[CartesianFourier, Tensor]:
+        mixing = self._mixing_for(y, spill) if spill > 0 and len(self._axes) == 1 else None
+        if mixing is None:
+            return super().reduced(y)
+        maps = torch.cat([mixed(mixing, part, self._positions) for part in self.maps.split(1)])
+        twin = SenseFourier(self.mask, maps, slices=self.domain[0])
+        twin._mixing, twin._centred = mixing, False
+        return twin, twin.carried_over(y)
+
+    @property
+    def _positions(self) -> int:
+        """The axis of images along which all was sampled."""
+        return -3 - self._axes[0]
+
+    def _mixing_for(self, y: Tensor, spill: float) -> Tensor | None:
+        mixing = local_coils(self.maps, self.adjoint(y), self._positions, spill)
+        return mixing if mixing.shape[1] < self.range[1] else None
+
+    @property
+    def _coils_of_data(self) -> int:
+        return self.range[1] if self._mixing is None else self._mixing.shape[2]
+
+    def _mixed(self, spectrum: Tensor) -> Tensor:
+        return spectrum if self._mixing is None else mixed(self._mixing, spectrum, self._positions)

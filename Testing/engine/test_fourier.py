@@ -86,6 +86,42 @@ def test_reduced_problem_has_the_same_residuals(kind, coils):
         assert torch.allclose(same.distance(x, data), torch.linalg.vector_norm(same.forward(x) - data))
 
 
+def ring(rows: int = 12, columns: int = 9, coils: int = 6) -> Tensor:
+    """Maps that vary smoothly, (2, coils, rows, columns)."""
+    z, c, y, x = np.meshgrid(
+        np.arange(2), np.arange(coils), np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij"
+    )
+    angle = 2 * np.pi * c / coils
+    near = np.exp(-((y - np.cos(angle)) ** 2) - (x - np.sin(angle)) ** 2 - 0.1 * z)
+    return unit_maps(torch.from_numpy(near * np.exp(1j * (angle + 0.4 * x * np.cos(angle)))))
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns"])
+def test_fewer_coils_along_the_sampled_axis_lose_no_more_than_they_may(kind):
+    maps, x = ring(), normal(2, *SHAPE[1:], seed=1)
+    A = SenseFourier(mask(kind), maps)
+    y = A.forward(x)
+    weak = 1e-3 * float(A.adjoint(y).abs().square().mean())
+    assert A.reduced(y)[0].range == A.range
+    fewer, z = A.reduced(y, spill=weak)
+    assert fewer.range[1] < 6
+    assert isinstance(fewer, SenseFourier)
+    # A unitary mixing cut short: white noise stays white, nothing is counted twice.
+    assert fewer._mixing is not None
+    product = fewer._mixing @ fewer._mixing.mH
+    assert torch.allclose(product, torch.eye(fewer.range[1], dtype=product.dtype).expand_as(product), atol=1e-12)
+    lost = 1 - fewer.maps.abs().square().sum(1)
+    assert float(lost.min()) > -1e-12
+    assert float((lost * A.adjoint(y).abs().square()).mean()) <= weak
+    there = torch.vdot(z.reshape(-1), fewer.forward(x).reshape(-1))
+    assert torch.allclose(there, torch.vdot(fewer.adjoint(z).reshape(-1), x.reshape(-1)))
+    assert torch.allclose(fewer.gram(x), fewer.adjoint(fewer.forward(x)), atol=1e-12)
+    assert torch.allclose(fewer.forward(x), z, atol=1e-12)  # data of an image stay data of that image
+    assert torch.linalg.vector_norm(fewer.gram(x) - A.gram(x)) < 0.05 * torch.linalg.vector_norm(A.gram(x))
+    scattered = SenseFourier(mask("points"), maps)
+    assert scattered.reduced(scattered.forward(x), spill=weak)[0].range == A.range  # no axis is sampled completely
+
+
 @pytest.mark.parametrize(("kind", "coils"), ALL)
 def test_norm_is_at_most_one(kind, coils):
     A = operator(kind, coils)

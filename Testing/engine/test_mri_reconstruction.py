@@ -57,7 +57,7 @@ def test_measured_data_without_a_noise_level_are_softened_by_their_own():
 
 
 def test_many_coils_become_few():
-    kspace = scan(coils=8)
+    kspace = scan(coils=8, noise=0.0)
     with torch.inference_mode():
         problems = [
             MRProblem.build(kspace, settings(method="sense-cg", virtual_coils=n), None, torch.device("cpu"))
@@ -68,6 +68,21 @@ def test_many_coils_become_few():
         mbir.reconstruct(kspace, settings=settings(method="sense-cg", virtual_coils=n)).volume.array for n in (5, 0)
     )
     assert np.abs(few - all_of_them).mean() < 0.05 * all_of_them.mean()
+
+
+def test_coils_below_the_noise_are_left_out_line_by_line_without_loss():
+    kspace = known_maps(scan(coils=8))
+    images, coils = [], []
+    for n in (12, 0):  # 0: all are kept
+        chosen = settings(method="dds", virtual_coils=n)
+        with torch.inference_mode():
+            coils.append(MRProblem.build(kspace, chosen, small_prior(), torch.device("cpu")).A.range[1])
+        images.append(complex_image(kspace, small_prior(), method="dds", virtual_coils=n))
+    assert coils[0] < coils[1] == 8
+    truth = np.abs(head().array) / np.percentile(head().array, 99.5)
+    errors = [np.abs(np.abs(image) - truth)[truth > 0.1].mean() for image in images]
+    assert errors[0] < 1.02 * errors[1]
+    assert np.abs(images[0] - images[1]).mean() < 0.2 * errors[1]
 
 
 # --- what must not change a result
