@@ -10,7 +10,7 @@ from typing import Any
 
 import qt
 
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, methods_for, starts_for
+from DiffusionMBIRLib.config import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for, starts_for
 
 from . import texts
 from .panel_data import DataSection, source_choices
@@ -208,7 +208,9 @@ class Panel:
         if parameters.get("source") not in sources:
             parameters.set("source", sources[0])
         self._choice("source").offer(sources)
-        for name, values in (("method", methods_for(task)), ("start", starts_for(task))):
+        # Supervised baselines need a network that nothing brings: they are for the command line.
+        methods = tuple(name for name in methods_for(task) if name not in SUPERVISED_METHODS)
+        for name, values in (("method", methods), ("start", starts_for(task))):
             if parameters.get(name) not in values:
                 parameters.set(name, values[0])
             self._choice(name).offer(values)

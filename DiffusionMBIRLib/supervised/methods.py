@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -23,7 +24,7 @@ from .networks import StagedNetwork, SupervisedConfig
 class SupervisedNetwork:
     """A trained baseline with its card.  It is no prior: asked to denoise, it raises InputError."""
 
-    sigma_min = sigma_max = 0.0
+    sigma_min, sigma_max = 0.0, math.inf  # no level is refused before it can say what it is
 
     def __init__(self, network: StagedNetwork, card: ModelCard, *, precision: torch.dtype = torch.bfloat16) -> None:
         self.network = network.eval().requires_grad_(False)
