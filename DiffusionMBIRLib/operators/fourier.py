@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import LinearOperator
+from .circulant import sampling_spectrum
 from .coils import local_coils, mixed
 
 _PLANE = (-2, -1)
@@ -67,7 +68,10 @@ class CartesianFourier(LinearOperator):
             raise InputError(f"mask has the shape {tuple(chosen.shape)}, the slices are {(rows, columns)}")
         self.mask = chosen.to(self.device)
         self._axes, self._corner_mask = _effective(self.mask)
-        self._sampling, self._filter = _factors(self._corner_mask, self._axes, self.dtype)
+        sampled = self._corner_mask.double() / math.prod(self._corner_mask.shape[axis] for axis in self._axes) ** 0.5
+        self._sampling = _for_parts(sampled, 1.0, self.dtype)  # of a transform that was not scaled
+        self._lengths, spectrum = sampling_spectrum(self._corner_mask, self._axes, self.dtype)
+        self._filter = _for_parts(spectrum, -1.0, self.dtype)
         self._centred = True
         at_once = max(1, PIXELS_AT_ONCE[self.device.type] // (coils * rows * columns))
         self._parts = [slice(start, min(start + at_once, slices)) for start in range(0, slices, at_once)]
@@ -92,11 +96,12 @@ class CartesianFourier(LinearOperator):
         nothing in a filter: so maps need no conjugated copy, and no transform is scaled.
         """
         self._check(x, self.domain, "x")
-        out = torch.empty_like(x)
+        out, (rows, columns) = torch.empty_like(x), x.shape[1:]
         for part in self._parts:
-            spectrum = torch.fft.fftn(self._seen(x, part), dim=self._axes)
+            spectrum = torch.fft.fftn(self._seen(x, part), s=self._lengths, dim=self._axes)
             torch.view_as_real(spectrum).mul_(self._filter)
-            self._combine_conjugates(torch.fft.fftn(spectrum, dim=self._axes), part, out[part])
+            images = torch.fft.fftn(spectrum, dim=self._axes)[..., :rows, :columns]
+            self._combine_conjugates(images, part, out[part])
         return out.conj_physical_()
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
@@ -174,16 +179,10 @@ def _effective(mask: Tensor) -> tuple[tuple[int, ...], Tensor]:
     return _PLANE, torch.fft.ifftshift(mask)
 
 
-def _factors(corner_mask: Tensor, axes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Factors of the real and imaginary parts of a transform that was not scaled.
-
-    The first ones sample it and make it orthonormal; the second ones sample it, conjugate it and make up for the scale
-    of this and another transform.
-    """
-    real = torch.empty(0, dtype=dtype).real.dtype
-    count = math.prod(corner_mask.shape[axis] for axis in axes)
-    sampled = corner_mask.to(real)[..., None].expand(*corner_mask.shape, 2)
-    return sampled / count**0.5, sampled / count * torch.tensor([1.0, -1.0], device=sampled.device, dtype=real)
+def _for_parts(factors: Tensor, sign: float, dtype: torch.dtype) -> Tensor:
+    """Factors of the real and, with a sign, of the imaginary parts of a spectrum."""
+    real = factors.to(torch.empty(0, dtype=dtype).real.dtype)
+    return torch.stack((real, sign * real), -1)
 
 
 class SenseFourier(CartesianFourier):

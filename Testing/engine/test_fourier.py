@@ -13,6 +13,7 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
 from DiffusionMBIRLib.kspace import KSpace
 from DiffusionMBIRLib.operators import CartesianFourier, SenseFourier
+from DiffusionMBIRLib.operators.circulant import fast_length
 from DiffusionMBIRLib.operators.fourier import unit_maps
 from DiffusionMBIRLib.operators.masks import sampling_mask
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient
@@ -65,6 +66,22 @@ def test_agrees_with_numpy(kind, coils):
     waves = [np.exp(-2j * np.pi * np.outer(k, k) / n) / np.sqrt(n) for n in SHAPE[1:] for k in [np.arange(n) - n // 2]]
     expected = np.einsum("kr,scrq,lq->sckl", waves[0], seen, waves[1]) * mask(kind)
     np.testing.assert_allclose(A.forward(x).numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns", "points"])
+@pytest.mark.parametrize("sides", [(37, 41), (37, 12), (12, 74)])
+def test_sides_with_large_prime_factors_are_embedded_exactly(kind, sides):
+    chosen = np.random.default_rng(1).random(sides) < 0.4
+    lines = {"rows": chosen[:, :1], "columns": chosen[:1], "points": chosen}[kind] | np.zeros(sides, bool)
+    A = SenseFourier(lines, unit_maps(normal(2, 3, *sides, seed=5)))
+    x = normal(2, *sides)
+    assert torch.allclose(A.gram(x), A.adjoint(A.forward(x)), atol=1e-12)
+    there, back = (torch.vdot(a.flatten(), b.flatten()) for a, b in ((A.gram(x), x), (x, A.gram(x))))
+    assert abs(there - back.conj()) < 1e-10 * abs(there)
+
+
+def test_lengths_to_transform_have_small_factors():
+    assert [fast_length(n) for n in (1, 31, 199, 212, 256, 368)] == [1, 31, 400, 432, 256, 368]
 
 
 def test_agrees_with_sigpy():
