@@ -4,6 +4,7 @@
     python Utilities/bundle_prior.py TRAINED.safetensors MANIFEST.json --files ct_ --limits "..."
 
 MANIFEST.json lists the training volumes: {"volumes": [{"file", "licence", "attribution", "source_repo", ...}]}.
+The network of a supervised method goes to the benchmark's folder instead, whose README.md is written anew.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from DiffusionMBIRLib.config import SUPERVISED_METHODS
 from DiffusionMBIRLib.models import ModelCard, find, read_card, resources, sha256
 from DiffusionMBIRLib.priors.checkpoints import load_prior, weights_digest, write_weights
+from DiffusionMBIRLib.priors.published import read_safetensors
+from DiffusionMBIRLib.supervised.about import DEPARTURES, networks_folder
 
 PRIVATE = ("train_patients", "held_out_patients")  # counts are enough
 
@@ -31,6 +35,8 @@ def main() -> int:
     parser.add_argument("--limits", default="")
     arguments = parser.parse_args()
     card = _card(arguments)
+    if card.network.get("kind") in SUPERVISED_METHODS:
+        return _bundle_supervised(arguments.prior, card)
     folder = resources() / "Models"
     path = folder / f"{arguments.id}.safetensors"
     weights = {k: v.half() for k, v in load_prior(arguments.prior).network.state_dict().items()}
@@ -38,6 +44,71 @@ def main() -> int:
     (folder / f"{arguments.id}.md").write_text(_page(card, sha256(path), weights), encoding="utf-8")
     sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
     return 0
+
+
+def _bundle_supervised(trained: Path, card: ModelCard) -> int:
+    """Write the network with its card, and the page on all that lie beside it."""
+    weights = {name: weight.half() for name, weight in read_safetensors(trained).items()}
+    limits = f"{DEPARTURES[card.network['kind']]} {card.limits}"
+    folder = networks_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{card.id}.safetensors"
+    source = {"weights_sha256": weights_digest(weights)}
+    write_weights(weights, replace(card, limits=limits, source=source), path)
+    (folder / "README.md").write_text(_supervised_page(folder), encoding="utf-8")
+    sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
+    return 0
+
+
+def _supervised_page(folder: Path) -> str:
+    cards = [(path, read_card(path)) for path in sorted(folder.glob("*.safetensors"))]
+    lines = [
+        "# Networks of the supervised baselines",
+        "",
+        "The rows FBPConvNet, Lahiri et al. and Zhang et al. of `diffusionmbir benchmark` use these small networks.",
+        "They are no part of the extension and no likeness of what their authors reported: each was trained within",
+        "half an hour on one CPU thread. They are there so that supervised methods stand in the table on equal terms:",
+        "the same operators, the same kind of simulated scans and the same training volumes as the bundled prior.",
+        "Research use only, not for diagnosis.",
+        "",
+        "A network is told the number of views (or the angular range) of a scan, so that one serves all of its task.",
+        "Train your own, with more time and larger widths, by",
+        "",
+        "    diffusionmbir train VOLUMES/ --method lahiri --task sparse-view-ct -o training/ \\",
+        "        --images 24000 --batch 8 --learning-rate 1e-3 --warmup-images 1600 --schedule cosine --ema 0.998",
+        "",
+        "Scans are simulated from an object of twice the resolution on a finer detector, as `diffusionmbir simulate`",
+        "does; 40 % of them have noise of 1e5 to 1e6 photons a ray.",
+    ]
+    for path, card in cards:
+        lines += ["", f"## {card.id}", "", card.limits, "", *_supervised_facts(path, card)]
+    lines += ["", "## Data", "", _POLICY, "They were read in axial order.", ""]
+    lines += _data_table(cards[0][1])
+    return "\n".join([*lines, ""])
+
+
+def _supervised_facts(path: Path, card: ModelCard) -> list[str]:
+    t, network = card.training, card.network
+    count = sum(weight.numel() for weight in read_safetensors(path).values())
+    left = t["error_left_of_fbp"]
+    geometry = "views" if network["task"] == "sparse-view-ct" else "degrees"
+    return [
+        "| | |",
+        "|---|---|",
+        f"| SHA-256 | `{sha256(path)}` |",
+        f"| Licence | {card.licence} |",
+        f"| Parameters | {count / 1e6:.2f} million, stored as float16 |",
+        f"| Training | {t['images_seen']:,} images of {t['train_patients']} people in batches of "
+        f"{t['settings']['batch']}; {t['pairs']['blocks']} blocks of scans |",
+        f"| Held out | {t['held_out_patients']} people |",
+        "",
+        f"Squared error on held-out slices as a share of FBP's, noise-free, by {geometry}; of several stages that of",
+        "the last network, before its data-consistency update:",
+        "",
+        "| " + " | ".join(left) + " |",
+        "|" + "---|" * len(left),
+        "| " + " | ".join(f"{value:.3f}" for value in left.values()) + " |",
+    ]
 
 
 def _card(arguments: argparse.Namespace) -> ModelCard:
@@ -111,15 +182,27 @@ def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
         "",
         "## Data",
         "",
-        "Volumes from The Cancer Imaging Archive fall under its data usage policy as well; no attempt at",
-        f"re-identification may be made. {_reading(card)}",
+        _POLICY,
+        _reading(card),
         "",
-        "| file | use | licence | attribution | from |",
-        "|---|---|---|---|---|",
-        *(f"| {d['file']} | {d['use']} | {d['licence']} | {d['attribution']} | {d['source']} |" for d in card.data),
+        *_data_table(card),
         "",
     ]
     return "\n".join(lines)
+
+
+_POLICY = (
+    "Volumes from The Cancer Imaging Archive fall under its data usage policy as well; no attempt at\n"
+    "re-identification may be made."
+)
+
+
+def _data_table(card: ModelCard) -> list[str]:
+    return [
+        "| file | use | licence | attribution | from |",
+        "|---|---|---|---|---|",
+        *(f"| {d['file']} | {d['use']} | {d['licence']} | {d['attribution']} | {d['source']} |" for d in card.data),
+    ]
 
 
 def _values(card: ModelCard) -> str:

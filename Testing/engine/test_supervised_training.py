@@ -18,6 +18,7 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import read_card
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
+from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.supervised import pairs as pairs_module
 from DiffusionMBIRLib.supervised.methods import load_network
 from DiffusionMBIRLib.supervised.networks import SupervisedConfig
@@ -80,8 +81,12 @@ def same(first: dict, second: dict) -> bool:
 def test_the_reconstructing_operator_never_makes_the_data(coarsen, monkeypatch):
     """Scans come through ``simulate``, off a finer grid and detector; the same operator would fit them to rounding."""
     seen = []
-    simulate = pairs_module.simulate
-    monkeypatch.setattr(pairs_module, "simulate", lambda *a, **k: seen.append(k) or simulate(*a, **k))
+
+    def recorded(*arguments, **options):
+        seen.append(options)
+        return simulate(*arguments, **options)
+
+    monkeypatch.setattr(pairs_module, "simulate", recorded)
     images = torch.stack([STACKS[0].levels[0][k].float() for k in range(2)])
     block = scan(images, Protocol(8, 180.0, coarsen=coarsen), SPARSE, seed=0)
     m = block.measurement
