@@ -368,7 +368,9 @@ def slice_denoiser(
         return None
     rows, columns = grid.in_plane
     batch = settings.slices_per_batch or max(1, PIXELS_PER_BATCH[device.type] // (rows * columns))
-    return SliceRestorer(prior, batch) if isinstance(prior, SupervisedNetwork) else SliceDenoiser(prior, batch)
+    if settings.method in SUPERVISED_METHODS and isinstance(prior, SupervisedNetwork):
+        return SliceRestorer(prior, batch)
+    return SliceDenoiser(prior, batch)
 
 
 def inverse_spacing(grid: Grid) -> tuple[float, float, float]:
