@@ -23,6 +23,9 @@ class KSpace:
     data: complex64 (slices, coils, rows, columns), zero where not sampled.  grid: of the image, in the acquired
     planes.  stored_grid: the grid that the result is given on, of the same shape, where it differs.
     maps: complex64 (slices or 1, coils, rows, columns) coil sensitivities if known; else they are estimated.
+    calibration: complex64 (slices, coils, rows, columns) of a scan beside this one, of the same field of view: a fully
+    sampled middle of k-space, its lowest frequency at (rows // 2, columns // 2) of this block.  It tells the maps where
+    the middle of ``data`` is not sampled.
     noise_std: standard deviation of the noise in the real and in the imaginary part of each sample, equal in all coils
     and independent between them (whitened); 0: not known.
     """
@@ -32,6 +35,7 @@ class KSpace:
     grid: Grid
     stored_grid: Grid | None = None
     maps: np.ndarray | None = None
+    calibration: np.ndarray | None = None
     noise_std: float = 0.0
     task: str = MR_TASK
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -57,14 +61,20 @@ class KSpace:
             raise InputError(f"{self.name}: data is zero everywhere; nothing was measured")
         if self.maps is not None:
             object.__setattr__(self, "maps", self._complex("maps", self.maps, (1, slices)))
+        if self.calibration is not None:
+            block = np.shape(self.calibration)[2:]
+            fits = (slices, self.geometry.coils, *block)
+            object.__setattr__(self, "calibration", self._fitting("calibration", self.calibration, [fits]))
 
     def _complex(self, what: str, array: np.ndarray, slices: tuple[int, ...]) -> np.ndarray:
+        return self._fitting(what, array, [self.geometry.data_shape(n) for n in slices])
+
+    def _fitting(self, what: str, array: np.ndarray, fits: list[tuple[int, ...]]) -> np.ndarray:
         """The array as complex64, once its type, shape and values are found fit."""
         array = np.asarray(array)
         if array.dtype.kind != "c":
             raise InputError(f"{self.name}: {what} is of type {array.dtype}; complex numbers are needed")
-        fits = [self.geometry.data_shape(n) for n in slices]
-        if array.shape not in fits:
+        if array.ndim != 4 or array.shape not in fits:
             raise InputError(
                 f"{self.name}: {what} has the shape {array.shape}, its grid and mask ask for {fits[-1]} "
                 "(slices, coils, rows, columns)"

@@ -12,15 +12,16 @@ from torch import Tensor
 from .config import ReconSettings
 from .data import Volume
 from .errors import InputError
+from .geometry_mr import CartesianMRI
 from .kspace import KSpace
 from .models import MR_PERCENTILE, MR_VALUE
 from .monitor import Checkpoint, Monitor
 from .operators import CartesianFourier, SenseFourier
-from .operators.fourier import unit_maps
+from .operators.fourier import centred_fft, centred_ifft, unit_maps
 from .priors.base import Denoiser, Prior
 from .priors.complex import PartsDenoiser, PhaseDenoiser
 from .problem import Problem, slice_denoiser
-from .sensitivity import compress_coils, estimate_maps, noise_std_of
+from .sensitivity import SMALLEST_ACS, compress_coils, estimate_maps, noise_std_of
 from .solvers.sense import espirit_l1, middle_of, sense_cg
 
 SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
@@ -95,7 +96,10 @@ class MRProblem(Problem):
         return PhaseDenoiser(self.denoiser, phase, self._remainder(phase))
 
     def phase(self) -> Tensor:
-        """The smooth part of the volume's phase in radians, from the fully sampled middle of k-space."""
+        """The smooth part of the volume's phase in radians, from the fully sampled middle of k-space.
+
+        Where the maps come from a calibration scan and the data lack a middle, from that of a SENSE reconstruction.
+        """
         return self._low_resolution(tapered=True).angle()
 
     def _remainder(self, phase: Tensor) -> float:
@@ -105,11 +109,28 @@ class MRProblem(Problem):
         as well and let the imaginary part keep them.
         """
         imaginary = (self._low_resolution(tapered=False) * torch.polar(torch.ones_like(phase), -phase)).imag
-        rows, columns = self.kspace.geometry.acs
+        rows, columns = self._middle.acs
         noise = self.noise**2 * rows * columns / phase[0].numel()
         return max(float(imaginary.square().mean()) - noise, LEAST_REMAINDER**2) ** 0.5
 
+    @property
+    def _middle(self) -> CartesianMRI:
+        """The sampling whose fully sampled middle tells the phase."""
+        geometry = self.kspace.geometry
+        if self.kspace.calibration is None or min(geometry.acs) >= SMALLEST_ACS:
+            return geometry
+        rows, columns = geometry.mask.shape
+        block, reach = np.zeros((rows, columns), dtype=bool), SMALLEST_ACS
+        row, column = rows // 2, columns // 2
+        block[row - reach : row + reach + 1, column - reach : column + reach + 1] = True
+        return CartesianMRI(block)
+
     def _low_resolution(self, *, tapered: bool) -> Tensor:
+        if self._middle is not self.kspace.geometry:
+            whole = centred_fft(sense_cg(self.A, self.y, lam=0.0, steps=SCALE_STEPS))[:, None].cpu().numpy()
+            return centred_ifft(torch.from_numpy(middle_of(whole, self._middle, tapered=tapered)))[:, 0].to(
+                self.A.device
+            )
         middle = middle_of(self.kspace.data, self.kspace.geometry, tapered=tapered) / self.scale
         return self.A.adjoint(self.A.carried_over(torch.from_numpy(middle).to(self.A.device)))
 

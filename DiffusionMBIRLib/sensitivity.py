@@ -97,8 +97,19 @@ def _outermost(mask: np.ndarray) -> np.ndarray:
 
 def calibration(kspace: KSpace, largest: int | None = None) -> np.ndarray:
     """The fully sampled middle of k-space, (slices, coils, rows, columns), at most ``largest`` wide."""
-    rows, columns = (min(n, largest or n) for n in kspace.geometry.acs)
-    return _middle(kspace.data, rows, columns)
+    rows, columns = (min(n, largest or n) for n in calibration_size(kspace))
+    return _middle(_calibrating(kspace), rows, columns)
+
+
+def calibration_size(kspace: KSpace) -> tuple[int, int]:
+    """Rows and columns of the fully sampled middle: of the data, or of a separate scan where they lack one."""
+    data = _calibrating(kspace)
+    return kspace.geometry.acs if data is kspace.data else (data.shape[2], data.shape[3])
+
+
+def _calibrating(kspace: KSpace) -> np.ndarray:
+    lacking = min(kspace.geometry.acs) < SMALLEST_ACS
+    return kspace.calibration if lacking and kspace.calibration is not None else kspace.data
 
 
 def _middle(data: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -116,14 +127,17 @@ def compress_coils(kspace: KSpace, coils: int) -> KSpace:
     if coils >= kspace.geometry.coils:
         return kspace
     mixing = _main_coils(kspace)[:, :coils].conj().T
-    maps = kspace.maps
-    if maps is not None:
-        maps = _normalised(np.einsum("ij,sjrc->sirc", mixing, maps, optimize=True))
+    data, maps, apart = (
+        None if array is None else np.einsum("ij,sjrc->sirc", mixing, array, optimize=True)
+        for array in (kspace.data, kspace.maps, kspace.calibration)
+    )
+    assert data is not None
     return replace(
         kspace,
-        data=np.einsum("ij,sjrc->sirc", mixing, kspace.data, optimize=True),
+        data=data,
         geometry=CartesianMRI(kspace.geometry.mask, coils),
-        maps=maps,
+        maps=None if maps is None else _normalised(maps),
+        calibration=apart,
     )
 
 
@@ -151,6 +165,7 @@ def maps_method(method: str = "auto") -> str:
 def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
     """Sensitivity maps, complex64 (slices, coils, rows, columns), from the fully sampled middle of k-space.
 
+    Where the data lack one, a separate calibration scan stands in.
     "espirit" sets them to zero where the calibration shows no object; "low-resolution" leaves them noise-like there.
     Their phase is that of one virtual coil, the same for all slices, so that the image's phase is smooth in space.
     Raises InputError where there are too few calibration lines, and for "espirit" where sigpy is missing.
@@ -158,8 +173,8 @@ def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
     method = maps_method(method)
     if kspace.geometry.coils == 1:
         return np.ones((1, *kspace.data.shape[1:]), dtype=np.complex64)
-    if min(kspace.geometry.acs) < SMALLEST_ACS:
-        rows, columns = kspace.geometry.acs
+    rows, columns = calibration_size(kspace)
+    if min(rows, columns) < SMALLEST_ACS:
         raise InputError(
             f"{kspace.name}: the middle of k-space is fully sampled over {rows} x {columns} positions only; "
             f"sensitivity maps need at least {SMALLEST_ACS} x {SMALLEST_ACS}: bring maps, or data with ACS lines"
@@ -173,7 +188,7 @@ def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
 def _espirit(kspace: KSpace) -> np.ndarray:
     """Maps found on a grid that is coarse, but fine against their smoothness, then interpolated: much less work."""
     calibrate = _sigpy_calibration()
-    width = min(*kspace.geometry.acs, _LARGEST_ACS)
+    width = min(*calibration_size(kspace), _LARGEST_ACS)
     options = {"calib_width": width, "kernel_width": min(6, width // 2), "crop": 0.8, "show_pbar": False}
     shape = kspace.geometry.mask.shape
     coarse = (min(shape[0], _MAP_GRID), min(shape[1], _MAP_GRID))

@@ -62,6 +62,7 @@ class _Reader:
     def __init__(self, name: str, table: Any, heads: np.ndarray, header: Header) -> None:
         self.name, self.table, self.heads, self.header = name, table, heads, header
         self.flags = heads["flags"].astype(np.uint64)
+        self.calibrating = np.zeros(len(heads), dtype=bool)
         self.guessed: list[str] = []
         self.remarks: list[str] = []
 
@@ -69,22 +70,15 @@ class _Reader:
         assert self.header.encoded is not None
         noise, chosen = self._has(_NOISE), self._image_readouts()
         columns, rows, partitions = self.header.encoded.matrix
-        index = self.heads["idx"]
-        slices, where = np.unique(index["slice"][chosen], return_inverse=True)
+        slices, where = np.unique(self.heads["idx"]["slice"][chosen], return_inverse=True)
         heads = self.heads[chosen]
         coils = int(heads["active_channels"][0])
         if coils < 1:
             raise InputError(f"{self.name}: its readouts have no coils")
         shape = (len(slices), partitions, coils, rows, columns)
-        lines = Lines(self.name, shape, len(chosen))
-        row = self._offset("line", index["kspace_encode_step_1"][chosen], rows, self.header.centre_line)
-        part = self._offset("partition", index["kspace_encode_step_2"][chosen], partitions, self._centre_partition())
         along, order = self._along_slices(heads, where, len(slices))
-        for number, samples in self._readouts(chosen):
-            head = heads[number]
-            samples, first = self._trimmed(samples, head, columns)
-            lines.add(samples, (int(order[where[number]]), int(part[number]), int(row[number])), first)
-        data, sampled = lines.finish()
+        rank = dict(zip(slices.tolist(), order.tolist(), strict=True))
+        data, sampled = self._lines(chosen, shape, rank)
         centre = self._position(heads, where, order, along)
         return Scan(
             self.name,
@@ -97,10 +91,37 @@ class _Reader:
             centre_mm=centre,
             noise=self._noise(np.flatnonzero(noise), coils),
             noise_bandwidth=self._bandwidth(heads, noise),
+            calibration=self._calibration(shape, rank),
             axes="rows are phase encoding, columns are readout",
             guessed=self.guessed,
             remarks=self.remarks,
         )
+
+    def _lines(
+        self, chosen: np.ndarray, shape: tuple[int, int, int, int, int], rank: dict[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Readouts on the encoded matrix, and what they sampled; rank: the place of each slice by its number."""
+        lines, heads = Lines(self.name, shape, len(chosen)), self.heads[chosen]
+        _, partitions, _, rows, columns = shape
+        row = self._offset("line", heads["idx"]["kspace_encode_step_1"], rows, self.header.centre_line)
+        part = self._offset("partition", heads["idx"]["kspace_encode_step_2"], partitions, self._centre_partition())
+        for number, samples in self._readouts(chosen):
+            samples, first = self._trimmed(samples, heads[number], columns)
+            place = rank[int(heads["idx"]["slice"][number])]
+            lines.add(samples, (place, int(part[number]), int(row[number])), first)
+        return lines.finish()
+
+    def _calibration(self, shape: tuple[int, int, int, int, int], rank: dict[int, int]) -> Scan | None:
+        chosen = np.flatnonzero(self.calibrating & np.isin(self.heads["idx"]["slice"], list(rank)))
+        if not len(chosen):
+            return None
+        try:
+            data, sampled = self._lines(chosen, shape, rank)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{self.name}: ")
+            self.remarks.append(f"separate calibration lines are not used ({reason})")
+            return None
+        return Scan(self.name, "ISMRMRD", data, sampled, keep=shape[-1])
 
     def _has(self, bits: int) -> np.ndarray:
         found: np.ndarray = (self.flags & np.uint64(bits)) != 0
@@ -111,8 +132,8 @@ class _Reader:
         wanted = ~self._has(_NOISE | _NO_IMAGE) & (self.heads["encoding_space_ref"] == 0)
         apart = self._has(_CALIBRATION) & ~self._has(_CALIBRATION_AND_IMAGING)
         if self.header.calibration not in ("embedded", "") and apart.any():
+            self.calibrating = wanted & apart
             wanted &= ~apart
-            self.remarks.append(f"{self.header.calibration} calibration lines are not used")
         if not wanted.any():
             raise InputError(f"{self.name}: holds no readouts of an image")
         for counter in _COUNTERS:
@@ -120,6 +141,7 @@ class _Reader:
             if len(values) > 1:
                 self.remarks.append(f"the first of {len(values)} {counter}s is read")
                 wanted &= self.heads["idx"][counter] == values[0]
+                self.calibrating &= self.heads["idx"][counter] == values[0]
         return np.flatnonzero(wanted)
 
     def _centre_partition(self) -> int | None:
@@ -129,8 +151,9 @@ class _Reader:
         """Encoding steps as indices of the matrix, with the lowest frequency at size // 2."""
         if centre is None:
             centre = size // 2
-            if size > 1:
-                self.guessed.append(f"the {what} {centre} is the middle of k-space")
+            guess = f"the {what} {centre} is the middle of k-space"
+            if size > 1 and guess not in self.guessed:
+                self.guessed.append(guess)
         return steps.astype(int) - centre + size // 2
 
     def _readouts(self, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import EngineError, InputError
 from ..kspace import KSpace
-from ..sensitivity import SMALLEST_ACS, maps_method
+from ..sensitivity import SMALLEST_ACS, calibration_size, maps_method
 from .arrays import read_array
 from .fastmri import read_fastmri
 from .files import replacing
@@ -121,6 +121,7 @@ def _maps(kspace: KSpace) -> str:
         return "in the file"
     if kspace.geometry.coils == 1:
         return "none needed"
-    if min(kspace.geometry.acs) < SMALLEST_ACS:
+    if min(calibration_size(kspace)) < SMALLEST_ACS:
         return "cannot be estimated: too few calibration lines"
-    return f"to be estimated ({maps_method()})"
+    apart = ", separate calibration" if calibration_size(kspace) != kspace.geometry.acs else ""
+    return f"to be estimated ({maps_method()}{apart})"

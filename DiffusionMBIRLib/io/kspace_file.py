@@ -8,6 +8,7 @@ Layout, version 1 (groups and datasets; what follows a colon are attributes):
                    (rows // 2, columns // 2)
     /mask          (rows, columns) 1 where sampled, 0 elsewhere
     /maps          complex (slices or 1, coils, rows, columns) coil sensitivities, where they are known
+    /calibration   complex (slices, coils, rows, columns) the middle of k-space from a separate scan, where there is one
     /grid          of the image : shape (slices, rows, columns), spacing_mm (x, y, z), origin_mm (x, y, z),
                      direction (9 cosines, row by row, LPS)
     /stored_grid   the grid to give the result on, where it differs : as /grid
@@ -48,6 +49,8 @@ def encode_kspace(kspace: KSpace) -> bytes:
         file.create_dataset("mask", data=kspace.geometry.mask.astype(np.uint8), **options)
         if kspace.maps is not None:
             file.create_dataset("maps", data=kspace.maps, **options)
+        if kspace.calibration is not None:
+            file.create_dataset("calibration", data=kspace.calibration, **options)
         file.create_group("grid").attrs.update(kspace.grid.to_dict())
         if kspace.stored_grid is not None:
             file.create_group("stored_grid").attrs.update(kspace.stored_grid.to_dict())
@@ -67,6 +70,7 @@ def decode_kspace(fields: Fields) -> KSpace:
         fields.grid("grid"),
         stored_grid=fields.grid("stored_grid") if fields.has("stored_grid") else None,
         maps=_complex(fields, "maps") if fields.has("maps") else None,
+        calibration=_complex(fields, "calibration") if fields.has("calibration") else None,
         noise_std=fields.number("noise_std", 0.0),
         task=str(fields.attribute("/", "task", MR_TASK)),
         provenance=fields.provenance(),

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..geometry_mr import CartesianMRI
 from ..kspace import KSpace
-from ..sensitivity import WHITENED_STD, centred_fft, centred_ifft, whiten
+from ..sensitivity import SMALLEST_ACS, WHITENED_STD, centred_fft, centred_ifft, whiten
 
 _LARGEST_ACCELERATION = 64  # more positions for each one sampled than any scan leaves out
 _COMMON_SHARE = 0.5  # of the lines of any slice that must have been sampled in all of them
@@ -33,7 +33,8 @@ class Scan:
     readout: which of their axes it is, -1 for columns, -2 for rows.  keep: its length without oversampling.
     spacing_mm: (columns, rows, slices or partitions); directions: 3 x 3, unit vectors of these axes in its columns;
     centre_mm: where the voxel n // 2 of each axis lies (LPS).  noise: (coils, samples) of a scan without excitation;
-    noise_bandwidth: its bandwidth over that of the scan.
+    noise_bandwidth: its bandwidth over that of the scan.  calibration: separate lines of the middle of k-space, as a
+    scan on the same encoded matrix.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Scan:
     noise: np.ndarray | None = None
     noise_bandwidth: float = 1.0
     noise_std: float = 0.0
+    calibration: Scan | None = None
     axes: str = "slices, coils, rows, columns"
     guessed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -133,6 +135,7 @@ def finish(scan: Scan) -> KSpace:
         data = whiten(data, scan.noise)
         noise_std = WHITENED_STD / np.sqrt(scan.noise_bandwidth)
     _check_centre(scan, data)
+    calibration = _calibration(scan, (data.shape[0], data.shape[1], *mask.shape))
     provenance = {
         "source": scan.source,
         "axes": scan.axes,
@@ -146,10 +149,36 @@ def finish(scan: Scan) -> KSpace:
         data,
         CartesianMRI(mask, data.shape[1]),
         _grid(scan, (data.shape[0], *mask.shape)),
+        calibration=calibration,
         noise_std=float(noise_std),
         provenance=provenance,
         name=scan.name,
     )
+
+
+def _calibration(scan: Scan, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The fully sampled block of separate calibration lines, treated as the scan was: whitened, cropped, in slices.
+
+    shape: of the scan's data.  Lines that do not fit are left aside with a remark.
+    """
+    lines = scan.calibration
+    if lines is None:
+        return None
+    lines.noise, lines.keep = scan.noise, scan.keep
+    lines.sampled = np.repeat(lines.sampled.any(axis=-1, keepdims=True), lines.sampled.shape[-1], axis=-1)
+    try:
+        separate = finish(lines)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{lines.name}: ")
+    else:
+        rows, columns = separate.geometry.acs_block
+        block = separate.data[..., rows, columns]
+        if separate.data.shape == shape and min(block.shape[2:]) >= SMALLEST_ACS:
+            scan.remarks.append("the coils' maps come from separate calibration lines, if the image lacks its middle")
+            return np.ascontiguousarray(block)
+        reason = f"{block.shape[2]} x {block.shape[3]} positions in {separate.data.shape[0]} slices"
+    scan.remarks.append(f"separate calibration lines are not used ({reason})")
+    return None
 
 
 def _require_values(scan: Scan) -> None:

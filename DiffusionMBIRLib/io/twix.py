@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -137,6 +137,7 @@ class _Reader:
         self.name, self.protocol, self.noise = str(path), protocol, noise
         self.guessed: list[str] = []
         self.remarks: list[str] = []
+        self.apart: list[Any] = []
         trajectory = protocol.number("sKSpace.ucTrajectory", 1.0)
         if trajectory not in (1.0, 0.0):
             raise InputError(f"{path}: {_NOT_CARTESIAN.format(int(trajectory or 0))}")
@@ -147,30 +148,29 @@ class _Reader:
         apart = [b for b in kept if b.is_flag_set("PATREFSCAN") and not b.is_flag_set("PATREFANDIMASCAN")]
         if apart and self.protocol.number("sPat.ucRefScanMode", 1.0) != 2.0:  # 2: lines of the image itself
             kept = [b for b in kept if b not in apart]
-            self.remarks.append("separate calibration lines are not used")
+            self.apart = apart
         if not kept:
             raise InputError(f"{self.name}: holds no readouts of an image")
         for key, what in _COUNTERS.items():
             values = sorted({int(getattr(b.mdh.Counter, key)) for b in kept})
             if len(values) > 1:
                 self.remarks.append(f"the first of {len(values)} {what}s is read")
-                kept = [b for b in kept if int(getattr(b.mdh.Counter, key)) == values[0]]
+                kept, self.apart = (
+                    [b for b in blocks if int(getattr(b.mdh.Counter, key)) == values[0]]
+                    for blocks in (kept, self.apart)
+                )
         return kept
 
     def scan(self) -> Scan:
         first = self.blocks[0].mdh
         columns, coils = int(first.SamplesInScan), int(first.UsedChannels)
         rows, row = self._along("Lin", "CenterLin", "sKSpace.lPhaseEncodingLines")
-        three = self.protocol.number("sKSpace.ucDimension") == 4.0
-        partitions, part = self._along("Par", "CenterPar", "sKSpace.lPartitions" if three else "")
+        partitions, part = self._along("Par", "CenterPar", self._partitions_key())
         # An echo that is not centred has fewer samples before its centre than the matrix.
         columns = max(columns, 2 * int(first.CenterCol), 2 * (columns - int(first.CenterCol)))
         slices, where, along = self._slices()
-        lines = Lines(self.name, (slices, partitions, coils, rows, columns), len(self.blocks))
-        for number, block in enumerate(self.blocks):
-            samples, begin = self._samples(block, columns)
-            lines.add(samples, (int(where[number]), int(part[number]), int(row[number])), begin)
-        data, sampled = lines.finish()
+        shape = (slices, partitions, coils, rows, columns)
+        data, sampled = self._lines(self.blocks, shape, zip(where, part, row, strict=True))
         base = int(self.protocol.number("sKSpace.lBaseResolution", 0.0) or 0)
         if not 0 < base <= columns:
             base = columns
@@ -185,10 +185,45 @@ class _Reader:
             directions=self._directions(),
             centre_mm=self._centre(where, slices),
             noise=self._noise(coils),
+            calibration=self._calibration(shape, where),
             axes="rows are phase encoding, columns are readout",
             guessed=self.guessed,
             remarks=self.remarks,
         )
+
+    def _partitions_key(self) -> str:
+        return "sKSpace.lPartitions" if self.protocol.number("sKSpace.ucDimension") == 4.0 else ""
+
+    def _lines(
+        self, blocks: list[Any], shape: tuple[int, int, int, int, int], places: Iterable[tuple[int, int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Readouts at (slice, partition, row) on the encoded matrix, and what they sampled."""
+        lines = Lines(self.name, shape, len(blocks))
+        for block, (where, part, row) in zip(blocks, places, strict=True):
+            samples, begin = self._samples(block, shape[-1])
+            lines.add(samples, (int(where), int(part), int(row)), begin)
+        return lines.finish()
+
+    def _calibration(self, shape: tuple[int, int, int, int, int], where: np.ndarray) -> Scan | None:
+        """Separate calibration lines, whose counters run around a centre of their own."""
+        rank = {int(b.mdh.Counter.Sli): int(place) for b, place in zip(self.blocks, where, strict=True)}
+        blocks = [b for b in self.apart if int(b.mdh.Counter.Sli) in rank]
+        if not blocks:
+            return None
+        centred = [
+            [int(getattr(b.mdh.Counter, counter)) - int(getattr(b.mdh, centre)) + size // 2 for b in blocks]
+            if size > 1
+            else [0] * len(blocks)
+            for counter, centre, size in (("Par", "CenterPar", shape[1]), ("Lin", "CenterLin", shape[3]))
+        ]
+        places = [rank[int(b.mdh.Counter.Sli)] for b in blocks]
+        try:
+            data, sampled = self._lines(blocks, shape, zip(places, *centred, strict=True))
+        except InputError as error:
+            reason = str(error).removeprefix(f"{self.name}: ")
+            self.remarks.append(f"separate calibration lines are not used ({reason})")
+            return None
+        return Scan(self.name, "Siemens twix", data, sampled, keep=shape[-1])
 
     def _along(self, counter: str, centre: str, key: str) -> tuple[int, np.ndarray]:
         """Size of an encoded direction and the index of each readout in it, with the centre at size // 2."""
