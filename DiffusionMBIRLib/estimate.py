@@ -25,6 +25,10 @@ _SWEEP = (5e-9, 1.45e-9)  # seconds a voxel of an ADMM-TV sweep: as it is, and f
 _CONSISTENCY = (8e-9, 1.45e-9)  # the same of a data-consistency step with 5 CG steps
 _SIRT = (2e-9, 4e-10)
 _SIMULATION = (2e-7, 2e-8)  # of a scan on the finer grid
+_MR_SWEEP = (4.6e-8, 4e-9)  # seconds a voxel of MRI: as it is, and for each coil
+_MR_CG_STEP = (3e-9, 1.2e-9)  # of conjugate gradient, likewise
+_MR_SIMULATION = (5e-8, 1e-7)
+_COIL_BYTES = 32  # of maps and data, a voxel and coil
 _VOLUMES = {"fbp": 4, "sirt": 8, "admm-tv": 14}  # float32 volumes held at once
 _VOLUMES_OF_DIFFUSION = 13
 _MATRIX_BYTES = 80  # of the projector and its transpose, a pixel and view
@@ -51,18 +55,19 @@ def estimate(
     task: str,
     *,
     views: int | None = None,
+    coils: int = 1,
     device: str = "cpu",
     device_memory: int | None = None,
     rate: float | None = None,
 ) -> Estimate:
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
-    views: of the scan, the task's usual number by default.  device_memory: bytes that the device has in all.  rate:
-    seconds a pixel and evaluation of the network, as :func:`known_rate` gives it; on the CPU the bundled prior's by
-    default, while of a GPU nothing is known before it was used.
+    views: of a CT scan, the task's usual number by default.  coils: of an MR scan.  device_memory: bytes that the
+    device has in all.  rate: seconds a pixel and evaluation of the network, as :func:`known_rate` gives it; on the CPU
+    the bundled prior's by default, while of a GPU nothing is known before it was used.
     """
-    needed = _memory(shape, settings, task, views)
-    parts = stages(shape, settings, task, views=views, rate=rate)
+    needed = _memory(shape, settings, task, views, coils)
+    parts = stages(shape, settings, task, views=views, coils=coils, rate=rate)
     usual = "-compact-" in settings.prior or settings.method in SUPERVISED_METHODS
     known = rate or not _uses(settings) or (device == "cpu" and usual)
     seconds = sum(parts.values()) if known else None
@@ -79,30 +84,34 @@ def stages(
     task: str,
     *,
     views: int | None = None,
+    coils: int = 1,
     rate: float | None = None,
     simulated: bool = False,
 ) -> dict[str, float]:
     """Predicted seconds of each stage that a run goes through, in order."""
-    voxels = float(np.prod(shape))
-    count = USUAL_VIEWS.get(task, 8) if views is None else views
+    voxels, mr = float(np.prod(shape)), task == MR_TASK
+    count = coils if mr else USUAL_VIEWS.get(task, 8) if views is None else views
 
     def cost(constants: tuple[float, float]) -> float:
         return voxels * (constants[0] + constants[1] * count)
 
-    parts = {"simulate": cost(_SIMULATION)} if simulated else {}
+    sweep = cost(_MR_SWEEP if mr else _SWEEP)
+    parts = {"simulate": cost(_MR_SIMULATION if mr else _SIMULATION)} if simulated else {}
     if settings.method == "sirt":
         return parts | {"SIRT": settings.sirt_iterations * cost(_SIRT)}
     if settings.method == "admm-tv":
-        return parts | {"ADMM-TV": settings.tv_sweeps * cost(_SWEEP)}
+        return parts | {"ADMM-TV": settings.tv_sweeps * sweep}
     if not _uses(settings):
-        return parts | {settings.method: cost(_SWEEP) * (settings.cg_iterations if "-" in settings.method else 1)}
+        step = cost(_MR_CG_STEP if mr else _SWEEP)
+        return parts | {settings.method: step * (settings.cg_iterations if "-" in settings.method else 1)}
     network = evaluations(settings) * voxels * (rate or NETWORK_RATE)
     if settings.method in SUPERVISED_METHODS:
-        return parts | {settings.method: network + cost(_SWEEP) * (10 if settings.method == "lahiri" else 1)}
+        return parts | {settings.method: network + sweep * (10 if settings.method == "lahiri" else 1)}
     if settings.start == "admm-tv" and not settings.published:
-        parts["ADMM-TV"] = settings.start_sweeps * cost(_SWEEP)
+        parts["ADMM-TV"] = settings.start_sweeps * sweep
     sweeps = settings.sweeps or (10 if settings.method == "mbir-slow" else 1)
-    return parts | {"diffusion": network + settings.samples * settings.steps * sweeps * cost(_CONSISTENCY)}
+    consistency = (settings.cg_steps + 2) * cost(_MR_CG_STEP) if mr else cost(_CONSISTENCY)
+    return parts | {"diffusion": network + settings.samples * settings.steps * sweeps * consistency}
 
 
 def evaluations(settings: ReconSettings) -> int:
@@ -126,14 +135,14 @@ def _uses(settings: ReconSettings) -> bool:
     return settings.method in NETWORK_METHODS
 
 
-def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None) -> int:
+def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None, coils: int) -> int:
     slices, rows, columns = shape
     volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
     count = USUAL_VIEWS.get(task, 8) if views is None else views
     total = _BASE_BYTES + volume * _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
-    total += _MATRIX_BYTES * rows * columns * count
+    pixels = rows * columns
+    total += _COIL_BYTES * slices * pixels * coils if task == MR_TASK else _MATRIX_BYTES * pixels * count
     if _uses(settings):
-        pixels = rows * columns
         batch = settings.slices_per_batch or max(1, _PIXELS_PER_BATCH // pixels)
         total += _NETWORK_BYTES_PER_PIXEL * pixels * min(slices, batch)
     return int(total)

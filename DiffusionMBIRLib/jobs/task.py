@@ -132,7 +132,16 @@ class Task:
         shape = self._shape_of(source)
         rate = estimate.known_rate(self._device.type, self._settings.prior)
         views = self._request.scan.get("views") if simulated else getattr(source.geometry, "views", 0)
-        parts = estimate.stages(shape, self._settings, self._request.task, views=views, rate=rate, simulated=simulated)
+        coils = self._request.scan.get("coils") if simulated else getattr(source.geometry, "coils", 1)
+        parts = estimate.stages(
+            shape,
+            self._settings,
+            self._request.task,
+            views=views,
+            coils=int(coils or 1),
+            rate=rate,
+            simulated=simulated,
+        )
         passes = {"diffusion": self._settings.samples}
         clock = Clock([Stage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
         watch = Watch(self._control, clock, self._send)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from DiffusionMBIRLib.config import METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import TASKS
+from DiffusionMBIRLib.data import MR_TASK, TASKS
 from DiffusionMBIRLib.estimate import duration, estimate, evaluations, known_rate, note_rate, stages
 from Testing.engine.helpers import ROOT
 
@@ -108,3 +108,16 @@ def test_neither_the_estimate_nor_the_client_brings_torch():
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_coils_of_mri_cost_time_and_memory_and_views_do_not():
+    for method in ("admm-tv", "sense-cg", "dds"):
+        chosen = ReconSettings(method=method)
+        one, eight = (estimate(SHAPE, chosen, MR_TASK, coils=n) for n in (1, 8))
+        assert one.seconds is not None
+        assert eight.seconds is not None
+        assert one.seconds < eight.seconds
+        assert one.memory_bytes < eight.memory_bytes
+        assert estimate(SHAPE, chosen, MR_TASK, views=90) == one
+    # Measured: the bundled head's 100 sweeps take about half a minute on two cores.
+    assert seconds((56, 176, 192), ReconSettings.preset("mri", method="admm-tv"), MR_TASK, coils=8) > 10

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, methods_for
+from DiffusionMBIRLib.config import DIFFUSION_METHODS, ReconSettings, methods_for
 from DiffusionMBIRLib.data import MR_TASK
 from DiffusionMBIRLib.errors import Cancelled
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
@@ -83,6 +83,17 @@ def test_coils_below_the_noise_are_left_out_line_by_line_without_loss():
     errors = [np.abs(np.abs(image) - truth)[truth > 0.1].mean() for image in images]
     assert errors[0] < 1.02 * errors[1]
     assert np.abs(images[0] - images[1]).mean() < 0.2 * errors[1]
+
+
+def test_published_preset_runs_from_noise_to_volume():
+    small = head((2, 32, 24))
+    kspace = mbir.simulate(small, task=MR_TASK, acs=0.15)
+    figures = []
+    for changes in ({"steps": 20}, {"method": "zero-filled"}):
+        result = mbir.reconstruct(kspace, settings=ReconSettings.preset("published-mri", **changes))
+        judged = mbir.evaluate(result.volume, mbir.truth_for(small))
+        figures.append(judged["coronal"]["psnr"] + judged["sagittal"]["psnr"])
+    assert figures[0] > figures[1] + 6
 
 
 # --- what must not change a result
