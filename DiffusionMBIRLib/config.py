@@ -61,7 +61,9 @@ class ReconSettings:
     )
     start: str = setting("admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=STARTS)
     start_sweeps: int = setting(30, "Start sweeps", "ADMM sweeps of an admm-tv start.", range=(1, 5000))
-    sigma_start: float = setting(0.2, "First noise level", "In the prior's value scale.", range=(0.005, 400.0))
+    sigma_start: float = setting(
+        0.2, "First noise level", "In the prior's value scale; 0: fitted to the number of views.", range=(0.0, 400.0)
+    )
     sigma_end: float = setting(0.01, "Last noise level", "In the prior's value scale.", range=(0.0005, 1.0))
     schedule: str = setting("karras", "Schedule", "Spacing of dds' noise levels.", choices=SCHEDULES)
     noise_span: int = setting(
@@ -79,6 +81,12 @@ class ReconSettings:
     )
     tv_axes: str = setting(
         "z", "TV directions", "Along the slices alone (z), or in all three directions (xyz).", choices=TV_AXES
+    )
+    weigh_spacing: bool = setting(
+        True,
+        "Weigh spacing",
+        "Count differences across slices by pixel size over slice spacing, so that strengths mean the same for thin "
+        "and thick slices; otherwise from slice to slice, as published.",
     )
     share_variables: bool = setting(
         True, "Share variables", "Carry the ADMM variables of dds from one noise level to the next."

@@ -99,6 +99,10 @@ class Problem(ABC):
         difference: of values, such as a standard deviation, that the unit's zero does not count for.
         """
 
+    def usual_level(self) -> float:
+        """The first noise level where the settings leave it open: above the errors of the volume to start from."""
+        return 0.2
+
     def volumes_denoiser(self, settings: ReconSettings) -> Denoiser:
         """How the prior sees the volumes of this problem."""
         assert self.denoiser is not None
@@ -174,7 +178,7 @@ class Problem(ABC):
         if s.published:
             return self._sample_as_published(run)
         if s.method in ("score-mri", "score-ct"):
-            sigmas = geometric_sigmas(s.sigma_end, s.sigma_start, s.steps)
+            sigmas = geometric_sigmas(s.sigma_end, self._first_level(s), s.steps)
             return slicewise.sample(
                 run.denoiser,
                 self.projection(),
@@ -190,7 +194,7 @@ class Problem(ABC):
             return dds.sample(
                 run.denoiser,
                 self._consistency(s),
-                spaced(s.sigma_end, s.sigma_start, s.steps),
+                spaced(s.sigma_end, self._first_level(s), s.steps),
                 start,
                 run.generator,
                 eta=s.eta,
@@ -202,7 +206,7 @@ class Problem(ABC):
         return mbir.sample(
             run.denoiser,
             self._consistency(s),
-            geometric_sigmas(s.sigma_end, s.sigma_start, s.steps),
+            geometric_sigmas(s.sigma_end, self._first_level(s), s.steps),
             start,
             run.generator,
             snr=s.snr,
@@ -210,6 +214,12 @@ class Problem(ABC):
             monitor=run.monitor,
             checkpoint=run.checkpoint,
         )
+
+    def _first_level(self, settings: ReconSettings) -> float:
+        """The noise level that a sampler which starts from a volume begins at."""
+        assert self.denoiser is not None
+        usual = min(self.usual_level(), self.denoiser.prior.sigma_max)
+        return max(settings.sigma_start or usual, settings.sigma_end)
 
     def _sample_as_published(self, run: _Run) -> Tensor:
         s, prior = run.settings, run.denoiser.prior
@@ -256,9 +266,10 @@ class Problem(ABC):
         A = self.A
         if settings.published:
             return PeriodicDifference(self.grid.shape, device=A.device, dtype=A.dtype)
+        weights = inverse_spacing(self.grid) if settings.weigh_spacing else (1.0, 1.0, 1.0)
         if settings.tv_axes == "xyz":
-            return Gradient(self.grid.shape, weights=inverse_spacing(self.grid), device=A.device, dtype=A.dtype)
-        return SliceDifference(self.grid.shape, weight=inverse_spacing(self.grid)[0], device=A.device, dtype=A.dtype)
+            return Gradient(self.grid.shape, weights=weights, device=A.device, dtype=A.dtype)
+        return SliceDifference(self.grid.shape, weight=weights[0], device=A.device, dtype=A.dtype)
 
 
 @dataclass

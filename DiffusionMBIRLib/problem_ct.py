@@ -82,6 +82,15 @@ class CTProblem(Problem):
     def quick(self, start: str, settings: ReconSettings) -> Tensor:
         return self._fbp("hann")
 
+    def usual_level(self) -> float:
+        """The fewer views, the larger the errors of the start.
+
+        Measured on a held-out chest, 50 levels, axial PSNR.  2 views: from sigma 0.2 16.26, 0.8 17.09, 2 17.66; 4: 0.2
+        21.39, 0.4 21.93, 0.8 22.02; 8 (more slices): 0.1 29.03, 0.2 29.08, 0.4 28.41; 24: 0.05 31.32, 0.1 31.48, 0.2
+        31.50.
+        """
+        return min(max(10.0 / self.measurement.geometry.views**2, 0.1), 2.0)
+
     def projection(self) -> Projection:
         return Projection(self.A, self.y, normalised=True)
 

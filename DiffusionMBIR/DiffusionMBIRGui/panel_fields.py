@@ -21,7 +21,7 @@ from .parameters import MRI, Parameters, scan_settings
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior", "compile")
 _START = ("start", "start_sweeps", "tv_lam")
-_FIT = ("lam", "tv_axes", "rho", "cg_steps", "sweeps")
+_FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps")
 _MRI_FIT = ("complex_prior", "softening")
 USED_BY = {
     "dds": (*_NETWORK, *_START, *_FIT, "share_variables", "schedule", "eta", "noise_span"),

@@ -85,6 +85,11 @@ _CLASSICAL = {
         Row("ADMM-TV", {"method": "admm-tv"}),
     ),
 }
+_WEAK_TV = Row(
+    "ADMM-TV, weak",
+    {"method": "admm-tv", "tv_lam": 1e-4},
+    note="A tenth of the strength, which suits 24 views and more.",
+)
 _PAPER = {
     "sparse-view-ct": "published-sparse-view",
     "limited-angle-ct": "published-limited-angle",
@@ -149,5 +154,6 @@ def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
             note=_PUBLISHED,
         ),
     )
-    rows = (*_CLASSICAL[modality], *_supervised(task), *diffusion, *_OURS)
+    weak = (_WEAK_TV,) if task == "sparse-view-ct" else ()
+    rows = (*_CLASSICAL[modality], *weak, *_supervised(task), *diffusion, *_OURS)
     return tuple(row for row in rows if not (quick and row.minutes))

@@ -187,6 +187,32 @@ def test_several_samples_give_their_mean_and_their_spread():
     assert mbir.reconstruct(scan, prior=prior, settings=ReconSettings(**FAST)).deviation is None
 
 
+class Levels(Silent):
+    """Notes the noise levels."""
+
+    def __init__(self):
+        self.sigmas = []
+
+    def tick(self, stage, done, total, **metrics):
+        if "sigma" in metrics:
+            self.sigmas.append(metrics["sigma"])
+
+
+def test_the_first_level_falls_with_the_number_of_views_where_it_is_left_open():
+    volume, prior = body((2, 24, 24)), GaussianPrior.smooth((24, 24), deviation=0.25, length_px=1.5)
+    first = {}
+    for views in (2, 4, 8, 24):
+        heard = Levels()
+        settings = ReconSettings(**FAST, sigma_start=0.0)
+        mbir.reconstruct(mbir.simulate(volume, views=views), prior=prior, settings=settings, monitor=heard)
+        first[views] = heard.sigmas[0]
+    assert first == pytest.approx({2: 2.0, 4: 0.625, 8: 0.15625, 24: 0.1})
+    heard = Levels()
+    low = small_prior(sigma_max=0.5)
+    mbir.reconstruct(mbir.simulate(volume, views=2), prior=low, settings=settings, monitor=heard)
+    assert heard.sigmas[0] == pytest.approx(0.5)
+
+
 class StopAt(Silent):
     """Ends a run at the given one of its ticks."""
 
@@ -273,3 +299,18 @@ def test_a_preset_adds_to_the_one_it_is_based_on():
     assert usual.cg_steps != ReconSettings().cg_steps  # so that the base can be seen to count
     assert ReconSettings.preset("mri-best").prior == ReconSettings.preset("mri").prior
     assert ReconSettings.preset("mri-best").samples > 1
+
+
+def test_slices_count_by_their_spacing_unless_taken_as_published():
+    """Strengths as published are for differences from slice to slice: at a weight w they mean rho / w^2 and lam / w."""
+    volume = body((6, 24, 24))
+    thin = Volume(volume.array, replace(volume.grid, spacing_mm=(2.0, 2.0, 0.5)))
+    scan, prior = mbir.simulate(thin, views=6), GaussianPrior.smooth((24, 24), deviation=0.25, length_px=1.5)
+    plain = ReconSettings(**FAST, weigh_spacing=False, rho=0.02, lam=8e-4)
+    weighed = replace(plain, weigh_spacing=True)
+    as_published, as_usual, matched = (
+        mbir.reconstruct(scan, prior=prior, settings=settings).volume.array
+        for settings in (plain, weighed, replace(weighed, rho=0.02 / 16, lam=8e-4 / 4))
+    )
+    np.testing.assert_allclose(as_published, matched, atol=0.5)
+    assert np.abs(as_published - as_usual).max() > 5
