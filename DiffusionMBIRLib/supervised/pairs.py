@@ -100,8 +100,9 @@ class Pairs:
         self.stacks, self.folder, self.task, self.settings, self.name = list(stacks), folder, task, settings, name
         weights = np.sqrt([s.levels[0].shape[0] for s in self.stacks])
         self._weights = weights / weights.sum()
-        # Another choice of volumes or settings must not find these files.
-        what = [sorted((s.name, *s.levels[0].shape) for s in self.stacks), task, asdict(settings), name]
+        # Another choice of volumes or settings must not find these files; more blocks of the same kind may.
+        kind = {k: v for k, v in asdict(settings).items() if k != "blocks"}
+        what = [sorted((s.name, *s.levels[0].shape) for s in self.stacks), task, kind, name]
         self._key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
 

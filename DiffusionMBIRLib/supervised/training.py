@@ -112,6 +112,7 @@ class SupervisedTrainer:
         self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = self._optimizer(0)
         self.stage, self.seen, self.seconds = 0, 0, 0.0
+        self.total = 0  # images of all stages; a resumed run may have been given another length
         self._resume()
 
     def _optimizer(self, stage: int) -> torch.optim.Optimizer:
@@ -179,7 +180,7 @@ class SupervisedTrainer:
         before, recent = self.seconds, deque[Tensor](maxlen=100)
         for step, batch in zip(steps, batches.of(steps), strict=True):
             recent.append(self._step(step, *(part.to(self.device) for part in batch)))
-            self.seen += s.batch
+            self.seen, self.total = self.seen + s.batch, self.total + s.batch
             self.seconds = before + time.monotonic() - started
             if time.monotonic() - saved > 60 * s.save_minutes or step == steps[-1]:
                 self._checkpoint(float(torch.stack(list(recent)).mean()), held_out, inputs)
@@ -232,7 +233,7 @@ class SupervisedTrainer:
 
     def _save_state(self) -> None:
         state: dict[str, Any] = {"network": self.network.state_dict(), "ema": self.ema.state_dict()}
-        state |= {"optimizer": self.optimizer.state_dict(), "stage": self.stage, "seen": self.seen}
+        state |= {"optimizer": self.optimizer.state_dict(), "stage": self.stage, "seen": self.seen, "total": self.total}
         state |= {"seconds": self.seconds, "config": json.dumps(self.config.to_dict(), sort_keys=True)}
         temporary = self.state_file.with_suffix(".tmp")
         try:
@@ -252,7 +253,8 @@ class SupervisedTrainer:
             raise InputError(f"{self.state_file}: holds another network; choose another output folder")
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
-        self.stage, self.seen, self.seconds = state["stage"], state["seen"], state["seconds"]
+        self.stage, self.seen, self.total = state["stage"], state["seen"], state["total"]
+        self.seconds = state["seconds"]
         self.optimizer = self._optimizer(self.stage)
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -264,7 +266,7 @@ class SupervisedTrainer:
         (self.folder / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
         training = {
             "stage": self.stage + 1,
-            "images_seen": self.stage * self.settings.images + self.seen,
+            "images_seen": self.total,
             "seconds": round(self.seconds),
             "error_left_of_fbp": dict(left),
             "train_patients": len(self.patients[0]),
