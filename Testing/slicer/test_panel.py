@@ -17,7 +17,7 @@ import qt  # noqa: E402
 
 from DiffusionMBIRGui.panel_fields import decimals_for  # noqa: E402
 from DiffusionMBIRGui.parameters import MRI, Parameters  # noqa: E402
-from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
+from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings  # noqa: E402
 from Testing.slicer.host.played import GUI, UI, shown, text  # noqa: E402
 
 
@@ -111,6 +111,12 @@ def test_rows_follow_task_and_method(ready):
     assert not shown(form.views)
     assert shown(form.angle_range_deg)
     assert shown(form.referenceNode)
+
+
+def test_supervised_baselines_are_not_offered(ready):
+    offered = set(ready.fields.editors["method"].values)
+    assert {"dds", "admm-tv", "fbp"} <= offered
+    assert not offered & set(SUPERVISED_METHODS)
 
 
 @pytest.mark.skipif(MRI not in Parameters.TABLE["task"].metadata["choices"], reason="no MRI task")
