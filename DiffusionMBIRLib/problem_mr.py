@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -186,11 +185,8 @@ def operator_of(kspace: KSpace, device: torch.device) -> CartesianFourier:
 def with_maps(kspace: KSpace) -> KSpace:
     """The measurement with its coils' maps estimated once, for several reconstructions of it.
 
-    By ESPIRiT where sigpy is installed, else from low-resolution images, which are worse the fewer lines the middle
-    has.  Raises InputError where they cannot be estimated.
+    By ESPIRiT.  Raises InputError where they cannot be estimated.
     """
     if kspace.geometry.coils == 1 or kspace.maps is not None:
         return kspace
-    method = "espirit" if find_spec("sigpy") else "low-resolution"
-    provenance = {**kspace.provenance, "maps": method}
-    return replace(kspace, maps=estimate_maps(kspace, method=method), provenance=provenance)
+    return replace(kspace, maps=estimate_maps(kspace), provenance={**kspace.provenance, "maps": "espirit"})

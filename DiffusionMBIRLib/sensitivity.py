@@ -1,14 +1,13 @@
 """Receiving coils: their noise, how many are needed, and the sensitivity maps S_c of y_c = F (S_c x).
 
-ESPIRiT comes from sigpy (extra ``mri``); maps from low-resolution images need numpy only.  All work is done slice by
-slice on centred k-space, (slices, coils, rows, columns), and every map is scaled to sum |S_c|^2 = 1 over the coils
-wherever it is not zero, which keeps the norm of the SENSE operator at 1.
+ESPIRiT needs torch, maps from low-resolution images numpy only.  All work is done slice by slice on centred k-space,
+(slices, coils, rows, columns), and every map is scaled to sum |S_c|^2 = 1 over the coils wherever it is not zero, which
+keeps the norm of the SENSE operator at 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ METHODS = ("auto", "espirit", "low-resolution")
 WHITENED_STD = float(np.sqrt(0.5))  # of real and imaginary parts after ``whiten``: the complex variance is 1
 SMALLEST_ACS = 8  # lines; below, a calibration says nothing about how coils vary
 _LARGEST_ACS = 24
-_MAP_GRID = 96  # voxels along each axis on which ESPIRiT is worked out; four for each line of its calibration
+_FINENESS = 4  # voxels along each axis on which ESPIRiT is worked out, for each line of its calibration
 _MEDIAN_OF_RAYLEIGH = float(np.sqrt(2 * np.log(2)))
 _FEWEST_NOISE_SAMPLES = 64
 
@@ -154,12 +153,10 @@ def _main_coils(kspace: KSpace) -> np.ndarray:
 
 
 def maps_method(method: str = "auto") -> str:
-    """What "auto" stands for on this machine: "espirit" where sigpy is installed, else "low-resolution"."""
+    """What "auto" stands for: "espirit"."""
     if method not in METHODS:
         raise InputError(f"method {method!r} of the sensitivity maps is not known; use one of {', '.join(METHODS)}")
-    if method != "auto":
-        return method
-    return "espirit" if find_spec("sigpy") else "low-resolution"
+    return "espirit" if method == "auto" else method
 
 
 def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
@@ -168,7 +165,7 @@ def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
     Where the data lack one, a separate calibration scan stands in.
     "espirit" sets them to zero where the calibration shows no object; "low-resolution" leaves them noise-like there.
     Their phase is that of one virtual coil, the same for all slices, so that the image's phase is smooth in space.
-    Raises InputError where there are too few calibration lines, and for "espirit" where sigpy is missing.
+    Raises InputError where there are too few calibration lines.
     """
     method = maps_method(method)
     if kspace.geometry.coils == 1:
@@ -187,17 +184,15 @@ def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
 
 def _espirit(kspace: KSpace) -> np.ndarray:
     """Maps found on a grid that is coarse, but fine against their smoothness, then interpolated: much less work."""
-    calibrate = _sigpy_calibration()
+    from .espirit import espirit_maps
+
     width = min(*calibration_size(kspace), _LARGEST_ACS)
-    options = {"calib_width": width, "kernel_width": min(6, width // 2), "crop": 0.8, "show_pbar": False}
     shape = kspace.geometry.mask.shape
-    coarse = (min(shape[0], _MAP_GRID), min(shape[1], _MAP_GRID))
+    coarse = (min(shape[0], _FINENESS * width), min(shape[1], _FINENESS * width))
     maps = np.zeros_like(kspace.data)
-    with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil sees nothing
-        for index, middle in enumerate(calibration(kspace, width)):
-            if middle.any():
-                found = calibrate(_embedded(middle, coarse), **options).run()
-                maps[index] = _refined(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), shape)
+    for index, middle in enumerate(calibration(kspace, width)):
+        if middle.any():
+            maps[index] = _refined(espirit_maps(middle, coarse, kernel=min(6, width // 2)), shape)
     return _normalised(maps)
 
 
@@ -229,16 +224,6 @@ def _turned_back(z: np.ndarray) -> np.ndarray:
     """exp(-i angle(z)), 1 where z is zero."""
     magnitude = np.abs(z)
     return np.where(magnitude > 0, z.conj() / np.where(magnitude > 0, magnitude, 1), 1).astype(np.complex64)
-
-
-def _sigpy_calibration() -> Any:
-    try:
-        from sigpy.mri.app import EspiritCalib
-    except ImportError:
-        raise InputError(
-            'sensitivity maps by ESPIRiT need sigpy: pip install "diffusionmbir[mri]", or choose low-resolution maps'
-        ) from None
-    return EspiritCalib
 
 
 def _embedded(middle: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

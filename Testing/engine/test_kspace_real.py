@@ -73,8 +73,6 @@ def test_measured_brain_without_and_with_sidecar(tmp_path):
 
 @pytest.mark.parametrize("method", ["espirit", "low-resolution"])
 def test_maps_of_the_measured_brain(method):
-    if method == "espirit":
-        pytest.importorskip("sigpy")
     kspace = read_kspace(raw(BRAIN))
     maps = estimate_maps(kspace, method=method)
     images = centred_ifft(kspace.data)
