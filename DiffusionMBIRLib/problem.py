@@ -27,10 +27,9 @@ from .samplers import published as published_samplers
 from .samplers.posterior import Moments
 from .samplers.schedules import geometric_sigmas, karras_sigmas
 from .samplers.state import STAGE
-from .solvers.cg import conjugate_gradient
 from .solvers.classic import admm_tv
 from .solvers.consistency import ZTVConsistency
-from .solvers.published import PeriodicDifference, aliased_conjugate_gradient
+from .solvers.published import PeriodicDifference, aliased_descend
 from .supervised.methods import SliceRestorer, SupervisedNetwork, load_network
 
 SLOW_SWEEPS = 10  # of the paper's Algorithm 2, which starts the ADMM anew at every noise level
@@ -161,6 +160,7 @@ class Problem(ABC):
         denoiser = self.volumes_denoiser(settings)
         generator = torch.Generator(self.A.device).manual_seed(settings.seed)
         if settings.samples == 1:
+            del stored
             return self._sample(_Run(settings, denoiser, generator, monitor, self._keeper(checkpoint, 0, {})), start)
         moments = Moments(start, stored)
         for number in range(int(stored.get("number", 0)), settings.samples):
@@ -193,7 +193,7 @@ class Problem(ABC):
             spaced = karras_sigmas if s.schedule == "karras" else geometric_sigmas
             return dds.sample(
                 run.denoiser,
-                self._consistency(s),
+                self._consistency(run),
                 spaced(s.sigma_end, self._first_level(s), s.steps),
                 start,
                 run.generator,
@@ -205,7 +205,7 @@ class Problem(ABC):
             )
         return mbir.sample(
             run.denoiser,
-            self._consistency(s),
+            self._consistency(run),
             geometric_sigmas(s.sigma_end, self._first_level(s), s.steps),
             start,
             run.generator,
@@ -228,7 +228,7 @@ class Problem(ABC):
             require_level(prior, sigmas[0], f"setting published: {s.steps} steps of dds begin at")
             return published_samplers.sample_dds(
                 run.denoiser,
-                self._consistency(s),
+                self._consistency(run),
                 sigmas,
                 run.generator,
                 eta=s.eta,
@@ -237,7 +237,7 @@ class Problem(ABC):
             )
         return published_samplers.sample_mbir(
             run.denoiser,
-            self._consistency(s),
+            self._consistency(run),
             published_samplers.mbir_levels(prior.sigma_min, prior.sigma_max, s.steps),
             run.generator,
             snr=s.snr,
@@ -247,7 +247,8 @@ class Problem(ABC):
             checkpoint=run.checkpoint,
         )
 
-    def _consistency(self, settings: ReconSettings) -> ZTVConsistency:
+    def _consistency(self, run: _Run) -> ZTVConsistency:
+        settings = run.settings
         # The published code of dds mended its conjugate gradient.
         aliased = self.aliased and settings.published and settings.method == "mbir"
         return ZTVConsistency(
@@ -259,7 +260,8 @@ class Problem(ABC):
             cg_steps=settings.cg_steps,
             sweeps=settings.sweeps or (SLOW_SWEEPS if settings.method == "mbir-slow" else 1),
             softening=0.0 if settings.published else settings.softening * self.noise,
-            solver=aliased_conjugate_gradient if aliased else conjugate_gradient,
+            solver=aliased_descend if aliased else None,
+            poll=run.monitor.poll,
         )
 
     def _difference(self, settings: ReconSettings) -> SliceDifference | Gradient:

@@ -17,7 +17,7 @@ from .files import replacing
 SHARE = 0.02  # of a run's time that may go into saving
 _USUAL_BYTES_PER_S = 1.5e8
 _USUAL_LATENCY_S = 0.02
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Keeper:

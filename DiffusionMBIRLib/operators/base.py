@@ -38,9 +38,13 @@ class LinearOperator(ABC):
         """A^T A x."""
         return self.adjoint(self.forward(x))
 
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """A^T (y - A x), along which 1/2 |A x - y|^2 falls most steeply."""
+        return self.adjoint(self.forward(x).sub_(y).neg_())
+
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, on the device."""
-        return torch.linalg.vector_norm(self.forward(x) - y)
+        return torch.linalg.vector_norm(self.forward(x).sub_(y))
 
     @property
     def H(self) -> LinearOperator:

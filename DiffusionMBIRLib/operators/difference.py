@@ -32,9 +32,19 @@ class SliceDifference(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         self._check(y, self.range, "y")
-        out = y.new_zeros(self.domain) if y.shape[0] == 0 else _zeros_like_volume(y, self.domain)
-        out[1:].add_(y, alpha=self.weight)
-        out[:-1].sub_(y, alpha=self.weight)
+        return self.add_adjoint_to(
+            y.new_zeros(self.domain) if y.shape[0] == 0 else _zeros_like_volume(y, self.domain), y
+        )
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """y += D x in y's own memory.  Returns y."""
+        y.add_(x[1:], alpha=self.weight).sub_(x[:-1], alpha=self.weight)
+        return y
+
+    def add_adjoint_to(self, out: Tensor, y: Tensor, factor: float = 1.0) -> Tensor:
+        """out += factor D^T y in out's own memory.  Returns out."""
+        out[1:].add_(y, alpha=factor * self.weight)
+        out[:-1].sub_(y, alpha=factor * self.weight)
         return out
 
     def gram(self, x: Tensor) -> Tensor:
@@ -99,12 +109,29 @@ class Gradient(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         self._check(y, self.range, "y")
-        out = _zeros_like_volume(y[0], self.domain)
+        return self.add_adjoint_to(_zeros_like_volume(y[0], self.domain), y)
+
+    def add_adjoint_to(self, out: Tensor, y: Tensor, factor: float = 1.0) -> Tensor:
+        """out += factor D^T y in out's own memory.  Returns out."""
         for axis, weight in enumerate(self.weights):
-            length = self.domain[axis]
-            inner = y[axis].narrow(axis, 0, length - 1)
-            out.narrow(axis, 1, length - 1).add_(inner, alpha=weight)
-            out.narrow(axis, 0, length - 1).sub_(inner, alpha=weight)
+            length = self.domain[axis] - 1
+            inner = y[axis].narrow(axis, 0, length)
+            out.narrow(axis, 1, length).add_(inner, alpha=factor * weight)
+            out.narrow(axis, 0, length).sub_(inner, alpha=factor * weight)
+        return out
+
+    def add_adjoint_of_product_to(self, out: Tensor, share: Tensor, y: Tensor, factor: float = 1.0) -> Tensor:
+        """out += factor D^T (share y) in out's own memory, without the three volumes share y.  Returns out.
+
+        share: a real volume, by which all three differences of a voxel are multiplied.
+        """
+        into, y = (torch.view_as_real(out), torch.view_as_real(y)) if out.is_complex() else (out, y)
+        share = share[..., None] if out.is_complex() else share
+        for axis, weight in enumerate(self.weights):
+            length = self.domain[axis] - 1
+            shares, inner = share.narrow(axis, 0, length), y[axis].narrow(axis, 0, length)
+            into.narrow(axis, 1, length).addcmul_(shares, inner, value=factor * weight)
+            into.narrow(axis, 0, length).addcmul_(shares, inner, value=-factor * weight)
         return out
 
     def gram(self, x: Tensor) -> Tensor:

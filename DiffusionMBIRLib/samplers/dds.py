@@ -49,6 +49,11 @@ def _interpolated_noise(like: Tensor, generator: torch.Generator, span: int) -> 
     return noise.contiguous() if like.is_complex() else noise  # each in the layout that its operators like
 
 
+def noised(x: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """x + sigma noise, in the memory of the noise."""
+    return torch.add(x, noise, alpha=sigma, out=noise)
+
+
 def watch(monitor: Monitor, consistency: DataFit, estimate: Tensor, done: int, total: int, sigma: float) -> None:
     """Tell of a step that is over: the estimate for whoever looks, and how well it fits the data."""
     monitor.preview(lambda: estimate, done)
@@ -75,7 +80,7 @@ def sample(
     share_variables: z and w live on from one level to the next.  Returns the last data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = start + volume_noise(start, generator, noise_span) * sigmas[0]
+    x = noised(start, volume_noise(start, generator, noise_span), sigmas[0])
     clean = start
     done, x = state.restore(checkpoint, consistency, generator, x)
     for k in range(done, len(sigmas)):
@@ -83,12 +88,15 @@ def sample(
         denoised = denoiser(x, sigma)
         if not share_variables:
             consistency.reset()
+        # x <- clean + sigma' (sqrt(1 - eta^2) eps + eta n), where eps is the noise that the network saw
+        lower = sigmas[k + 1] if k + 1 < len(sigmas) else 0.0
+        kept = lower * math.sqrt(max(0.0, 1 - eta**2)) / sigma
+        x = x.sub_(denoised) if kept else denoised  # each volume goes as soon as it can
         clean = consistency(denoised, sigma)
+        del denoised
         if k + 1 < len(sigmas):
-            # x <- clean + sigma' (sqrt(1 - eta^2) eps + eta n), where eps is the noise that the network saw
-            kept = sigmas[k + 1] * math.sqrt(max(0.0, 1 - eta**2)) / sigma
-            x = torch.add(clean, x.sub_(denoised), alpha=kept) if kept else clean
-            x = torch.add(x, volume_noise(x, generator, noise_span), alpha=sigmas[k + 1] * eta) if eta else x
+            x = noised(clean, x, kept) if kept else clean
+            x = noised(x, volume_noise(x, generator, noise_span), lower * eta) if eta else x
             state.save(checkpoint, consistency, generator, x, k + 1)
         watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

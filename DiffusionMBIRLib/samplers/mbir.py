@@ -16,7 +16,7 @@ from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..priors.base import Denoiser
 from ..solvers.consistency import ZTVConsistency
 from . import state
-from .dds import volume_noise, watch
+from .dds import noised, volume_noise, watch
 
 
 def sample(
@@ -38,7 +38,7 @@ def sample(
     ends on the last noisy iterate; here one more evaluation and ADMM step end on a clean, data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = start + volume_noise(start, generator) * sigmas[0]
+    x = noised(start, volume_noise(start, generator), sigmas[0])
     done, x = state.restore(checkpoint, consistency, generator, x)
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]

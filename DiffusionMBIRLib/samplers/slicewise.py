@@ -17,7 +17,7 @@ from ..operators.base import LinearOperator
 from ..priors.base import Denoiser
 from ..solvers.consistency import DataFit
 from . import state
-from .dds import volume_noise, watch
+from .dds import noised, volume_noise, watch
 from .mbir import correct, predict
 
 
@@ -60,7 +60,7 @@ def sample(
     sigmas: falling noise levels, two network evaluations each and one at the end, which leaves no noise behind.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = start + volume_noise(start, generator) * sigmas[0]
+    x = noised(start, volume_noise(start, generator), sigmas[0])
     done, x = state.restore(checkpoint, consistency, generator, x)
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]

@@ -12,11 +12,11 @@ STAGE = "diffusion"
 
 
 def restore(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Generator, x: Tensor) -> tuple[int, Tensor]:
-    """(steps that are done, x); puts the ADMM variables and the generator back to where they were."""
+    """(steps that are done, x); puts the ADMM's variable and the generator back to where they were."""
     state = checkpoint.load(STAGE)
     if state is None:
         return 0, x
-    consistency.z, consistency.w = state.get("z"), state.get("w")
+    consistency.shifted = state.get("shifted")
     generator.set_state(state["generator"].cpu())
     return int(state["done"]), state["x"]
 
@@ -24,6 +24,6 @@ def restore(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Gener
 def save(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Generator, x: Tensor, done: int) -> None:
     """Offer the state after ``done`` steps."""
     entries = {"x": x, "done": torch.tensor(done), "generator": generator.get_state()}
-    if consistency.z is not None and consistency.w is not None:
-        entries |= {"z": consistency.z, "w": consistency.w}
+    if consistency.shifted is not None:
+        entries["shifted"] = consistency.shifted
     checkpoint.save(STAGE, entries)

@@ -15,28 +15,55 @@ def conjugate_gradient(
 
     gram: a symmetric (complex: Hermitian) positive semi-definite map of tensors of rhs's shape.  x stays where it is
     once the residual has fallen by ``tolerance`` against |rhs|: on a singular system further steps would only amplify
-    rounding, and Fourier transforms, which complex volumes go through, round more coarsely than sums do (default 30
-    units of rounding, of real volumes 1e-7).  Scalars stay on the device, so that no step waits for the host.
+    rounding (default 30 units of rounding for complex volumes, 1e-7 for real ones).  Scalars stay on the device, so
+    that no step waits for the host.
     Hestenes and Stiefel 1952.
     """
     if tolerance is None:
-        tolerance = 30 * torch.finfo(rhs.dtype).eps if rhs.is_complex() else 1e-7
-    residual = rhs - gram(x)
-    x, direction = x.clone(), residual.clone()
-    floor = (tolerance * torch.linalg.vector_norm(rhs)).square()
+        tolerance = default_tolerance(rhs.dtype)
+    floor = tolerance * torch.linalg.vector_norm(rhs)
+    return descend(gram, rhs - gram(x), x.clone(), steps=steps, floor=floor)
+
+
+def default_tolerance(dtype: torch.dtype) -> float:
+    """By how much a residual may fall before rounding rules: Fourier transforms, which complex volumes go through,
+    round more coarsely than sums do.
+    """
+    return 30 * torch.finfo(dtype).eps if dtype.is_complex else 1e-7
+
+
+def descend(
+    gram: Callable[[Tensor], Tensor],
+    residual: Tensor,
+    x: Tensor,
+    *,
+    steps: int,
+    floor: Tensor | float = 0.0,
+    poll: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """The steps of :func:`conjugate_gradient` for a residual that is known, in place: x is improved and returned, the
+    memory of the residual, right-hand side - gram(x), is used up.
+
+    floor: x stays where it is once the residual is no longer than this.  poll: called before each step; may raise.
+    """
+    tiny = torch.finfo(residual.dtype).tiny
+    floor = floor * floor
+    direction = residual.clone()
     energy = _dot(residual, residual)
     for k in range(steps):
+        poll()
         image = gram(direction)
         curvature = _dot(direction, image)
         # A converged or flat direction gets step 0 instead of 0 / 0.
         going = (energy > floor) & (curvature > 0)
-        alpha = torch.where(going, energy / curvature.clamp_min(torch.finfo(rhs.dtype).tiny), 0.0)
+        alpha = torch.where(going, energy / curvature.clamp_min(tiny), 0.0)
         x.addcmul_(direction, alpha)
         if k + 1 == steps:
             break
         residual.addcmul_(image, -alpha)
+        del image  # its memory is that of the next one
         last, energy = energy, _dot(residual, residual)
-        beta = torch.where(going, energy / last.clamp_min(torch.finfo(rhs.dtype).tiny), 0.0)
+        beta = torch.where(going, energy / last.clamp_min(tiny), 0.0)
         direction.mul_(beta).add_(residual)
     return x
 

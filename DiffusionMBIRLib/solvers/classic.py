@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient
 from ..operators.stack import SliceProjector
-from .cg import conjugate_gradient
+from .cg import default_tolerance, descend
 
 
 def angular_weights(angles_deg: tuple[float, ...]) -> Tensor:
@@ -83,7 +85,7 @@ def sirt(
         x = x + A.adjoint((y - A.forward(x)) * inverse_rows) * inverse_columns
         x = x if floor is None else x.clamp_(min=floor)
         checkpoint.save("SIRT", {"x": x, "done": torch.tensor(k + 1)})
-        _watch(monitor, x, "SIRT", k + 1, iterations)
+        _watch(monitor, partial(_estimate, x, None), "SIRT", k + 1, iterations)
     return x
 
 
@@ -107,6 +109,9 @@ def admm_tv(
     ``floor`` (None: unbounded) enters as a second split variable.  y, result: of shape ``A.range``, ``A.domain``.
     Complex volumes need ``floor`` None; the length of their gradient counts real and imaginary parts together.  Raises
     InputError for a negative lam or a rho that is not positive.
+
+    Each split variable z and its scaled dual w follow from what they share, D x + w (:class:`_Gradients`) and x + v
+    (:class:`_Bounds`), and that alone is kept: eight volumes in all at the peak, within conjugate gradient.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     rho = (20 * lam or 1e-3) if rho is None else rho
@@ -115,46 +120,93 @@ def admm_tv(
     slices, rows, columns = A.domain
     gradient = Gradient((slices, rows, columns), weights=weights, device=y.device, dtype=y.dtype)
     back_projection = A.adjoint(y)
+    least = torch.linalg.vector_norm(back_projection) * default_tolerance(y.dtype)
     x = torch.zeros_like(back_projection) if start is None else start.clone()
-    kept = checkpoint.load("ADMM-TV")
-    if kept:
-        x, split, w, bounded, v = (kept[name] for name in ("x", "split", "w", "bounded", "v"))
-    else:
-        split = gradient.forward(x)  # z - w, with w = 0 at the start
-        w = torch.zeros_like(split)
-        bounded, v = x, torch.zeros_like(x)
+    del back_projection
+    kept = checkpoint.load("ADMM-TV") or {}
+    x, done = kept.get("x", x), int(kept.get("done", 0))
+    slopes = _Gradients(gradient, lam / rho, kept["slopes"] if kept else gradient.forward(x))
+    bounds = None if floor is None else _Bounds(floor, kept["lifted"] if kept else x.clamp(min=floor))
+    del kept
 
     def system(p: Tensor) -> Tensor:
         out = gradient.add_gram_to(A.gram(p), p, rho)
-        return out if floor is None else out.add_(p, alpha=rho)
+        return out if bounds is None else out.add_(p, alpha=rho)
 
-    for k in range(int(kept["done"]) if kept else 0, sweeps):
-        rhs = gradient.adjoint(split).mul_(rho).add_(back_projection)
-        rhs = rhs if floor is None else rhs.add_(bounded - v, alpha=rho)
-        x = conjugate_gradient(system, rhs, x, steps=cg_steps)
-        _shrink(gradient.add_to(w, x), split, lam / rho)
-        if floor is not None:
-            lifted = x + v
-            bounded = lifted.clamp(min=floor)
-            v = lifted.sub_(bounded)
-        state = {"x": x, "split": split, "w": w, "bounded": bounded, "v": v, "done": torch.tensor(k + 1)}
+    for k in range(done, sweeps):
+        monitor.poll()
+        residual = gradient.add_gram_to(A.slope(x, y), x, -rho)
+        slopes.pull(residual, rho)
+        if bounds is not None:
+            bounds.pull(residual, x, rho)
+        x = descend(system, residual, x, steps=cg_steps, floor=least, poll=monitor.poll)
+        del residual
+        slopes.move(x)
+        state = {"x": x, "slopes": slopes.shifted, "done": torch.tensor(k + 1)}
+        if bounds is not None:
+            bounds.move(x)
+            state["lifted"] = bounds.lifted
         checkpoint.save("ADMM-TV", state)
-        _watch(monitor, x if floor is None else bounded, "ADMM-TV", k + 1, sweeps)
-    return x if floor is None else bounded
+        _watch(monitor, partial(_estimate, x, bounds), "ADMM-TV", k + 1, sweeps)
+    return _estimate(x, bounds)
 
 
-def _watch(monitor: Monitor, x: Tensor, stage: str, done: int, total: int) -> None:
+class _Gradients:
+    """The split variable z of the gradients and its scaled dual w, both from their sum ``shifted`` = D x + w.
+
+    z = shifted (1 - threshold / |shifted|), or 0 where that is negative; w = shifted - z.
+    """
+
+    def __init__(self, gradient: Gradient, threshold: float, shifted: Tensor) -> None:
+        self._gradient, self._threshold, self.shifted = gradient, threshold, shifted
+
+    def pull(self, residual: Tensor, rho: float) -> None:
+        """residual += rho D^T (z - w); leaves w in the place of the sum."""
+        share = _length(self.shifted).clamp_min_(1e-20).reciprocal_().mul_(-self._threshold).add_(1).clamp_min_(0)
+        self._gradient.add_adjoint_of_product_to(residual, share.mul_(2).sub_(1), self.shifted, rho)
+        self.shifted.mul_(share.sub_(1).mul_(-0.5))
+
+    def move(self, x: Tensor) -> None:
+        """The sum for a new x, after :meth:`pull`."""
+        self._gradient.add_to(self.shifted, x)
+
+
+class _Bounds:
+    """The split variable of x >= floor and its scaled dual v, both from their sum ``lifted`` = x + v.
+
+    max(lifted, floor) and v = min(lifted - floor, 0), so that their difference is floor + |lifted - floor|.
+    """
+
+    def __init__(self, floor: float, lifted: Tensor) -> None:
+        self._floor, self.lifted = floor, lifted
+
+    def pull(self, residual: Tensor, x: Tensor, rho: float) -> None:
+        """residual += rho (split variable - v - x); leaves v in the place of the sum."""
+        beyond = self.lifted.sub_(self._floor)
+        residual.add_(beyond.abs().sub_(x).add_(self._floor), alpha=rho)
+        beyond.clamp_(max=0)
+
+    def move(self, x: Tensor) -> None:
+        """The sum for a new x, after :meth:`pull`."""
+        self.lifted.add_(x)
+
+    def split(self) -> Tensor:
+        """The variable that obeys the bound."""
+        return self.lifted.clamp(min=self._floor)
+
+
+def _estimate(x: Tensor, bounds: _Bounds | None) -> Tensor:
+    return x if bounds is None else bounds.split()
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """Euclidean length of vectors along the first axis, of complex ones of both their parts."""
+    if vectors.is_complex():
+        return torch.view_as_real(vectors).square().sum((0, -1)).sqrt_()
+    return vectors[0].square().addcmul_(vectors[1], vectors[1]).addcmul_(vectors[2], vectors[2]).sqrt_()
+
+
+def _watch(monitor: Monitor, estimate: Callable[[], Tensor], stage: str, done: int, total: int) -> None:
     """Tell of an iteration that is over."""
-    monitor.preview(lambda: x, done)
+    monitor.preview(estimate, done)
     monitor.tick(stage, done, total)
-
-
-def _shrink(w: Tensor, split: Tensor, threshold: float) -> None:
-    """From w + D x in ``w``: z = (w + D x) shortened by the threshold, w <- w + D x - z, split <- z - w, in place."""
-    if w.is_complex():
-        length = torch.view_as_real(w).square().sum((0, -1)).sqrt_()
-    else:
-        length = w[0].square().addcmul_(w[1], w[1]).addcmul_(w[2], w[2]).sqrt_()
-    kept = (1 - threshold / length.clamp_min_(1e-20)).clamp_min_(0)
-    torch.mul(w, 2 * kept - 1, out=split)
-    w.mul_(1 - kept)

@@ -19,11 +19,14 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient, SliceDifference
-from .cg import conjugate_gradient
+from .cg import default_tolerance, descend
 
 
 class DataFit:
-    """What consistency steps share: the data, their back-projection, the residual and the variables that live on."""
+    """What consistency steps share: the data, their back-projection, the residual and the variable that lives on.
+
+    shifted: D_z x + w of the last sweep, from which z and w follow; None before the first one.
+    """
 
     def __init__(self, A: LinearOperator, y: Tensor) -> None:
         self.A, self.y = A, y
@@ -32,9 +35,8 @@ class DataFit:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what earlier steps left: z and w."""
-        self.z: Tensor | None = None
-        self.w: Tensor | None = None
+        """Forget what earlier steps left."""
+        self.shifted: Tensor | None = None
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|."""
@@ -46,7 +48,11 @@ class ZTVConsistency(DataFit):
 
     The split variable z and the scaled dual w live as long as the object: shared across diffusion steps, as in the
     paper's Algorithm 1.  :meth:`reset` starts them at zero again, as Algorithm 2 does at each step.  lam = 0 switches
-    total variation off: plain conjugate gradient on the data term.  solver: conjugate gradient, or a stand-in.
+    total variation off: plain conjugate gradient on the data term.  Both follow from D_z x + w, the one volume that is
+    kept: z = soft(D_z x + w, lam / rho), w = D_z x + w - z.
+
+    solver: a stand-in for conjugate gradient, called as solver(gram, residual, x, steps=...); it may write into the
+    residual and into x.  poll: called before each step of conjugate gradient; may wait, or raise to end the run.
 
     softening, in units of x: with noise in the data, a step at noise level sigma also minimises
     1/2 (softening / sigma)^2 |x - x0|^2 for the volume x0 that it is given.  At high levels the data decide; as sigma
@@ -64,19 +70,27 @@ class ZTVConsistency(DataFit):
         cg_steps: int,
         sweeps: int = 1,
         softening: float = 0.0,
-        solver: Callable[..., Tensor] = conjugate_gradient,
+        solver: Callable[..., Tensor] | None = None,
+        poll: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(A, y)
         self.D = difference
         self.rho, self.lam, self.cg_steps, self.sweeps = rho, lam, cg_steps, sweeps
         self.softening = softening
-        self._solve = solver
+        self._solve, self._poll = solver or self._descend, poll
         self._coupled = lam > 0 and rho > 0 and A.domain[0] > 1
+        size = self.back_projection
+        self._floor = torch.linalg.vector_norm(size) * default_tolerance(size.dtype)
 
-    def _system(self, x: Tensor, pull: float = 0.0) -> Tensor:
-        out = self.A.gram(x)
-        out = self.D.add_gram_to(out, x, self.rho) if self._coupled else out
-        return out.add_(x, alpha=pull) if pull else out
+    @property
+    def z(self) -> Tensor | None:
+        """The split variable, None before the first sweep."""
+        return None if self.shifted is None else soft(self.shifted, self.lam / self.rho)
+
+    @property
+    def w(self) -> Tensor | None:
+        """The scaled dual variable, None before the first sweep."""
+        return None if self.shifted is None else clip_(self.shifted.clone(), self.lam / self.rho)
 
     def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
         """x: (slices, rows, columns) in the scale of A and y; sigma: the present noise level, for the softening.
@@ -84,18 +98,40 @@ class ZTVConsistency(DataFit):
         Returns the updated volume.
         """
         pull = (self.softening / sigma) ** 2 if sigma else 0.0
-        fixed = torch.add(self.back_projection, x, alpha=pull) if pull else self.back_projection
+        first = x
         for _ in range(self.sweeps):
-            rhs = fixed
-            if self.z is not None and self.w is not None:
-                rhs = rhs + self.D.adjoint(self.z - self.w).mul_(self.rho)
-            x = self._solve(lambda p: self._system(p, pull), rhs, x, steps=self.cg_steps)
+            residual = self._residual(x, first, pull)
+            x = x.clone() if x is first else x
+            x = self._solve(lambda p: self._system(p, pull), residual, x, steps=self.cg_steps)
+            del residual
             if self._coupled:
-                shifted = self.D.forward(x)
-                shifted = shifted if self.w is None else shifted.add_(self.w)
-                self.z = soft(shifted, self.lam / self.rho)
-                self.w = shifted.sub_(self.z)
+                self._move_duals(x)
         return x
+
+    def _system(self, x: Tensor, pull: float = 0.0) -> Tensor:
+        out = self.A.gram(x)
+        out = self.D.add_gram_to(out, x, self.rho) if self._coupled else out
+        return out.add_(x, alpha=pull) if pull else out
+
+    def _residual(self, x: Tensor, first: Tensor, pull: float) -> Tensor:
+        """A^T y + rho D_z^T (z - w) + pull x0, with x0 as the step was given it, less the system's image of x."""
+        residual = torch.sub(self.back_projection, self._system(x, pull))
+        if pull:
+            residual.add_(first, alpha=pull)
+        if self.shifted is not None:
+            split = soft(self.shifted, self.lam / self.rho).mul_(2).sub_(self.shifted)  # z - w
+            self.D.add_adjoint_to(residual, split, self.rho)
+        return residual
+
+    def _move_duals(self, x: Tensor) -> None:
+        """D_z x + w for the new x, with the w that D_z x + w of the last one leaves."""
+        if self.shifted is None:
+            self.shifted = self.D.forward(x)
+        else:
+            self.shifted = self.D.add_to(clip_(self.shifted, self.lam / self.rho), x)
+
+    def _descend(self, gram: Callable[[Tensor], Tensor], residual: Tensor, x: Tensor, *, steps: int) -> Tensor:
+        return descend(gram, residual, x, steps=steps, floor=self._floor, poll=self._poll)
 
 
 def soft(x: Tensor, threshold: float) -> Tensor:
@@ -104,3 +140,10 @@ def soft(x: Tensor, threshold: float) -> Tensor:
         return F.softshrink(x, threshold)
     length = x.abs()
     return x * (1 - threshold / length.clamp_min_(1e-20)).clamp_min_(0)
+
+
+def clip_(x: Tensor, threshold: float) -> Tensor:
+    """What :func:`soft` takes away: every entry with a magnitude of ``threshold`` at most, in place.  Returns x."""
+    if not x.is_complex():
+        return x.clamp_(-threshold, threshold)
+    return x.mul_((threshold / x.abs().clamp_min_(1e-20)).clamp_max_(1))

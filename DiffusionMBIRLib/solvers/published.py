@@ -36,6 +36,14 @@ class PeriodicDifference(SliceDifference):
         self._check(y, self.range, "y")
         return y.roll(1, 0).sub_(y)
 
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """y += D x in y's own memory.  Returns y."""
+        return y.add_(x.roll(-1, 0)).sub_(x)
+
+    def add_adjoint_to(self, out: Tensor, y: Tensor, factor: float = 1.0) -> Tensor:
+        """out += factor D^T y in out's own memory.  Returns out."""
+        return out.add_(y.roll(1, 0), alpha=factor).sub_(y, alpha=factor)
+
     def add_gram_to(self, out: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
         """out += factor D^T D x in out's own memory.  Returns out."""
         out.add_(x, alpha=2 * factor)
@@ -48,8 +56,12 @@ def aliased_conjugate_gradient(gram: Callable[[Tensor], Tensor], rhs: Tensor, x:
     So the second direction is (1 + beta) times the new residual, and the steps that follow are not conjugate to the
     first.  One step is that of true conjugate gradient.
     """
-    residual = rhs - gram(x)
-    x, direction = x.clone(), residual
+    return aliased_descend(gram, rhs - gram(x), x.clone(), steps=steps)
+
+
+def aliased_descend(gram: Callable[[Tensor], Tensor], residual: Tensor, x: Tensor, *, steps: int) -> Tensor:
+    """The steps of :func:`aliased_conjugate_gradient` for a residual that is known, in place."""
+    direction = residual
     energy = _inner(residual, residual)
     for _ in range(steps):
         if float(energy) < 1e-20:

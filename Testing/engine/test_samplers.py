@@ -113,7 +113,7 @@ def test_samples_have_the_posterior_mean_and_spread(name, matrix):
 class NoData:
     """A consistency step of a scan without views."""
 
-    z = w = None
+    shifted = None
 
     def residual(self, x: Tensor) -> float:
         return 0.0
