@@ -84,6 +84,8 @@ def test_separate_calibration_serves_the_phase_too(tmp_path):
         full = MRProblem.build(
             replace(read, calibration=None, data=KSPACE, geometry=whole()), chosen, None, half.A.device
         )
+        assert isinstance(half, MRProblem)
+        assert isinstance(full, MRProblem)
         turned = torch.polar(torch.ones_like(half.phase()), half.phase() - full.phase())
     truth = root_sum_of_squares(IMAGES)
     off = turned.numpy()[truth > 0.3 * truth.max()]

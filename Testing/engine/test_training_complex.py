@@ -57,6 +57,7 @@ def test_weights_of_magnitudes_serve_real_and_imaginary_parts():
     with torch.no_grad():
         one.head.weight.normal_()
     two.load_state_dict(for_real_and_imaginary(one.state_dict()))
+    assert one.head.bias is not None
     image, level = torch.rand(2, 1, 16, 16), torch.tensor([0.1, 0.2])
     with torch.inference_mode():
         expected = one(image, level) - torch.nn.functional.pixel_shuffle(one.head.bias[None, :, None, None], 2).repeat(
