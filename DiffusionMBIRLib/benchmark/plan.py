@@ -95,7 +95,10 @@ _PAPER = {
     "limited-angle-ct": "published-limited-angle",
     MR_TASK: "published-mri",
 }
-_TRAINED = "Trained within half an hour on a CPU, on the volumes of our prior; published ones take hours on a GPU."
+_TRAINED = (
+    "Trained for minutes on a CPU on the volumes of our prior, Lahiri et al. the shortest; published ones for hours on "
+    "GPUs.  Testing/benchmarks/supervised/README.md tells the images."
+)
 
 
 def _supervised(task: str) -> tuple[Row, ...]:
