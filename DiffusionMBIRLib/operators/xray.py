@@ -10,7 +10,9 @@ Volumes are multiplied with the slices in the fastest memory order, (pixels, sli
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import math
 import warnings
 from dataclasses import dataclass
@@ -115,6 +117,12 @@ def _product(matrix: Tensor, dense: Tensor) -> Tensor:
     return dense.new_zeros((matrix.shape[0], dense.shape[1])).addmm_(matrix, dense)
 
 
+def _give_back_what_is_free() -> None:
+    """Let the C library return what building took, up to twice the matrix, which it would keep for blocks as small."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _sparse(start: Tensor, column: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Sparse.*", category=UserWarning)
@@ -144,6 +152,8 @@ class XRayTransform(SliceProjector):
             pixels = grid.in_plane[0] * grid.in_plane[1]
             self._forward = _ray_major(views, geometry.columns, pixels, dtype).to(self.device)
             self._adjoint = _pixel_major(views, geometry.columns, pixels, dtype).to(self.device)
+            del views
+            _give_back_what_is_free()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, EngineError):
                 raise

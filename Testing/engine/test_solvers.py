@@ -19,6 +19,7 @@ from DiffusionMBIRLib.operators.xray import slices_last
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient
 from DiffusionMBIRLib.solvers.classic import admm_tv, angular_weights, fbp, ramp_filter, sirt
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+from Testing.engine.memory import LiveBytes
 
 
 class Dense(LinearOperator):
@@ -308,6 +309,76 @@ def test_a_monitor_may_stop_the_iterations():
         admm_tv(A, y, lam=0.01, monitor=Stopper())
     with pytest.raises(Cancelled, match="SIRT"):
         sirt(A, y, monitor=Stopper())
+
+
+class Impatient(Silent):
+    """Ends the run at some poll, which comes many times a sweep."""
+
+    def __init__(self, most: int) -> None:
+        self.left, self.ticks = most, 0
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        self.ticks += 1
+
+    def poll(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Cancelled("within a sweep")
+
+
+def test_a_sweep_may_be_ended_between_its_steps():
+    A, y = tv_problem()
+    monitor = Impatient(7)
+    with pytest.raises(Cancelled, match="within a sweep"):
+        admm_tv(A, y, lam=0.01, cg_steps=4, monitor=monitor)
+    assert monitor.ticks == 1
+    dense, data, D = small_problem()
+    consistency = step(dense, data, D, cg_steps=5, poll=Impatient(3).poll)
+    with pytest.raises(Cancelled, match="within a sweep"):
+        consistency(random(*SMALL))
+
+
+class Kept:
+    """A checkpoint that keeps copies."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, dict[str, Tensor]] = {}
+
+    def load(self, stage: str) -> dict[str, Tensor] | None:
+        return self.states.get(stage)
+
+    def save(self, stage: str, state: dict[str, Tensor]) -> None:
+        self.states[stage] = {name: value.clone() for name, value in state.items()}
+
+
+@pytest.mark.parametrize("floor", [0.0, None])
+def test_admm_tv_goes_on_to_the_same_volume_bit_for_bit(floor):
+    A, y = tv_problem()
+    whole = admm_tv(A, y, lam=0.01, sweeps=7, floor=floor)
+    kept = Kept()
+    with pytest.raises(Cancelled):
+        admm_tv(A, y, lam=0.01, sweeps=7, floor=floor, monitor=Stopper(), checkpoint=kept)
+    assert int(kept.states["ADMM-TV"]["done"]) == 3
+    assert torch.equal(admm_tv(A, y, lam=0.01, sweeps=7, floor=floor, checkpoint=kept), whole)
+
+
+def test_solvers_hold_few_volumes():
+    """x, three of gradients, one of the bound and three of conjugate gradient; A x and y are a seventh here."""
+    grid = Grid((16, 48, 48))
+    A = scanner(grid, 4, torch.float32)
+    y = A @ random(*grid.shape).float()
+    volume = 4 * grid.voxels
+    live = LiveBytes(y)
+    with torch.inference_mode(), live:
+        admm_tv(A, y, lam=1e-3, sweeps=3)
+    assert live.peak < 8.3 * volume
+    consistency = ZTVConsistency(A, y, difference=SliceDifference(grid.shape), rho=0.025, lam=2e-4, cg_steps=5)
+    x = A.adjoint(y)
+    live = LiveBytes(y, x, consistency.back_projection)
+    with torch.inference_mode(), live:
+        for _ in range(3):
+            consistency(x)
+    assert live.peak < 5.3 * volume
 
 
 # --- filtered back-projection
