@@ -10,7 +10,6 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +18,17 @@ import torch
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.data import Measurement, Volume
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.problem import PIXELS_PER_BATCH
 from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
 from DiffusionMBIRLib.simulation import simulate
 
 
-@dataclass
-class StageClock:
+class StageClock(Silent):
     """A monitor that notes how long each stage took, from the end of the one before."""
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
@@ -37,9 +36,6 @@ class StageClock:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
-
-    def preview(self, volume: object, step: int) -> None:
-        return None
 
 
 def scan(slices: int, size: int) -> Measurement:
