@@ -92,6 +92,13 @@ class ReconSettings:
         True, "Share variables", "Carry the ADMM variables of dds from one noise level to the next."
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
+    preconditioner: float = setting(
+        0.0,
+        "Preconditioner",
+        "Of CT: precondition conjugate gradient with the convolution that the scan amounts to, and carry its direction "
+        "from one noise level to the next.  Regularisation, as a share of the largest eigenvalue; 0: off.",
+        range=(0.0, 100.0),
+    )
     sweeps: int = setting(0, "ADMM sweeps", "Sweeps a noise level; 0: 1, but 10 for mbir-slow.", range=(0, 100))
     published: bool = setting(
         False,

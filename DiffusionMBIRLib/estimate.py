@@ -22,15 +22,16 @@ from .models import user_data
 USUAL_VIEWS = {"sparse-view-ct": 8, "limited-angle-ct": 90, MR_TASK: 0}
 NETWORK_RATE = 5.2e-7  # seconds a pixel and evaluation: ct-compact-v1 on two cores
 _SWEEP = (5e-9, 1.45e-9)  # seconds a voxel of an ADMM-TV sweep: as it is, and for each view
-_CONSISTENCY = (8e-9, 1.45e-9)  # the same of a data-consistency step with 5 CG steps
+_CG_STEP = (1.2e-9, 2.1e-10)  # the same of a step of conjugate gradient
 _SIRT = (2e-9, 4e-10)
 _SIMULATION = (2e-7, 2e-8)  # of a scan on the finer grid
 _MR_SWEEP = (4.6e-8, 4e-9)  # seconds a voxel of MRI: as it is, and for each coil
 _MR_CG_STEP = (3e-9, 1.2e-9)  # of conjugate gradient, likewise
 _MR_SIMULATION = (5e-8, 1e-7)
 _COIL_BYTES = 32  # of maps and data, a voxel and coil
-_VOLUMES = {"fbp": 4, "sirt": 8, "admm-tv": 11}  # float32 volumes held at once
-_VOLUMES_OF_DIFFUSION = 13
+_VOLUMES = {"fbp": 4, "sirt": 8, "admm-tv": 10}  # float32 volumes held at once
+_VOLUMES_OF_DIFFUSION = 11
+_VOLUMES_OF_PRECONDITIONER = 3
 _MATRIX_BYTES = 80  # of the projector and its transpose, a pixel and view
 _BASE_BYTES = 330e6  # Python with torch
 _NETWORK_BYTES_PER_PIXEL = 700.0  # working set of the bundled prior, for each pixel of a sub-batch
@@ -110,7 +111,8 @@ def stages(
     if settings.start == "admm-tv" and not settings.published:
         parts["ADMM-TV"] = settings.start_sweeps * sweep
     sweeps = settings.sweeps or (10 if settings.method == "mbir-slow" else 1)
-    consistency = (settings.cg_steps + 2) * cost(_MR_CG_STEP) if mr else cost(_CONSISTENCY)
+    step = cost(_MR_CG_STEP if mr else _CG_STEP)
+    consistency = (settings.cg_steps + 2) * step
     return parts | {"diffusion": network + settings.samples * settings.steps * sweeps * consistency}
 
 
@@ -139,7 +141,9 @@ def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, vie
     slices, rows, columns = shape
     volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
     count = USUAL_VIEWS.get(task, 8) if views is None else views
-    total = _BASE_BYTES + volume * _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
+    volumes = _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
+    volumes += _VOLUMES_OF_PRECONDITIONER if _uses(settings) and settings.preconditioner else 0
+    total = _BASE_BYTES + volume * volumes
     pixels = rows * columns
     total += _COIL_BYTES * slices * pixels * coils if task == MR_TASK else _MATRIX_BYTES * pixels * count
     if _uses(settings):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .config import DIFFUSION_METHODS, SUPERVISED_METHODS, ReconSettings, methods_for, starts_for
-from .data import Measurement, Volume
+from .data import MR_TASK, Measurement, Volume
 from .errors import InputError
 from .geometry import Grid
 from .kspace import KSpace
@@ -27,6 +27,8 @@ from .samplers import published as published_samplers
 from .samplers.posterior import Moments
 from .samplers.schedules import geometric_sigmas, karras_sigmas
 from .samplers.state import STAGE
+from .solvers.accelerated import CarriedDescent, CirculantPreconditioner
+from .solvers.cg import descend
 from .solvers.classic import admm_tv
 from .solvers.consistency import ZTVConsistency
 from .solvers.published import PeriodicDifference, aliased_descend
@@ -260,9 +262,15 @@ class Problem(ABC):
             cg_steps=settings.cg_steps,
             sweeps=settings.sweeps or (SLOW_SWEEPS if settings.method == "mbir-slow" else 1),
             softening=0.0 if settings.published else settings.softening * self.noise,
-            solver=aliased_descend if aliased else None,
+            solver=aliased_descend if aliased else self._solver(settings),
             poll=run.monitor.poll,
         )
+
+    def _solver(self, settings: ReconSettings) -> Callable[..., Tensor]:
+        """What takes the steps of conjugate gradient."""
+        if settings.published or not settings.preconditioner:
+            return descend
+        return CarriedDescent(CirculantPreconditioner(self.A, settings.preconditioner))
 
     def _difference(self, settings: ReconSettings) -> SliceDifference | Gradient:
         A = self.A
@@ -333,6 +341,8 @@ def require_fitting(task: str, settings: ReconSettings) -> None:
     ):
         if value not in known:
             raise InputError(f"setting {name}: {value!r} does not fit the task {task}; use one of {', '.join(known)}")
+    if task == MR_TASK and settings.preconditioner:
+        raise InputError("setting preconditioner: it is made for CT; set it to 0 for k-space")
 
 
 def load(

@@ -15,9 +15,9 @@ from .errors import InputError
 from .geometry import contiguous
 from .models import ValueScale
 from .monitor import Checkpoint, Monitor
-from .operators import LinearOperator, SliceProjector, projector
+from .operators import LinearOperator
 from .operators.base import RowWeighted
-from .operators.xray import slices_last
+from .operators.xray import XRayTransform, slices_last
 from .priors.base import Prior
 from .problem import Problem, slice_denoiser
 from .samplers.slicewise import Projection
@@ -25,17 +25,26 @@ from .solvers.classic import fbp, sirt
 from .supervised.methods import SliceRestorer, restore
 from .supervised.networks import condition
 
+# How far line integrals of pixels lie from measured ones, beside the noise.  Weights by photon noise alone count rays
+# through the body up to 30 times less than those beside it, however little noise there is.  Measured on a held-out
+# chest, 20 levels, axial PSNR with 1e6 / 1e5 photons a ray:
+#   24 views: 0 30.84 / 30.82, 0.01 34.21 / 33.11, 0.03 34.37 / 33.49, 0.1 34.32 / 33.45
+#   8 views: 0 27.19 / 27.17, 0.01 28.39 / 28.11, 0.03 28.42 / 28.22, 0.1 28.42 / 28.23
+MODEL_ERROR = 0.03
+VIEWS_OF_START = 30
+
 
 @dataclass
 class CTProblem(Problem):
     """y = A x with x in the prior's value scale, where attenuation = base + slope x (1/mm).
 
-    raw: the operator in mm.  A, y: scaled so that |A| = 1, rows weighted by their statistical precision where the
-    photon count is known.
+    A, y: scaled so that |A| = 1, rows weighted by their statistical precision where the photon count is known.
+    unweighted, norm: the operator in mm is norm unweighted, kept so since its matrix is large.
     """
 
     measurement: Measurement
-    raw: SliceProjector
+    unweighted: XRayTransform
+    norm: float
     line_integrals: Tensor
 
     aliased: ClassVar[bool] = True
@@ -47,7 +56,7 @@ class CTProblem(Problem):
     ) -> CTProblem:
         """Raises InputError where no ray meets the grid."""
         value = prior.card.value if prior else ValueScale()
-        raw = projector(measurement.geometry, measurement.grid, device=device)
+        raw = XRayTransform(measurement.geometry, measurement.grid, device=device)
         measured = slices_last(torch.from_numpy(np.ascontiguousarray(measurement.data, np.float32)).to(device))
         base, slope = _attenuation_of_value(value, measurement.mu_water_per_mm)
         target = measured / slope
@@ -55,15 +64,17 @@ class CTProblem(Problem):
             target = target - raw.forward(torch.full(raw.domain, base / slope, device=device))
         A: LinearOperator = raw
         if measurement.photons > 0:
-            weights = (-0.5 * (measured - measured.min())).exp()
+            variance = (measured.exp() / measurement.photons).add_(MODEL_ERROR**2)
+            weights = variance.div_(variance.min()).rsqrt_()
             A, target = RowWeighted(raw, weights), target * weights
         norm = A.norm()
         if not norm > 0:
             raise InputError(f"{measurement.name}: no ray meets the grid; check geometry.pitch_mm and offset_mm")
         denoiser = slice_denoiser(prior, settings, measurement.grid, device)
-        scaled = raw.scaled(1 / norm) if A is raw else RowWeighted(raw.scaled(1 / norm), weights)
+        scaled = raw.scaled(1 / norm)
+        A = scaled if A is raw else RowWeighted(scaled, weights)
         grid, name = measurement.grid, measurement.name
-        return cls(scaled, target / norm, value, denoiser, grid, name, 0.0, measurement, raw, measured)
+        return cls(A, target / norm, value, denoiser, grid, name, 0.0, measurement, scaled, norm, measured)
 
     @property
     def floor(self) -> float:
@@ -78,6 +89,16 @@ class CTProblem(Problem):
             return restore(self.denoiser, self.A, self.y, self._fbp("ramp"), condition=told, monitor=monitor)
         steps = settings.sirt_iterations
         return sirt(self.A, self.y, iterations=steps, floor=self.floor, monitor=monitor, checkpoint=checkpoint)
+
+    def _start(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
+        """Of many views a part is enough for what noise is added to."""
+        stride = self.measurement.geometry.views // VIEWS_OF_START
+        if settings.start != "admm-tv" or settings.published or stride < 2:
+            return super()._start(settings, monitor, checkpoint)
+        geometry, data = self.measurement.geometry, self.measurement.data[:, ::stride]
+        few = replace(self.measurement, data=data, geometry=replace(geometry, angles_deg=geometry.angles_deg[::stride]))
+        part = CTProblem.of(few, settings, self.prior, self.A.device)
+        return part._admm_tv(settings.tv_lam, settings.start_sweeps, monitor, checkpoint)
 
     def quick(self, start: str, settings: ReconSettings) -> Tensor:
         return self._fbp("hann")
@@ -96,12 +117,12 @@ class CTProblem(Problem):
 
     def _fbp(self, window: str) -> Tensor:
         base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
-        return (fbp(self.raw, self.line_integrals, window=window) - base) / slope
+        return fbp(self.unweighted, self.line_integrals, window=window).mul_(self.norm).sub_(base).div_(slope)
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|, unweighted."""
         base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
-        difference = self.raw.forward(x * slope + base) - self.line_integrals
+        difference = self.unweighted.forward(x * slope + base).mul_(self.norm).sub_(self.line_integrals)
         return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.line_integrals))
 
     def volume(self, x: Tensor, name: str, *, difference: bool = False) -> Volume:

@@ -22,6 +22,7 @@ MOST_OF_A_SPIN_BOX = 2**31 - 1
 _NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior", "compile")
 _START = ("start", "start_sweeps", "tv_lam")
 _FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps")
+_CT_FIT = ("preconditioner",)
 _MRI_FIT = ("complex_prior", "softening")
 USED_BY = {
     "dds": (*_NETWORK, *_START, *_FIT, "share_variables", "schedule", "eta", "noise_span"),
@@ -51,8 +52,8 @@ def is_shown(name: str, parameters: Parameters) -> bool:
         return task != MRI and (source == "volume" or (name == "angle_range_deg" and from_node))
     if name in _MRI_ONLY:
         return task == MRI
-    if name in _MRI_FIT:
-        return task == MRI and method in DIFFUSION_METHODS
+    if name in (*_CT_FIT, *_MRI_FIT):
+        return (task == MRI) == (name in _MRI_FIT) and method in DIFFUSION_METHODS
     # A method that this table does not know yet shows everything.
     return name not in OF_METHODS or name in USED_BY.get(method, OF_METHODS)
 

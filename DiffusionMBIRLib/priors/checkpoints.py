@@ -162,15 +162,27 @@ def not_a_prior(card: ModelCard) -> str:
 
 
 def filled(build: type[nn.Module], config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
-    """The network with its weights, in float32 whatever the file keeps; it takes memory only once they fit."""
-    expected = on_meta(build, config).state_dict()
+    """The network with its weights, in float32 whatever the file keeps; it takes memory only once they may fit."""
+    network = build(config) if _of_like_size(config, weights) else on_meta(build, config)
+    expected = network.state_dict()
     wrong = [_difference(k, weights.get(k), v) for k, v in expected.items() if _differs(weights.get(k), v)]
     wrong += [f"{k} (not in the network)" for k in weights if k not in expected]
     if wrong:
         raise InputError(f"{len(wrong)} weights do not fit the network on the card, first {', '.join(wrong[:3])}")
-    network = build(config)
+    network = build(config) if next(network.parameters()).is_meta else network
     network.load_state_dict(dict(weights))
     return network
+
+
+def _of_like_size(config: Any, weights: Mapping[str, Tensor]) -> bool:
+    """Whether no layer of a compact network is larger than all the weights at hand, nor the layers more in number.
+
+    Then it may be built at once: the first network without memory takes torch a second.
+    """
+    if not isinstance(config, CompactConfig):
+        return False
+    layers, widest = config.blocks * len(config.widths), max(*config.widths, config.embedding)
+    return layers <= len(weights) and 9 * widest**2 <= sum(w.numel() for w in weights.values())
 
 
 def _differs(found: Tensor | None, expected: Tensor) -> bool:

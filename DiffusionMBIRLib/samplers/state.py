@@ -16,7 +16,7 @@ def restore(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Gener
     state = checkpoint.load(STAGE)
     if state is None:
         return 0, x
-    consistency.shifted = state.get("shifted")
+    consistency.restore(state)
     generator.set_state(state["generator"].cpu())
     return int(state["done"]), state["x"]
 
@@ -24,6 +24,4 @@ def restore(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Gener
 def save(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Generator, x: Tensor, done: int) -> None:
     """Offer the state after ``done`` steps."""
     entries = {"x": x, "done": torch.tensor(done), "generator": generator.get_state()}
-    if consistency.shifted is not None:
-        entries["shifted"] = consistency.shifted
-    checkpoint.save(STAGE, entries)
+    checkpoint.save(STAGE, entries | consistency.state())

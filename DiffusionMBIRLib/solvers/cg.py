@@ -49,11 +49,11 @@ def descend(
     tiny = torch.finfo(residual.dtype).tiny
     floor = floor * floor
     direction = residual.clone()
-    energy = _dot(residual, residual)
+    energy = dot(residual, residual)
     for k in range(steps):
         poll()
         image = gram(direction)
-        curvature = _dot(direction, image)
+        curvature = dot(direction, image)
         # A converged or flat direction gets step 0 instead of 0 / 0.
         going = (energy > floor) & (curvature > 0)
         alpha = torch.where(going, energy / curvature.clamp_min(tiny), 0.0)
@@ -62,13 +62,13 @@ def descend(
             break
         residual.addcmul_(image, -alpha)
         del image  # its memory is that of the next one
-        last, energy = energy, _dot(residual, residual)
+        last, energy = energy, dot(residual, residual)
         beta = torch.where(going, energy / last.clamp_min(tiny), 0.0)
         direction.mul_(beta).add_(residual)
     return x
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> Tensor:
     """Real inner product of two volumes of any, but equal, memory order, without copying them.
 
     Of complex ones the real part, which is all of it wherever conjugate gradient asks.

@@ -11,7 +11,8 @@ Volumes may be complex; |.|_1 then sums magnitudes, and soft shortens them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +20,18 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient, SliceDifference
+from .accelerated import CarriedDescent
 from .cg import default_tolerance, descend
 
 
 class DataFit:
     """What consistency steps share: the data, their back-projection, the residual and the variable that lives on.
 
-    shifted: D_z x + w of the last sweep, from which z and w follow; None before the first one.
+    shifted: D_z x + w of the last sweep, from which z and w follow; None before the first one.  misfit: the residual
+    when it was last looked at.
     """
+
+    misfit: float | None = None
 
     def __init__(self, A: LinearOperator, y: Tensor) -> None:
         self.A, self.y = A, y
@@ -37,6 +42,14 @@ class DataFit:
     def reset(self) -> None:
         """Forget what earlier steps left."""
         self.shifted: Tensor | None = None
+
+    def state(self) -> dict[str, Tensor]:
+        """What earlier steps left, for a run that is taken up again."""
+        return {} if self.shifted is None else {"shifted": self.shifted}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` told."""
+        self.shifted = state.get("shifted")
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|."""
@@ -51,8 +64,8 @@ class ZTVConsistency(DataFit):
     total variation off: plain conjugate gradient on the data term.  Both follow from D_z x + w, the one volume that is
     kept: z = soft(D_z x + w, lam / rho), w = D_z x + w - z.
 
-    solver: a stand-in for conjugate gradient, called as solver(gram, residual, x, steps=...); it may write into the
-    residual and into x.  poll: called before each step of conjugate gradient; may wait, or raise to end the run.
+    solver: what takes the steps, with the arguments of :func:`.cg.descend`.  poll: called before each step of it; may
+    wait, or raise to end the run.
 
     softening, in units of x: with noise in the data, a step at noise level sigma also minimises
     1/2 (softening / sigma)^2 |x - x0|^2 for the volume x0 that it is given.  At high levels the data decide; as sigma
@@ -70,17 +83,30 @@ class ZTVConsistency(DataFit):
         cg_steps: int,
         sweeps: int = 1,
         softening: float = 0.0,
-        solver: Callable[..., Tensor] | None = None,
+        solver: Callable[..., Tensor] = descend,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
+        self._solve, self._poll, self._pull = solver, poll, 0.0
         super().__init__(A, y)
         self.D = difference
         self.rho, self.lam, self.cg_steps, self.sweeps = rho, lam, cg_steps, sweeps
         self.softening = softening
-        self._solve, self._poll = solver or self._descend, poll
         self._coupled = lam > 0 and rho > 0 and A.domain[0] > 1
         size = self.back_projection
         self._floor = torch.linalg.vector_norm(size) * default_tolerance(size.dtype)
+
+    def reset(self) -> None:
+        super().reset()
+        if isinstance(self._solve, CarriedDescent):
+            self._solve.reset()
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | (self._solve.state() if isinstance(self._solve, CarriedDescent) else {})
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        if isinstance(self._solve, CarriedDescent):
+            self._solve.restore(state)
 
     @property
     def z(self) -> Tensor | None:
@@ -98,11 +124,14 @@ class ZTVConsistency(DataFit):
         Returns the updated volume.
         """
         pull = (self.softening / sigma) ** 2 if sigma else 0.0
-        first = x
+        if pull != self._pull and isinstance(self._solve, CarriedDescent):
+            self._solve.reset()
+        self._pull, first = pull, x
         for _ in range(self.sweeps):
             residual = self._residual(x, first, pull)
-            x = x.clone() if x is first else x
-            x = self._solve(lambda p: self._system(p, pull), residual, x, steps=self.cg_steps)
+            x = x.clone() if x is first and not isinstance(self._solve, CarriedDescent) else x
+            system = partial(self._system, pull=pull)
+            x = self._solve(system, residual, x, steps=self.cg_steps, floor=self._floor, poll=self._poll)
             del residual
             if self._coupled:
                 self._move_duals(x)
@@ -129,9 +158,6 @@ class ZTVConsistency(DataFit):
             self.shifted = self.D.forward(x)
         else:
             self.shifted = self.D.add_to(clip_(self.shifted, self.lam / self.rho), x)
-
-    def _descend(self, gram: Callable[[Tensor], Tensor], residual: Tensor, x: Tensor, *, steps: int) -> Tensor:
-        return descend(gram, residual, x, steps=steps, floor=self._floor, poll=self._poll)
 
 
 def soft(x: Tensor, threshold: float) -> Tensor:

@@ -59,11 +59,20 @@ def aliased_conjugate_gradient(gram: Callable[[Tensor], Tensor], rhs: Tensor, x:
     return aliased_descend(gram, rhs - gram(x), x.clone(), steps=steps)
 
 
-def aliased_descend(gram: Callable[[Tensor], Tensor], residual: Tensor, x: Tensor, *, steps: int) -> Tensor:
-    """The steps of :func:`aliased_conjugate_gradient` for a residual that is known, in place."""
+def aliased_descend(
+    gram: Callable[[Tensor], Tensor],
+    residual: Tensor,
+    x: Tensor,
+    *,
+    steps: int,
+    floor: Tensor | float = 0.0,
+    poll: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """The steps of :func:`aliased_conjugate_gradient` for a residual that is known, in place; ``floor`` is not used."""
     direction = residual
     energy = _inner(residual, residual)
     for _ in range(steps):
+        poll()
         if float(energy) < 1e-20:
             break
         image = gram(direction)

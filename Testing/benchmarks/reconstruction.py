@@ -1,7 +1,7 @@
 """Time a whole reconstruction against its bare network evaluations.  Run as a script, with prior ids or files.
 
-A scan of 64 slices of 256 x 256 pixels with 8 views is reconstructed with the accelerated sampler.  Then the same
-number of evaluations is timed again outside the engine, on the same stack in the same sub-batches.
+A scan of 64 slices of 256 x 256 pixels is reconstructed with the accelerated sampler and the preset of its task.  Then
+the same number of evaluations is timed again outside the engine, on the same stack in the same sub-batches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.problem import PIXELS_PER_BATCH
-from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
+from DiffusionMBIRLib.reconstruction import choose_device, preset_for, reconstruct
 from DiffusionMBIRLib.simulation import simulate
 
 
@@ -38,14 +38,16 @@ class StageClock(Silent):
         self._last = now
 
 
-def scan(slices: int, size: int) -> Measurement:
-    """Eight views of an ellipse of water whose size changes from slice to slice, with a dense rod in it."""
+def scan(slices: int, size: int, task: str, views: int | None) -> Measurement:
+    """A scan of an ellipse of water whose size changes from slice to slice, with a dense rod in it."""
     z, y, x = np.meshgrid(
         np.linspace(0.6, 0.9, slices), np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij", sparse=True
     )
     hu = np.where((x / z) ** 2 + (y / 0.7) ** 2 <= 1, 0.0, -1000.0)
     hu = np.where((x - 0.2) ** 2 + (y + 0.1) ** 2 <= 0.01, 800.0, hu)
-    return simulate(Volume(hu.astype(np.float32), Grid(hu.shape)), views=8)
+    measured = simulate(Volume(hu.astype(np.float32), Grid(hu.shape)), task=task, views=views)
+    assert isinstance(measured, Measurement)
+    return measured
 
 
 def bare_seconds(prior_name: str, device: torch.device, slices: int, size: int, evaluations: int) -> float:
@@ -83,11 +85,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=ReconSettings().steps, help="noise levels")
     parser.add_argument("--slices", type=int, default=64, help="slices of the stack")
     parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice")
+    parser.add_argument("--task", default="sparse-view-ct", help="sparse-view-ct or limited-angle-ct")
+    parser.add_argument("--views", type=int, help="number of views; by default the task's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
-    settings = ReconSettings.preset("sparse-view", method="dds", steps=options.steps, device=options.device)
-    print(f"{options.size} x {options.size} x {options.slices}, 8 views; {os.cpu_count()} cores")
-    measurement = scan(options.slices, options.size)
+    preset = preset_for(options.task)
+    settings = ReconSettings.preset(preset, method="dds", steps=options.steps, device=options.device)
+    measurement = scan(options.slices, options.size, options.task, options.views)
+    shape = f"{options.size} x {options.size} x {options.slices}"
+    print(f"{shape}, {measurement.geometry.views} views; {torch.get_num_threads()} threads of {os.cpu_count()} cores")
     for prior_name in options.priors:
         compare(prior_name, settings, measurement)
 

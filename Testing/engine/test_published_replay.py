@@ -13,7 +13,7 @@ from DiffusionMBIRLib.operators.masks import line_mask, point_mask
 from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
-from DiffusionMBIRLib.solvers.cg import conjugate_gradient
+from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from DiffusionMBIRLib.solvers.published import (
     PeriodicDifference,
@@ -113,7 +113,7 @@ CASES = {"tv_rho10_lam0.04": (10, 0.04), "tv_rho10_lam0.4": (10, 0.4), "tv_rho0.
 
 @recorded
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("solver", [None, aliased_descend])
+@pytest.mark.parametrize("solver", [descend, aliased_descend])
 def test_two_admm_calls_for_ct(name, solver):
     """With one step a call, our own conjugate gradient gives the published result, too."""
     v = arrays("mbir_iteration_6x64x64_v8")

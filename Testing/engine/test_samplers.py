@@ -113,7 +113,10 @@ def test_samples_have_the_posterior_mean_and_spread(name, matrix):
 class NoData:
     """A consistency step of a scan without views."""
 
-    shifted = None
+    misfit = 0.0
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
 
     def residual(self, x: Tensor) -> float:
         return 0.0

@@ -1,0 +1,130 @@
+"""Conjugate gradient that reaches in two or three steps what takes the plain one ten to twenty.
+
+For systems that are solved again and again with other right-hand sides, as at the noise levels of a sampler: a
+preconditioner, and what the last solution moved as the first direction of the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..operators.base import LinearOperator
+from .cg import dot
+
+_CHUNK = 2**20  # voxels whose spectrum is held at once
+
+
+class CirculantPreconditioner:
+    """r -> F^-1 (F r / (eigenvalues + regularisation)) slice by slice, in the place of the inverse of A^T A.
+
+    A^T A of a scan with parallel beams is nearly a convolution in each slice (Fessler and Booth 1999,
+    doi 10.1109/83.766858, use it so).  Its kernel is the image of points near the middle, from one product with A^T A;
+    the transform of the kernel, scaled to 1 at its largest, holds the eigenvalues.  regularisation, in their scale: how
+    strongly directions that no view has seen are held back.
+
+    Volumes are (slices, rows, columns) and real.
+    """
+
+    def __init__(self, A: LinearOperator, regularisation: float) -> None:
+        slices, rows, columns = A.domain
+        self._in_plane, self._slices = (rows, columns), max(1, _CHUNK // (rows * columns))
+        generator = torch.Generator().manual_seed(0)
+        # Points at several places: each lies differently between the rays.
+        places = [
+            tuple(n // 2 + int(torch.randint(-(n // 8), n // 8 + 1, (1,), generator=generator)) for n in self._in_plane)
+            for _ in range(slices)
+        ]
+        points = torch.zeros((rows, columns, slices), dtype=A.dtype, device=A.device).permute(2, 0, 1)
+        for k, (row, column) in enumerate(places):
+            points[k, row, column] = 1.0
+        images = A.gram(points)
+        del points
+        kernel = torch.zeros(self._in_plane, dtype=A.dtype, device=A.device)
+        for image, (row, column) in zip(images, places, strict=True):
+            kernel += image.roll((-row, -column), (0, 1))
+        eigenvalues = torch.fft.rfft2(kernel).real.clamp_min_(0)
+        self._inverse = 1 / (eigenvalues / eigenvalues.max() + regularisation)
+
+    def __call__(self, r: Tensor) -> Tensor:
+        out = torch.empty_like(r)
+        for start in range(0, len(r), self._slices):
+            some = slice(start, start + self._slices)
+            spectrum = torch.fft.rfft2(r[some]).mul_(self._inverse)
+            out[some] = torch.fft.irfft2(spectrum, s=self._in_plane)
+        return out
+
+
+class CarriedDescent:
+    """Conjugate gradient on one system and changing right-hand sides, each from its own first guess.
+
+    It keeps by how much the last call moved x in all, and the system's image of that.  Where right-hand sides and
+    guesses change little from call to call, so does the way to go: the next call first goes along it as far as is best,
+    which takes no product with the system, and then takes its steps from a direction that is conjugate to it (as in
+    deflation with one vector, Saad et al. 2000, doi 10.1137/S1064827598339761).
+
+    precondition: r -> an approximate solution of system(x) = r; symmetric and positive.
+    """
+
+    def __init__(self, precondition: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._precondition = precondition or torch.clone
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last call: the system changes."""
+        self.moved: Tensor | None = None
+        self.image: Tensor | None = None
+
+    def state(self) -> dict[str, Tensor]:
+        """What the last call left, for a run that is taken up again."""
+        return {} if self.moved is None or self.image is None else {"moved": self.moved, "image": self.image}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` told."""
+        self.moved, self.image = state.get("moved"), state.get("image")
+
+    def __call__(
+        self,
+        gram: Callable[[Tensor], Tensor],
+        residual: Tensor,
+        x: Tensor,
+        *,
+        steps: int,
+        floor: Tensor | float = 0.0,
+        poll: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """As :func:`.cg.descend`, but x stays as it is: the improved one is a new volume."""
+        moved, image_of_moved = self.moved, self.image = self._carry(residual)
+        direction = self._precondition(residual)
+        direction.addcmul_(moved, -_ratio(dot(direction, image_of_moved), dot(moved, image_of_moved)))
+        for k in range(steps):
+            poll()
+            image = gram(direction)
+            curvature = dot(direction, image)
+            going = torch.linalg.vector_norm(residual) > floor
+            step = torch.where(going, _ratio(dot(direction, residual), curvature), 0.0)
+            moved.addcmul_(direction, step)
+            image_of_moved.addcmul_(image, step)
+            if k + 1 == steps:
+                break
+            residual.addcmul_(image, -step)
+            fresh = self._precondition(residual)
+            direction = fresh.addcmul_(direction, -_ratio(dot(fresh, image), curvature))
+            del image, fresh  # their memory is that of the next ones
+        return x + moved
+
+    def _carry(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(moved, its image) for the last way, gone as far as is best; the residual follows."""
+        if self.moved is None or self.image is None:
+            return torch.zeros_like(residual), torch.zeros_like(residual)
+        step = _ratio(dot(self.moved, residual), dot(self.moved, self.image))
+        self.moved.mul_(step)
+        residual.sub_(self.image.mul_(step))
+        return self.moved, self.image
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is not positive, as of a direction that the system does not see."""
+    return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), 0.0)
