@@ -270,16 +270,21 @@ class Problem(ABC):
         """What takes the steps of conjugate gradient."""
         if settings.published or not settings.preconditioner:
             return descend
-        return CarriedDescent(CirculantPreconditioner(self.A, settings.preconditioner))
+        coupling = settings.rho * self._weights(settings)[0] ** 2
+        return CarriedDescent(CirculantPreconditioner(self.A, settings.preconditioner, coupling))
 
     def _difference(self, settings: ReconSettings) -> SliceDifference | Gradient:
         A = self.A
         if settings.published:
             return PeriodicDifference(self.grid.shape, device=A.device, dtype=A.dtype)
-        weights = inverse_spacing(self.grid) if settings.weigh_spacing else (1.0, 1.0, 1.0)
+        weights = self._weights(settings)
         if settings.tv_axes == "xyz":
             return Gradient(self.grid.shape, weights=weights, device=A.device, dtype=A.dtype)
         return SliceDifference(self.grid.shape, weight=weights[0], device=A.device, dtype=A.dtype)
+
+    def _weights(self, settings: ReconSettings) -> tuple[float, float, float]:
+        """Of differences along slices, rows and columns."""
+        return inverse_spacing(self.grid) if settings.weigh_spacing else (1.0, 1.0, 1.0)
 
 
 @dataclass

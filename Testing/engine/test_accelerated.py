@@ -61,10 +61,12 @@ class Blur(LinearOperator):
         return self.forward(y)
 
 
-def test_a_convolution_is_inverted():
-    """Up to the factor that scales the largest eigenvalue, 1.8^2, to one."""
+@pytest.mark.parametrize("coupling", [0.0, 0.3])
+def test_a_convolution_with_differences_across_slices_is_inverted(coupling):
+    """Up to the factor that scales the largest eigenvalue of the convolution, 1.8^2, to one."""
     A, x, amount = Blur(), random(*GRID.shape), 0.01
-    again = CirculantPreconditioner(A, amount)(A.gram(x) / 1.8**2 + amount * x)
+    D = SliceDifference(GRID.shape, weight=coupling**0.5, dtype=torch.float64)
+    again = CirculantPreconditioner(A, amount, coupling)(A.gram(x) / 1.8**2 + amount * x + D.gram(x))
     assert torch.allclose(again, x, atol=1e-10)
 
 
