@@ -124,7 +124,8 @@ class ReconSettings:
     softening: float = setting(
         1.0,
         "Noise softening",
-        "How far known noise in MR data loosens the fit to them, in multiples of its level; 0: fit as if noise-free.",
+        "How far noise in the data, of CT also the error of pixels, loosens the fit to them as levels fall below it, in "
+        "multiples of its level; 0: fit as if there were none.",
         range=(0.0, 100.0),
     )
     samples: int = setting(

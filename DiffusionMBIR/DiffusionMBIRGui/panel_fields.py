@@ -21,9 +21,9 @@ from .parameters import MRI, Parameters, scan_settings
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior", "compile")
 _START = ("start", "start_sweeps", "tv_lam")
-_FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps")
+_FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "softening")
 _CT_FIT = ("preconditioner",)
-_MRI_FIT = ("complex_prior", "softening")
+_MRI_FIT = ("complex_prior",)
 USED_BY = {
     "dds": (*_NETWORK, *_START, *_FIT, "share_variables", "schedule", "eta", "noise_span"),
     "mbir": (*_NETWORK, *_START, *_FIT, "snr"),

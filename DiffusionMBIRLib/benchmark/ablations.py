@@ -47,6 +47,10 @@ def ablations_for(task: str) -> tuple[Row, ...]:
         ("warm, M = 3", {"sweeps": 3}),
         ("warm, variables not shared, M = 10 (Algorithm 2)", {"method": "mbir-slow"}),
     )
+    if task != MR_TASK:
+        ours += (("without softening", {"softening": 0.0}),)
+    if task == "limited-angle-ct":
+        ours += (("plain conjugate gradient, K = 20", {"preconditioner": 0.0, "cg_steps": 20}),)
     rows = [Row(f"Ours, {label}", changes) for label, changes in ours]
     base = {"method": "mbir", "steps": _LEVELS}
     return (*rows, *(Row(f"Algorithm 1, {label}", base | changes) for label, changes in paper))

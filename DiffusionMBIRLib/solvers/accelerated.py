@@ -84,6 +84,11 @@ class CarriedDescent:
         self.moved: Tensor | None = None
         self.image: Tensor | None = None
 
+    def shift(self, amount: float) -> None:
+        """The system becomes itself + amount times the identity."""
+        if self.moved is not None and self.image is not None:
+            self.image.add_(self.moved, alpha=amount)
+
     def state(self) -> dict[str, Tensor]:
         """What the last call left, for a run that is taken up again."""
         return {} if self.moved is None or self.image is None else {"moved": self.moved, "image": self.image}

@@ -86,7 +86,7 @@ class ZTVConsistency(DataFit):
         solver: Callable[..., Tensor] = descend,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
-        self._solve, self._poll, self._pull = solver, poll, 0.0
+        self._solve, self._poll = solver, poll
         super().__init__(A, y)
         self.D = difference
         self.rho, self.lam, self.cg_steps, self.sweeps = rho, lam, cg_steps, sweeps
@@ -97,16 +97,21 @@ class ZTVConsistency(DataFit):
 
     def reset(self) -> None:
         super().reset()
+        self._pull = 0.0
         if isinstance(self._solve, CarriedDescent):
             self._solve.reset()
 
     def state(self) -> dict[str, Tensor]:
-        return super().state() | (self._solve.state() if isinstance(self._solve, CarriedDescent) else {})
+        if not isinstance(self._solve, CarriedDescent):
+            return super().state()
+        pull = torch.tensor(self._pull, dtype=torch.float64)
+        return super().state() | self._solve.state() | {"pull": pull}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
         if isinstance(self._solve, CarriedDescent):
             self._solve.restore(state)
+            self._pull = float(state.get("pull", 0.0))
 
     @property
     def z(self) -> Tensor | None:
@@ -125,7 +130,7 @@ class ZTVConsistency(DataFit):
         """
         pull = (self.softening / sigma) ** 2 if sigma else 0.0
         if pull != self._pull and isinstance(self._solve, CarriedDescent):
-            self._solve.reset()
+            self._solve.shift(pull - self._pull)
         self._pull, first = pull, x
         for _ in range(self.sweeps):
             residual = self._residual(x, first, pull)
