@@ -18,6 +18,7 @@ from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from Testing.engine.helpers import body
+from Testing.engine.memory import LiveBytes
 
 FAST = {"steps": 3, "start_sweeps": 20, "tv_sweeps": 20, "sirt_iterations": 50}
 
@@ -116,6 +117,48 @@ def test_photon_noise_is_weighted():
     weighted = mbir.evaluate(mbir.reconstruct(scan, settings=settings).volume, volume)
     equal = mbir.evaluate(mbir.reconstruct(replace(scan, photons=0.0), settings=settings).volume, volume)
     assert weighted["axial"]["psnr"] > equal["axial"]["psnr"]
+
+
+def test_rays_of_many_photons_weigh_the_same():
+    """Pixels err by more than the noise then; weights by photons alone would differ as ever."""
+    scan = mbir.simulate(body((2, 32, 32), (6.0, 6.0, 3.0)), views=12, photons=1e9, seed=2)
+    settings = ReconSettings(method="admm-tv", tv_sweeps=20)
+    many, equal = (
+        mbir.reconstruct(replace(scan, photons=photons), settings=settings).volume.array for photons in (1e9, 0.0)
+    )
+    few = mbir.reconstruct(replace(scan, photons=1e3), settings=settings).volume.array
+    assert np.abs(many - equal).max() < 1.0
+    assert np.abs(few - equal).max() > 20.0
+
+
+def test_softening_leaves_the_data_to_the_prior_at_the_end():
+    scan = mbir.simulate(body((2, 32, 32), (6.0, 6.0, 3.0)), views=12)
+
+    def residual(softening):
+        settings = ReconSettings(steps=6, start_sweeps=5, cg_steps=10, softening=softening)
+        return mbir.reconstruct(scan, prior=GaussianPrior(0.5, 0.04), settings=settings).residual
+
+    assert residual(0.0) < residual(1.0) < residual(10.0)
+
+
+def test_a_whole_run_holds_ten_volumes_at_most(monkeypatch):
+    """Beside the projector's matrix, with a prior that takes nothing."""
+    from DiffusionMBIRLib.operators import xray
+
+    scan = mbir.simulate(body((32, 96, 96), (4.0, 4.0, 4.0)), views=8)
+    sizes, build = [], xray._csr
+
+    def seen(*arguments):
+        matrix = build(*arguments)
+        sizes.append(sum(t.nbytes for t in (matrix.values(), matrix.col_indices(), matrix.crow_indices())))
+        return matrix
+
+    monkeypatch.setattr(xray, "_csr", seen)
+    live = LiveBytes()
+    settings = ReconSettings.preset("sparse-view", steps=3, start_sweeps=3)
+    with live:
+        mbir.reconstruct(scan, prior=GaussianPrior(0.5, 0.04), settings=settings)
+    assert live.peak - sum(sizes[:2]) < 10 * 4 * scan.grid.voxels
 
 
 def test_cancelling_stops_the_run():
