@@ -124,8 +124,8 @@ class ReconSettings:
     softening: float = setting(
         1.0,
         "Noise softening",
-        "How far noise in the data, of CT also the error of pixels, loosens the fit to them as levels fall below it, in "
-        "multiples of its level; 0: fit as if there were none.",
+        "How far noise in the data, of CT also the error of pixels, loosens the fit to them as levels fall below it, "
+        "in multiples of it; 0: not at all.",
         range=(0.0, 100.0),
     )
     samples: int = setting(
