@@ -91,6 +91,12 @@ class ReconSettings:
     share_variables: bool = setting(
         True, "Share variables", "Carry the ADMM variables of dds from one noise level to the next."
     )
+    extrapolation: float = setting(
+        0.0,
+        "Extrapolation",
+        "How much of its change since the last level dds adds to each denoised volume; helps where levels are few.",
+        range=(0.0, 1.0),
+    )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     preconditioner: float = setting(
         0.0,

@@ -202,6 +202,7 @@ class Problem(ABC):
                 eta=s.eta,
                 noise_span=s.noise_span,
                 share_variables=s.share_variables,
+                extrapolation=s.extrapolation,
                 monitor=run.monitor,
                 checkpoint=run.checkpoint,
             )

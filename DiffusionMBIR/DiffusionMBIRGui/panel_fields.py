@@ -25,7 +25,7 @@ _FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "softeni
 _CT_FIT = ("preconditioner",)
 _MRI_FIT = ("complex_prior",)
 USED_BY = {
-    "dds": (*_NETWORK, *_START, *_FIT, "share_variables", "schedule", "eta", "noise_span"),
+    "dds": (*_NETWORK, *_START, *_FIT, "share_variables", "schedule", "eta", "noise_span", "extrapolation"),
     "mbir": (*_NETWORK, *_START, *_FIT, "snr"),
     "mbir-slow": (*_NETWORK, *_START, *_FIT, "snr"),
     "score-ct": (*_NETWORK, *_START, "snr"),

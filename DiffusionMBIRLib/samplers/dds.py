@@ -75,6 +75,7 @@ def sample(
     eta: float,
     noise_span: int = 1,
     share_variables: bool = True,
+    extrapolation: float = 0.0,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Tensor:
@@ -82,12 +83,14 @@ def sample(
 
     sigmas: falling noise levels, one network evaluation each.  eta in [0, 1]: share of fresh noise in each renoising
     (0 repeats the noise that the network saw, 1 draws all of it anew).  noise_span: see :func:`volume_noise`.
-    share_variables: z and w live on from one level to the next.  Returns the last data-consistent estimate.
+    share_variables: z and w live on from one level to the next.  extrapolation: so much of its change since the last
+    level is added to each denoised volume, since few levels are far apart.  Returns the last data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noised(start, volume_noise(start, generator, noise_span), sigmas[0])
     clean = start
     done, x = state.restore(checkpoint, consistency, generator, x)
+    last = (checkpoint.load(state.STAGE) or {}).get("last") if extrapolation and done else None
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         denoised = denoiser(x, sigma)
@@ -97,11 +100,13 @@ def sample(
         lower = sigmas[k + 1] if k + 1 < len(sigmas) else 0.0
         kept = lower * math.sqrt(max(0.0, 1 - eta**2)) / sigma
         x = x.sub_(denoised) if kept else denoised  # each volume goes as soon as it can
+        if extrapolation:
+            last, denoised = denoised, denoised if last is None else torch.lerp(last, denoised, 1 + extrapolation)
         clean = consistency(denoised, sigma)
         del denoised
         if k + 1 < len(sigmas):
             x = noised(clean, x, kept) if kept else clean
             x = noised(x, volume_noise(x, generator, noise_span), lower * eta) if eta else x
-            state.save(checkpoint, consistency, generator, x, k + 1)
+            state.save(checkpoint, consistency, generator, x, k + 1, {} if last is None else {"last": last})
         watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,14 @@ def restore(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Gener
     return int(state["done"]), state["x"]
 
 
-def save(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Generator, x: Tensor, done: int) -> None:
-    """Offer the state after ``done`` steps."""
+def save(
+    checkpoint: Checkpoint,
+    consistency: DataFit,
+    generator: torch.Generator,
+    x: Tensor,
+    done: int,
+    more: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Offer the state after ``done`` steps; more: what a sampler keeps besides."""
     entries = {"x": x, "done": torch.tensor(done), "generator": generator.get_state()}
-    checkpoint.save(STAGE, entries | consistency.state())
+    checkpoint.save(STAGE, entries | consistency.state() | dict(more or {}))

@@ -240,7 +240,7 @@ class KeptUntil:
 
 
 def test_a_run_that_was_ended_goes_on_to_the_same_volume():
-    measured, settings = scan(), ReconSettings.preset("limited-angle", steps=6, start_sweeps=3)
+    measured, settings = scan(), ReconSettings.preset("limited-angle", steps=6, start_sweeps=3, extrapolation=0.3)
     whole = mbir.reconstruct(measured, settings=settings).volume.array
     kept = KeptUntil(3)
     with pytest.raises(Cancelled):

@@ -146,6 +146,17 @@ def test_dds_is_the_written_update():
     assert torch.allclose(result, prior.denoise(x, sigmas[-1]), atol=1e-12)
 
 
+def test_extrapolation_adds_to_what_each_level_changed():
+    share, sigmas = 0.4, [2.0, 0.9, 0.5, 0.1]
+    result, prior, noise = white_runs(partial(dds.sample, eta=1.0, extrapolation=share), sigmas)
+    x, last = sigmas[0] * noise(), None
+    for sigma, lower in [*pairwise(sigmas), (sigmas[-1], 0.0)]:
+        denoised = prior.denoise(x, sigma)
+        clean = denoised if last is None else denoised + share * (denoised - last)
+        x, last = clean + lower * noise() if lower else clean, denoised
+    assert torch.allclose(result, x, atol=1e-12)
+
+
 def test_mbir_is_the_written_update():
     snr, sigmas = 0.2, [2.0, 0.9, 0.5, 0.1]
     result, prior, noise = white_runs(partial(mbir.sample, snr=snr), sigmas)
