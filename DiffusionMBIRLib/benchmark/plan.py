@@ -131,7 +131,10 @@ _OURS = (
     ),
 )
 _PUBLISHED = "2000 levels as published, from noise; our operators and prior, whose highest level is sigma 12."
-_WARM = "From the same classical start and noise level as ours, with 51 evaluations a slice."
+_WARM = (
+    "From the same kind of classical start and noise level as ours (at limited angles after 100 sweeps and with 20 "
+    "plain steps of conjugate gradient, which suits it better), with 51 evaluations a slice."
+)
 
 
 def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
@@ -139,15 +142,17 @@ def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
     modality = "MR" if task == MR_TASK else "CT"
     slicewise = "score-mri" if modality == "MR" else "score-ct"
     paper = _PAPER[task]
+    # What is best for the paper's samplers at limited angles, which gain nothing from our solver and short start.
+    warm = {"start_sweeps": 100, "preconditioner": 0.0, "cg_steps": 20} if task == "limited-angle-ct" else {}
     diffusion = (
         Row(
             "Slice-wise diffusion",
-            {"method": slicewise, "steps": 25},
+            {"method": slicewise, "steps": 25, **warm},
             note=f"Chung et al.: a step onto the data after each of predictor and corrector, no coupling.  {_WARM}",
         ),
         Row("Slice-wise diffusion, 4000", {"method": slicewise}, paper, minutes=True, only=_HOURS, note=_PUBLISHED),
-        Row("Algorithm 1, warm", {"method": "mbir", "steps": 25}, note=_WARM),
-        Row("Algorithm 2, warm", {"method": "mbir-slow", "steps": 25}, note=_WARM, minutes=True, only=_MINUTES),
+        Row("Algorithm 1, warm", {"method": "mbir", "steps": 25, **warm}, note=_WARM),
+        Row("Algorithm 2, warm", {"method": "mbir-slow", "steps": 25, **warm}, note=_WARM, minutes=True, only=_MINUTES),
         Row(
             REFERENCE,
             {"method": "mbir"},
