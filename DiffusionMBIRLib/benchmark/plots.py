@@ -62,7 +62,9 @@ def _styles(records: Records) -> dict[str, tuple[str, str]]:
 
 
 def _trade_off(records: Records, path: Path, label: str, of: Callable[[Mapping[str, Any]], float]) -> Path:
-    scans = list(dict.fromkeys((r["case"], r["scan"]) for r in records))[:4]
+    """The four scans that most methods were run on."""
+    runs = [(r["case"], r["scan"]) for r in records]
+    scans = sorted(dict.fromkeys(runs), key=runs.count, reverse=True)[:4]
     figure, axes = _figure(len(scans), 4.2 * len(scans) + 1.5, 4.0)
     styles = _styles(records)
     for axis, scan in zip(axes, scans, strict=True):
@@ -72,11 +74,16 @@ def _trade_off(records: Records, path: Path, label: str, of: Callable[[Mapping[s
         axis.set(xscale="log", xlabel=label, title=f"{scan[0]}, {scan[1]}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("PSNR in dB, mean of three planes")
-    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    handles = {name: handle for handle, name in pairs}
+    chosen = {name: handles[name] for name in styles if name in handles}
+    axes[-1].legend(chosen.values(), chosen, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _save(figure, path)
 
 
 def _against_views(records: Records, path: Path) -> Path:
+    """Means over the cases; numbers of views that a method was not run with in all of them are left out."""
+    cases = len({record["case"] for record in records})
     figure, axes = _figure(len(PLANES), 13.5, 4.0)
     for axis, plane in zip(axes, PLANES, strict=True):
         for method, (colour, marker) in _styles(records).items():
@@ -84,7 +91,9 @@ def _against_views(records: Records, path: Path) -> Path:
             for record in records:
                 if record["method"] == method:
                     points.setdefault(record["views"], []).append(record[plane]["psnr"])
-            views = sorted(points)
+            views = sorted(n for n, found in points.items() if len(found) == cases)
+            if not views:
+                continue
             means = [float(np.mean(points[n])) for n in views]
             axis.plot(views, means, f"-{marker}", color=colour, label=method)
         axis.set(title=plane, xlabel="views")
