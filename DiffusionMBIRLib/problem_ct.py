@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .config import ReconSettings
@@ -34,6 +36,7 @@ from .supervised.networks import condition
 #             0.02                                        34.20 / 37.78, 34.07 / 37.67, 33.37 / 37.22
 MODEL_ERROR = 0.015
 VIEWS_OF_START = 30
+PIXELS_OF_START = 64  # along the shorter side, at least
 
 
 @dataclass
@@ -96,14 +99,25 @@ class CTProblem(Problem):
         return sirt(self.A, self.y, iterations=steps, floor=self.floor, monitor=monitor, checkpoint=checkpoint)
 
     def _start(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
-        """Of many views a part is enough for what noise is added to."""
-        stride = self.measurement.geometry.views // VIEWS_OF_START
+        """Of many views a part is enough for what noise is added to, and a coarser grid: the finer it is, the more
+        sweeps total variation takes to fill in what no view has seen.
+        """
+        geometry, grid = self.measurement.geometry, self.measurement.grid
+        stride = geometry.views // VIEWS_OF_START
         if settings.start != "admm-tv" or settings.published or stride < 2:
             return super()._start(settings, monitor, checkpoint)
-        geometry, data = self.measurement.geometry, self.measurement.data[:, ::stride]
-        few = replace(self.measurement, data=data, geometry=replace(geometry, angles_deg=geometry.angles_deg[::stride]))
-        part = CTProblem.of(few, settings, self.prior, self.A.device)
-        return part._admm_tv(settings.tv_lam, settings.start_sweeps, monitor, checkpoint)
+        factor = max(1, min(grid.in_plane) // PIXELS_OF_START)
+        coarse = grid if any(n % factor for n in grid.in_plane) else grid.coarsened(factor)
+        few = replace(geometry, angles_deg=geometry.angles_deg[::stride])
+        data = self.measurement.data[:, ::stride]
+        part = CTProblem.of(
+            replace(self.measurement, data=data, geometry=few, grid=coarse, stored_grid=coarse),
+            settings,
+            self.prior,
+            self.A.device,
+        )
+        watcher = _Finer(monitor, grid.in_plane)
+        return _on_grid(part._admm_tv(settings.tv_lam, settings.start_sweeps, watcher, checkpoint), grid.in_plane)
 
     def quick(self, start: str, settings: ReconSettings) -> Tensor:
         return self._fbp("hann")
@@ -140,6 +154,30 @@ class CTProblem(Problem):
         hu *= np.float32(self.value.scale)
         hu += np.float32(0.0 if difference else self.value.offset)
         return volume
+
+
+@dataclass
+class _Finer:
+    """Passes on what happens on a coarser grid, with previews on the finer one."""
+
+    monitor: Monitor
+    in_plane: tuple[int, int]
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        self.monitor.tick(stage, done, total, **metrics)
+
+    def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
+        self.monitor.preview(lambda: _on_grid(estimate(), self.in_plane), step)
+
+    def poll(self) -> None:
+        self.monitor.poll()
+
+
+def _on_grid(x: Tensor, in_plane: tuple[int, int]) -> Tensor:
+    """x between its pixels, where it has others (bilinear)."""
+    if tuple(x.shape[1:]) == in_plane:
+        return x
+    return slices_last(F.interpolate(x.contiguous()[:, None], size=in_plane, mode="bilinear")[:, 0])
 
 
 def _attenuation_of_value(value: ValueScale, mu_water_per_mm: float) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
 from DiffusionMBIRLib.problem import require_fitting
 from DiffusionMBIRLib.solvers.accelerated import CarriedDescent, CirculantPreconditioner
@@ -221,6 +223,27 @@ def test_two_steps_fit_the_data_as_many_plain_ones_do():
     fast = residual()
     assert fast < 0.5 * residual(preconditioner=0.0, cg_steps=2)
     assert fast < residual(preconditioner=0.0, cg_steps=4)
+
+
+def test_the_start_may_be_made_on_a_coarser_grid(monkeypatch):
+    """Previews and result have the pixels that were asked for; the start is much like the means of the finer one."""
+    measured, shapes = scan(), set()
+
+    class Watching(Silent):
+        def preview(self, volume, step):
+            shapes.add(volume().grid.shape)
+
+    def start_alone(pixels):
+        monkeypatch.setattr("DiffusionMBIRLib.problem_ct.PIXELS_OF_START", pixels)
+        settings = ReconSettings.preset("limited-angle", steps=1, sigma_start=0.01, cg_steps=1)
+        return mbir.reconstruct(measured, settings=settings, monitor=Watching()).volume.array
+
+    fine, coarse = start_alone(64), start_alone(16)
+    assert shapes == {measured.grid.shape}
+    means = torch.nn.functional.avg_pool2d(torch.from_numpy(fine)[:, None], 3)
+    expected = torch.nn.functional.interpolate(means, scale_factor=3, mode="bilinear")[:, 0].numpy()
+    assert 0 < np.sqrt(np.mean((coarse - expected) ** 2)) < 0.5 * np.sqrt(np.mean((coarse - fine) ** 2))
+    np.testing.assert_array_equal(start_alone(32), fine)  # 48 pixels are not halved below 32
 
 
 class KeptUntil:
