@@ -11,6 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+# They show what a sparse tensor, which is not counted, holds.
+_PARTS_OF_SPARSE = {
+    torch.ops.aten.crow_indices.default,
+    torch.ops.aten.col_indices.default,
+    torch.ops.aten.values.default,
+}
+
+
 class LiveBytes(TorchDispatchMode):
     """While active, follows the tensors that operations return; ``peak`` is the most they held at once, in bytes.
 
@@ -26,6 +34,8 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func in _PARTS_OF_SPARSE:
+            self._known.add(StorageWeakRef(result.untyped_storage()).cdata)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # sparse ones hold strided ones
                 storage = tensor.untyped_storage()
