@@ -156,18 +156,22 @@ class Problem(ABC):
         stored = checkpoint.load(STAGE) or {}
         self.denoiser.evaluations = int(stored.get("evaluations", 0))
         self.denoiser.seconds = float(stored.get("network_seconds", 0.0))
-        # The start is kept where further samples need it; its form alone matters to one that is taken up.
-        start = stored.get("start", stored.get("x"))
-        start = self._start(settings, monitor, checkpoint) if start is None else start
         denoiser = self.volumes_denoiser(settings)
         generator = torch.Generator(self.A.device).manual_seed(settings.seed)
+
+        def begin() -> Tensor:
+            """The start is kept where further samples need it; its form alone matters to one that is taken up."""
+            kept = stored.get("start", stored.get("x"))
+            return self._start(settings, monitor, checkpoint) if kept is None else kept
+
         if settings.samples == 1:
-            del stored
-            return self._sample(_Run(settings, denoiser, generator, monitor, self._keeper(checkpoint, 0, {})), start)
+            return self._sample(_Run(settings, denoiser, generator, monitor, self._keeper(checkpoint, 0, {})), begin)
+        start = begin()
         moments = Moments(start, stored)
         for number in range(int(stored.get("number", 0)), settings.samples):
             keeper = self._keeper(checkpoint, number, {"start": start, **moments.state()})
-            moments.add(self._sample(_Run(settings, denoiser, generator, monitor, keeper), start), number + 1)
+            run = _Run(settings, denoiser, generator, monitor, keeper)
+            moments.add(self._sample(run, lambda: start), number + 1)
         self.deviation = moments.deviation(settings.samples)
         return moments.mean
 
@@ -175,7 +179,7 @@ class Problem(ABC):
         assert self.denoiser is not None
         return _OfSample(checkpoint, number, shared, self.denoiser)
 
-    def _sample(self, run: _Run, start: Tensor) -> Tensor:
+    def _sample(self, run: _Run, start: Callable[[], Tensor]) -> Tensor:
         s = run.settings
         if s.published:
             return self._sample_as_published(run)

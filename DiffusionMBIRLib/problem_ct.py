@@ -50,7 +50,6 @@ class CTProblem(Problem):
     measurement: Measurement
     unweighted: XRayTransform
     norm: float
-    line_integrals: Tensor
 
     aliased: ClassVar[bool] = True
     ends_on_data: ClassVar[bool] = True
@@ -62,18 +61,18 @@ class CTProblem(Problem):
         """Raises InputError where no ray meets the grid."""
         value = prior.card.value if prior else ValueScale()
         raw = XRayTransform(measurement.geometry, measurement.grid, device=device)
-        measured = slices_last(torch.from_numpy(np.ascontiguousarray(measurement.data, np.float32)).to(device))
+        measured = _line_integrals(measurement, device)
         base, slope = _attenuation_of_value(value, measurement.mu_water_per_mm)
         target = measured / slope
         if base != 0.0:
-            target = target - raw.forward(torch.full(raw.domain, base / slope, device=device))
+            target -= raw.forward(torch.full(raw.domain, base / slope, device=device))
         A: LinearOperator = raw
         deviation = MODEL_ERROR
         if measurement.photons > 0:
             variance = (measured.exp() / measurement.photons).add_(MODEL_ERROR**2)
             deviation = float(variance.min()) ** 0.5
             weights = variance.rsqrt_().mul_(deviation)
-            A, target = RowWeighted(raw, weights), target * weights
+            A, target = RowWeighted(raw, weights), target.mul_(weights)
         norm = A.norm()
         if not norm > 0:
             raise InputError(f"{measurement.name}: no ray meets the grid; check geometry.pitch_mm and offset_mm")
@@ -82,7 +81,7 @@ class CTProblem(Problem):
         A = scaled if A is raw else RowWeighted(scaled, weights)
         grid, name = measurement.grid, measurement.name
         noise = deviation / (slope * norm)
-        return cls(A, target / norm, value, denoiser, grid, name, noise, measurement, scaled, norm, measured)
+        return cls(A, target.div_(norm), value, denoiser, grid, name, noise, measurement, scaled, norm)
 
     @property
     def floor(self) -> float:
@@ -136,13 +135,19 @@ class CTProblem(Problem):
 
     def _fbp(self, window: str) -> Tensor:
         base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
-        return fbp(self.unweighted, self.line_integrals, window=window).mul_(self.norm).sub_(base).div_(slope)
+        return (
+            fbp(self.unweighted, _line_integrals(self.measurement, self.A.device), window=window)
+            .mul_(self.norm)
+            .sub_(base)
+            .div_(slope)
+        )
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|, unweighted."""
         base, slope = _attenuation_of_value(self.value, self.measurement.mu_water_per_mm)
-        difference = self.unweighted.forward(x * slope + base).mul_(self.norm).sub_(self.line_integrals)
-        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.line_integrals))
+        measured = _line_integrals(self.measurement, self.A.device)
+        difference = self.unweighted.forward(x * slope + base).mul_(self.norm).sub_(measured)
+        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(measured))
 
     def volume(self, x: Tensor, name: str, *, difference: bool = False) -> Volume:
         """An estimate as a volume in HU, in the user's own axis order."""
@@ -171,6 +176,11 @@ class _Finer:
 
     def poll(self) -> None:
         self.monitor.poll()
+
+
+def _line_integrals(measurement: Measurement, device: torch.device) -> Tensor:
+    """The measured ones, (slices, views, columns), each time anew: as large as a volume, and seldom needed."""
+    return slices_last(torch.from_numpy(np.ascontiguousarray(measurement.data, np.float32)).to(device))
 
 
 def _on_grid(x: Tensor, in_plane: tuple[int, int]) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,6 +43,10 @@ class LinearOperator(ABC):
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """A^T (y - A x), along which 1/2 |A x - y|^2 falls most steeply."""
         return self.adjoint(self.forward(x).sub_(y).neg_())
+
+    def slopes(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """x -> A^T (y - A x), for one y and many x; always a new tensor."""
+        return partial(self.slope, y=y)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, on the device."""
@@ -134,7 +140,7 @@ class RowWeighted(LinearOperator):
         self.exact_adjoint = operator.exact_adjoint
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._operator.forward(x) * self._weights
+        return self._operator.forward(x).mul_(self._weights)
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._operator.adjoint(y * self._weights)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -103,6 +103,11 @@ class CartesianFourier(LinearOperator):
             images = torch.fft.fftn(spectrum, dim=self._axes)[..., :rows, :columns]
             self._combine_conjugates(images, part, out[part])
         return out.conj_physical_()
+
+    def slopes(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """x -> A^H (y - A x).  Keeps A^H y: all coils' samples are larger, and A^H A x takes less than A x."""
+        back_projection = self.adjoint(y)
+        return lambda x: torch.sub(back_projection, self.gram(x))
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, part by part: no second copy of the data is made."""

@@ -8,7 +8,7 @@ and over any list of noise levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +54,14 @@ def noised(x: Tensor, noise: Tensor, sigma: float) -> Tensor:
     return torch.add(x, noise, alpha=sigma, out=noise)
 
 
+def noised_start(
+    start: Tensor | Callable[[], Tensor], generator: torch.Generator, sigma: float, span: int = 1
+) -> Tensor:
+    """start + sigma noise.  A function is asked for the volume here, so that nobody else goes on holding it."""
+    volume = start() if callable(start) else start
+    return noised(volume, volume_noise(volume, generator, span), sigma)
+
+
 def watch(monitor: Monitor, consistency: DataFit, estimate: Tensor, done: int, total: int, sigma: float) -> None:
     """Tell of a step that is over: the estimate for whoever looks, and how well it fits the data.
 
@@ -69,7 +77,7 @@ def sample(
     denoiser: Denoiser,
     consistency: ZTVConsistency,
     sigmas: Sequence[float],
-    start: Tensor,
+    start: Tensor | Callable[[], Tensor],
     generator: torch.Generator,
     *,
     eta: float,
@@ -81,29 +89,27 @@ def sample(
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
 
-    sigmas: falling noise levels, one network evaluation each.  eta in [0, 1]: share of fresh noise in each renoising
+    sigmas: falling noise levels, one network evaluation each.  start: the volume or what makes it.  eta in [0, 1]: share of fresh noise in each renoising
     (0 repeats the noise that the network saw, 1 draws all of it anew).  noise_span: see :func:`volume_noise`.
     share_variables: z and w live on from one level to the next.  extrapolation: so much of its change since the last
     level is added to each denoised volume, since few levels are far apart.  Returns the last data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = noised(start, volume_noise(start, generator, noise_span), sigmas[0])
-    clean = start
+    x = noised_start(start, generator, sigmas[0], noise_span)
     done, x = state.restore(checkpoint, consistency, generator, x)
     last = (checkpoint.load(state.STAGE) or {}).get("last") if extrapolation and done else None
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
-        denoised = denoiser(x, sigma)
+        clean = denoiser(x, sigma)  # in the place of the last one: each volume goes as soon as it can
         if not share_variables:
             consistency.reset()
         # x <- clean + sigma' (sqrt(1 - eta^2) eps + eta n), where eps is the noise that the network saw
         lower = sigmas[k + 1] if k + 1 < len(sigmas) else 0.0
         kept = lower * math.sqrt(max(0.0, 1 - eta**2)) / sigma
-        x = x.sub_(denoised) if kept else denoised  # each volume goes as soon as it can
+        x = x.sub_(clean) if kept else clean
         if extrapolation:
-            last, denoised = denoised, denoised if last is None else torch.lerp(last, denoised, 1 + extrapolation)
-        clean = consistency(denoised, sigma)
-        del denoised
+            last, clean = clean, clean if last is None else torch.lerp(last, clean, 1 + extrapolation)
+        clean = consistency(clean, sigma)
         if k + 1 < len(sigmas):
             x = noised(clean, x, kept) if kept else clean
             x = noised(x, volume_noise(x, generator, noise_span), lower * eta) if eta else x

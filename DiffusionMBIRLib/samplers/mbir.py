@@ -7,7 +7,7 @@ and 3, for the variance-exploding process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..priors.base import Denoiser
 from ..solvers.consistency import ZTVConsistency
 from . import state
-from .dds import noised, volume_noise, watch
+from .dds import noised_start, volume_noise, watch
 
 
 def sample(
     denoiser: Denoiser,
     consistency: ZTVConsistency,
     sigmas: Sequence[float],
-    start: Tensor,
+    start: Tensor | Callable[[], Tensor],
     generator: torch.Generator,
     *,
     snr: float = 0.16,
@@ -33,12 +33,12 @@ def sample(
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
 
-    sigmas: falling noise levels, two network evaluations each.  snr: signal-to-noise ratio of the Langevin corrector,
+    sigmas: falling noise levels, two network evaluations each.  start: the volume or what makes it.  snr: signal-to-noise ratio of the Langevin corrector,
     whose step is set slice by slice.  share_variables: Algorithm 1 if true, Algorithm 2 if false.  The published code
     ends on the last noisy iterate; here one more evaluation and ADMM step end on a clean, data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = noised(start, volume_noise(start, generator), sigmas[0])
+    x = noised_start(start, generator, sigmas[0])
     done, x = state.restore(checkpoint, consistency, generator, x)
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]

@@ -7,7 +7,7 @@ A^T A 1, as in algebraic reconstruction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..operators.base import LinearOperator
 from ..priors.base import Denoiser
 from ..solvers.consistency import DataFit
 from . import state
-from .dds import noised, volume_noise, watch
+from .dds import noised_start, volume_noise, watch
 from .mbir import correct, predict
 
 
@@ -39,7 +39,7 @@ class Projection(DataFit):
     def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
         """x: (slices, rows, columns).  Returns the updated volume."""
         for _ in range(self.steps):
-            step = self.back_projection - self.A.gram(x)
+            step = self.slope(x)
             x = step.add_(x) if self._share is None else torch.addcmul(x, step, self._share)
         return x
 
@@ -48,7 +48,7 @@ def sample(
     denoiser: Denoiser,
     consistency: Projection,
     sigmas: Sequence[float],
-    start: Tensor,
+    start: Tensor | Callable[[], Tensor],
     generator: torch.Generator,
     *,
     snr: float = 0.16,
@@ -58,9 +58,10 @@ def sample(
     """Draw a volume (slices, rows, columns) slice by slice, from ``start`` plus noise at ``sigmas[0]``.
 
     sigmas: falling noise levels, two network evaluations each and one at the end, which leaves no noise behind.
+    start: the volume or what makes it.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = noised(start, volume_noise(start, generator), sigmas[0])
+    x = noised_start(start, generator, sigmas[0])
     done, x = state.restore(checkpoint, consistency, generator, x)
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]

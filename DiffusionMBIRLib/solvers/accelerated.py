@@ -15,7 +15,7 @@ from torch import Tensor
 from ..operators.base import LinearOperator
 from .cg import dot
 
-_CHUNK = 2**20  # voxels whose spectrum is held at once
+_CHUNK = 2**18  # voxels whose spectrum is held at once, at least; more of a large volume
 
 
 class CirculantPreconditioner:
@@ -32,7 +32,7 @@ class CirculantPreconditioner:
 
     def __init__(self, A: LinearOperator, regularisation: float, coupling: float = 0.0) -> None:
         slices, rows, columns = A.domain
-        self._in_plane, self._many = (rows, columns), max(1, _CHUNK // (rows * columns))
+        self._in_plane, self._many = (rows, columns), max(1, _CHUNK // (rows * columns), math.ceil(slices / 8))
         generator = torch.Generator().manual_seed(0)
         # Points at several places: each lies differently between the rays.
         places = [
@@ -61,7 +61,10 @@ class CirculantPreconditioner:
             spectrum = torch.fft.rfft2(parts[some])
             spectrum /= self._eigenvalues + self._across[some, None, None]
             parts[some] = torch.fft.irfft2(spectrum, s=self._in_plane)
-        return torch.matmul(parts.permute(1, 2, 0), self._waves).permute(2, 0, 1)
+            del spectrum  # its memory is that of the next one
+        for some_rows in parts.permute(1, 2, 0).split(max(1, len(r) // 8)):
+            some_rows.copy_(torch.matmul(some_rows, self._waves))
+        return parts
 
 
 class CarriedDescent:
@@ -114,17 +117,19 @@ class CarriedDescent:
         for k in range(steps):
             poll()
             image = gram(direction)
-            curvature = dot(direction, image)
+            descent = dot(direction, residual)
             going = torch.linalg.vector_norm(residual) > floor
-            step = torch.where(going, _ratio(dot(direction, residual), curvature), 0.0)
+            step = torch.where(going, _ratio(descent, dot(direction, image)), 0.0)
             moved.addcmul_(direction, step)
             image_of_moved.addcmul_(image, step)
             if k + 1 == steps:
                 break
             residual.addcmul_(image, -step)
+            del image  # its memory is that of what comes next
             fresh = self._precondition(residual)
-            direction = fresh.addcmul_(direction, -_ratio(dot(fresh, image), curvature))
-            del image, fresh  # their memory is that of the next ones
+            # Conjugate to the last direction, since the residual is orthogonal to it and to what moved before.
+            direction = fresh.addcmul_(direction, _ratio(dot(fresh, residual), descent))
+            del fresh
         return x + moved
 
     def _carry(self, residual: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from .cg import default_tolerance, descend
 
 
 class DataFit:
-    """What consistency steps share: the data, their back-projection, the residual and the variable that lives on.
+    """What consistency steps share: the data, the slope of their misfit, the residual and the variable that lives on.
 
     shifted: D_z x + w of the last sweep, from which z and w follow; None before the first one.  misfit: the residual
     when it was last looked at.
@@ -35,7 +35,7 @@ class DataFit:
 
     def __init__(self, A: LinearOperator, y: Tensor) -> None:
         self.A, self.y = A, y
-        self.back_projection = A.adjoint(y)
+        self.slope = A.slopes(y)
         self._size = torch.linalg.vector_norm(torch.view_as_real(y) if y.is_complex() else y)
         self.reset()
 
@@ -92,8 +92,7 @@ class ZTVConsistency(DataFit):
         self.rho, self.lam, self.cg_steps, self.sweeps = rho, lam, cg_steps, sweeps
         self.softening = softening
         self._coupled = lam > 0 and rho > 0 and A.domain[0] > 1
-        size = self.back_projection
-        self._floor = torch.linalg.vector_norm(size) * default_tolerance(size.dtype)
+        self._floor = torch.linalg.vector_norm(A.adjoint(y)) * default_tolerance(A.dtype)
 
     def reset(self) -> None:
         super().reset()
@@ -149,9 +148,11 @@ class ZTVConsistency(DataFit):
 
     def _residual(self, x: Tensor, first: Tensor, pull: float) -> Tensor:
         """A^T y + rho D_z^T (z - w) + pull x0, with x0 as the step was given it, less the system's image of x."""
-        residual = torch.sub(self.back_projection, self._system(x, pull))
-        if pull:
-            residual.add_(first, alpha=pull)
+        residual = self.slope(x)
+        if self._coupled:
+            self.D.add_gram_to(residual, x, -self.rho)
+        if pull and x is not first:
+            residual.add_(first, alpha=pull).sub_(x, alpha=pull)
         if self.shifted is not None:
             split = soft(self.shifted, self.lam / self.rho).mul_(2).sub_(self.shifted)  # z - w
             self.D.add_adjoint_to(residual, split, self.rho)

@@ -190,17 +190,17 @@ def test_what_was_carried_follows_the_system():
 
 
 def test_it_holds_few_volumes(monkeypatch):
-    """Beside x: the result, what moved and its image, D x + w, residual, direction, its image, next direction."""
+    """Beside x: what moved and its image, D x + w, residual, direction and its image, or the next direction."""
     monkeypatch.setattr("DiffusionMBIRLib.solvers.accelerated._CHUNK", 4096)
     grid = Grid((8, 64, 64))
     A = limited(torch.float32, grid, views=4)
     y = A @ random(*grid.shape, dtype=torch.float32)
     step, x, volume = consistency(A, y), A.adjoint(y), 4 * grid.voxels
-    live = LiveBytes(y, x, step.back_projection)
+    live = LiveBytes(y, x)
     with torch.inference_mode(), live:
         for _ in range(3):
             step(x)
-    assert live.peak < 8.5 * volume
+    assert live.peak < 7.5 * volume
 
 
 # --- as a setting

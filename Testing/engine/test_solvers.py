@@ -178,8 +178,8 @@ def test_without_total_variation_it_is_plain_cg(options):
     start = random(*SMALL, seed=8)
     expected = conjugate_gradient(A.gram, A.adjoint(y), start, steps=3)
     consistency = step(A, y, D, cg_steps=3, **options)
-    assert torch.equal(consistency(start), expected)
-    assert torch.equal(consistency(start), expected)
+    assert torch.allclose(consistency(start), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(consistency(start), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_one_slice_has_no_neighbours():
@@ -188,7 +188,7 @@ def test_one_slice_has_no_neighbours():
     y, start = A @ random(1, 3, 3, seed=1), random(1, 3, 3, seed=2)
     expected = conjugate_gradient(A.gram, A.adjoint(y), start, steps=3)
     D = SliceDifference((1, 3, 3), dtype=torch.float64)
-    assert torch.equal(step(A, y, D, cg_steps=3)(start), expected)
+    assert torch.allclose(step(A, y, D, cg_steps=3)(start), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_consistency_keeps_its_argument_and_reports_the_residual():
@@ -374,7 +374,7 @@ def test_solvers_hold_few_volumes():
     assert live.peak < 8.3 * volume
     consistency = ZTVConsistency(A, y, difference=SliceDifference(grid.shape), rho=0.025, lam=2e-4, cg_steps=5)
     x = A.adjoint(y)
-    live = LiveBytes(y, x, consistency.back_projection)
+    live = LiveBytes(y, x)
     with torch.inference_mode(), live:
         for _ in range(3):
             consistency(x)
