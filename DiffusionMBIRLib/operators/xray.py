@@ -47,8 +47,11 @@ class _Triplets:
     value: Tensor
 
 
-def _view_triplets(geometry: ParallelBeam, grid: Grid, angle_deg: float) -> _Triplets:
-    """Non-zero entries of one view, pixel by pixel; ``ray`` counts detector columns."""
+_NONE = _Triplets(*3 * [torch.empty(0)])
+
+
+def _view_triplets(geometry: ParallelBeam, grid: Grid, angle_deg: float, dtype: torch.dtype) -> _Triplets:
+    """Non-zero entries of one view, pixel by pixel; ``ray`` counts detector columns.  Computed in double precision."""
     rows, columns = grid.in_plane
     dx, dy = grid.spacing_mm[:2]
     theta = math.radians(angle_deg)
@@ -74,32 +77,31 @@ def _view_triplets(geometry: ParallelBeam, grid: Grid, angle_deg: float) -> _Tri
     ray, value = torch.stack(rays, 1), torch.stack(values, 1)
     keep = (value > 1e-12 * dx * dy / pitch) & (ray >= 0) & (ray < geometry.columns)
     pixel = torch.arange(rows * columns).unsqueeze(1).expand_as(ray)
-    return _Triplets(ray[keep].int(), pixel[keep].int(), value[keep])
+    return _Triplets(ray[keep].int(), pixel[keep].int(), value[keep].to(dtype))
 
 
-def _ray_major(views: list[_Triplets], columns: int, pixels: int, dtype: torch.dtype) -> Tensor:
-    """A in CSR: the entries of each view sorted by detector column."""
-    orders = [torch.argsort(v.ray, stable=True) for v in views]
-    counts = torch.cat([torch.bincount(v.ray, minlength=columns) for v in views])
-    pixel = torch.cat([v.pixel[order] for v, order in zip(views, orders, strict=True)])
-    value = torch.cat([v.value[order].to(dtype) for v, order in zip(views, orders, strict=True)])
-    return _csr(counts, pixel, value, (len(views) * columns, pixels))
+def _matrices(views: list[_Triplets], columns: int, pixels: int) -> tuple[Tensor, Tensor]:
+    """A and A^T in CSR; ``views`` is emptied, each goes as soon as its entries are in their places.
 
-
-def _pixel_major(views: list[_Triplets], columns: int, pixels: int, dtype: torch.dtype) -> Tensor:
-    """A^T in CSR.  A view lists its entries pixel by pixel already: they are dealt to their places without a sort."""
-    view_counts = [torch.bincount(v.pixel, minlength=pixels) for v in views]
-    counts = torch.stack(view_counts).sum(0)
-    total = int(counts.sum())
-    ray, value = torch.empty(total, dtype=torch.int32), torch.empty(total, dtype=dtype)
-    next_free = counts.cumsum(0) - counts
-    for k, (view, count) in enumerate(zip(views, view_counts, strict=True)):
-        within = torch.arange(view.pixel.numel()) - (count.cumsum(0) - count)[view.pixel]
-        place = next_free[view.pixel] + within
+    In A the entries of each view are sorted by detector column.  A view lists them pixel by pixel already: in A^T they
+    are dealt to their places without a sort.
+    """
+    rays = torch.cat([torch.bincount(v.ray, minlength=columns) for v in views])
+    count = torch.stack([torch.bincount(v.pixel, minlength=pixels) for v in views]).sum(0)
+    total, dtype, rows = int(count.sum()), views[0].value.dtype, len(rays)
+    pixel, ray = torch.empty(total, dtype=torch.int32), torch.empty(total, dtype=torch.int32)
+    value, value_of_pixel = torch.empty(total, dtype=dtype), torch.empty(total, dtype=dtype)
+    next_free, done = count.cumsum(0) - count, 0
+    for k in range(len(views)):
+        view, views[k] = views[k], _NONE
+        order, part = torch.argsort(view.ray, stable=True), slice(done, done + view.ray.numel())
+        pixel[part], value[part], done = view.pixel[order], view.value[order], part.stop
+        in_view = torch.bincount(view.pixel, minlength=pixels)
+        place = (next_free - (in_view.cumsum(0) - in_view))[view.pixel].add_(torch.arange(view.pixel.numel()))
         ray[place] = view.ray + k * columns
-        value[place] = view.value.to(dtype)
-        next_free += count
-    return _csr(counts, ray, value, (pixels, len(views) * columns))
+        value_of_pixel[place] = view.value
+        next_free += in_view
+    return _csr(rays, pixel, value, (rows, pixels)), _csr(count, ray, value_of_pixel, (pixels, rows))
 
 
 def _csr(counts: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -154,13 +156,13 @@ class XRayTransform(SliceProjector):
     ) -> None:
         super().__init__(geometry, grid, device=device, dtype=dtype)
         try:
-            views = [_view_triplets(geometry, grid, angle) for angle in geometry.angles_deg]
+            views = [_view_triplets(geometry, grid, angle, dtype) for angle in geometry.angles_deg]
             if sum(v.value.numel() for v in views) >= 2**31:
                 raise EngineError(f"{geometry.views} views of {grid.in_plane} pixels give too many entries; use fewer")
             pixels = grid.in_plane[0] * grid.in_plane[1]
-            self._forward = _ray_major(views, geometry.columns, pixels, dtype).to(self.device)
-            self._adjoint = _pixel_major(views, geometry.columns, pixels, dtype).to(self.device)
-            del views
+            forward, adjoint = _matrices(views, geometry.columns, pixels)
+            self._forward, self._adjoint = forward.to(self.device), adjoint.to(self.device)
+            del forward, adjoint
             _give_back_what_is_free()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, EngineError):

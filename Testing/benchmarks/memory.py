@@ -116,10 +116,9 @@ def measure(part: str, shape: tuple[int, int, int], settings: ReconSettings, tas
     measurement = scan(shape, task, views)
     meter = Meter(device)
     if part == "projector":
-        raw = projector(measurement.geometry, measurement.grid, device=device)
-        twin = raw.scaled(0.5)
+        kept = projector(measurement.geometry, measurement.grid, device=device).scaled(0.5)
         meter.peaks["projector"] = meter.grown()
-        del raw, twin
+        del kept
     elif part == "network":
         denoiser = slice_denoiser(prior, settings, measurement.grid, device)
         assert denoiser is not None
