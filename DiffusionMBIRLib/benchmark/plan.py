@@ -96,8 +96,8 @@ _PAPER = {
     MR_TASK: "published-mri",
 }
 _TRAINED = (
-    "Trained for minutes on a CPU on the volumes of our prior, Lahiri et al. the shortest; published ones for hours on "
-    "GPUs.  Testing/benchmarks/supervised/README.md tells the images."
+    "Trained for minutes on a CPU on the volumes of our prior; published ones for hours on GPUs.  "
+    "Testing/benchmarks/supervised/README.md tells the images."
 )
 
 

@@ -109,7 +109,7 @@ def _uncertainty(records: Records) -> list[str]:
     chosen = [r for r in records if r.get("uncertainty")]
     if not chosen:
         return []
-    head = ["case", "scan", "method", "correlation", "within 1 sd (68 %)", "within 1.96 sd (95 %)", "sd", "error"]
+    head = ["case", "scan", "method", "correlation", "where 68 % are expected", "where 95 % are", "sd", "error"]
     lines = ["", "## Standard deviation of posterior samples against the error of their mean", ""]
     lines += [_line(head), _line(["---"] * 3 + ["---:"] * 5)]
     for r in chosen:

@@ -89,10 +89,11 @@ def sample(
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
 
-    sigmas: falling noise levels, one network evaluation each.  start: the volume or what makes it.  eta in [0, 1]: share of fresh noise in each renoising
-    (0 repeats the noise that the network saw, 1 draws all of it anew).  noise_span: see :func:`volume_noise`.
-    share_variables: z and w live on from one level to the next.  extrapolation: so much of its change since the last
-    level is added to each denoised volume, since few levels are far apart.  Returns the last data-consistent estimate.
+    sigmas: falling noise levels, one network evaluation each.  start: the volume or what makes it.  eta in [0, 1]:
+    share of fresh noise in each renoising (0 repeats the noise that the network saw, 1 draws all of it anew).
+    noise_span: see :func:`volume_noise`.  share_variables: z and w live on from one level to the next.  extrapolation:
+    so much of its change since the last level is added to each denoised volume, since few levels are far apart.
+    Returns the last data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noised_start(start, generator, sigmas[0], noise_span)

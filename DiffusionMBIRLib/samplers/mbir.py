@@ -33,9 +33,10 @@ def sample(
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start`` plus noise at ``sigmas[0]``.
 
-    sigmas: falling noise levels, two network evaluations each.  start: the volume or what makes it.  snr: signal-to-noise ratio of the Langevin corrector,
-    whose step is set slice by slice.  share_variables: Algorithm 1 if true, Algorithm 2 if false.  The published code
-    ends on the last noisy iterate; here one more evaluation and ADMM step end on a clean, data-consistent estimate.
+    sigmas: falling noise levels, two network evaluations each.  start: the volume or what makes it.  snr:
+    signal-to-noise ratio of the Langevin corrector, whose step is set slice by slice.  share_variables: Algorithm 1 if
+    true, Algorithm 2 if false.  The published code ends on the last noisy iterate; here one more evaluation and ADMM
+    step end on a clean, data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noised_start(start, generator, sigmas[0])

@@ -10,7 +10,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-
 # They show what a sparse tensor, which is not counted, holds.
 _PARTS_OF_SPARSE = {
     torch.ops.aten.crow_indices.default,
