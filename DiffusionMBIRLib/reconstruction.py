@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .allocation import give_back_what_is_free, keep_what_is_free
 from .config import ReconSettings
 from .data import MR_TASK, Measurement, Volume
 from .errors import EngineError, InputError
@@ -71,6 +72,7 @@ def reconstruct(
     settings = settings or ReconSettings.preset(preset_for(measurement.task))
     chosen = choose_device(device or settings.device)
     monitor = monitor or Silent()
+    keep_what_is_free()
     try:
         with torch.inference_mode():
             problem = Problem.build(measurement, settings, prior, chosen)
@@ -86,6 +88,8 @@ def reconstruct(
         raise EngineError(
             f"no memory on {chosen} for {measurement.name}; use a coarser grid, fewer views or --device cpu"
         ) from error
+    finally:
+        give_back_what_is_free()
     record = _record(measurement, settings, problem, prior, chosen)
     volume = replace(volume, metadata={**volume.metadata, "provenance": json.dumps(record)})
     denoiser = problem.denoiser

@@ -10,9 +10,7 @@ Volumes are multiplied with the slices in the fastest memory order, (pixels, sli
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
 import math
 import warnings
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..allocation import give_back_what_is_free
 from ..errors import EngineError
 from ..geometry import Grid, ParallelBeam
 from .stack import SliceProjector
@@ -129,12 +128,6 @@ def _product(matrix: Tensor, dense: Tensor) -> Tensor:
     return dense.new_zeros((matrix.shape[0], dense.shape[1])).addmm_(matrix, dense)
 
 
-def _give_back_what_is_free() -> None:
-    """Let the C library return what building took, up to twice the matrix, which it would keep for blocks as small."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _sparse(start: Tensor, column: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Sparse.*", category=UserWarning)
@@ -165,7 +158,7 @@ class XRayTransform(SliceProjector):
             forward, adjoint = _matrices(views, geometry.columns, pixels)
             self._forward, self._adjoint = forward.to(self.device), adjoint.to(self.device)
             del forward, adjoint
-            _give_back_what_is_free()
+            give_back_what_is_free()  # up to the size of the matrix
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, EngineError):
                 raise
