@@ -148,7 +148,8 @@ def report(shape: tuple[int, int, int], options: argparse.Namespace) -> None:
     print(f"{shape[2]} x {shape[1]} x {shape[0]}: a volume takes {volume / 1e6:.1f} MB, ", end="")
     print(f"the projector {matrix / 1e6:.1f} MB, the network at work {network / 1e6:.1f} MB")
     for stage, peak in peaks.items():
-        own = peak - matrix - (network if stage == "diffusion" else 0)
+        # What the network has freed stays with the process until the end.
+        own = peak - matrix - (network if stage == "diffusion" or (stage == "end" and "diffusion" in peaks) else 0)
         print(f"  {stage:<10} peak {peak / 1e6:8.1f} MB   beside matrix and network {own / volume:6.2f} volumes")
     print(flush=True)
 
