@@ -62,7 +62,7 @@ class ReconSettings:
     start: str = setting("admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=STARTS)
     start_sweeps: int = setting(30, "Start sweeps", "ADMM sweeps of an admm-tv start.", range=(1, 5000))
     sigma_start: float = setting(
-        0.2, "First noise level", "In the prior's value scale; 0: fitted to the number of views.", range=(0.0, 400.0)
+        0.0, "First noise level", "In the prior's value scale; 0: fitted to the number of views.", range=(0.0, 400.0)
     )
     sigma_end: float = setting(0.01, "Last noise level", "In the prior's value scale.", range=(0.0005, 1.0))
     schedule: str = setting("karras", "Schedule", "Spacing of dds' noise levels.", choices=SCHEDULES)

@@ -145,6 +145,11 @@ def test_presets_keep_prior_seed_and_device(parameters):
     assert parameters.follows_preset()
 
 
+def test_what_a_panel_begins_with_is_its_preset(parameters):
+    assert parameters.follows_preset()
+    assert parameters.settings() == ReconSettings.preset("sparse-view")
+
+
 def test_a_task_brings_its_scan_and_preset(parameters):
     parameters.choose_task("limited-angle-ct")
     assert (parameters.get("views"), parameters.get("angle_range_deg")) == (90, 90.0)

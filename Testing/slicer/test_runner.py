@@ -98,7 +98,7 @@ def test_samples_bring_their_standard_deviation_as_a_volume_of_its_own(desk, par
     assert grid_of(spread) == grid_of(result)
     assert np.array_equal(voxels(spread), read_volume(runner.job_path / "deviation.nrrd").array)
     assert voxels(spread).min() >= 0 < voxels(spread).max()
-    assert any("68 % expected" in text for text in runner.listener.logs)
+    assert any("68 % are expected" in text for text in runner.listener.logs)
     assert runner.listener.node is result
 
 
