@@ -17,12 +17,13 @@ import numpy as np
 
 from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
 from .data import MR_TASK
+from .geometry import coarse_start
 from .models import user_data
 
 USUAL_VIEWS = {"sparse-view-ct": 8, "limited-angle-ct": 90, MR_TASK: 0}
 NETWORK_RATE = 5.2e-7  # seconds a pixel and evaluation: ct-compact-v1 on two cores
-_SWEEP = (5e-9, 1.45e-9)  # seconds a voxel of an ADMM-TV sweep: as it is, and for each view
-_CG_STEP = (1.2e-9, 2.1e-10)  # the same of a step of conjugate gradient
+_SWEEP = (5e-9, 6e-10)  # seconds a voxel of an ADMM-TV sweep: as it is, and for each view
+_CG_STEP = (1.2e-9, 1.2e-10)  # the same of a step of conjugate gradient
 _SIRT = (2e-9, 4e-10)
 _SIMULATION = (2e-7, 2e-8)  # of a scan on the finer grid
 _MR_SWEEP = (4.6e-8, 4e-9)  # seconds a voxel of MRI: as it is, and for each coil
@@ -109,7 +110,9 @@ def stages(
     if settings.method in SUPERVISED_METHODS:
         return parts | {settings.method: network + sweep * (10 if settings.method == "lahiri" else 1)}
     if settings.start == "admm-tv" and not settings.published:
-        parts["ADMM-TV"] = settings.start_sweeps * sweep
+        stride, factor = (1, 1) if mr else coarse_start(count, shape[1:])
+        fewer = voxels / factor**2 * (_SWEEP[0] + _SWEEP[1] * count / stride)
+        parts["ADMM-TV"] = settings.start_sweeps * (sweep if stride == 1 else fewer)
     sweeps = settings.sweeps or (10 if settings.method == "mbir-slow" else 1)
     step = cost(_MR_CG_STEP if mr else _CG_STEP)
     consistency = (settings.cg_steps + 2) * step

@@ -192,6 +192,21 @@ def view_angles(views: int, angle_range_deg: float = 180.0, start_deg: float = 0
     return tuple(start_deg + angle_range_deg * k / views for k in range(views))
 
 
+VIEWS_OF_START = 30
+PIXELS_OF_START = 64  # along the shorter side, at least
+
+
+def coarse_start(views: int, in_plane: tuple[int, int]) -> tuple[int, int]:
+    """(k, f): the volume that noise is added to is made from every k-th view, on a grid with 1 / f of the pixels along
+    each side; 1 of few views.
+    """
+    stride = views // VIEWS_OF_START
+    factor = max(1, min(in_plane) // PIXELS_OF_START)
+    if stride < 2:
+        return 1, 1
+    return stride, 1 if any(n % factor for n in in_plane) else factor
+
+
 def contiguous(array: np.ndarray) -> np.ndarray:
     """A volume in C order, as it is where it is so.  Copied row by row: four times as fast as in one go where the axes
     have changed places, as 256^3 values at a large stride do not fit any cache.

@@ -14,7 +14,7 @@ from torch import Tensor
 from .config import ReconSettings
 from .data import Measurement, Volume, to_stored_order
 from .errors import InputError
-from .geometry import contiguous
+from .geometry import coarse_start, contiguous
 from .models import ValueScale
 from .monitor import Checkpoint, Monitor
 from .operators import LinearOperator
@@ -35,8 +35,6 @@ from .supervised.networks import condition
 #             0.01                                        34.57 / 37.70, 34.30 / 37.54, 33.10 / 36.87
 #             0.02                                        34.20 / 37.78, 34.07 / 37.67, 33.37 / 37.22
 MODEL_ERROR = 0.015
-VIEWS_OF_START = 30
-PIXELS_OF_START = 64  # along the shorter side, at least
 
 
 @dataclass
@@ -102,11 +100,10 @@ class CTProblem(Problem):
         sweeps total variation takes to fill in what no view has seen.
         """
         geometry, grid = self.measurement.geometry, self.measurement.grid
-        stride = geometry.views // VIEWS_OF_START
-        if settings.start != "admm-tv" or settings.published or stride < 2:
+        stride, factor = coarse_start(geometry.views, grid.in_plane)
+        if settings.start != "admm-tv" or settings.published or stride == 1:
             return super()._start(settings, monitor, checkpoint)
-        factor = max(1, min(grid.in_plane) // PIXELS_OF_START)
-        coarse = grid if any(n % factor for n in grid.in_plane) else grid.coarsened(factor)
+        coarse = grid.coarsened(factor)
         few = replace(geometry, angles_deg=geometry.angles_deg[::stride])
         data = self.measurement.data[:, ::stride]
         part = CTProblem.of(

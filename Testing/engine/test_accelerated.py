@@ -234,7 +234,7 @@ def test_the_start_may_be_made_on_a_coarser_grid(monkeypatch):
             shapes.add(volume().grid.shape)
 
     def start_alone(pixels):
-        monkeypatch.setattr("DiffusionMBIRLib.problem_ct.PIXELS_OF_START", pixels)
+        monkeypatch.setattr("DiffusionMBIRLib.geometry.PIXELS_OF_START", pixels)
         settings = ReconSettings.preset("limited-angle", steps=1, sigma_start=0.01, cg_steps=1)
         return mbir.reconstruct(measured, settings=settings, monitor=Watching()).volume.array
 
