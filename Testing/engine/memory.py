@@ -28,13 +28,19 @@ class LiveBytes(TorchDispatchMode):
         """known: tensors that do not count, nor do views of them."""
         super().__init__()
         self.peak = 0
-        self._known = {StorageWeakRef(t.untyped_storage()).cdata for t in known}
+        self._known: dict[int, StorageWeakRef] = {}  # a weak reference keeps its address from being used again
+        self._ignore(*known)
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def _ignore(self, *tensors: Tensor) -> None:
+        for tensor in tensors:
+            reference = StorageWeakRef(tensor.untyped_storage())
+            self._known[reference.cdata] = reference
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in _PARTS_OF_SPARSE:
-            self._known.add(StorageWeakRef(result.untyped_storage()).cdata)
+            self._ignore(result)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # sparse ones hold strided ones
                 storage = tensor.untyped_storage()
