@@ -33,6 +33,7 @@ _COIL_BYTES = 32  # of maps and data, a voxel and coil
 _VOLUMES = {"fbp": 4, "sirt": 8, "admm-tv": 10}  # float32 volumes held at once
 _VOLUMES_OF_DIFFUSION = 9
 _VOLUMES_OF_PRECONDITIONER = 1
+_VOLUMES_OF_SAMPLES = 3  # where there are several: start, mean, spread
 _MATRIX_BYTES = 65  # of the projector and its transpose while they are built, a pixel and view
 _BASE_BYTES = 330e6  # Python with torch
 _NETWORK_BYTES_PER_PIXEL = 700.0  # working set of the bundled prior, for each pixel of a sub-batch
@@ -146,6 +147,7 @@ def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, vie
     count = USUAL_VIEWS.get(task, 8) if views is None else views
     volumes = _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
     volumes += _VOLUMES_OF_PRECONDITIONER if _uses(settings) and settings.preconditioner else 0
+    volumes += _VOLUMES_OF_SAMPLES if _uses(settings) and settings.samples > 1 else 0
     total = _BASE_BYTES + volume * volumes
     pixels = rows * columns
     total += _COIL_BYTES * slices * pixels * coils if task == MR_TASK else _MATRIX_BYTES * pixels * count

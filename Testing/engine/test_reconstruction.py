@@ -142,8 +142,11 @@ def test_softening_leaves_the_data_to_the_prior_at_the_end():
 
 
 @pytest.mark.parametrize("preset", ["sparse-view", "sparse-view-quick", "limited-angle", "limited-angle-best"])
-def test_a_whole_run_holds_ten_volumes_at_most(monkeypatch, preset):
-    """Beside the projector's matrix, once that is built, and with a prior that takes nothing."""
+def test_a_whole_run_holds_few_volumes(monkeypatch, preset):
+    """Beside the projector's matrix, once that is built, and with a prior that takes nothing.
+
+    Several samples hold three more: the start that they share, their mean and their spread.
+    """
     from DiffusionMBIRLib.operators import xray
 
     class Built(Silent):
@@ -165,7 +168,8 @@ def test_a_whole_run_holds_ten_volumes_at_most(monkeypatch, preset):
     settings = ReconSettings.preset(preset, steps=3, start_sweeps=3)
     with live:
         mbir.reconstruct(scan, prior=GaussianPrior(0.5, 0.04), settings=settings, monitor=Built())
-    assert live.peak - sum(sizes[:2]) < 10 * 4 * scan.grid.voxels
+    most = 10 + 2 * (settings.samples > 1)
+    assert live.peak - sum(sizes[:2]) < most * 4 * scan.grid.voxels
 
 
 def test_cancelling_stops_the_run():
@@ -345,7 +349,7 @@ def test_presets_are_valid_and_unknown_ones_are_named():
 
 def test_a_preset_adds_to_the_one_it_is_based_on():
     usual, best = ReconSettings.preset("limited-angle"), ReconSettings.preset("limited-angle-best")
-    assert best == replace(usual, samples=4, preconditioner=0.0, cg_steps=20)
+    assert best == replace(usual, samples=4, cg_steps=4)
     assert usual.cg_steps != ReconSettings().cg_steps  # so that the base can be seen to count
     assert ReconSettings.preset("mri-best").prior == ReconSettings.preset("mri").prior
     assert ReconSettings.preset("mri-best").samples > 1
