@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -158,13 +159,13 @@ class Problem(ABC):
         self.denoiser.seconds = float(stored.get("network_seconds", 0.0))
         denoiser = self.volumes_denoiser(settings)
         generator = torch.Generator(self.A.device).manual_seed(settings.seed)
-
-        def begin() -> Tensor:
-            """The start is kept where further samples need it; its form alone matters to one that is taken up."""
-            kept = stored.get("start", stored.get("x"))
-            return self._start(settings, monitor, checkpoint) if kept is None else kept
-
+        # The start is kept where further samples need it; its form alone matters to one that is taken up.  It is handed
+        # over by a function, so that nobody holds it once noise is on it.
+        kept = stored.get("start", stored.get("x"))
+        begin = partial(self._start, settings, monitor, checkpoint) if kept is None else [kept].pop
+        del kept
         if settings.samples == 1:
+            del stored
             return self._sample(_Run(settings, denoiser, generator, monitor, self._keeper(checkpoint, 0, {})), begin)
         start = begin()
         moments = Moments(start, stored)

@@ -62,7 +62,7 @@ class CirculantPreconditioner:
             spectrum /= self._eigenvalues + self._across[some, None, None]
             parts[some] = torch.fft.irfft2(spectrum, s=self._in_plane)
             del spectrum  # its memory is that of the next one
-        for some_rows in parts.permute(1, 2, 0).split(max(1, len(r) // 8)):
+        for some_rows in parts.permute(1, 2, 0).split(max(1, self._in_plane[0] // 8)):
             some_rows.copy_(torch.matmul(some_rows, self._waves))
         return parts
 
