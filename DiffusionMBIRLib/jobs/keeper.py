@@ -45,13 +45,19 @@ class Keeper:
         self._spent_s = 0.0
         self._broken = False
         self._loaded: dict[str, dict[str, Tensor]] = {}
+        self._saved: set[str] = set()
         self._taken_up: dict[str, tuple[int, int]] = {}
         for leftover in folder.glob(".*.tmp"):  # of a worker that was killed while it wrote
             with suppress(OSError):
                 leftover.unlink()
 
     def load(self, stage: str) -> dict[str, Tensor] | None:
-        """The state of a stage; a damaged or foreign one is left aside with a warning."""
+        """The state of a stage that an earlier run left; a damaged or foreign one is left aside with a warning.
+
+        None once this run has saved the stage: its next sample begins anew.
+        """
+        if stage in self._saved:
+            return None
         if stage not in self._loaded:
             state = self._read(stage)
             if state is None:
@@ -89,6 +95,7 @@ class Keeper:
         """
         now = time.monotonic()
         self._loaded.pop(stage, None)  # its memory is needed
+        self._saved.add(stage)
         gone = self._client_gone()
         if gone or self._worth_it(state, now):
             self._write(stage, state, now)

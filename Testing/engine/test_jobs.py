@@ -295,6 +295,21 @@ def keeper(folder, fingerprint="a", **options):
     return made, warnings
 
 
+def test_what_a_run_saved_itself_is_nothing_to_go_on_from(tmp_path):
+    """Each of several samples asks: a run is not longer than it was because it finds what the last one left."""
+    earlier, _ = keeper(tmp_path, share=1e9)
+    time.sleep(0.3)
+    earlier.save("diffusion", {"x": torch.ones(3), "done": torch.tensor(1)})
+    assert earlier.load("diffusion") is None
+    assert earlier.seconds_before == 0.0
+    assert earlier.steps_done("diffusion") == (0, 0)
+    later, _ = keeper(tmp_path, share=1e9)
+    assert later.load("diffusion") is not None
+    assert later.seconds_before >= 0.3
+    later.save("diffusion", {"x": torch.ones(3), "done": torch.tensor(2)})
+    assert later.load("diffusion") is None
+
+
 def test_a_state_comes_back_with_types_and_strides(tmp_path):
     state = {
         "x": torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1),
