@@ -71,7 +71,7 @@ def _trade_off(records: Records, path: Path, label: str, of: Callable[[Mapping[s
         for record in (r for r in records if (r["case"], r["scan"]) == scan):
             colour, marker = styles[record["method"]]
             axis.plot(of(record), mean_psnr(record), marker, color=colour, label=record["method"], markersize=8)
-        axis.set(xscale="log", xlabel=label, title=f"{scan[0]}, {scan[1]}")
+        axis.set(xscale="log", xlabel=label, title=f"{scan[0]}\n{scan[1]}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("PSNR in dB, mean of three planes")
     pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
