@@ -133,6 +133,19 @@ def test_agrees_with_scikit_image():
     assert np.linalg.norm(theirs - ours[0].numpy()) < 0.02 * np.linalg.norm(theirs)
 
 
+@pytest.mark.parametrize("slices", [1, 15, 16, 37])
+def test_many_slices_take_another_product_to_the_same_values(slices):
+    """In float32; doubles and few slices go through the sparse matrix itself."""
+    grid = Grid((slices, 24, 20), (1.0, 1.4, 1.0))
+    geometry = ParallelBeam.covering(grid, view_angles(7))
+    single, double = (projector(geometry, grid, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    x = torch.rand(grid.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(slices))
+    y = double @ x
+    for ours, exact in ((single @ x.float(), y), (single.adjoint(y.float()), double.adjoint(y))):
+        assert ours.shape == exact.shape
+        assert torch.linalg.vector_norm(ours - exact) < 1e-6 * torch.linalg.vector_norm(exact)
+
+
 def test_norm_is_the_largest_singular_value():
     grid = Grid((1, 8, 9), (1.0, 1.4, 1.0))
     A = projector(ParallelBeam.covering(grid, view_angles(6)), grid, dtype=torch.float64)
