@@ -13,8 +13,6 @@ of that size, so that a volume in this range may be counted although nobody hold
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import gc
 import json
 import subprocess
@@ -26,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from DiffusionMBIRLib.allocation import give_back_what_is_free
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.data import Measurement, Volume
 from DiffusionMBIRLib.geometry import Grid
@@ -55,7 +54,7 @@ class Meter(Silent):
         gc.collect()
         if self._device.type == "cuda":
             return torch.cuda.memory_allocated(self._device) - self._base
-        _give_back_what_is_free()
+        give_back_what_is_free()  # so that what comes later cannot hide in freed blocks
         return _status("VmRSS") - self._base
 
     def peak(self) -> int:
@@ -75,12 +74,6 @@ class Meter(Silent):
 
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
         self.note(stage)
-
-
-def _give_back_what_is_free() -> None:
-    """Let the C library return freed blocks to the system, so that what comes later cannot hide in them."""
-    with contextlib.suppress(AttributeError, OSError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(entry: str) -> int:
