@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import cli_benchmark, cli_info, cli_jobs, cli_models
-from .cli_info import describe_measurement, lines
-from .config import DEMOS, MASKS, SUPERVISED_METHODS, ReconSettings
-from .data import CT_TASKS
+from .config import DEMOS, MASKS, ReconSettings
+from .describe import describe_scan, lines
 from .errors import Cancelled, EngineError, InputError
+from .methods import SUPERVISED_METHODS
 from .monitor import Console, Monitor, Silent
 from .provenance import NOTICE
+from .tasks import CT_TASKS
 from .version import __version__
 
 Handler = Callable[[argparse.Namespace, Monitor], "tuple[dict[str, Any], str]"]  # what --json prints, what else
@@ -128,7 +129,8 @@ def _demo(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, An
 
 
 def _simulate_options(parser: argparse.ArgumentParser) -> None:
-    from .data import MU_WATER_PER_MM, TASKS
+    from .tasks import TASKS
+    from .volume import MU_WATER_PER_MM
 
     parser.add_argument("volume", type=Path, help="volume file (NRRD, NIfTI, MetaImage) or DICOM folder; of CT in HU")
     parser.add_argument("-o", "--output", type=Path, required=True, help="measurement file to write (.h5)")
@@ -151,7 +153,7 @@ def _simulate_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _simulate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
-    from .io.measurements import write_measurement
+    from .formats import write
     from .io.volumes import read_volume
     from .simulation import simulate
 
@@ -173,8 +175,8 @@ def _simulate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str
         seed=arguments.seed,
         monitor=monitor,
     )
-    write_measurement(measurement, arguments.output)
-    entries = describe_measurement(measurement)
+    write(measurement, arguments.output)
+    entries = describe_scan(measurement)
     return {"output": str(arguments.output), **entries}, f"{arguments.output}: {lines(entries)}"
 
 
@@ -190,13 +192,14 @@ def _reconstruct_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _reconstruct(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
-    from .io.measurements import read_measurement
+    from .io.scans import read_scan
     from .io.volumes import read_volume, require_writable
     from .metrics import evaluate, uncertainty, uncertainty_text
-    from .reconstruction import preset_for, reconstruct
+    from .reconstruction import reconstruct
+    from .tasks import task_info
 
-    measurement = read_measurement(arguments.measurement)
-    preset = ReconSettings.preset(arguments.preset or preset_for(measurement.task))
+    measurement = read_scan(arguments.measurement)
+    preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)
     settings = replace(preset, **given_settings(arguments, ReconSettings))
     reference = read_volume(arguments.reference) if arguments.reference else None
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)

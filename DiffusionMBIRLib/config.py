@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .data import MR_TASK
 from .errors import InputError
+from .methods import METHODS
+from .methods.base import STARTS
 
-_CT_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "admm-tv", "sirt", "fbp")
-_MR_METHODS = ("dds", "mbir", "mbir-slow", "score-mri", "admm-tv", "espirit-l1", "sense-cg", "zero-filled")
-SUPERVISED_METHODS = ("fbpconvnet", "lahiri", "zhang")  # of CT, with networks that users train
-METHODS = tuple(dict.fromkeys((*_CT_METHODS, *_MR_METHODS, *SUPERVISED_METHODS)))
-DIFFUSION_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "score-mri")
-NETWORK_METHODS = (*DIFFUSION_METHODS, *SUPERVISED_METHODS)
-_CT_STARTS = ("admm-tv", "fbp", "noise")
-_MR_STARTS = ("admm-tv", "sense-cg", "noise")
-STARTS = tuple(dict.fromkeys((*_CT_STARTS, *_MR_STARTS)))
 DEMOS = ("ct", "mri")
 MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")  # of simulated k-space
+START_NAMES = tuple(start.name for start in STARTS)
+PROJECTORS = ("auto", "own", "astra", "torch-radon")
 TV_AXES = ("z", "xyz")  # directions of the total variation in the data step
 SCHEDULES = ("karras", "geometric")
 COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
-
-
-def methods_for(task: str) -> tuple[str, ...]:
-    """The methods that a task can be reconstructed with, ours first and the supervised baselines last."""
-    return _MR_METHODS if task == MR_TASK else (*_CT_METHODS, *SUPERVISED_METHODS)
-
-
-def starts_for(task: str) -> tuple[str, ...]:
-    """What the noise of the first level may be added to."""
-    return _MR_STARTS if task == MR_TASK else _CT_STARTS
 
 
 def setting(
@@ -41,7 +26,7 @@ def setting(
     *,
     unit: str = "",
     range: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Sequence[str] = (),
 ) -> Any:
     """A dataclass field that carries how to show and check itself."""
     metadata = {"label": label, "help": help, "unit": unit, "range": range, "choices": choices}
@@ -59,7 +44,9 @@ class ReconSettings:
     steps: int = setting(
         50, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000)
     )
-    start: str = setting("admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=STARTS)
+    start: str = setting(
+        "admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=START_NAMES
+    )
     start_sweeps: int = setting(30, "Start sweeps", "ADMM sweeps of an admm-tv start.", range=(1, 5000))
     sigma_start: float = setting(
         0.0, "First noise level", "In the prior's value scale; 0: fitted to the number of views.", range=(0.0, 400.0)
@@ -127,9 +114,9 @@ class ReconSettings:
         "Receivers of an MR scan are combined into at most this many that hold most of the signal; 0: all are kept.",
         range=(0, 256),
     )
-    softening: float = setting(
+    noise_weight: float = setting(
         1.0,
-        "Noise softening",
+        "Noise weight",
         "How far noise in the data, of CT also the error of pixels, loosens the fit to them as levels fall below it, "
         "in multiples of it; 0: not at all.",
         range=(0.0, 100.0),
@@ -154,6 +141,13 @@ class ReconSettings:
         "faster on two CPU cores; values differ by rounding.",
     )
     seed: int = setting(0, "Seed", "Seed of all noise.", range=(0, 2**63 - 1))
+    projector: str = setting(
+        "auto",
+        "Projector",
+        "Operator of CT: our own (auto is the same), ASTRA's or torch-radon's where they are installed; torch-radon's "
+        "back-projection is not the exact adjoint.",
+        choices=PROJECTORS,
+    )
     device: str = setting("auto", "Device", "auto, cpu, cuda or cuda:N.")
 
     def __post_init__(self) -> None:

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from .config import DEMOS, ReconSettings
-from .data import MR_TASK, Measurement, Volume
 from .errors import EngineError, InputError
 from .io.volumes import read_volume, sample_data
-from .kspace import KSpace
 from .metrics import evaluate
 from .models import MR_PERCENTILE
 from .monitor import Monitor, Silent
 from .provenance import file_name
-from .reconstruction import Result, preset_for, reconstruct
+from .reconstruction import Result, reconstruct
 from .report import save_metrics, save_montage
+from .scans import KSpace, Measurement
 from .simulation import simulate, truth_for
+from .tasks import MR_TASK, task_info
+from .volume import Volume
 
 COARSEN = 2  # data come from the sample's 256 x 256 grid, reconstructions are made on 128 x 128
 CASES = (("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0))
@@ -71,12 +72,12 @@ def _ct_cases(volume: Volume, output: Path, device: str, prior: str | None, moni
 
 
 def _mr_cases(volume: Volume, output: Path, device: str, prior: str | None, monitor: Monitor) -> list[dict[str, Any]]:
-    from .problem_mr import with_maps
+    from .problems.mr import with_maps
 
     truth = truth_for(volume, task=MR_TASK)
     truth.save(output / "truth.nrrd")
     bright = float(np.percentile(truth.array, MR_PERCENTILE))
-    settings = ReconSettings.preset(preset_for(MR_TASK))
+    settings = ReconSettings.preset(task_info(MR_TASK).preset)
     cases = []
     for acceleration, acs in MR_CASES:
         scan = simulate(
@@ -142,7 +143,7 @@ def _compare(
 def _case(
     scan: Measurement, truth: Volume, output: Path, *, device: str, prior: str | None, monitor: Monitor
 ) -> dict[str, Any]:
-    settings = ReconSettings.preset(preset_for(scan.task))
+    settings = ReconSettings.preset(task_info(scan.task).preset)
     volumes, scores = _compare(scan, truth, settings, METHODS, output / scan.task, device, prior, monitor)
     angle_range = scan.provenance.get("settings", {}).get("angle_range_deg", 180.0)
     save_montage(

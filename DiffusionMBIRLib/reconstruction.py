@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .allocation import give_back_what_is_free, keep_what_is_free
+from .checkpoints import AsReal
 from .config import ReconSettings
-from .data import MR_TASK, Measurement, Volume
 from .errors import EngineError, InputError
-from .kspace import KSpace
+from .methods import method, require_fitting
+from .methods.run import Run
 from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
+from .scans import Scan
+from .tasks import task_info
+from .volume import Volume
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from .models import ModelCard
     from .priors.base import Prior
-    from .problem import Problem
+    from .problems import Problem
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,8 @@ class Result:
     deviation: Volume | None = None
 
 
-def preset_for(task: str) -> str:
-    """The name of the preset of a task."""
-    return {"sparse-view-ct": "sparse-view", "limited-angle-ct": "limited-angle", MR_TASK: "mri"}[task]
-
-
 def reconstruct(
-    measurement: Measurement | KSpace,
+    measurement: Scan,
     *,
     prior: str | Prior | None = None,
     settings: ReconSettings | None = None,
@@ -65,23 +67,26 @@ def reconstruct(
     """
     import torch
 
+    from .denoisers import Counter
     from .priors.base import is_out_of_memory
-    from .problem import Problem
+    from .problems import build_problem
 
     started = time.perf_counter()
-    settings = settings or ReconSettings.preset(preset_for(measurement.task))
-    chosen = choose_device(device or settings.device)
-    monitor = monitor or Silent()
+    settings = settings or ReconSettings.preset(task_info(measurement.task).preset)
+    require_fitting(measurement.task, settings)
+    chosen, way = choose_device(device or settings.device), method(settings.method)
+    watched, counter = monitor or Silent(), Counter()
     keep_what_is_free()
     try:
         with torch.inference_mode():
-            problem = Problem.build(measurement, settings, prior, chosen)
-            x = problem.solve(settings, monitor, checkpoint or NoCheckpoint())
-            residual = problem.residual(x)
-            volume = problem.volume(x, f"{settings.method} of {measurement.name}")
-            spread = problem.deviation
-            name = f"standard deviation of {volume.name}"
-            deviation = None if spread is None else problem.volume(spread, name, difference=True)
+            network, card = way.load(settings, prior, measurement, chosen)
+            problem = build_problem(measurement, settings, card.value if card else None, chosen)
+            run = Run(_Watcher(problem, watched), AsReal(checkpoint or NoCheckpoint()), counter, network)
+            estimate = way.run(problem, settings, run)
+            residual = problem.residual(estimate.volume)
+            volume = problem.to_volume(estimate.volume, f"{settings.method} of {measurement.name}", False)
+            spread, name = estimate.deviation, f"standard deviation of {volume.name}"
+            deviation = None if spread is None else problem.to_volume(spread, name, True)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -90,32 +95,44 @@ def reconstruct(
         ) from error
     finally:
         give_back_what_is_free()
-    record = _record(measurement, settings, problem, prior, chosen)
+    record = _record(measurement, settings, card, prior, chosen)
     volume = replace(volume, metadata={**volume.metadata, "provenance": json.dumps(record)})
-    denoiser = problem.denoiser
     return Result(
         volume,
         settings.method,
         residual,
         time.perf_counter() - started,
-        denoiser.evaluations if denoiser else 0,
-        denoiser.seconds if denoiser else 0.0,
+        counter.evaluations,
+        counter.seconds,
         record,
         deviation,
     )
 
 
+@dataclass
+class _Watcher:
+    """Passes on what happens, with previews made into volumes for the user."""
+
+    problem: Problem
+    monitor: Monitor
+
+    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        self.monitor.tick(stage, done, total, **metrics)
+
+    def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
+        name = f"preview of {self.problem.scan.name}"
+        self.monitor.preview(lambda: self.problem.to_volume(estimate(), name, False), step)
+
+    def poll(self) -> None:
+        self.monitor.poll()
+
+
 def _record(
-    measurement: Measurement | KSpace,
-    settings: ReconSettings,
-    problem: Problem,
-    prior: str | Prior | None,
-    device: torch.device,
+    scan: Scan, settings: ReconSettings, card: ModelCard | None, prior: Any, device: torch.device
 ) -> dict[str, Any]:
-    card = problem.prior.card if problem.prior else None
     named = settings.prior if prior is None else prior
     digest = sha256(find(named)) if card and isinstance(named, str) else ""
-    return provenance(settings, prior=card, prior_sha256=digest, device=device, measurement=measurement.provenance)
+    return provenance(settings, prior=card, prior_sha256=digest, device=device, measurement=scan.provenance)
 
 
 def choose_device(name: str) -> torch.device:

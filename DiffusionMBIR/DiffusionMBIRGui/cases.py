@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.cases import Case, CaseTable, begin_case, require_unique, run_cases
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder, jobs_root
 from DiffusionMBIRLib.jobs.messages import Event, Failed, Finished
+from DiffusionMBIRLib.volume import Volume
 
 _POLL_MS = 50
 Idle = Callable[[], None]

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import slicer
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.provenance import NOTICE, software_version
+from DiffusionMBIRLib.volume import Volume
 
 from .scene import PROVENANCE, STATE, UNIT
 from .texts import _

@@ -151,7 +151,7 @@ def volume_input(node: Any) -> tuple[np.ndarray, Grid]:
     return array, grid_of(node)
 
 
-def sinogram_input(node: Any, views: int, angle_range_deg: float) -> tuple[np.ndarray, dict[str, Any], Grid]:
+def sinogram_input(node: Any, views: int, angle_range_deg: float) -> tuple[np.ndarray, ParallelBeam, Grid]:
     """Line integrals (slices, views, columns) of a sinogram node, their geometry and the grid to reconstruct on.
 
     The node's columns are the detector's, its rows the views, its slices the slices; its spacing gives the detector
@@ -176,7 +176,7 @@ def sinogram_input(node: Any, views: int, angle_range_deg: float) -> tuple[np.nd
     centred = -(columns - 1) / 2 * pitch
     bottom = float(node.GetOrigin()[2])
     grid = Grid((slices, columns, columns), (pitch, pitch, slice_mm), (centred, centred, bottom))
-    return array, geometry.to_dict(), grid
+    return array, geometry, grid
 
 
 def kspace_input(node: Any) -> tuple[np.ndarray, Grid]:
@@ -253,7 +253,7 @@ def _problem_with_content(file: Path, source: str) -> str:
     suffixes = suffixes_of(source)
     if not file.name.lower().endswith(suffixes):
         return _("This kind of file cannot be read here: use {suffixes}.").format(suffixes=", ".join(suffixes))
-    from DiffusionMBIRLib.io.kspace import HDF5_SUFFIXES
+    from DiffusionMBIRLib.io.hdf5 import SUFFIXES as HDF5_SUFFIXES
 
     with file.open("rb") as stream:
         first = stream.read(4096)
@@ -266,17 +266,9 @@ def _problem_with_content(file: Path, source: str) -> str:
 
 def suffixes_of(source: str) -> tuple[str, ...]:
     """How the names of files end that the engine reads; its modules are only imported once a file is chosen."""
-    if source == "k-space":
-        from DiffusionMBIRLib.io import kspace
+    from DiffusionMBIRLib import formats
 
-        return kspace.SUFFIXES
-    if source == "sinogram":
-        from DiffusionMBIRLib.io import measurements
-
-        return measurements.SUFFIXES
-    from DiffusionMBIRLib.io import volumes
-
-    return volumes.READABLE
+    return formats.suffixes({"sinogram": formats.CT, "k-space": formats.MR}.get(source, formats.VOLUME))
 
 
 def summary_of_file(path: str | os.PathLike[str], source: str = "volume", parameters: Any = None) -> str:

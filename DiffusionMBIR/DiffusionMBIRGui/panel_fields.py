@@ -13,7 +13,7 @@ from typing import Any
 
 import qt
 
-from DiffusionMBIRLib.config import DIFFUSION_METHODS
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS
 
 from . import texts
 from .parameters import MRI, Parameters, scan_settings
@@ -21,7 +21,7 @@ from .parameters import MRI, Parameters, scan_settings
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior", "compile")
 _START = ("start", "start_sweeps", "tv_lam")
-_FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "softening")
+_FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight")
 _CT_FIT = ("preconditioner",)
 _MRI_FIT = ("complex_prior",)
 USED_BY = {

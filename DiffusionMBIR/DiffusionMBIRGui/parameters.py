@@ -13,8 +13,8 @@ from typing import Any
 
 from DiffusionMBIRLib import config
 from DiffusionMBIRLib.config import MASKS, ReconSettings, preset_values, setting
-from DiffusionMBIRLib.data import TASKS
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.tasks import TASKS
 
 MODULE = "DiffusionMBIR"
 NODE_CLASS = "vtkMRMLScriptedModuleNode"

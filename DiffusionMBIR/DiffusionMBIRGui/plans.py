@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.folder import JobFolder
-from DiffusionMBIRLib.jobs.request import Request, file_input
+from DiffusionMBIRLib.jobs.request import Request, file_input, folder_input
+from DiffusionMBIRLib.scans import KSpace, Measurement, Scan
+from DiffusionMBIRLib.volume import Volume
 
 from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
 from .parameters import MRI, Parameters
 from .texts import _
 
-Asked = tuple[Request, "np.ndarray | None"]
+Asked = tuple[Request, "Scan | Volume | None"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Plan:
     """One run.
 
     name: of the output volume, if a new one is made.  method: for the table of results.  ask: makes the request and the
-    array that goes with it; called in a thread, so that it touches no node.  beside: the input's node.  output: the
-    node to fill, None for a new one; made: called with the node that is filled.  reference: what the result is judged
-    by where no truth is known.  record: keep the previews.  folder: an existing job to go on with.
+    scan or volume that goes with it; called in a thread, so that it touches no node.  beside: the input's node.
+    output: the node to fill, None for a new one; made: called with the node that is filled.  reference: what the
+    result is judged by where no truth is known.  record: keep the previews.  folder: an existing job to go on with.
     """
 
     name: str
@@ -87,22 +88,27 @@ def _of_file(
 def _of_node(
     node: Any, source: str, parameters: Parameters, settings: ReconSettings
 ) -> tuple[str, Callable[[], Asked]]:
-    task, entries, array = parameters.get("task"), {}, None
+    task, name, inside = parameters.get("task"), node.GetName(), _inside(node, source, parameters)
+    scan = parameters.request_scan()
+
+    def make() -> Asked:  # in the thread: the copy of a large volume takes long
+        copy = inside()
+        return Request(name, folder_input(copy), task, scan, asdict(settings), settings.device), copy
+
+    return name, make
+
+
+def _inside(node: Any, source: str, parameters: Parameters) -> Callable[[], Scan | Volume]:
+    """What makes a scan or volume of a copy of the node's voxels.  Raises InputError for a node that cannot be one."""
+    task, name = parameters.get("task"), node.GetName()
     if source == "k-space":
         array, grid = kspace_input(node)
-        entries = {"kind": "k-space", "file": "input.npy"}
-    elif source == "sinogram":
+        return lambda: KSpace.zero_filled(complex_coils(array), grid, name=name)
+    if source == "sinogram":
         array, geometry, grid = sinogram_input(node, 0, parameters.get("angle_range_deg"))
-        entries = {"kind": "sinogram", "file": "input.npy", "geometry": geometry}
-    else:
-        array, grid = volume_input(node)
-        entries = {"kind": "volume", "file": "input.npy", "unit": "" if task == MRI else "HU"}
-    name = node.GetName()
-    request = Request(
-        name, {**entries, "grid": grid.to_dict()}, task, parameters.request_scan(), asdict(settings), settings.device
-    )
-    copy = complex_coils if source == "k-space" else np.array
-    return name, lambda: (request, copy(array))  # in the thread: the copy of a large volume takes long
+        return lambda: Measurement(np.array(array), geometry, grid, task=task, name=name)
+    array, grid = volume_input(node)
+    return lambda: Volume(np.array(array), grid, unit="" if task == MRI else "HU", name=name)
 
 
 def _reference(node: Any, task: str) -> Volume | None:
@@ -140,12 +146,12 @@ def plan_from(
     node = source if hasattr(source, "GetImageData") else None
     title = name or (node.GetName() if node is not None else "")
     source, grid = as_source(source)
-    request, array = ask(source, task=task, name=title, grid=grid, preset=preset, choices=choices)
+    request, inside = ask(source, task=task, name=title, grid=grid, preset=preset, choices=choices)
     method = str(request.settings["method"])
     return Plan(
         f"{request.name.partition('.')[0] or _('volume')} {method}",
         method,
-        lambda: (request, array),
+        lambda: (request, inside),
         beside=node,
         output=output,
         reference=_reference(reference, request.task),

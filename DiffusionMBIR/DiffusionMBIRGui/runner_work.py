@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import DEVIATION, JobFolder
 from DiffusionMBIRLib.jobs.messages import Finished
+from DiffusionMBIRLib.volume import Volume
 
 from .plans import Plan
 from .volumes import empty_image, image_voxels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..data import MR_TASK
+from ..tasks import MR_TASK
 from .plan import Row
 
 _LEVELS = 25  # of Algorithm 1 from a classical start: two evaluations each
@@ -48,7 +48,7 @@ def ablations_for(task: str) -> tuple[Row, ...]:
         ("warm, variables not shared, M = 10 (Algorithm 2)", {"method": "mbir-slow"}),
     )
     if task != MR_TASK:
-        ours += (("without softening", {"softening": 0.0}),)
+        ours += (("without softening", {"noise_weight": 0.0}),)
     if task == "limited-angle-ct":
         ours += (("plain conjugate gradient, K = 20", {"preconditioner": 0.0, "cg_steps": 20}),)
     rows = [Row(f"Ours, {label}", changes) for label, changes in ours]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import SUPERVISED_METHODS, ReconSettings
-from ..data import MR_TASK
-from ..reconstruction import preset_for
+from ..config import ReconSettings
+from ..methods import SUPERVISED_METHODS
 from ..supervised.about import DEPARTURES, TASKS_OF, TITLES, network_name
+from ..tasks import MR_TASK, task_info
 
 # Incident photons a ray.  30 cm of water let 0.3 % of them through: some 3000 counts, and 300 at a tenth of the dose.
 DOSES = {"noise-free": 0.0, "clinical": 1e6, "low": 1e5}
@@ -45,7 +45,7 @@ class Row:
     network: str = ""
 
     def settings(self, task: str, seed: int) -> ReconSettings:
-        usual = f"{preset_for(task)}-{self.grade}" if self.grade else preset_for(task)
+        usual = f"{task_info(task).preset}-{self.grade}" if self.grade else task_info(task).preset
         return ReconSettings.preset(self.preset or usual, **{"seed": seed, **self.changes})
 
 

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..formats import MR, Format, register
+from ..scans import KSpace
 from .kspace_scan import Scan, finish
 from .matlab import read_matlab
 
@@ -295,3 +296,6 @@ def _middle_share(profile: np.ndarray) -> float:
     n = len(profile)
     half = max(n // 8, 1)
     return float(profile[n // 2 - half : n // 2 + half].sum() / profile.sum())
+
+
+register(Format("array of k-space", MR, (".npy", ".mat"), read_array))

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Volume
 from ..errors import InputError
+from ..formats import VOLUME, Format, register
 from ..geometry import Grid
+from ..volume import Volume
 from .volumes import quiet_itk, simple_itk
 
 _TAGS = [
@@ -253,3 +254,6 @@ def _pixels(one: _Slice) -> np.ndarray:
     values = values.reshape(one.shape)
     compact = np.clip(values, -32768, 32767).astype(np.int16)
     return compact if np.array_equal(compact, values) else values.astype(np.float32)
+
+
+register(Format("DICOM folder", VOLUME, (), read_dicom_folder, last=True))  # of any folder: it tells what is wrong

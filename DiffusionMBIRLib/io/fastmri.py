@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
-from .hdf5 import Fields
+from ..formats import MR, Format, register
+from ..scans import KSpace
+from .hdf5 import SUFFIXES, Fields, reading, recognising
 from .ismrmrd_header import Header, parse_header, require_cartesian
 from .kspace_scan import Scan, finish, require_memory
 
@@ -105,3 +106,6 @@ def _lines(fields: Fields, data: np.ndarray, remarks: list[str]) -> np.ndarray:
             remarks.append(f"{int((mask & ~measured).sum())} columns of the mask hold no data")
         measured &= mask
     return measured
+
+
+register(Format("fastMRI", MR, SUFFIXES, reading(read_fastmri), recognising(lambda fields: fields.has("kspace"))))

@@ -6,7 +6,7 @@ Nothing is unpickled, and links to other files are not followed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import numpy as np
 from ..errors import EngineError, InputError
 from ..geometry import Grid
 
+SUFFIXES = (".h5", ".hdf5", ".mrd", ".ismrmrd")
 _GRID = ("shape", "spacing_mm", "origin_mm", "direction")
+_GRID_IF_KNOWN = ("isocentre_mm",)
 
 
 @contextmanager
@@ -52,9 +54,20 @@ class Fields:
     def has(self, name: str) -> bool:
         return name in self.file
 
+    def names(self, group: str) -> list[str]:
+        """The datasets of a group."""
+        return list(self.file[group])
+
+    def attributes(self, owner: str) -> dict[str, Any]:
+        """All attributes of a group; errors as of :meth:`attribute`."""
+        return {key: self.attribute(owner, key) for key in self._attributes(owner)}
+
+    def _attributes(self, owner: str) -> Any:
+        return self.file[owner].attrs
+
     def attribute(self, owner: str, key: str, default: Any = None) -> Any:
         """A plain string, number or list of numbers."""
-        value = self.file[owner].attrs.get(key, default)
+        value = self._attributes(owner).get(key, default)
         if value is None:
             field = f"{owner.strip('/')}.{key}" if owner != "/" else key
             raise InputError(f"{self.path}: lacks the field {field}; see the layout in the documentation")
@@ -104,32 +117,46 @@ class Fields:
             raise InputError(f"{self.path}: the dataset {name} must be one text")
         return str(node.asstr(errors="replace")[()])
 
-    def require_format(self, name: str, newest: int) -> None:
-        """Raise InputError unless the file says to be of this format, in a version up to ``newest``."""
-        if self.attribute("/", "format", "") != name:
-            raise InputError(f"{self.path}: is HDF5 but no measurement of ours (its attribute format is not {name!r})")
-        version = self.number("version", 0)
-        if version > newest:
-            raise InputError(f"{self.path}: has layout version {version:g}, newer than {newest}; update this software")
-        if version != newest:
-            raise InputError(f"{self.path}: the field version must be {newest}, not {version:g}")
-
     def grid(self, name: str) -> Grid:
         """A grid that lies in the attributes of a group."""
         if not self.has(name):
             raise InputError(f"{self.path}: lacks the group {name}; see the layout in the documentation")
         try:
-            return Grid.from_dict({key: self.attribute(name, key) for key in _GRID})
+            known = [key for key in _GRID_IF_KNOWN if key in self._attributes(name)]
+            return Grid.from_dict({key: self.attribute(name, key) for key in (*_GRID, *known)})
         except InputError as error:
             prefix = "" if str(error).startswith(str(self.path)) else f"{self.path}: {name}: "
             raise InputError(f"{prefix}{error}") from None
 
-    def provenance(self) -> dict[str, Any]:
-        """The JSON object of the dataset ``provenance``, empty if there is none."""
+    def json(self, name: str) -> dict[str, Any]:
+        """The JSON object of a dataset of text, empty if there is none."""
         try:
-            entries = json.loads(self.text("provenance", "{}"))
+            entries = json.loads(self.text(name, "{}"))
         except (ValueError, RecursionError):
             entries = None
         if not isinstance(entries, dict):
-            raise InputError(f"{self.path}: provenance must be a JSON object; repair or remove it")
+            raise InputError(f"{self.path}: {name} must be a JSON object; repair or remove it")
         return entries
+
+
+def recognising(test: Callable[[Fields], Any]) -> Callable[[Path], bool]:
+    """Whether a path is an HDF5 file whose fields pass a test; never an error."""
+
+    def recognises(path: Path) -> bool:
+        try:
+            with opened(path) as fields:
+                return bool(test(fields))
+        except (InputError, EngineError):
+            return False
+
+    return recognises
+
+
+def reading(read: Callable[[Fields], Any]) -> Callable[[Path], Any]:
+    """What reads a path by its open fields; errors as of :func:`opened`."""
+
+    def reads(path: Path) -> Any:
+        with opened(path) as fields:
+            return read(fields)
+
+    return reads

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
-from .hdf5 import Fields
+from ..formats import MR, Format, register
+from ..scans import KSpace
+from .hdf5 import SUFFIXES, Fields, reading, recognising
 from .ismrmrd_header import Header, parse_header, require_cartesian
 from .kspace_scan import Lines, Scan, finish
 
@@ -247,3 +248,10 @@ class _Reader:
             self.guessed.append("slice spacing 1 mm (no thickness in the header)")
             z = 1.0
         return x, y, z
+
+
+def _read(fields: Fields) -> KSpace:
+    return read_ismrmrd(fields, find_group(fields.file) or "dataset")
+
+
+register(Format("ISMRMRD", MR, SUFFIXES, reading(_read), recognising(lambda fields: find_group(fields.file))))

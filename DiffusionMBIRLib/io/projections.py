@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Measurement
 from ..errors import InputError
+from ..formats import CT, Format, register
 from ..geometry import Grid, ParallelBeam
-from .hdf5 import Fields
+from ..scans import Measurement
+from .hdf5 import SUFFIXES, Fields, reading, recognising
 from .kspace_scan import require_memory
 
 _TIFF = (".tif", ".tiff")
@@ -249,3 +250,7 @@ def _typical_attenuation(line: np.ndarray) -> float:
     wide = float(np.median(across)) * _PIXEL_MM
     value = float(np.median(profiles.sum(axis=1))) * _PIXEL_MM / (np.pi / 4 * wide**2) if wide else 0.0
     return value if value > 0 else 1.0
+
+
+register(Format("Data Exchange", CT, SUFFIXES, reading(read_data_exchange), recognising(is_data_exchange)))
+register(Format("folder of projections", CT, (), read_projection_folder, is_projection_folder))

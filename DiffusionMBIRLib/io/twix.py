@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..formats import MR, Format, register
+from ..scans import KSpace
 from .kspace_scan import Lines, Scan, finish
 
 _LARGEST_HEADER = 64 << 20
@@ -299,3 +300,12 @@ class _Reader:
             z = 1.0
         self.remarks.append(f"{rows} lines over {rows * y:.0f} mm along the phase encoding")
         return x, y, z
+
+
+def _read(path: Path) -> KSpace:
+    if not looks_like_twix(path):
+        raise InputError(f"{path}: is no Siemens raw data; what wrote this file?")
+    return read_twix(path)
+
+
+register(Format("Siemens twix", MR, (".dat",), _read))

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Volume
 from ..errors import EngineError, InputError
+from ..formats import VOLUME, Format, find, register, suffixes, writes
 from ..geometry import Grid
 from ..models import resources
+from ..volume import Volume
 from .files import replacing
 
 NIFTI = (".nii", ".nii.gz")
@@ -127,14 +128,19 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     values that are not finite.
     """
     path = Path(path)
-    if path.is_dir():
-        from .dicom import read_dicom_folder
-
-        return read_dicom_folder(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such file")
-    if not has_volume_suffix(path):
-        raise InputError(f"{path}: not a volume file that we read ({', '.join(READABLE)} or a DICOM folder)")
+    known = find(path, VOLUME)
+    if known is None:
+        raise InputError(f"{path}: not a volume file that we read ({', '.join(suffixes(VOLUME))} or a DICOM folder)")
+    volume: Volume = known.read(path)
+    return volume
+
+
+def read_with_itk(path: Path) -> Volume:
+    """Read a file of one of the formats of ``READABLE``; errors as of :func:`read_volume`."""
+    if not path.is_file():
+        raise InputError(f"{path}: is no file")
     try:
         damage = _nifti_damage(path) if path.name.lower().endswith(NIFTI) else ""
         if damage:
@@ -208,3 +214,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     with replacing(path, suffix) as temporary, quiet_itk():
         simple_itk().WriteImage(image, str(temporary), True)
         _require_written(temporary, array.nbytes)
+
+
+register(Format("volume", VOLUME, READABLE, read_with_itk))
+writes(Volume, write_volume)

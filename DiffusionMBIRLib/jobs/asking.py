@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from ..config import ReconSettings
-from ..data import MR_TASK, TASKS, Measurement, Volume
 from ..errors import InputError
+from ..formats import SCAN, may_hold
 from ..geometry import Grid
-from ..kspace import KSpace
 from ..provenance import file_name
-from ..reconstruction import preset_for
-from .request import Request, file_input
+from ..scans import Scan
+from ..tasks import MR_TASK, TASKS, task_info
+from ..volume import Volume
+from .request import Request, file_input, folder_input
 
 CT_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")
 MR_SCAN = ("acceleration", "acs", "mask", "coils", "phase", "noise")
-Source = np.ndarray | Volume | Measurement | KSpace | str | os.PathLike[str]
+Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
 
 
 def ask(
@@ -32,48 +33,40 @@ def ask(
     grid: Grid | None = None,
     preset: str | None = None,
     choices: Mapping[str, Any] | None = None,
-) -> tuple[Request, np.ndarray | None]:
-    """The request of a reconstruction, and the array that goes into the job's folder with it.
+) -> tuple[Request, Scan | Volume | None]:
+    """The request of a reconstruction, and the scan or volume that goes into the job's folder with it.
 
     source: a volume (slices, rows, columns) as an array in HU (of MRI: magnitudes) with ``grid``, or as a Volume; a
-    Measurement or KSpace; or a file or DICOM folder, whatever ``diffusionmbir info`` knows.  Of a volume a scan is
-    simulated.
+    scan (Measurement or KSpace); or a file or DICOM folder, whatever ``diffusionmbir info`` knows.  Of a volume a
+    scan is simulated.
     choices: settings of the scan and of the reconstruction by name; ``seed`` serves both.
     Raises InputError that names what is unknown or does not fit.
     """
-    entries, array, measured = _input(source, grid, task)
+    entries, inside, measured = _input(source, grid, task)
     task = task or measured or TASKS[0]
     if task not in TASKS:
         raise InputError(f"task {task!r} is not known; use one of {', '.join(TASKS)}")
     scan, settings = _split(choices or {}, task, is_measured=bool(measured))
-    chosen = replace(ReconSettings.preset(preset or preset_for(task)), **settings)
+    chosen = replace(ReconSettings.preset(preset or task_info(task).preset), **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
-    return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), array
+    return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), inside
 
 
-def _input(source: Source, grid: Grid | None, task: str | None) -> tuple[dict[str, Any], np.ndarray | None, str]:
-    """(entries of the request, array, task of a measurement or '')."""
-    if isinstance(source, Measurement):
-        known = {key: getattr(source, key) for key in ("photons", "electronic_noise", "mu_water_per_mm")}
-        entries = {"kind": "sinogram", "file": "input.npy", "geometry": source.geometry.to_dict(), **known}
-        return {**entries, "grid": source.grid.to_dict()}, source.data, source.task
-    if isinstance(source, KSpace):
-        if source.maps is not None or source.stored_grid is not None:
-            raise InputError(f"{source.name}: has coil maps or a grid of its own; write it to a file and give that")
-        entries = {"kind": "k-space", "file": "input.npy", "noise_std": source.noise_std}
-        return {**entries, "grid": source.grid.to_dict()}, source.data, source.task
+def _input(source: Source, grid: Grid | None, task: str | None) -> tuple[dict[str, Any], Scan | Volume | None, str]:
+    """(entries of the request, what goes into the job's folder, task of a scan or '')."""
+    if isinstance(source, str | os.PathLike):
+        return file_input(Path(source)), None, _task_of_file(Path(source))
     if isinstance(source, np.ndarray):
         source = Volume(source, grid or Grid(source.shape), unit="" if task == MR_TASK else "HU")
-    if isinstance(source, Volume):
-        entries = {"kind": "volume", "file": "input.npy", "grid": source.grid.to_dict(), "unit": source.unit}
-        return entries, source.array, ""
-    return file_input(Path(source)), None, _task_of_file(Path(source))
+    return folder_input(source), source, source.task if isinstance(source, Scan) else ""
 
 
 def _task_of_file(path: Path) -> str:
-    from ..io.measurements import is_measurement, read_measurement
+    if not may_hold(path, SCAN):
+        return ""
+    from ..io.scans import read_scan
 
-    return read_measurement(path).task if is_measurement(path) else ""
+    return str(read_scan(path).task)
 
 
 def _split(choices: Mapping[str, Any], task: str, *, is_measured: bool) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,7 +18,10 @@ import numpy as np
 
 from ..errors import EngineError, InputError
 from ..geometry import Grid
+from ..io.scan_fields import content_of
 from ..models import find
+from ..scans import Scan
+from ..volume import Volume
 from .asking import Source, ask
 from .client import Job
 from .files import write_text
@@ -49,7 +52,7 @@ class Case:
     preset: str | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
 
-    def request(self) -> tuple[Request, np.ndarray | None]:
+    def request(self) -> tuple[Request, Scan | Volume | None]:
         return ask(
             self.source, task=self.task, name=self.name, grid=self.grid, preset=self.preset, choices=self.choices
         )
@@ -127,11 +130,12 @@ class CaseTable:
             raise EngineError(f"{self.path}: could not be written ({error.strerror})") from error
 
 
-def fingerprint_of(request: Request, array: np.ndarray | None) -> str:
-    """Of everything that decides a result: the request, the voxels and the prior's file as it is now."""
+def fingerprint_of(request: Request, inside: Scan | Volume | None) -> str:
+    """Of everything that decides a result: the request, what lies in the folder and the prior's file as it is now."""
     digest = hashlib.sha256(request.to_json().encode())
-    if array is not None:
-        digest.update(np.ascontiguousarray(array).data)
+    for name, value in content_of(inside).items() if inside is not None else ():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value).data if isinstance(value, np.ndarray) else repr(value).encode())
     with suppress(InputError, OSError):
         found = find(str(request.settings.get("prior", ""))).stat()
         digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
@@ -179,13 +183,13 @@ def run_cases(
 
 def begin_case(table: CaseTable, case: Case) -> JobFolder | None:
     """The job of a case, new or to go on with; None if its result is there.  Raises InputError."""
-    request, array = case.request()
-    fingerprint = fingerprint_of(request, array)
+    request, inside = case.request()
+    fingerprint = fingerprint_of(request, inside)
     if table.is_done(case.name, fingerprint):
         return None
     job = table.job_of(case.name, fingerprint)
     if job is None:
-        job = JobFolder.create(table.folder / "jobs", request, array)
+        job = JobFolder.create(table.folder / "jobs", request, inside)
         table.begin(case.name, request, fingerprint, job)
     return job
 

@@ -10,20 +10,23 @@ import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError, InputError
+from ..io.scan_npz import write_npz_to
 from ..models import user_data
+from ..scans import Scan
+from ..volume import Volume
 from . import lock, partial, preview
 from .files import replacing, write_text
 from .messages import Event, Failed, Finished, decode, encode
 from .request import Request
 
-REQUEST, INPUT, LOG, SUMMARY, BEGUN = "job.json", "input.npy", "log.txt", "summary.json", "begun.json"
+REQUEST, INPUT, LOG, SUMMARY, BEGUN = "job.json", "scan.npz", "log.txt", "summary.json", "begun.json"
 STATE, RESULT, DEVIATION, PROVENANCE = "state", "result.nrrd", "deviation.nrrd", "provenance.json"
 STATUSES = ("new", "running", "finished", "partial", "failed", "interrupted")
 _BYTES_PER_VOXEL = 96  # two previews, a result, and two states of the largest stage (10 volumes of float32)
@@ -43,19 +46,19 @@ class JobFolder:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, request: Request, array: np.ndarray | None = None) -> JobFolder:
+    def create(cls, root: Path, request: Request, inside: Scan | Volume | None = None) -> JobFolder:
         """Make the folder of a new job under ``root``; appears under its name only when it is complete.
 
-        array: what ``request.input["file"]`` is to hold.  Raises InputError where the folder cannot be written to or
-        its disk lacks the space for the whole job, input, previews, state and result.
+        inside: the scan or volume of a request whose input lies in the folder.  Raises InputError where the folder
+        cannot be written to or its disk lacks the space for the whole job: input, previews, state and result.
         """
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         temporary, path = root / f"{_UNFINISHED}{name}", root / name
         try:
             root.mkdir(parents=True, exist_ok=True)
-            _require_space(root, _bytes_needed(request, array))
+            _require_space(root, _bytes_needed(request, inside))
             temporary.mkdir()
-            _fill(temporary, request, array)
+            _fill(temporary, request, inside)
             os.replace(temporary, path)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -200,21 +203,23 @@ def clean(root: Path, statuses: Iterable[str] = ("finished", "partial", "failed"
     return gone
 
 
-def _fill(folder: Path, request: Request, array: np.ndarray | None) -> None:
+def _fill(folder: Path, request: Request, inside: Scan | Volume | None) -> None:
     (folder / STATE).mkdir()
     prior = Path(str(request.settings.get("prior", "")))
     if prior.is_file():  # the worker has another working directory
         request = replace(request, settings=request.settings | {"prior": str(prior.absolute())})
-    if array is not None:
+    if inside is not None:
         with replacing(folder / INPUT) as stream:
-            np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+            write_npz_to(stream, inside)
     write_text(folder / REQUEST, request.to_json())
 
 
-def _bytes_needed(request: Request, array: np.ndarray | None) -> int:
-    voxels = int(np.prod(request.input["grid"]["shape"])) if "grid" in request.input else 0
+def _bytes_needed(request: Request, inside: Scan | Volume | None) -> int:
+    voxels = int(np.prod(request.input.get("shape", (0,))))
     coarsen = max(1, int(request.scan.get("coarsen") or 1))
-    return (array.nbytes if array is not None else 0) + _BYTES_PER_VOXEL * voxels // coarsen**2
+    stored = [getattr(inside, f.name) for f in fields(inside)] if inside is not None else []
+    array_bytes = sum(value.nbytes for value in stored if isinstance(value, np.ndarray))
+    return array_bytes + _BYTES_PER_VOXEL * voxels // coarsen**2
 
 
 def _require_space(root: Path, needed: int) -> None:

@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import ReconSettings, methods_for
-from ..data import TASKS
+from ..config import ReconSettings
 from ..errors import InputError
+from ..methods import methods_for
+from ..scans import Scan
+from ..tasks import TASKS
+from ..volume import Volume
 
-KINDS = ("volume", "sinogram", "k-space", "file")
-FORMAT = 1
+KINDS = ("folder", "file")
+OLDER_KINDS = ("volume", "sinogram", "k-space")  # of format 1, whose jobs are listed but run no more
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,9 @@ class Request:
 
     name: shown to the user, never a path.
     input: one of
-        {"kind": "volume", "file": "input.npy", "grid": Grid.to_dict(), "unit": "HU"}       a scan is simulated from it
-        {"kind": "sinogram", "file": "input.npy", "geometry": ParallelBeam.to_dict(), "grid": Grid.to_dict()}
-            with, if they are known, "photons", "electronic_noise" and "mu_water_per_mm"
-        {"kind": "k-space", "file": "input.npy", "grid": Grid.to_dict()}
-            complex (slices, coils, rows, columns), centred, zero where not sampled; with "noise_std" if it is known
-        {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a measurement, or a volume to simulate a scan of
+        {"kind": "folder", "holds": "volume", "ct" or "mr", "shape": [slices, rows, columns]}
+            what lies in the job's folder (``folder.INPUT``), in the one form of all scans; a volume is scanned first
+        {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a scan, or a volume to simulate a scan of
     scan: keyword arguments of ``simulate`` besides the task; empty for measured data.
     settings: every field of ReconSettings.
     """
@@ -39,9 +40,11 @@ class Request:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.input.get("kind") not in KINDS:
-            raise InputError(f"request: input.kind {self.input.get('kind')!r} is none of {', '.join(KINDS)}")
-        for key in ("file", "grid") if self.input["kind"] != "file" else ("path", "bytes", "mtime_ns"):
+        kind = self.input.get("kind")
+        if kind not in (*KINDS, *OLDER_KINDS):
+            raise InputError(f"request: input.kind {kind!r} is none of {', '.join(KINDS)}")
+        needed = {"folder": ("holds", "shape"), "file": ("path", "bytes", "mtime_ns")}
+        for key in needed.get(kind, ()):
             if key not in self.input:
                 raise InputError(f"request: input.{key} is missing")
         if self.task not in TASKS:
@@ -68,13 +71,19 @@ class Request:
         """The inverse of :meth:`to_json`; raises InputError that names the file for a damaged or newer one."""
         try:
             entries = json.loads(text)
-            if entries.pop("format") != FORMAT:
+            if entries.pop("format") not in (1, FORMAT):
                 raise InputError(f"{path}: was written by a newer version; update DiffusionMBIR")
             return cls(**entries)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise InputError(f"{path}: {error}") from None
             raise InputError(f"{path}: is damaged and cannot be read; begin a new job") from None
+
+
+def folder_input(inside: Scan | Volume) -> dict[str, Any]:
+    """The entries of an input that lies in the job's folder."""
+    holds = inside.KIND if isinstance(inside, Scan) else "volume"
+    return {"kind": "folder", "holds": holds, "shape": list(inside.grid.shape)}
 
 
 def file_input(path: Path) -> dict[str, Any]:

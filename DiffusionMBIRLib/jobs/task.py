@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ import numpy as np
 import DiffusionMBIRLib as mbir
 
 from .. import estimate
-from ..config import NETWORK_METHODS, ReconSettings
-from ..data import MR_TASK, Measurement, Volume
+from ..config import ReconSettings
 from ..errors import EngineError, InputError
-from ..geometry import Grid, ParallelBeam
-from ..geometry_mr import CartesianMRI
-from ..io.measurements import is_measurement
-from ..kspace import KSpace
+from ..formats import SCAN, may_hold
+from ..geometry import Grid
+from ..io.scan_npz import read_npz
+from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
+from ..volume import Volume
 from . import preview
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
@@ -85,8 +86,7 @@ class Task:
         self._control.begin()
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
-        self._grid = _result_grid(measurement)
-        self._unit = "" if measurement.task == MR_TASK else "HU"
+        self._grid, self._unit = measurement.result_grid, measurement.UNIT
         self._prepare(measurement, has_truth=truth is not None)
         result = reconstruct(
             measurement,
@@ -102,17 +102,9 @@ class Task:
         entries, request = self._request.input, self._request
         if entries["kind"] == "file":
             return _read(Path(entries["path"]), entries)
-        array = _load_array(self._folder.path / INPUT)
-        grid = Grid.from_dict(entries["grid"])
-        if entries["kind"] == "volume":
-            return Volume(array, grid, unit=entries.get("unit", "HU"), name=request.name)
-        if entries["kind"] == "k-space":
-            sampled = (array != 0).any(axis=(0, 1)) if array.ndim == 4 else np.zeros(array.shape, bool)
-            noise = float(entries.get("noise_std", 0.0))
-            return KSpace(array, CartesianMRI(sampled, array.shape[1]), grid, noise_std=noise, name=request.name)
-        known: Any = {k: float(entries[k]) for k in ("photons", "electronic_noise", "mu_water_per_mm") if k in entries}
-        geometry = ParallelBeam.from_dict(entries["geometry"])
-        return Measurement(array, geometry, grid, task=request.task, name=request.name, **known)
+        if entries["kind"] != "folder":
+            raise InputError("this job was made by an older version, which keeps its input otherwise; begin a new job")
+        return replace(read_npz(self._folder.path / INPUT), name=request.name)
 
     def _shape_of(self, source: Any) -> tuple[int, int, int]:
         slices, rows, columns = source.grid.shape
@@ -222,20 +214,7 @@ class Task:
 
 def _read(path: Path, entries: dict[str, Any]) -> Any:
     require_unchanged(entries)
-    return mbir.read(path) if is_measurement(path) else mbir.read_volume(path)
-
-
-def _load_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise InputError(f"{path}: the job's input is missing or damaged; begin a new job") from None
-
-
-def _result_grid(measurement: Any) -> Grid:
-    stored = getattr(measurement, "stored_grid", None)
-    grid: Grid = measurement.grid if stored is None else stored
-    return grid
+    return mbir.read(path) if may_hold(path, SCAN) else mbir.read_volume(path)
 
 
 def _judge(volume: Volume, truth: Volume) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from .base import LinearOperator
 from .difference import SliceDifference
 from .fourier import CartesianFourier, SenseFourier
 from .projector import projector
+from .space import Space, slices_last
 from .stack import SliceProjector
 
 __all__ = [
@@ -12,5 +13,7 @@ __all__ = [
     "SenseFourier",
     "SliceDifference",
     "SliceProjector",
+    "Space",
     "projector",
+    "slices_last",
 ]

@@ -5,48 +5,54 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .space import Space
 
 
 class LinearOperator(ABC):
-    """A linear map between two spaces of tensors, both real or both complex.
+    """A linear map between two spaces of tensors, both real or both complex, on one device.
 
-    domain, range: shapes of the two spaces.  ``adjoint`` is the exact (conjugate) transpose of ``forward``; an optional
+    domain, range: the two spaces.  ``adjoint`` is the exact (conjugate) transpose of ``forward``; an optional
     back end that cannot keep this says so by ``exact_adjoint``.
     """
 
     exact_adjoint: bool = True
 
-    def __init__(
-        self, domain: tuple[int, ...], range: tuple[int, ...], *, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self.domain, self.range = tuple(domain), tuple(range)
-        # 'cuda' stands for one device with a number, which is what tensors on it report.
-        self.device, self.dtype = torch.empty(0, device=device).device, dtype
+    def __init__(self, domain: Space, range: Space) -> None:
+        self.domain, self.range = domain, range
+
+    @property
+    def device(self) -> torch.device:
+        return self.domain.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.domain.dtype
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """A x for x of shape ``domain``."""
+        """A x for x of the domain."""
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
-        """A^T y for y of shape ``range``."""
+        """A^T y for y of the range."""
 
     def gram(self, x: Tensor) -> Tensor:
         """A^T A x."""
         return self.adjoint(self.forward(x))
 
-    def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """A^T (y - A x), along which 1/2 |A x - y|^2 falls most steeply."""
-        return self.adjoint(self.forward(x).sub_(y).neg_())
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """A^T (A x - y), the gradient of 1/2 |A x - y|^2."""
+        return self.adjoint(self.forward(x).sub_(y))
 
-    def slopes(self, y: Tensor) -> Callable[[Tensor], Tensor]:
-        """x -> A^T (y - A x), for one y and many x; always a new tensor."""
-        return partial(self.slope, y=y)
+    def gradients(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """x -> A^T (A x - y), for one y and many x; always a new tensor."""
+        return partial(self.gradient, y=y)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, on the device."""
@@ -57,8 +63,13 @@ class LinearOperator(ABC):
         """A^T, by the name that the field gives to the adjoint."""
         return Adjoint(self)
 
-    def __matmul__(self, x: Tensor) -> Tensor:
-        return self.forward(x)
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+        """A x of a tensor; of an operator B the product A B."""
+        return Product(self, other) if isinstance(other, LinearOperator) else self.forward(other)
 
     def scaled(self, factor: float) -> LinearOperator:
         """factor A."""
@@ -70,7 +81,7 @@ class LinearOperator(ABC):
         Stops when the estimate grows by less than ``tolerance`` a step, so it is low by a similar fraction.
         """
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand(self.domain, generator=generator, dtype=torch.float64).to(self.device, self.dtype)
+        x = torch.rand(self.domain.shape, generator=generator, dtype=torch.float64).to(self.device, self.dtype)
         x /= torch.linalg.vector_norm(x)
         before, diagonal, beside, value = torch.zeros_like(x), list[float](), list[float](), 0.0
         for _ in range(most):
@@ -89,20 +100,12 @@ class LinearOperator(ABC):
             before, x = x, image / length
         return max(0.0, value) ** 0.5
 
-    def _check(self, tensor: Tensor, shape: tuple[int, ...], name: str) -> None:
-        if tuple(tensor.shape) != shape:
-            raise InputError(f"{name} has shape {tuple(tensor.shape)}, the operator needs {shape}")
-        if tensor.dtype != self.dtype or tensor.device != self.device:
-            raise InputError(
-                f"{name} is {tensor.dtype} on {tensor.device}, the operator is {self.dtype} on {self.device}"
-            )
-
 
 class Adjoint(LinearOperator):
     """A^T as an operator of its own."""
 
     def __init__(self, operator: LinearOperator) -> None:
-        super().__init__(operator.range, operator.domain, device=operator.device, dtype=operator.dtype)
+        super().__init__(operator.range, operator.domain)
         self._operator, self.exact_adjoint = operator, operator.exact_adjoint
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +127,7 @@ class Scaled(LinearOperator):
     """factor A."""
 
     def __init__(self, operator: LinearOperator, factor: float) -> None:
-        super().__init__(operator.domain, operator.range, device=operator.device, dtype=operator.dtype)
+        super().__init__(operator.domain, operator.range)
         self._operator, self._factor = operator, float(factor)
         self.exact_adjoint = operator.exact_adjoint
 
@@ -139,12 +142,29 @@ class Scaled(LinearOperator):
         return abs(self._factor) * self._operator.norm(tolerance=tolerance, most=most)
 
 
+class Product(LinearOperator):
+    """A B."""
+
+    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
+        if first.domain.shape != second.range.shape:
+            raise InputError(f"operators do not fit: {second.range.shape} into {first.domain.shape}")
+        super().__init__(second.domain, first.range)
+        self._first, self._second = first, second
+        self.exact_adjoint = first.exact_adjoint and second.exact_adjoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._first.forward(self._second.forward(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._second.adjoint(self._first.adjoint(y))
+
+
 class RowWeighted(LinearOperator):
     """W A with a diagonal W >= 0 of shape ``range``: the square root of each ray's statistical weight."""
 
     def __init__(self, operator: LinearOperator, weights: Tensor) -> None:
-        super().__init__(operator.domain, operator.range, device=operator.device, dtype=operator.dtype)
-        self._check(weights, self.range, "weights")
+        super().__init__(operator.domain, operator.range)
+        self.range.check(weights, "weights")
         self._operator, self._weights = operator, weights
         self.exact_adjoint = operator.exact_adjoint
 

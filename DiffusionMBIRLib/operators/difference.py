@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from .base import LinearOperator
+from .space import Space
 
 
 class SliceDifference(LinearOperator):
@@ -16,25 +19,21 @@ class SliceDifference(LinearOperator):
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        volumes: Space,
         *,
         weight: float = 1.0,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
     ) -> None:
-        n, rows, columns = shape
-        super().__init__(shape, (n - 1, rows, columns), device=torch.device(device), dtype=dtype)
+        n, rows, columns = volumes.shape
+        super().__init__(volumes, replace(volumes, shape=(n - 1, rows, columns)))
         self.weight = float(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
+        self.domain.check(x, "x")
         return torch.sub(x[1:], x[:-1]).mul_(self.weight)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        self._check(y, self.range, "y")
-        return self.add_adjoint_to(
-            y.new_zeros(self.domain) if y.shape[0] == 0 else _zeros_like_volume(y, self.domain), y
-        )
+        self.range.check(y, "y")
+        return self.add_adjoint_to(self.domain.zeros(), y)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """y += D x in y's own memory.  Returns y."""
@@ -48,7 +47,7 @@ class SliceDifference(LinearOperator):
         return out
 
     def gram(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
+        self.domain.check(x, "x")
         return self.add_gram_to(torch.zeros_like(x), x)
 
     def add_gram_to(self, out: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
@@ -71,33 +70,29 @@ def _add_gram(out: Tensor, x: Tensor, weights: tuple[float, ...], factor: float)
     return out
 
 
-def _zeros_like_volume(y: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Zeros of ``shape`` in y's order of axes in memory, so that volumes keep one layout through a run."""
-    if y.stride(0) == 1 and y.shape[0] > 1:
-        return y.new_zeros((*shape[1:], shape[0])).permute(2, 0, 1)
-    return y.new_zeros(shape)
-
-
 class Gradient(LinearOperator):
     """(D_z, D_y, D_x) x stacked along a new first axis, each zero at the far end: (n, r, c) -> (3, n, r, c)."""
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        volumes: Space,
         *,
         weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(shape, (3, *shape), device=torch.device(device), dtype=dtype)
+        super().__init__(volumes, replace(volumes, shape=(3, *volumes.shape), slices_last=False))
         self.weights = weights
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
-        slices, rows, columns = self.domain
-        if x.is_complex():  # Fourier transforms keep columns last, projectors slices
-            return self.add_to(x.new_zeros(self.range), x)
-        return self.add_to(x.new_zeros((3, rows, columns, slices)).permute(0, 3, 1, 2), x)
+        self.domain.check(x, "x")
+        return self.add_to(self.zeros(), x)
+
+    def zeros(self) -> Tensor:
+        """Of the range, each of the three volumes in the order in memory of the domain."""
+        slices, rows, columns = self.domain.shape
+        if self.domain.slices_last:
+            memory = torch.zeros((3, rows, columns, slices), dtype=self.dtype, device=self.device)
+            return memory.permute(0, 3, 1, 2)
+        return self.range.zeros()
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """y += D x in y's own memory: three volumes are slow to allocate at each step of a solver.  Returns y."""
@@ -108,13 +103,13 @@ class Gradient(LinearOperator):
         return y
 
     def adjoint(self, y: Tensor) -> Tensor:
-        self._check(y, self.range, "y")
-        return self.add_adjoint_to(_zeros_like_volume(y[0], self.domain), y)
+        self.range.check(y, "y")
+        return self.add_adjoint_to(self.domain.zeros(), y)
 
     def add_adjoint_to(self, out: Tensor, y: Tensor, factor: float = 1.0) -> Tensor:
         """out += factor D^T y in out's own memory.  Returns out."""
         for axis, weight in enumerate(self.weights):
-            length = self.domain[axis] - 1
+            length = self.domain.shape[axis] - 1
             inner = y[axis].narrow(axis, 0, length)
             out.narrow(axis, 1, length).add_(inner, alpha=factor * weight)
             out.narrow(axis, 0, length).sub_(inner, alpha=factor * weight)
@@ -128,14 +123,14 @@ class Gradient(LinearOperator):
         into, y = (torch.view_as_real(out), torch.view_as_real(y)) if out.is_complex() else (out, y)
         share = share[..., None] if out.is_complex() else share
         for axis, weight in enumerate(self.weights):
-            length = self.domain[axis] - 1
+            length = self.domain.shape[axis] - 1
             shares, inner = share.narrow(axis, 0, length), y[axis].narrow(axis, 0, length)
             into.narrow(axis, 1, length).addcmul_(shares, inner, value=factor * weight)
             into.narrow(axis, 0, length).addcmul_(shares, inner, value=-factor * weight)
         return out
 
     def gram(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
+        self.domain.check(x, "x")
         return self.add_gram_to(torch.zeros_like(x), x)
 
     def add_gram_to(self, out: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:

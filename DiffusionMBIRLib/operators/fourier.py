@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ..errors import InputError
 from .base import LinearOperator
 from .circulant import sampling_spectrum
 from .coils import local_coils, mixed
+from .space import Space
 
 _PLANE = (-2, -1)
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}  # over slices and coils: on a CPU what stays in its cache
@@ -60,7 +62,8 @@ class CartesianFourier(LinearOperator):
         dtype: torch.dtype = torch.complex64,
     ) -> None:
         slices, rows, columns = shape
-        super().__init__(shape, (slices, coils, rows, columns), device=torch.device(device), dtype=dtype)
+        volumes = Space(shape, dtype, torch.device(device))
+        super().__init__(volumes, replace(volumes, shape=(slices, coils, rows, columns)))
         if not dtype.is_complex:
             raise InputError(f"k-space needs a complex type, not {dtype}")
         chosen = torch.as_tensor(np.array(mask) if isinstance(mask, np.ndarray) else mask, dtype=torch.bool)
@@ -77,15 +80,15 @@ class CartesianFourier(LinearOperator):
         self._parts = [slice(start, min(start + at_once, slices)) for start in range(0, slices, at_once)]
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
-        out = x.new_empty(self.range)
+        self.domain.check(x, "x")
+        out = self.range.empty()
         for part in self._parts:
             out[part] = self._samples(x, part)
         return out
 
     def adjoint(self, y: Tensor) -> Tensor:
-        self._check(y, self.range, "y")
-        out = y.new_empty(self.domain)
+        self.range.check(y, "y")
+        out = self.domain.empty()
         for part in self._parts:
             images = centred_ifft(y[part] * self.mask) if self._centred else self._images(y[part] * self._corner_mask)
             out[part] = self._combined(images, part)
@@ -95,7 +98,7 @@ class CartesianFourier(LinearOperator):
         """A^H A x.  The inverse transform is the conjugate of the transform of the conjugate, and conjugation costs
         nothing in a filter: so maps need no conjugated copy, and no transform is scaled.
         """
-        self._check(x, self.domain, "x")
+        self.domain.check(x, "x")
         out, (rows, columns) = torch.empty_like(x), x.shape[1:]
         for part in self._parts:
             spectrum = torch.fft.fftn(self._seen(x, part), s=self._lengths, dim=self._axes)
@@ -104,15 +107,15 @@ class CartesianFourier(LinearOperator):
             self._combine_conjugates(images, part, out[part])
         return out.conj_physical_()
 
-    def slopes(self, y: Tensor) -> Callable[[Tensor], Tensor]:
-        """x -> A^H (y - A x).  Keeps A^H y: all coils' samples are larger, and A^H A x takes less than A x."""
+    def gradients(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """x -> A^H (A x - y).  Keeps A^H y: all coils' samples are larger, and A^H A x takes less than A x."""
         back_projection = self.adjoint(y)
-        return lambda x: torch.sub(back_projection, self.gram(x))
+        return lambda x: self.gram(x).sub_(back_projection)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, part by part: no second copy of the data is made."""
-        self._check(x, self.domain, "x")
-        self._check(y, self.range, "y")
+        self.domain.check(x, "x")
+        self.range.check(y, "y")
         squares = []
         for part in self._parts:
             off = torch.view_as_real(self._samples(x, part).sub_(y[part])).flatten()  # a complex norm is slow
@@ -136,15 +139,15 @@ class CartesianFourier(LinearOperator):
 
     def carried_over(self, y: Tensor) -> Tensor:
         """Measured data of the operator that this one was reduced from, as this one sees them."""
-        self._check(y, (self.domain[0], self._coils_of_data, *self.domain[1:]), "y")
-        out = y.new_empty(self.range)
+        replace(self.range, shape=(self.range.shape[0], self._coils_of_data, *self.range.shape[2:])).check(y, "y")
+        out = self.range.empty()
         for part in self._parts:
             out[part] = self._mixed(self._spectrum(centred_ifft(y[part] * self.mask)))
         return out
 
     @property
     def _coils_of_data(self) -> int:
-        return self.range[1]
+        return self.range.shape[1]
 
     def _mixed(self, spectrum: Tensor) -> Tensor:
         return spectrum
@@ -232,7 +235,7 @@ class SenseFourier(CartesianFourier):
         if mixing is None:
             return super().reduced(y)
         maps = torch.cat([mixed(mixing, part, self._positions) for part in self.maps.split(1)])
-        twin = SenseFourier(self.mask, maps, slices=self.domain[0])
+        twin = SenseFourier(self.mask, maps, slices=self.domain.shape[0])
         twin._mixing, twin._centred = mixing, False
         return twin, twin.carried_over(y)
 
@@ -243,11 +246,11 @@ class SenseFourier(CartesianFourier):
 
     def _mixing_for(self, y: Tensor, spill: float) -> Tensor | None:
         mixing = local_coils(self.maps, self.adjoint(y), self._positions, spill)
-        return mixing if mixing.shape[1] < self.range[1] else None
+        return mixing if mixing.shape[1] < self.range.shape[1] else None
 
     @property
     def _coils_of_data(self) -> int:
-        return self.range[1] if self._mixing is None else self._mixing.shape[2]
+        return self.range.shape[1] if self._mixing is None else self._mixing.shape[2]
 
     def _mixed(self, spectrum: Tensor) -> Tensor:
         return spectrum if self._mixing is None else mixed(self._mixing, spectrum, self._positions)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
 from ..errors import InputError
-from ..geometry import Grid, ParallelBeam
+from ..geometry import Grid, RayGeometry
 from .base import LinearOperator
+from .space import Space
 
 Same = TypeVar("Same", bound="SliceProjector")
 
@@ -21,19 +23,23 @@ class SliceProjector(LinearOperator):
     Slices do not mix, so that one slice stands for a stack of any height.
     """
 
-    def __init__(self, geometry: ParallelBeam, grid: Grid, *, device: torch.device | str, dtype: torch.dtype) -> None:
-        super().__init__(grid.shape, geometry.data_shape(grid.shape[0]), device=torch.device(device), dtype=dtype)
+    def __init__(self, geometry: RayGeometry, grid: Grid, *, device: torch.device | str, dtype: torch.dtype) -> None:
+        on = torch.device(device)
+        volumes = Space(grid.shape, dtype, on, slices_last=True)
+        super().__init__(volumes, Space(geometry.data_shape(grid.shape[0]), dtype, on, slices_last=True))
         self.geometry, self.grid = geometry, grid
 
     def with_slices(self: Same, slices: int) -> Same:
         """The same transform for a stack of another height; nothing large is copied."""
         twin = copy.copy(self)
-        twin.domain, twin.range = (slices, *self.domain[1:]), (slices, *self.range[1:])
+        twin.domain, twin.range = (
+            replace(space, shape=(slices, *space.shape[1:])) for space in (self.domain, self.range)
+        )
         return twin
 
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """Largest singular value; one slice tells."""
-        if self.domain[0] > 1:
+        if self.domain.shape[0] > 1:
             return self.with_slices(1).norm(tolerance=tolerance, most=most)
         return super().norm(tolerance=tolerance, most=most)
 
@@ -41,12 +47,12 @@ class SliceProjector(LinearOperator):
 def require_float32(backend: str, dtype: torch.dtype) -> None:
     """Raise InputError for a type that an optional back end does not compute in."""
     if dtype != torch.float32:
-        raise InputError(f"back end {backend!r} computes in float32 only, not {dtype}; use backend='matrix'")
+        raise InputError(f"back end {backend!r} computes in float32 only, not {dtype}; use projector own")
 
 
 def require_square_pixels(backend: str, grid: Grid) -> float:
     """The side of a pixel in mm; raises InputError where columns and rows differ in spacing."""
     dx, dy = grid.spacing_mm[:2]
     if not math.isclose(dx, dy, rel_tol=1e-6):
-        raise InputError(f"back end {backend!r} needs square pixels, not {dx:g} x {dy:g} mm; use backend='matrix'")
+        raise InputError(f"back end {backend!r} needs square pixels, not {dx:g} x {dy:g} mm; use projector own")
     return dx

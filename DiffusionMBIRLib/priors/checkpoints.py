@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import SUPERVISED_METHODS
 from ..errors import EngineError, InputError
 from ..models import ModelCard, find, has_card, read_card
+from ..supervised.about import TASKS_OF
 from .adm import ADMConfig, ADMUNet
 from .adm import infer_config as infer_adm
 from .compact import CompactConfig, CompactUNet
@@ -140,7 +140,7 @@ def build_prior(
 ) -> NetworkPrior:
     """The network on a card with these weights; raises InputError that names the first ones that do not fit."""
     kind = card.network.get("kind")
-    if kind in SUPERVISED_METHODS:
+    if kind in TASKS_OF:
         raise InputError(not_a_prior(card))
     if kind == "ncsnpp":
         ncsnpp = NCSNppConfig.from_dict(card.network)

@@ -29,13 +29,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..denoisers import Denoiser
 from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
-from ..priors.base import Denoiser
 from ..priors.networks import ddpm_sigmas
 from ..solvers.consistency import ZTVConsistency
 from ..solvers.published import final_step
 from . import state
-from .dds import volume_noise, watch
+from .noise import CORRECTOR, PREDICTOR, START, Noise
+from .predictor_corrector import predict, score_of
 
 SLICES_PER_BATCH = 12  # of the CT code
 
@@ -59,7 +60,7 @@ def sample_mbir(
     denoiser: Denoiser,
     consistency: ZTVConsistency,
     levels: Sequence[tuple[float, float]],
-    generator: torch.Generator,
+    noise: Noise,
     *,
     snr: float = 0.16,
     slices_per_batch: int = SLICES_PER_BATCH,
@@ -74,27 +75,21 @@ def sample_mbir(
     end_on_data: add :func:`~DiffusionMBIRLib.solvers.published.final_step`, as for CT; the code for MRI has none.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    like = torch.zeros(consistency.A.domain, dtype=consistency.A.dtype, device=consistency.A.device)
-    x = volume_noise(like, generator) * levels[0][0]
-    done, x = state.restore(checkpoint, consistency, generator, x)
+    x = noise(0, START) * levels[0][0]
+    done, x = state.restore(checkpoint, consistency, x)
     for k in range(done, len(levels)):
         sigma, jump = levels[k]
-        x = predict(denoiser, x, sigma, jump, volume_noise(x, generator))
-        x = correct(denoiser, x, sigma, snr, volume_noise(x, generator), slices_per_batch)
+        x = predict(denoiser, x, sigma, jump, noise(k, PREDICTOR))
+        x = correct_sub_batches(denoiser, x, sigma, snr, noise(k, CORRECTOR), slices_per_batch)
         x = consistency(x)
-        state.save(checkpoint, consistency, generator, x, k + 1)
-        watch(monitor, consistency, x, k + 1, len(levels), sigma)
+        state.save(checkpoint, consistency, x, k + 1)
+        state.watch(monitor, consistency, x, k + 1, len(levels), sigma)
     return final_step(consistency.A, consistency.y, x) if end_on_data else x
 
 
-def predict(denoiser: Denoiser, x: Tensor, sigma: float, jump: float, noise: Tensor) -> Tensor:
-    """x + jump^2 score(x, sigma) + jump n (Song et al. 2021, arXiv 2011.13456, Algorithm 2)."""
-    return torch.add(x, _score(denoiser, x, sigma), alpha=jump**2).add_(noise, alpha=jump)
-
-
-def correct(denoiser: Denoiser, x: Tensor, sigma: float, snr: float, noise: Tensor, batch: int) -> Tensor:
+def correct_sub_batches(denoiser: Denoiser, x: Tensor, sigma: float, snr: float, noise: Tensor, batch: int) -> Tensor:
     """One Langevin step of size e = 2 (snr mean|n| / mean|score|)^2, with the means over the slices of a sub-batch."""
-    score = _score(denoiser, x, sigma)
+    score = score_of(denoiser, x, sigma)
     pieces = [(t.split(sub_batches(len(x), batch))) for t in (x, score, noise)]
     out = []
     for part, gradient, fresh in zip(*pieces, strict=True):
@@ -107,10 +102,6 @@ def correct(denoiser: Denoiser, x: Tensor, sigma: float, snr: float, noise: Tens
 def sub_batches(slices: int, batch: int) -> list[int]:
     """Sizes of the published sub-batches: slices // batch + 1 pieces of equal size, the last ones smaller or absent."""
     return [len(piece) for piece in torch.arange(slices).chunk(slices // batch + 1)]
-
-
-def _score(denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
-    return denoiser(x, sigma).sub_(x).div_(sigma**2)
 
 
 def _mean_norm(x: Tensor) -> Tensor:
@@ -127,7 +118,7 @@ def sample_dds(
     denoiser: Denoiser,
     consistency: ZTVConsistency,
     sigmas: Sequence[float],
-    generator: torch.Generator,
+    noise: Noise,
     *,
     eta: float = 0.85,
     monitor: Monitor | None = None,
@@ -139,10 +130,9 @@ def sample_dds(
     before the last evaluation, though its network expects the lowest level.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    like = torch.zeros(consistency.A.domain, dtype=consistency.A.dtype, device=consistency.A.device)
-    x = volume_noise(like, generator) * math.sqrt(1 + sigmas[0] ** 2)
+    x = noise(0, START) * math.sqrt(1 + sigmas[0] ** 2)
     clean = x
-    done, x = state.restore(checkpoint, consistency, generator, x)
+    done, x = state.restore(checkpoint, consistency, x)
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         denoised = denoiser(x, sigma)
@@ -150,9 +140,9 @@ def sample_dds(
         if k + 2 < len(sigmas):
             kept = sigmas[k + 1] * math.sqrt(1 - eta**2) / sigma
             x = torch.add(clean, x.sub_(denoised), alpha=kept)
-            x.add_(volume_noise(x, generator), alpha=sigmas[k + 1] * eta)
+            x.add_(noise(k + 1), alpha=sigmas[k + 1] * eta)
         elif k + 2 == len(sigmas):
             x = clean * math.sqrt(1 + sigmas[k + 1] ** 2)
-        state.save(checkpoint, consistency, generator, x, k + 1)
-        watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
+        state.save(checkpoint, consistency, x, k + 1)
+        state.watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

@@ -7,30 +7,39 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..monitor import Checkpoint
+from ..monitor import Checkpoint, Monitor
 from ..solvers.consistency import DataFit
 
 STAGE = "diffusion"
 
 
-def restore(checkpoint: Checkpoint, consistency: DataFit, generator: torch.Generator, x: Tensor) -> tuple[int, Tensor]:
-    """(steps that are done, x); puts the ADMM's variable and the generator back to where they were."""
+def restore(checkpoint: Checkpoint, consistency: DataFit, x: Tensor) -> tuple[int, Tensor]:
+    """(steps that are done, x); puts the ADMM's variable back to where it was."""
     state = checkpoint.load(STAGE)
     if state is None:
         return 0, x
     consistency.restore(state)
-    generator.set_state(state["generator"].cpu())
     return int(state["done"]), state["x"]
 
 
 def save(
     checkpoint: Checkpoint,
     consistency: DataFit,
-    generator: torch.Generator,
     x: Tensor,
     done: int,
     more: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Offer the state after ``done`` steps; more: what a sampler keeps besides."""
-    entries = {"x": x, "done": torch.tensor(done), "generator": generator.get_state()}
+    entries = {"x": x, "done": torch.tensor(done)}
     checkpoint.save(STAGE, entries | consistency.state() | dict(more or {}))
+
+
+def watch(monitor: Monitor, consistency: DataFit, estimate: Tensor, done: int, total: int, sigma: float) -> None:
+    """Tell of a step that is over: the estimate for whoever looks, and how well it fits the data.
+
+    The fit is looked at in every fifth step: it takes half a step of conjugate gradient and the device has to wait.
+    """
+    if done % 5 == 1 or done == total or consistency.misfit is None:
+        consistency.misfit = consistency.residual(estimate)
+    monitor.preview(lambda: estimate, done)
+    monitor.tick(STAGE, done, total, sigma=sigma, residual=consistency.misfit)

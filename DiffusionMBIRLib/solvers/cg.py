@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..operators.space import dot
+
 
 def conjugate_gradient(
     gram: Callable[[Tensor], Tensor], rhs: Tensor, x: Tensor, *, steps: int, tolerance: float | None = None
@@ -66,15 +68,3 @@ def descend(
         beta = torch.where(going, energy / last.clamp_min(tiny), 0.0)
         direction.mul_(beta).add_(residual)
     return x
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Real inner product of two volumes of any, but equal, memory order, without copying them.
-
-    Of complex ones the real part, which is all of it wherever conjugate gradient asks.
-    """
-    if a.is_complex():
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
-    if a.ndim == 3 and a.stride() == b.stride():
-        a, b = a.permute(1, 2, 0), b.permute(1, 2, 0)
-    return torch.dot(a.reshape(-1), b.reshape(-1))

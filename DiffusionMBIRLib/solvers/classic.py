@@ -1,8 +1,7 @@
-"""Classical reconstructions: filtered back-projection, SIRT and isotropic total variation by ADMM."""
+"""Classical iterative reconstructions: SIRT and isotropic total variation by ADMM."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -13,52 +12,7 @@ from ..errors import InputError
 from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient
-from ..operators.stack import SliceProjector
 from .cg import default_tolerance, descend
-
-
-def angular_weights(angles_deg: tuple[float, ...]) -> Tensor:
-    """The share in radians of the half circle that each view stands for: half the gap to each neighbour modulo 180.
-
-    Gaps wider than three times the median (the missing wedge of a limited-angle scan) count as the median.  Views of
-    the same line from its two ends, as in a scan over 360 degrees, share its weight.
-    """
-    angle = torch.tensor(angles_deg, dtype=torch.float64).remainder(180.0)
-    order = torch.argsort(angle)
-    gaps = torch.diff(angle[order], append=angle[order][:1] + 180.0)
-    usual = gaps[gaps > 1e-6].median()
-    gaps = torch.where(gaps > 3 * usual, usual, gaps)
-    weights = torch.empty_like(angle)
-    weights[order] = (gaps + gaps.roll(1)) / 2
-    return weights * math.pi / 180.0
-
-
-def ramp_filter(y: Tensor, pitch_mm: float, window: str) -> Tensor:
-    """Convolve detector rows (last axis) with the band-limited ramp (Kak and Slaney 1988, equation 3.61).
-
-    window: 'ramp' or 'hann', which damps high frequencies.
-    """
-    if window not in ("ramp", "hann"):
-        raise InputError(f"filter {window!r} is not known; use ramp or hann")
-    columns = y.shape[-1]
-    length = max(64, 2 ** math.ceil(math.log2(2 * columns)))
-    n = torch.arange(length, device=y.device)
-    n = torch.minimum(n, length - n).to(torch.float64)
-    kernel = torch.where(n % 2 == 1, -1.0 / (math.pi * n * pitch_mm).clamp_min(1e-30).square(), 0.0)
-    kernel[0] = 1.0 / (4 * pitch_mm**2)
-    response = torch.fft.rfft(kernel).real * pitch_mm
-    if window == "hann":
-        response = response * (0.5 + 0.5 * torch.cos(torch.linspace(0, math.pi, len(response), device=y.device)))
-    spectrum = torch.fft.rfft(y.contiguous(), length) * response.to(y.dtype)
-    return torch.fft.irfft(spectrum, length)[..., :columns]
-
-
-def fbp(A: SliceProjector, y: Tensor, *, window: str = "ramp") -> Tensor:
-    """Filtered back-projection of line integrals (slices, views, columns) to attenuation in 1/mm."""
-    geometry, (dx, dy, _) = A.geometry, A.grid.spacing_mm
-    weights = angular_weights(geometry.angles_deg).to(y.device, y.dtype)
-    filtered = ramp_filter(y, geometry.pitch_mm, window) * weights[:, None]
-    return A.adjoint(filtered) * (geometry.pitch_mm / (dx * dy))
 
 
 def sirt(
@@ -75,8 +29,7 @@ def sirt(
     A: non-negative.  R, C: one over the sums of its rows and columns.  y, result: of shape ``A.range``, ``A.domain``.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    ones = torch.ones(A.domain, dtype=y.dtype, device=y.device)
-    rows, columns = A.forward(ones), A.adjoint(torch.ones_like(y))
+    rows, columns = A.forward(A.domain.ones()), A.adjoint(torch.ones_like(y))
     inverse_rows = torch.where(rows > 1e-6 * rows.max(), 1 / rows, 0.0)
     inverse_columns = torch.where(columns > 1e-6 * columns.max(), 1 / columns, 0.0)
     kept = checkpoint.load("SIRT") or {"x": torch.zeros_like(columns), "done": 0}
@@ -117,8 +70,7 @@ def admm_tv(
     rho = (20 * lam or 1e-3) if rho is None else rho
     if lam < 0 or rho <= 0:
         raise InputError(f"admm_tv needs lam >= 0 and rho > 0, not lam {lam} and rho {rho}")
-    slices, rows, columns = A.domain
-    gradient = Gradient((slices, rows, columns), weights=weights, device=y.device, dtype=y.dtype)
+    gradient = Gradient(A.domain, weights=weights)
     back_projection = A.adjoint(y)
     least = torch.linalg.vector_norm(back_projection) * default_tolerance(y.dtype)
     x = torch.zeros_like(back_projection) if start is None else start.clone()
@@ -135,7 +87,7 @@ def admm_tv(
 
     for k in range(done, sweeps):
         monitor.poll()
-        residual = gradient.add_gram_to(A.slope(x, y), x, -rho)
+        residual = gradient.add_gram_to(A.gradient(x, y).neg_(), x, -rho)
         slopes.pull(residual, rho)
         if bounds is not None:
             bounds.pull(residual, x, rho)

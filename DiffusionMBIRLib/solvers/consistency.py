@@ -11,6 +11,7 @@ Volumes may be complex; |.|_1 then sums magnitudes, and soft shortens them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -20,12 +21,12 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient, SliceDifference
-from .accelerated import CarriedDescent
 from .cg import default_tolerance, descend
+from .recycled import RecycledGradient
 
 
-class DataFit:
-    """What consistency steps share: the data, the slope of their misfit, the residual and the variable that lives on.
+class DataFit(ABC):
+    """What data steps share: the data, the gradient of their misfit, the residual and the variable that lives on.
 
     shifted: D_z x + w of the last sweep, from which z and w follow; None before the first one.  misfit: the residual
     when it was last looked at.
@@ -35,7 +36,7 @@ class DataFit:
 
     def __init__(self, A: LinearOperator, y: Tensor) -> None:
         self.A, self.y = A, y
-        self.slope = A.slopes(y)
+        self.gradient = A.gradients(y)
         self._size = torch.linalg.vector_norm(torch.view_as_real(y) if y.is_complex() else y)
         self.reset()
 
@@ -50,6 +51,13 @@ class DataFit:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what :meth:`state` told."""
         self.shifted = state.get("shifted")
+
+    @abstractmethod
+    def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
+        """x: (slices, rows, columns) in the scale of A and y; sigma: the present noise level, where it is known.
+
+        Returns the updated volume.
+        """
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|."""
@@ -67,8 +75,8 @@ class ZTVConsistency(DataFit):
     solver: what takes the steps, with the arguments of :func:`.cg.descend`.  poll: called before each step of it; may
     wait, or raise to end the run.
 
-    softening, in units of x: with noise in the data, a step at noise level sigma also minimises
-    1/2 (softening / sigma)^2 |x - x0|^2 for the volume x0 that it is given.  At high levels the data decide; as sigma
+    noise, in units of x: with noise in the data, a step at noise level sigma also minimises
+    1/2 (noise / sigma)^2 |x - x0|^2 for the volume x0 that it is given.  At high levels the data decide; as sigma
     falls below their noise the prior does (the proximal step of Zhu et al. 2023, arXiv 2305.08995).
     """
 
@@ -82,7 +90,7 @@ class ZTVConsistency(DataFit):
         lam: float,
         cg_steps: int,
         sweeps: int = 1,
-        softening: float = 0.0,
+        noise: float = 0.0,
         solver: Callable[..., Tensor] = descend,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
@@ -90,25 +98,25 @@ class ZTVConsistency(DataFit):
         super().__init__(A, y)
         self.D = difference
         self.rho, self.lam, self.cg_steps, self.sweeps = rho, lam, cg_steps, sweeps
-        self.softening = softening
-        self._coupled = lam > 0 and rho > 0 and A.domain[0] > 1
+        self.noise = noise
+        self._coupled = lam > 0 and rho > 0 and A.domain.shape[0] > 1
         self._floor = torch.linalg.vector_norm(A.adjoint(y)) * default_tolerance(A.dtype)
 
     def reset(self) -> None:
         super().reset()
         self._pull = 0.0
-        if isinstance(self._solve, CarriedDescent):
+        if isinstance(self._solve, RecycledGradient):
             self._solve.reset()
 
     def state(self) -> dict[str, Tensor]:
-        if not isinstance(self._solve, CarriedDescent):
+        if not isinstance(self._solve, RecycledGradient):
             return super().state()
         pull = torch.tensor(self._pull, dtype=torch.float64)
         return super().state() | self._solve.state() | {"pull": pull}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
-        if isinstance(self._solve, CarriedDescent):
+        if isinstance(self._solve, RecycledGradient):
             self._solve.restore(state)
             self._pull = float(state.get("pull", 0.0))
 
@@ -123,17 +131,17 @@ class ZTVConsistency(DataFit):
         return None if self.shifted is None else clip_(self.shifted.clone(), self.lam / self.rho)
 
     def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
-        """x: (slices, rows, columns) in the scale of A and y; sigma: the present noise level, for the softening.
+        """x: (slices, rows, columns) in the scale of A and y; sigma: the present noise level, for the noise.
 
         Returns the updated volume.
         """
-        pull = (self.softening / sigma) ** 2 if sigma else 0.0
-        if pull != self._pull and isinstance(self._solve, CarriedDescent):
+        pull = (self.noise / sigma) ** 2 if sigma else 0.0
+        if pull != self._pull and isinstance(self._solve, RecycledGradient):
             self._solve.shift(pull - self._pull)
         self._pull, first = pull, x
         for _ in range(self.sweeps):
             residual = self._residual(x, first, pull)
-            x = x.clone() if x is first and not isinstance(self._solve, CarriedDescent) else x
+            x = x.clone() if x is first and not isinstance(self._solve, RecycledGradient) else x
             system = partial(self._system, pull=pull)
             x = self._solve(system, residual, x, steps=self.cg_steps, floor=self._floor, poll=self._poll)
             del residual
@@ -148,7 +156,7 @@ class ZTVConsistency(DataFit):
 
     def _residual(self, x: Tensor, first: Tensor, pull: float) -> Tensor:
         """A^T y + rho D_z^T (z - w) + pull x0, with x0 as the step was given it, less the system's image of x."""
-        residual = self.slope(x)
+        residual = self.gradient(x).neg_()
         if self._coupled:
             self.D.add_gram_to(residual, x, -self.rho)
         if pull and x is not first:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..operators.difference import SliceDifference
+from ..operators.space import Space
 
 
 class PeriodicDifference(SliceDifference):
@@ -20,20 +21,17 @@ class PeriodicDifference(SliceDifference):
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        volumes: Space,
     ) -> None:
-        super().__init__(shape, device=device, dtype=dtype)
+        super().__init__(volumes)
         self.range = self.domain
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain, "x")
+        self.domain.check(x, "x")
         return x.roll(-1, 0).sub_(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        self._check(y, self.range, "y")
+        self.range.check(y, "y")
         return y.roll(1, 0).sub_(y)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..operators.base import LinearOperator
-from ..operators.xray import slices_last
+from ..operators.space import slices_last
 from ..solvers.cg import conjugate_gradient
 
 

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from ..config import SUPERVISED_METHODS
+from ..denoisers.slices import Counter, SubBatches
 from ..errors import InputError
 from ..models import ModelCard, find, read_card
 from ..monitor import Monitor
 from ..operators.base import LinearOperator
-from ..priors.base import Prior, SliceDenoiser
-from ..priors.checkpoints import filled, not_a_prior
+from ..priors.base import Prior
+from ..priors.checkpoints import filled
 from ..priors.compact import pad_to_multiple
 from ..priors.published import is_torch_file, read_safetensors
+from .about import TASKS_OF
 from .consistency import data_consistency
 from .networks import StagedNetwork, SupervisedConfig
 
 
 class SupervisedNetwork:
-    """A trained baseline with its card.  It is no prior: asked to denoise, it raises InputError."""
-
-    sigma_min, sigma_max = 0.0, math.inf  # no level is refused before it can say what it is
+    """A trained baseline with its card; it is no prior."""
 
     def __init__(self, network: StagedNetwork, card: ModelCard, *, precision: torch.dtype = torch.bfloat16) -> None:
         self.network = network.eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.card, self.precision = network.config, card, precision
-
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        raise InputError(not_a_prior(self.card))
 
     @torch.inference_mode()
     def restore(self, x: Tensor, condition: float, stage: int) -> Tensor:
@@ -45,16 +40,23 @@ class SupervisedNetwork:
         return restored.float()[..., :rows, :columns]
 
 
-class SliceRestorer(SliceDenoiser):
+class SliceRestorer(SubBatches):
     """Restores a volume slice by slice, with the sub-batches, the count and the clock of a prior's denoiser."""
 
-    def __init__(self, network: SupervisedNetwork, slices_per_batch: int) -> None:
-        super().__init__(network, slices_per_batch)
+    def __init__(
+        self,
+        network: SupervisedNetwork,
+        slices_per_batch: int,
+        *,
+        counter: Counter | None = None,
+        poll: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(slices_per_batch, counter=counter, poll=poll)
         self.network, self.stage = network, 0
 
-    def _denoise(self, x: Tensor, sigma: float) -> Tensor:
-        """``sigma`` stands for the condition of the scan."""
-        return self.network.restore(x[:, None], sigma, self.stage)[:, 0]
+    def __call__(self, x: Tensor, condition: float) -> Tensor:
+        """What the present stage makes of a volume (slices, rows, columns)."""
+        return self.of_volume(x, lambda part: self.network.restore(part[:, None], condition, self.stage)[:, 0])
 
 
 def restore(
@@ -62,7 +64,6 @@ def restore(
 ) -> Tensor:
     """The volume from its FBP x (slices, rows, columns); A has norm 1.  Each of several stages ends on the data."""
     config = restorer.network.config
-    restorer.poll = monitor.poll
     for stage in range(config.stages):
         restorer.stage = stage
         x = restorer(x, condition)
@@ -96,7 +97,7 @@ def build_network(
     card: ModelCard, weights: Mapping[str, Tensor], method: str, *, device: torch.device
 ) -> SupervisedNetwork:
     """The network on a card with these weights; raises InputError where it is of another kind or they do not fit."""
-    if card.network.get("kind") not in SUPERVISED_METHODS:
+    if card.network.get("kind") not in TASKS_OF:
         raise InputError(f"prior {card.id!r} is a diffusion prior; {_needed(method)}")
     try:
         network = filled(StagedNetwork, SupervisedConfig.from_dict(card.network), weights)

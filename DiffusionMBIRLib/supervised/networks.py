@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SUPERVISED_METHODS
-from ..data import CT_TASKS
 from ..errors import InputError
 from ..priors.compact import CompactConfig, CompactUNet
-from ..solvers.classic import angular_weights
+from ..solvers.fbp import angular_weights
+from ..tasks import CT_TASKS
 from .about import TASKS_OF
 
 _EMBEDDING = 64
@@ -33,7 +32,7 @@ _DEFAULT_SIZES = {"fbpconvnet": ((32, 48, 64, 96), 2), "lahiri": ((32, 64, 96), 
 class SupervisedConfig:
     """Architecture of a baseline.
 
-    kind: one of ``config.SUPERVISED_METHODS``.  task: what it was trained for.  widths: channels per resolution level
+    kind: one of ``about.TASKS_OF``.  task: what it was trained for.  widths: channels per resolution level
     (zhang: of all layers).  blocks: residual blocks a level (zhang: layers between the first and the last).  penalty,
     cg_steps: of the data-consistency update (lahiri), with the operator scaled to norm 1.
     """
@@ -46,8 +45,8 @@ class SupervisedConfig:
     cg_steps: int = 20
 
     def __post_init__(self) -> None:
-        if self.kind not in SUPERVISED_METHODS:
-            raise InputError(f"network kind {self.kind!r} is none of {', '.join(SUPERVISED_METHODS)}")
+        if self.kind not in TASKS_OF:
+            raise InputError(f"network kind {self.kind!r} is none of {', '.join(TASKS_OF)}")
         if self.task not in TASKS_OF[self.kind]:
             raise InputError(f"{self.kind} serves the task {' or '.join(TASKS_OF[self.kind])}, not {self.task!r}")
         widths, blocks = _DEFAULT_SIZES[self.kind]

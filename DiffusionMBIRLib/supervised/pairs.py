@@ -21,15 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import ReconSettings
-from ..data import Measurement, Volume
 from ..errors import EngineError
 from ..geometry import Grid, ParallelBeam
-from ..kspace import KSpace
 from ..models import ValueScale
-from ..monitor import NoCheckpoint, Silent
-from ..problem_ct import CTProblem
+from ..problems import Problem, build_problem
+from ..scans import KSpace, Measurement
 from ..simulation import simulate, truth_for
 from ..training.slices import Stack, background
+from ..volume import Volume
 from .networks import condition
 
 VALUE = ValueScale()
@@ -168,13 +167,13 @@ def scan(images: Tensor, protocol: Protocol, task: str, *, seed: int) -> Block:
     )
     assert not isinstance(measurement, KSpace)
     truth = (torch.from_numpy(truth_for(volume, protocol.coarsen).array) - VALUE.offset) / VALUE.scale
-    fbp = problem_of(measurement).classical("fbp", ReconSettings(method="fbp"), Silent(), NoCheckpoint())
+    fbp = problem_of(measurement).analytic("ramp")
     return Block(measurement, fbp.contiguous().half(), truth.half())
 
 
-def problem_of(measurement: Measurement) -> CTProblem:
+def problem_of(measurement: Measurement) -> Problem:
     """Operator and data as a reconstruction has them."""
-    return CTProblem.of(measurement, ReconSettings(method="fbp"), None, torch.device("cpu"))
+    return build_problem(measurement, ReconSettings(method="fbp"), None, torch.device("cpu"))
 
 
 def _write(block: Block, path: Path) -> None:
@@ -200,7 +199,7 @@ def _read(path: Path) -> Block:
     with safe_open(str(path), framework="pt") as stored:
         entries = json.loads(stored.metadata()["scan"])
         tensors = {name: stored.get_tensor(name) for name in ("data", "fbp", "truth")}
-    geometry, grid = ParallelBeam.from_dict(entries["geometry"]), Grid.from_dict(entries["grid"])
+    geometry, grid = ParallelBeam.of_dict(entries["geometry"]), Grid.from_dict(entries["grid"])
     measurement = Measurement(
         tensors["data"].numpy(), geometry, grid, task=entries["task"], photons=entries["photons"], name=path.name
     )

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from DiffusionMBIRLib.operators.astra_backend import AstraTransform
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import LinearOperator, projector
-from DiffusionMBIRLib.operators.astra_backend import AstraTransform
-from DiffusionMBIRLib.operators.xray import XRayTransform, slices_last
+from DiffusionMBIRLib.operators.parallel import XRayTransform
+from DiffusionMBIRLib.operators.space import slices_last
 
 BYTES_PER_ENTRY = 16  # A and A^T, each a 4-byte value and a 4-byte index
 
@@ -51,7 +52,7 @@ def compare(views: int, grid: Grid, rounds: int) -> None:
     built = time.perf_counter() - started
     assert isinstance(ours, XRayTransform)
     print(f"{views} views: matrix built in {built:.2f} s, {ours.entries * BYTES_PER_ENTRY / 1e6:.1f} MB")
-    x, y = torch.rand(ours.domain), torch.rand(ours.range)
+    x, y = torch.rand(ours.domain.shape), torch.rand(ours.range.shape)
     rivals = astra_rivals(geometry, grid)
     for direction in ("forward", "adjoint"):
         argument = x if direction == "forward" else y

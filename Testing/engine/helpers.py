@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[2]
 

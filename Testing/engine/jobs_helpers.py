@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Event, Progress
@@ -19,6 +18,7 @@ from DiffusionMBIRLib.jobs.request import Request
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard, ValueScale
 from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import body
 
 LONG = 5000  # steps of a run that nobody waits for

@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from DiffusionMBIRLib.io.kspace import read_kspace
 
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.io.kspace import read_kspace
 from DiffusionMBIRLib.sensitivity import centred_fft
 
 SLICES, COILS, ROWS, COLUMNS = 3, 4, 48, 40

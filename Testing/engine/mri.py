@@ -6,19 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from DiffusionMBIRLib.problem_mr import MRProblem
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import MR_TASK, Volume
 from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.kspace import KSpace
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard
 from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
-from DiffusionMBIRLib.problem_mr import MRProblem
+from DiffusionMBIRLib.scans import KSpace
 from DiffusionMBIRLib.simulation_mr import coil_maps
+from DiffusionMBIRLib.tasks import MR_TASK
+from DiffusionMBIRLib.volume import Volume
 
 FAST = {"steps": 3, "start_sweeps": 5, "tv_sweeps": 5, "sigma_start": 0.2, "start": "sense-cg", "cg_iterations": 8}
 

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from DiffusionMBIRLib.operators.astra_backend import AstraTransform
+from DiffusionMBIRLib.operators.torch_radon_backend import TorchRadonTransform
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import projector
-from DiffusionMBIRLib.operators.astra_backend import AstraTransform
 from DiffusionMBIRLib.operators.stack import SliceProjector
-from DiffusionMBIRLib.operators.torch_radon_backend import TorchRadonTransform
 from DiffusionMBIRLib.solvers.classic import fbp
 
 IRREGULAR = (0.0, 12.5, 45.0, 90.0, 91.0, 135.0, 180.0, -37.3, 270.0)
@@ -63,7 +63,7 @@ def test_astra_adjoint_is_exact(kind):
     for grid_name, grid in GRIDS.items():
         for name, geometry in beams(grid).items():
             A = AstraTransform(geometry, grid, kind=kind)
-            x, y = torch.randn(A.domain, generator=generator), torch.randn(A.range, generator=generator)
+            x, y = torch.randn(A.domain.shape, generator=generator), torch.randn(A.range.shape, generator=generator)
             ahead, back = A @ x, A.adjoint(y)
             left, right = (ahead * y).double().sum(), (x * back).double().sum()
             size = torch.linalg.vector_norm(ahead.double()) * torch.linalg.vector_norm(y.double())
@@ -77,8 +77,8 @@ def test_astra_strips_agree_with_ours():
         for name, geometry in beams(grid).items():
             ours = projector(geometry, grid)
             theirs = projector(geometry, grid, backend="astra")
-            x = torch.rand(ours.domain, generator=torch.Generator().manual_seed(1))
-            y = torch.rand(ours.range, generator=torch.Generator().manual_seed(2))
+            x = torch.rand(ours.domain.shape, generator=torch.Generator().manual_seed(1))
+            y = torch.rand(ours.range.shape, generator=torch.Generator().manual_seed(2))
             for a, b in ((ours @ x, theirs @ x), (ours.adjoint(y), theirs.adjoint(y))):
                 error = torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(a)
                 assert float(error) < 1e-5, (grid_name, name)
@@ -92,7 +92,7 @@ def test_astra_has_what_the_engine_uses():
     ours, theirs = projector(geometry, grid), projector(geometry, grid, backend="astra")
     assert theirs.norm() == pytest.approx(ours.norm(), rel=1e-4)
     assert theirs.scaled(0.5).norm() == pytest.approx(0.5 * ours.norm(), rel=1e-4)
-    y = ours @ torch.rand(ours.domain)
+    y = ours @ torch.rand(ours.domain.shape)
     assert torch.allclose(fbp(theirs, y), fbp(ours, y), atol=1e-5)
     one = theirs.with_slices(1)
     del theirs  # the projector lives on in the operator that shares it
@@ -104,7 +104,7 @@ def test_astra_has_what_the_engine_uses():
 def test_astra_keeps_its_arguments_and_checks_them():
     grid = Grid((2, 8, 8))
     A = projector(ParallelBeam.covering(grid, view_angles(3)), grid, backend="astra")
-    x = torch.rand(A.domain)
+    x = torch.rand(A.domain.shape)
     before = x.clone()
     A.adjoint(A @ x)
     assert torch.equal(x, before)
@@ -159,7 +159,7 @@ def test_torch_radon_is_called_in_its_own_units(monkeypatch):
     grid = Grid((3, 16, 16), (1.7, 1.7, 3.0))
     geometry = ParallelBeam.covering(grid, IRREGULAR, pitch_mm=1.1)
     ours, theirs = projector(geometry, grid), TorchRadonTransform(geometry, grid, device="cpu")
-    x, y = torch.rand(ours.domain), torch.rand(ours.range)
+    x, y = torch.rand(ours.domain.shape), torch.rand(ours.range.shape)
     assert torch.allclose(theirs @ x, ours @ x, atol=1e-4)
     assert torch.allclose(theirs.adjoint(y), ours.adjoint(y), atol=1e-4)
     assert theirs.norm() == pytest.approx(ours.norm(), rel=1e-4)

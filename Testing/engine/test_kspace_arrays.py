@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-
 from DiffusionMBIRLib.io.kspace import describe, read_kspace
+
 from Testing.engine.kspace_files import (
     COLUMNS,
     IMAGES,

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.io.kspace import describe, read_kspace, write_kspace
+from DiffusionMBIRLib.problem_mr import MRProblem
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
-from DiffusionMBIRLib.io.kspace import describe, read_kspace, write_kspace
-from DiffusionMBIRLib.problem_mr import MRProblem
+from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.sensitivity import compress_coils, estimate_maps, root_sum_of_squares
 from Testing.engine.kspace_files import (
     COILS,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.io.kspace import describe, read_kspace
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
-from DiffusionMBIRLib.io.kspace import describe, read_kspace
+from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.sensitivity import centred_fft, centred_ifft, estimate_maps, noise_std_of, root_sum_of_squares
 from Testing.engine.vectors import SHARED
 

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-
 from DiffusionMBIRLib.io.kspace import describe, read_kspace
+
 from Testing.engine.kspace_files import (
     COILS,
     COLUMNS,

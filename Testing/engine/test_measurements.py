@@ -10,11 +10,11 @@ import re
 import h5py
 import numpy as np
 import pytest
+from DiffusionMBIRLib.io.measurements import FORMAT, read_measurement, write_measurement
 
-from DiffusionMBIRLib.data import Measurement
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, axial_order
-from DiffusionMBIRLib.io.measurements import FORMAT, read_measurement, write_measurement
+from DiffusionMBIRLib.scans import Measurement
 from Testing.engine.helpers import rotation, run_with_file_limit
 
 STORED = Grid((8, 3, 6), (0.5, 0.75, 2.0), (10.0, -20.0, 30.0), tuple(rotation((85, 3, -4)).reshape(-1)))

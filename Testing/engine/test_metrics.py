@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.metrics import _student_interval, evaluate, per_plane, psnr, ssim, uncertainty, uncertainty_text
+from DiffusionMBIRLib.volume import Volume
 
 
 def pair(shape: tuple[int, ...], seed: int = 0, offset: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

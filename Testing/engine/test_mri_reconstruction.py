@@ -7,20 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.problem_mr import MRProblem, noise_of
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import MR_TASK
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.denoisers import SliceDenoiser
+from DiffusionMBIRLib.denoisers.complex import PartsDenoiser, PhaseDenoiser
 from DiffusionMBIRLib.errors import Cancelled
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
-from DiffusionMBIRLib.kspace import KSpace
+from DiffusionMBIRLib.geometry import CartesianMRI
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS, methods_for
 from DiffusionMBIRLib.models import MR_VALUE
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import SliceDenoiser
-from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
-from DiffusionMBIRLib.problem_mr import MRProblem, noise_of
+from DiffusionMBIRLib.scans import KSpace
 from DiffusionMBIRLib.simulation_mr import smooth_phase
 from DiffusionMBIRLib.solvers.sense import middle_of
+from DiffusionMBIRLib.tasks import MR_TASK
 from Testing.engine.mri import complex_image, head, known_maps, scan, settings, small_prior, two_channel_prior
 from Testing.engine.test_reconstruction import Keeper, StopAt
 
@@ -63,7 +64,7 @@ def test_many_coils_become_few():
             MRProblem.build(kspace, settings(method="sense-cg", virtual_coils=n), None, torch.device("cpu"))
             for n in (5, 0)
         ]
-    assert [problem.A.range[1] for problem in problems] == [5, 8]
+    assert [problem.A.range.shape[1] for problem in problems] == [5, 8]
     few, all_of_them = (
         mbir.reconstruct(kspace, settings=settings(method="sense-cg", virtual_coils=n)).volume.array for n in (5, 0)
     )
@@ -76,7 +77,7 @@ def test_coils_below_the_noise_are_left_out_line_by_line_without_loss():
     for n in (12, 0):  # 0: all are kept
         chosen = settings(method="dds", virtual_coils=n)
         with torch.inference_mode():
-            coils.append(MRProblem.build(kspace, chosen, small_prior(), torch.device("cpu")).A.range[1])
+            coils.append(MRProblem.build(kspace, chosen, small_prior(), torch.device("cpu")).A.range.shape[1])
         images.append(complex_image(kspace, small_prior(), method="dds", virtual_coils=n))
     assert coils[0] < coils[1] == 8
     truth = np.abs(head().array) / np.percentile(head().array, 99.5)
@@ -237,7 +238,7 @@ def test_softening_is_the_written_equation():
     x, truth = (torch.randn(2, 6, 5, dtype=torch.complex128, generator=generator) for _ in range(2))
     y = A.forward(truth)
     difference = SliceDifference((2, 6, 5), dtype=torch.complex128)
-    step = ZTVConsistency(A, y, difference=difference, rho=0.0, lam=0.0, cg_steps=30, softening=0.06)
+    step = ZTVConsistency(A, y, difference=difference, rho=0.0, lam=0.0, cg_steps=30, noise=0.06)
     pull = (0.06 / 0.2) ** 2
     # Each Fourier coefficient by itself: (M + pull) c = M y + pull c0.
     spectrum = torch.where(mask, (y[:, 0] + pull * full(x)) / (1 + pull), full(x))

@@ -11,7 +11,8 @@ from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import SliceDifference, projector
 from DiffusionMBIRLib.operators.base import RowWeighted, Scaled
 from DiffusionMBIRLib.operators.difference import Gradient
-from DiffusionMBIRLib.operators.xray import XRayTransform, slices_last
+from DiffusionMBIRLib.operators.parallel import XRayTransform
+from DiffusionMBIRLib.operators.space import slices_last
 
 IRREGULAR = (0.0, 12.5, 45.0, 90.0, 91.0, 135.0, 180.0, -37.3, 270.0)
 GRIDS = {
@@ -33,7 +34,7 @@ def operators(device, dtype):
         yield f"truncated, shifted detector {name}", A
         yield f"scaled {name}", A.scaled(0.3)
         yield f"transposed {name}", A.H
-        weights = torch.rand(A.range, dtype=dtype, device=device)
+        weights = torch.rand(A.range.shape, dtype=dtype, device=device)
         yield f"weighted {name}", RowWeighted(A, weights)
         yield f"slice difference {name}", SliceDifference(grid.shape, weight=0.4, device=device, dtype=dtype)
         yield f"gradient {name}", Gradient(grid.shape, weights=(0.5, 1.0, 2.0), device=device, dtype=dtype)
@@ -44,10 +45,10 @@ def operators(device, dtype):
 def test_adjoint_is_exact(device, dtype, bound):
     generator = torch.Generator().manual_seed(3)
     for name, A in operators(device, dtype):
-        x = torch.randn(A.domain, generator=generator, dtype=torch.float64).to(device, dtype)
-        y = torch.randn(A.range, generator=generator, dtype=torch.float64).to(device, dtype)
+        x = torch.randn(A.domain.shape, generator=generator, dtype=torch.float64).to(device, dtype)
+        y = torch.randn(A.range.shape, generator=generator, dtype=torch.float64).to(device, dtype)
         ahead, back = A @ x, A.adjoint(y)
-        assert (ahead.shape, back.shape) == (A.range, A.domain), name
+        assert (ahead.shape, back.shape) == (A.range.shape, A.domain.shape), name
         left, right = (ahead * y).double().sum(), (x * back).double().sum()
         size = torch.linalg.vector_norm(ahead.double()) * torch.linalg.vector_norm(y.double())
         assert abs(left - right) <= bound * max(float(size), 1e-30), name
@@ -57,15 +58,15 @@ def test_adjoint_is_exact(device, dtype, bound):
 
 def test_operators_are_linear():
     for name, A in operators("cpu", torch.float64):
-        a, b = torch.randn(A.domain, dtype=torch.float64), torch.randn(A.domain, dtype=torch.float64)
+        a, b = torch.randn(A.domain.shape, dtype=torch.float64), torch.randn(A.domain.shape, dtype=torch.float64)
         assert torch.allclose(A @ (2 * a - 3 * b), 2 * (A @ a) - 3 * (A @ b), atol=1e-9), name
 
 
 def test_memory_layout_changes_no_value():
     A = projector(ParallelBeam.covering(GRIDS["square"], view_angles(8)), GRIDS["square"])
-    x = torch.randn(A.domain)
+    x = torch.randn(A.domain.shape)
     assert torch.equal(A @ x, A @ slices_last(x))
-    D = SliceDifference(A.domain, weight=0.7)
+    D = SliceDifference(A.domain.shape, weight=0.7)
     assert torch.equal(D.gram(x), D.gram(slices_last(x)))
 
 
@@ -84,7 +85,7 @@ def test_entries_are_areas_of_pixels_in_strips(angle):
         s = x[None, :] * math.cos(theta) + y[:, None] * math.sin(theta)
         edges = (np.arange(10) - 4.5) * 0.7 + 0.2
         share = np.histogram(s, edges)[0] / sub**2 * (1.5 * 0.8) / 0.7
-        point = torch.zeros(A.domain, dtype=torch.float64)
+        point = torch.zeros(A.domain.shape, dtype=torch.float64)
         point[0, row, column] = 1
         np.testing.assert_allclose((A @ point)[0, 0].numpy(), share, atol=3e-3)
 
@@ -149,7 +150,7 @@ def test_many_slices_take_another_product_to_the_same_values(slices):
 def test_norm_is_the_largest_singular_value():
     grid = Grid((1, 8, 9), (1.0, 1.4, 1.0))
     A = projector(ParallelBeam.covering(grid, view_angles(6)), grid, dtype=torch.float64)
-    dense = torch.stack([(A @ e.reshape(A.domain)).reshape(-1) for e in torch.eye(72, dtype=torch.float64)], 1)
+    dense = torch.stack([(A @ e.reshape(A.domain.shape)).reshape(-1) for e in torch.eye(72, dtype=torch.float64)], 1)
     exact = float(torch.linalg.matrix_norm(dense, 2))
     assert A.norm(tolerance=1e-9) == pytest.approx(exact, rel=1e-5)
     assert A.scaled(1 / exact).norm() == pytest.approx(1.0, rel=1e-3)
@@ -195,7 +196,7 @@ def test_slices_share_one_matrix():
     grid = Grid((7, 10, 10))
     A = projector(ParallelBeam.covering(grid, view_angles(4)), grid)
     assert isinstance(A, XRayTransform)
-    x = torch.rand(A.domain)
+    x = torch.rand(A.domain.shape)
     one = A.with_slices(1)
     assert torch.allclose(torch.cat([one @ x[k : k + 1] for k in range(7)]), A @ x, atol=1e-5)
     assert one.entries == A.entries

@@ -9,11 +9,11 @@ from torch import Tensor
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.operators import LinearOperator
 from DiffusionMBIRLib.operators.masks import line_mask, point_mask
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient
@@ -183,7 +183,7 @@ class Plain:
         self.rho, self.lam = 0.5, 0.02
 
     def consistency(self, cg_steps: int) -> ZTVConsistency:
-        D = PeriodicDifference(self.A.domain, dtype=torch.float64)
+        D = PeriodicDifference(self.A.domain.shape, dtype=torch.float64)
         return ZTVConsistency(self.A, self.y, difference=D, rho=self.rho, lam=self.lam, cg_steps=cg_steps)
 
     def admm(self, x: Tensor, steps: int) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.operators import LinearOperator
 from DiffusionMBIRLib.operators.masks import line_mask, point_mask
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
@@ -60,7 +60,7 @@ class Recorded(SliceDenoiser):
 
 def consistency(A: LinearOperator, y: Tensor, *, rho: float, lam: float, **options) -> ZTVConsistency:
     options = {"cg_steps": 1} | options
-    return ZTVConsistency(A, y, difference=PeriodicDifference(A.domain), rho=rho, lam=lam, **options)
+    return ZTVConsistency(A, y, difference=PeriodicDifference(A.domain.shape), rho=rho, lam=lam, **options)
 
 
 def radon(slices: int = 6) -> RotatingRadon:
@@ -75,7 +75,7 @@ def test_the_rebuilt_operator(size, views):
     A = RotatingRadon(size, torch.arange(views) * 180 / views, 1)
     assert off(A.forward(v[f"img{size}"][0]), v[f"A{size}_v{views}"]) < CLOSE
     assert off(A.adjoint(v[f"A{size}_v{views}"][0]), v[f"AT{size}_v{views}"]) < CLOSE
-    assert off(A.gram(torch.ones(A.domain)), v[f"normconst{size}_v{views}"]) < CLOSE
+    assert off(A.gram(torch.ones(A.domain.shape)), v[f"normconst{size}_v{views}"]) < CLOSE
 
 
 @recorded

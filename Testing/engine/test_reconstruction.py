@@ -8,15 +8,16 @@ import pytest
 import torch
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, SUPERVISED_METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for
 from DiffusionMBIRLib.models import ModelCard, ValueScale
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import body
 from Testing.engine.memory import LiveBytes
 
@@ -135,7 +136,7 @@ def test_softening_leaves_the_data_to_the_prior_at_the_end():
     scan = mbir.simulate(body((2, 32, 32), (6.0, 6.0, 3.0)), views=12)
 
     def residual(softening):
-        settings = ReconSettings(steps=6, start_sweeps=5, cg_steps=10, softening=softening)
+        settings = ReconSettings(steps=6, start_sweeps=5, cg_steps=10, noise_weight=softening)
         return mbir.reconstruct(scan, prior=GaussianPrior(0.5, 0.04), settings=settings).residual
 
     assert residual(0.0) < residual(1.0) < residual(10.0)

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.models import ModelCard
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
-from DiffusionMBIRLib.operators.xray import slices_last
+from DiffusionMBIRLib.operators.space import slices_last
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import Prior, SliceDenoiser
+from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.samplers import dds, mbir
@@ -56,7 +57,7 @@ class SliceMatrix(LinearOperator):
         return x.reshape(x.shape[0], -1) @ self.matrix.T
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix).reshape(self.domain)
+        return (y @ self.matrix).reshape(self.domain.shape)
 
 
 def measured_pixels() -> Tensor:
@@ -97,9 +98,9 @@ def test_samples_have_the_posterior_mean_and_spread(name, matrix):
     mean, covariance = posterior(prior, matrix, matrix @ truth)
     A = SliceMatrix(matrix, (DRAWS, *IN_PLANE))
     difference = SliceDifference((DRAWS, *IN_PLANE), dtype=torch.float64)
-    y = (matrix @ truth).expand(A.range).clone()
+    y = (matrix @ truth).expand(A.range.shape).clone()
     consistency = ZTVConsistency(A, y, difference=difference, rho=0.0, lam=0.0, cg_steps=4)
-    start = torch.zeros(A.domain, dtype=torch.float64)
+    start = torch.zeros(A.domain.shape, dtype=torch.float64)
     drawn = sampler(SliceDenoiser(prior, DRAWS), consistency, sigmas, start, seeded(1)).reshape(DRAWS, -1)
     error = torch.linalg.vector_norm(drawn.mean(0) - mean) / math.sqrt(PIXELS)
     assert float(error) < 0.08 * 0.2  # of the prior's standard deviation; the prior's own mean is 0.7 of it away

@@ -9,16 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.io.measurements import read_measurement, write_measurement
 
 from DiffusionMBIRLib import simulation
-from DiffusionMBIRLib.data import MU_WATER_PER_MM, Volume, attenuation_to_hu, hu_to_attenuation, to_stored_order
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid, axial_order
-from DiffusionMBIRLib.io.measurements import read_measurement, write_measurement
 from DiffusionMBIRLib.io.volumes import read_volume, sample_data
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
+from DiffusionMBIRLib.scans import to_stored_order
 from DiffusionMBIRLib.simulation import simulate, split_pixels, truth_for
+from DiffusionMBIRLib.volume import MU_WATER_PER_MM, Volume, attenuation_to_hu, hu_to_attenuation
 from Testing.engine.helpers import body, rotation
 
 SEMI_AXES_MM, CENTRE_MM, TILT_DEG = (22.0, 12.0), (5.0, -7.0), 25.0

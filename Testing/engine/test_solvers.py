@@ -15,7 +15,7 @@ from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
 from DiffusionMBIRLib.operators.difference import Gradient
-from DiffusionMBIRLib.operators.xray import slices_last
+from DiffusionMBIRLib.operators.space import slices_last
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient
 from DiffusionMBIRLib.solvers.classic import admm_tv, angular_weights, fbp, ramp_filter, sirt
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
@@ -33,7 +33,7 @@ class Dense(LinearOperator):
         return self.matrix @ x.reshape(-1)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return (self.matrix.T @ y).reshape(self.domain)
+        return (self.matrix.T @ y).reshape(self.domain.shape)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -41,8 +41,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def matrix_of(operator: LinearOperator) -> Tensor:
-    units = torch.eye(math.prod(operator.domain), dtype=torch.float64)
-    return torch.stack([(operator @ unit.reshape(operator.domain)).reshape(-1) for unit in units], dim=1)
+    units = torch.eye(math.prod(operator.domain.shape), dtype=torch.float64)
+    return torch.stack([(operator @ unit.reshape(operator.domain.shape)).reshape(-1) for unit in units], dim=1)
 
 
 def scanner(grid: Grid, views: int, dtype: torch.dtype = torch.float64) -> LinearOperator:
@@ -98,7 +98,7 @@ def test_cg_survives_an_exact_start_and_a_zero_system():
 
 def test_cg_leaves_its_arguments_alone_and_ignores_memory_order():
     A = scanner(Grid((3, 8, 8)), 5)
-    rhs, start = A.adjoint(A @ random(*A.domain)), random(*A.domain, seed=1)
+    rhs, start = A.adjoint(A @ random(*A.domain.shape)), random(*A.domain.shape, seed=1)
     kept = rhs.clone(), start.clone()
     plain = conjugate_gradient(A.gram, rhs.contiguous(), start.contiguous(), steps=4)
     turned = conjugate_gradient(A.gram, slices_last(rhs), slices_last(start), steps=4)
@@ -236,7 +236,7 @@ def test_admm_tv_reaches_the_minimum():
     # The residual q = y - A x satisfies A^T q = D^T p; any least-squares p that is short enough proves optimality.
     D = Gradient((3, 8, 7), weights=WEIGHTS, dtype=torch.float64)
     q = y - A @ x
-    p = torch.zeros(D.range, dtype=torch.float64)
+    p = torch.zeros(D.range.shape, dtype=torch.float64)
     size = D.norm() ** 2
     for _ in range(8000):
         p = p - D @ (D.adjoint(p) - A.adjoint(q)) / size
@@ -255,7 +255,7 @@ def test_admm_tv_limit_depends_neither_on_rho_nor_on_the_start():
     options = {"lam": 0.01, "sweeps": 1000, "cg_steps": 8, "weights": WEIGHTS}
     reference = admm_tv(A, y, **options)
     assert torch.allclose(admm_tv(A, y, rho=0.05, **options), reference, atol=2e-3)
-    assert torch.allclose(admm_tv(A, y, start=random(*A.domain), **options), reference, atol=2e-3)
+    assert torch.allclose(admm_tv(A, y, start=random(*A.domain.shape), **options), reference, atol=2e-3)
 
 
 def test_admm_tv_respects_the_floor_exactly():
@@ -265,7 +265,7 @@ def test_admm_tv_respects_the_floor_exactly():
     assert float(free.min()) < 0.0
     assert float(kept.min()) >= 0.1
     assert float(admm_tv(A, y, lam=0.001).min()) >= 0.0
-    start = random(*A.domain)
+    start = random(*A.domain.shape)
     before = start.clone()
     admm_tv(A, y, lam=0.001, start=start, sweeps=2)
     assert torch.equal(start, before)
@@ -481,7 +481,7 @@ def test_sirt_residual_falls_and_the_disc_appears():
 def test_sirt_keeps_the_floor_and_leaves_unseen_pixels():
     grid = Grid((1, 16, 16))
     A = projector(ParallelBeam((0.0, 90.0), 5, 1.0), grid, dtype=torch.float64)  # does not see the corners
-    y = random(*A.range)
+    y = random(*A.range.shape)
     assert float(sirt(A, y, iterations=20).min()) >= 0.0
     assert float(sirt(A, y, iterations=20, floor=0.3).min()) >= 0.3
     free = sirt(A, y, iterations=20, floor=None)

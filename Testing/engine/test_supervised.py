@@ -13,11 +13,11 @@ import torch
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.benchmark.plan import limited_angle, sparse_view
 from DiffusionMBIRLib.benchmark.run import Case, left_out, run_benchmark
-from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings
-from DiffusionMBIRLib.data import CT_TASKS, MR_TASK
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import estimate, evaluations
 from DiffusionMBIRLib.geometry import view_angles
+from DiffusionMBIRLib.methods import SUPERVISED_METHODS
 from DiffusionMBIRLib.models import ModelCard, read_card
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
@@ -26,6 +26,7 @@ from DiffusionMBIRLib.supervised.about import TASKS_OF, network_name
 from DiffusionMBIRLib.supervised.consistency import data_consistency
 from DiffusionMBIRLib.supervised.methods import SupervisedNetwork, load_network
 from DiffusionMBIRLib.supervised.networks import StagedNetwork, SupervisedConfig, condition
+from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 from Testing.engine.helpers import body
 
 KINDS = [(kind, task) for kind in SUPERVISED_METHODS for task in TASKS_OF[kind]]
@@ -108,8 +109,8 @@ def problem():
     measured = scan("sparse-view-ct")
     raw = projector(measured.geometry, measured.grid, dtype=torch.float64)
     A = raw.scaled(1 / raw.norm())
-    x = torch.rand(A.domain, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    y = A.forward(torch.rand(A.domain, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    x = torch.rand(A.domain.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = A.forward(torch.rand(A.domain.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
     return A, y, x
 
 

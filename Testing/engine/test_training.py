@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import MR_VALUE, ValueScale, read_card, sha256
@@ -36,6 +35,7 @@ from DiffusionMBIRLib.training.slices import (
     patient_of,
     split_by_patient,
 )
+from DiffusionMBIRLib.volume import Volume
 
 HERE = Path(__file__).resolve().parent
 NETWORK = CompactConfig(widths=(8, 16), blocks=1, embedding=16)

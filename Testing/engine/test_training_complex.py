@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from DiffusionMBIRLib.cli import main
-from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import MR_VALUE, read_card
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.training.complex_images import for_real_and_imaginary, random_phase
 from DiffusionMBIRLib.training.slices import SliceSampler, Stack, fixed_images
+from DiffusionMBIRLib.volume import Volume
 
 
 def stack() -> Stack:

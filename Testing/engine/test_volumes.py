@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.io.files import replacing
 from DiffusionMBIRLib.io.volumes import WRITABLE, read_volume, sample_data, write_volume
 from DiffusionMBIRLib.models import sha256
+from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import ROOT, body, rotation, run_with_file_limit
 
 

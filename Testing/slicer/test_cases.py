@@ -10,9 +10,9 @@ import pytest
 
 from DiffusionMBIRGui.cases import Case, reconstruct, reconstruct_cases
 from DiffusionMBIRGui.volumes import grid_of, voxels
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.jobs.cases import CaseTable
+from DiffusionMBIRLib.volume import Volume
 from Testing.slicer.helpers import nodes_of
 from Testing.slicer.jobs_helpers import ROOT, Heard, chest, engine, environment, poll_until
 

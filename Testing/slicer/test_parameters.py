@@ -20,8 +20,8 @@ from DiffusionMBIRGui.parameters import (
     presets_of,
 )
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import TASKS
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 

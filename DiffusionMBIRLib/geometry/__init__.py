@@ -1,0 +1,24 @@
+"""Where voxels lie and how data of them were taken: grids, and one file for each kind of scanner.  Needs numpy only."""
+
+from ..discovery import import_all
+from .base import Geometry, geometry_from_dict
+from .cartesian import CartesianMRI
+from .grid import AxisOrder, Grid, axial_order, contiguous
+from .parallel import ParallelBeam, view_angles
+from .rays import Poses, RayGeometry
+
+__all__ = [
+    "AxisOrder",
+    "CartesianMRI",
+    "Geometry",
+    "Grid",
+    "ParallelBeam",
+    "Poses",
+    "RayGeometry",
+    "axial_order",
+    "contiguous",
+    "geometry_from_dict",
+    "view_angles",
+]
+
+import_all(__name__, __path__)  # further scanners register themselves

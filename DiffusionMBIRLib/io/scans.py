@@ -1,0 +1,44 @@
+"""Scans from files of all formats that are registered, told apart by name and content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import EngineError, InputError
+from ..formats import SCAN, Format, find, register, suffixes, write
+from .hdf5 import SUFFIXES as HDF5
+from .hdf5 import opened
+
+__all__ = ["read_scan", "write"]
+
+
+def read_scan(path: str | os.PathLike[str]) -> Any:
+    """Read a :class:`~DiffusionMBIRLib.scans.Measurement` or :class:`~DiffusionMBIRLib.scans.KSpace`.
+
+    Raises InputError, in one line that names the file and the field, for what is missing, truncated, foreign, of a
+    newer version, incomplete or not finite; EngineError where memory runs out.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    known = find(path, SCAN)
+    if known is None:
+        if path.is_dir():
+            raise InputError(f"{path}: is no folder of projections (no list of angles, angles.txt); see the formats")
+        raise InputError(f"{path}: no file of a scan that we read ({', '.join(suffixes(SCAN))})")
+    try:
+        return known.read(path)
+    except MemoryError as error:
+        raise EngineError(f"{path}: no memory for its data; close other programs or cut the scan") from error
+
+
+def _foreign(path: Path) -> Any:
+    with opened(path):
+        raise InputError(
+            f"{path}: is HDF5, but no scan of a layout that we read (ours, ISMRMRD, fastMRI, Data Exchange)"
+        )
+
+
+register(Format("other HDF5", SCAN, HDF5, _foreign, last=True))

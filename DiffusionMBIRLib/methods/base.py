@@ -1,0 +1,150 @@
+"""What a method of reconstruction is.  A method is one file of this package, which imports torch only when it is run.
+
+From the table that they fill derive the choices of the setting ``method``, the panel's "which setting belongs to which
+method", the command line, the estimate and the tables of the documents.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+from ..errors import InputError
+from ..tasks import task_info
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..config import ReconSettings
+    from ..models import ModelCard
+    from ..problems import Problem
+    from ..scans import Scan
+    from .run import Estimate, Run
+
+# Settings that several methods use.
+OF_NETWORKS = ("prior", "slices_per_batch", "compile", "precision")
+OF_SAMPLERS = (*OF_NETWORKS, "steps", "sigma_start", "sigma_end", "samples", "seed")
+OF_STARTS = ("start", "start_sweeps", "tv_lam", "fbp_filter", "cg_iterations", "cg_lam")
+OF_FITS = (
+    "published", "lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight", "preconditioner",
+    "complex_prior",
+)  # fmt: skip
+OF_ALL = ("method", "device", "projector", "virtual_coils")  # settings of the scan's operator, whatever the method
+
+_METHODS: dict[str, Method] = {}
+
+
+class Method(ABC):
+    """One way from data to a volume.
+
+    name: in settings and files.  label: for people.  modalities: of the scans that it takes.  settings: what it reads
+    of ``ReconSettings``, besides ``OF_ALL``.  network: "" for none, "prior" for a diffusion prior, "supervised" for one
+    that was trained for this method.  order: of the choices that a user is shown.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]] = ("CT", "MR")
+    settings: ClassVar[tuple[str, ...]] = ()
+    network: ClassVar[str] = ""
+    order: ClassVar[int] = 100
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" in vars(cls):
+            _METHODS[cls.name] = cls()
+
+    def fits(self, task: str) -> bool:
+        """Whether scans of a task can be reconstructed so."""
+        return task_info(task).modality in self.modalities
+
+    def evaluations(self, settings: ReconSettings) -> int:
+        """Network evaluations a slice, of all samples."""
+        return 0
+
+    def load(
+        self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
+    ) -> tuple[Any, ModelCard | None]:
+        """(the network that it needs, its card); raises InputError where it does not fit scan or settings.
+
+        network: id, file or object that takes the place of ``settings.prior``; None to take that.
+        """
+        return None, None
+
+    @abstractmethod
+    def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
+        """The volume (slices, rows, columns) in the problem's value scale."""
+
+
+class Names(Sequence[str]):
+    """The names of all methods that are registered now, as a sequence of choices."""
+
+    def __init__(self, *networks: str) -> None:
+        self._networks = networks  # of which kinds; of all where none is named
+
+    def _now(self) -> list[str]:
+        known = [m for m in _METHODS.values() if not self._networks or m.network in self._networks]
+        return [m.name for m in sorted(known, key=lambda m: m.order)]
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return self._now()[index]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._now()
+
+
+def method(name: str) -> Method:
+    """The method of a name; raises InputError, listing them, for one that is not known."""
+    if name not in _METHODS:
+        raise InputError(f"setting method: {name!r} is not one of {', '.join(Names())}")
+    return _METHODS[name]
+
+
+def methods_for(task: str) -> tuple[str, ...]:
+    """The methods that a task can be reconstructed with, ours first and the supervised baselines last."""
+    return tuple(name for name in Names() if _METHODS[name].fits(task))
+
+
+def forget(name: str) -> None:
+    """Take a method out of the table."""
+    _METHODS.pop(name, None)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A volume that noise may be added to at the first level."""
+
+    name: str
+    modalities: tuple[str, ...] = ("CT", "MR")
+
+
+STARTS = (Start("admm-tv"), Start("fbp", ("CT",)), Start("sense-cg", ("MR",)), Start("noise"))
+
+
+def starts_for(task: str) -> tuple[str, ...]:
+    """What the noise of the first level may be added to."""
+    return tuple(start.name for start in STARTS if task_info(task).modality in start.modalities)
+
+
+def require_fitting(task: str, settings: ReconSettings) -> None:
+    """Raise InputError for a method or start that does not fit a task."""
+    for name, value, known in (
+        ("method", settings.method, methods_for(task)),
+        ("start", settings.start, starts_for(task)),
+    ):
+        if value not in known:
+            raise InputError(f"setting {name}: {value!r} does not fit the task {task}; use one of {', '.join(known)}")
+    if task_info(task).modality == "MR" and settings.preconditioner:
+        raise InputError("setting preconditioner: it is made for CT; set it to 0 for k-space")

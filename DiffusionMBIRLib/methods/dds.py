@@ -1,0 +1,48 @@
+"""The accelerated method: 10 to 50 network evaluations a slice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .base import OF_FITS, OF_SAMPLERS, OF_STARTS
+from .diffusion import DiffusionMethod, Draw, z_tv_step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..config import ReconSettings
+
+
+class DDS(DiffusionMethod):
+    name: ClassVar[str] = "dds"
+    label: ClassVar[str] = "Diffusion, accelerated (DDS)"
+    settings: ClassVar[tuple[str, ...]] = (
+        *OF_SAMPLERS, *OF_STARTS, *OF_FITS, "share_variables", "schedule", "eta", "noise_span", "extrapolation",
+    )  # fmt: skip
+    publishes: ClassVar[bool] = True
+    order: ClassVar[int] = 10
+
+    def evaluations(self, settings: ReconSettings) -> int:
+        return settings.steps * settings.samples
+
+    def draw(self, draw: Draw) -> Tensor:
+        from ..samplers import dds
+        from ..samplers.schedules import geometric_sigmas, karras_sigmas
+        from .published import draw_dds
+
+        s = draw.settings
+        if s.published:
+            return draw_dds(draw)
+        spaced = karras_sigmas if s.schedule == "karras" else geometric_sigmas
+        return dds.sample(
+            draw.denoiser,
+            z_tv_step(draw),
+            spaced(s.sigma_end, draw.first_level, s.steps),
+            draw.start,
+            draw.noise,
+            eta=s.eta,
+            share_variables=s.share_variables,
+            extrapolation=s.extrapolation,
+            monitor=draw.run.monitor,
+            checkpoint=draw.checkpoint,
+        )

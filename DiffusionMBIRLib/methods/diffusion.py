@@ -1,0 +1,210 @@
+"""What the diffusion methods share: the prior, the start, the data step, and one posterior sample after another."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import InputError
+from .base import Method
+from .run import Estimate, Run
+from .starts import start_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..config import ReconSettings
+    from ..denoisers import Counter, Denoiser
+    from ..models import ModelCard
+    from ..monitor import Checkpoint
+    from ..priors.base import Prior
+    from ..problems import Problem
+    from ..samplers.noise import Noise
+    from ..scans import Scan
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one posterior sample is drawn with: how the prior sees the volume, what it starts from, and its noise."""
+
+    problem: Problem
+    settings: ReconSettings
+    run: Run
+    denoiser: Denoiser
+    prior: Prior
+    start: Callable[[], Tensor]
+    noise: Noise
+    checkpoint: Checkpoint
+
+    @property
+    def first_level(self) -> float:
+        """The noise level that a sampler which starts from a volume begins at."""
+        s = self.settings
+        usual = min(self.problem.usual_sigma, self.prior.sigma_max)
+        return max(s.sigma_start or usual, s.sigma_end)
+
+
+class DiffusionMethod(Method):
+    """Draws volumes with a diffusion prior.
+
+    publishes: whether the code of a paper can be followed to the letter (setting ``published``).
+    """
+
+    network: ClassVar[str] = "prior"
+    publishes: ClassVar[bool] = False
+
+    @abstractmethod
+    def draw(self, draw: Draw) -> Tensor:
+        """One volume."""
+
+    def load(
+        self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
+    ) -> tuple[Any, ModelCard | None]:
+        from ..priors.checkpoints import load_prior
+        from ..priors.networks import NetworkPrior
+
+        chosen = settings.prior if network is None else network
+        prior = load_prior(chosen, device=device) if isinstance(chosen, str) else chosen
+        _require_fitting(prior, scan)
+        if settings.published and not self.publishes:
+            raise InputError(f"setting published: no code of {self.name} was published; use mbir or dds")
+        if not settings.published:
+            require_level(prior, settings.sigma_start, "setting sigma_start:")
+        if settings.compile and isinstance(prior, NetworkPrior):
+            prior.compile()
+        return prior, prior.card
+
+    def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
+
+        from ..denoisers import SliceDenoiser
+        from ..samplers.noise import Noise
+        from ..samplers.posterior import Moments
+        from ..samplers.state import STAGE
+
+        prior, volumes = run.network, problem.A.domain
+        stored = run.checkpoint.load(STAGE) or {}
+        run.counter.evaluations = int(stored.get("evaluations", 0))
+        run.counter.seconds = float(stored.get("network_seconds", 0.0))
+        batch = slices_per_batch(settings, volumes.shape[1:], volumes.device)
+        slices = SliceDenoiser(prior, batch, counter=run.counter, poll=run.monitor.poll)
+        denoiser = problem.seen_by(slices, settings)
+        span = settings.noise_span if self.name == "dds" else 1
+
+        def draw(number: int, start: Callable[[], Tensor], shared: dict[str, Tensor]) -> Tensor:
+            keeper = _OfSample(run.checkpoint, number, shared, run.counter)
+            noise = Noise(volumes, settings.seed, number, span)
+            return self.draw(Draw(problem, settings, run, denoiser, prior, start, noise, keeper))
+
+        # The start is kept where further samples need it; its form alone matters to one that is taken up.  It is handed
+        # over by a function, so that nobody holds it once noise is on it.
+        kept = stored.get("start", stored.get("x"))
+        begin = partial(self._start, problem, settings, run) if kept is None else [kept].pop
+        del kept
+        if settings.samples == 1:
+            del stored
+            return Estimate(draw(0, begin, {}))
+        start = begin()
+        moments = Moments(start, stored)
+        for number in range(int(stored.get("number", 0)), settings.samples):
+            moments.add(draw(number, lambda: start, {"start": start, **moments.state()}), number + 1)
+        return Estimate(moments.mean, moments.deviation(settings.samples))
+
+    def _start(self, problem: Problem, settings: ReconSettings, run: Run) -> Tensor:
+        if settings.published:
+            return problem.A.domain.zeros()
+        return start_of(problem, settings, run.monitor, run.checkpoint)
+
+
+PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}
+
+
+def slices_per_batch(settings: ReconSettings, in_plane: tuple[int, ...], device: torch.device) -> int:
+    """How many slices are denoised at once."""
+    rows, columns = in_plane
+    return settings.slices_per_batch or max(1, PIXELS_PER_BATCH.get(device.type, 2**18) // (rows * columns))
+
+
+def z_tv_step(draw: Draw, *, sweeps: int = 1) -> Any:
+    """The data step of the method: conjugate gradient on the data with total variation across slices."""
+    from ..operators import SliceDifference
+    from ..operators.difference import Gradient
+    from ..problems import inverse_spacing
+    from ..solvers.cg import descend
+    from ..solvers.consistency import ZTVConsistency
+    from ..solvers.recycled import CirculantPreconditioner, RecycledGradient
+
+    s, A, volumes = draw.settings, draw.problem.A, draw.problem.A.domain
+    weights = inverse_spacing(draw.problem.grid) if s.weigh_spacing else (1.0, 1.0, 1.0)
+    solver: Any = descend
+    if s.preconditioner:
+        solver = RecycledGradient(CirculantPreconditioner(A, s.preconditioner, s.rho * weights[0] ** 2))
+    across = SliceDifference(volumes, weight=weights[0])
+    return ZTVConsistency(
+        A,
+        draw.problem.y,
+        difference=Gradient(volumes, weights=weights) if s.tv_axes == "xyz" else across,
+        rho=s.rho,
+        lam=s.lam,
+        cg_steps=s.cg_steps,
+        sweeps=s.sweeps or sweeps,
+        noise=s.noise_weight * draw.problem.noise,
+        solver=solver,
+        poll=draw.run.monitor.poll,
+    )
+
+
+def require_level(prior: Prior, sigma: float, what: str) -> None:
+    """Raise InputError for a noise level above those that a prior has learnt."""
+    if sigma > 1.001 * prior.sigma_max:
+        raise InputError(
+            f"{what} {sigma:g} is above the largest noise level of prior {prior.card.id!r}, {prior.sigma_max:g}"
+        )
+
+
+def _require_fitting(prior: Prior, scan: Scan) -> None:
+    from ..models import MR_VALUE
+
+    card, channels = prior.card, (1, 2) if scan.MODALITY == "MR" else (1,)
+    if card.modality not in (scan.MODALITY, "any"):
+        raise InputError(
+            f"prior {card.id!r} is for {card.modality}, the measurement is {scan.MODALITY}; choose another"
+        )
+    if card.channels not in channels:
+        raise InputError(
+            f"prior {card.id!r} works on {card.channels} channels (complex images), the measurement has "
+            "one; choose another"
+        )
+    if scan.MODALITY == card.modality == "MR" and card.value.unit != MR_VALUE.unit:
+        raise InputError(
+            f"prior {card.id!r} counts values in {card.value.unit!r}, MR images need {MR_VALUE.unit!r}; train or "
+            "import it for MR"
+        )
+
+
+@dataclass
+class _OfSample:
+    """The checkpoint of one of several samples: adds to a state which sample it belongs to, what the others gave and
+    what the network was asked.
+    """
+
+    checkpoint: Checkpoint
+    number: int
+    shared: dict[str, Tensor]
+    counter: Counter
+
+    def load(self, stage: str) -> dict[str, Tensor] | None:
+        stored = self.checkpoint.load(stage)
+        return stored if stored and int(stored["number"]) == self.number else None
+
+    def save(self, stage: str, state: dict[str, Tensor]) -> None:
+        import torch
+
+        asked = {
+            "evaluations": torch.tensor(self.counter.evaluations),
+            "network_seconds": torch.tensor(self.counter.seconds, dtype=torch.float64),
+        }
+        self.checkpoint.save(stage, state | self.shared | asked | {"number": torch.tensor(self.number)})

@@ -1,0 +1,25 @@
+"""SENSE by conjugate gradient with Tikhonov regularisation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .base import Method
+from .run import Estimate, Run
+
+if TYPE_CHECKING:
+    from ..config import ReconSettings
+    from ..problems import Problem
+
+
+class SenseCG(Method):
+    name: ClassVar[str] = "sense-cg"
+    label: ClassVar[str] = "SENSE, conjugate gradient"
+    modalities: ClassVar[tuple[str, ...]] = ("MR",)
+    settings: ClassVar[tuple[str, ...]] = ("cg_iterations", "cg_lam")
+    order: ClassVar[int] = 72
+
+    def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
+        from ..solvers.sense import sense_cg
+
+        return Estimate(sense_cg(problem.A, problem.y, lam=settings.cg_lam, steps=settings.cg_iterations))

@@ -1,0 +1,34 @@
+"""Simultaneous iterative reconstruction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .base import Method
+from .run import Estimate, Run
+
+if TYPE_CHECKING:
+    from ..config import ReconSettings
+    from ..problems import Problem
+
+
+class SIRT(Method):
+    name: ClassVar[str] = "sirt"
+    label: ClassVar[str] = "SIRT"
+    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    settings: ClassVar[tuple[str, ...]] = ("sirt_iterations",)
+    order: ClassVar[int] = 50
+
+    def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
+        from ..solvers.classic import sirt
+
+        steps = settings.sirt_iterations
+        volume = sirt(
+            problem.A,
+            problem.y,
+            iterations=steps,
+            floor=problem.least,
+            monitor=run.monitor,
+            checkpoint=run.checkpoint,
+        )
+        return Estimate(volume)

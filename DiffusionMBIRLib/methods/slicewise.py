@@ -1,0 +1,50 @@
+"""Slice-wise diffusion: predictor and corrector, each followed by a step onto the data; slices are not coupled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .base import OF_SAMPLERS, OF_STARTS
+from .diffusion import DiffusionMethod, Draw
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..config import ReconSettings
+
+
+class ScoreCT(DiffusionMethod):
+    name: ClassVar[str] = "score-ct"
+    label: ClassVar[str] = "Diffusion, slice by slice (score-CT)"
+    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    settings: ClassVar[tuple[str, ...]] = (*OF_SAMPLERS, *OF_STARTS, "snr", "complex_prior")
+    order: ClassVar[int] = 30
+
+    def evaluations(self, settings: ReconSettings) -> int:
+        """As of mbir."""
+        return 2 * settings.steps * settings.samples
+
+    def draw(self, draw: Draw) -> Tensor:
+        from ..samplers import predictor_corrector
+        from ..samplers.schedules import geometric_sigmas
+        from ..solvers.projection import Projection
+
+        s, problem = draw.settings, draw.problem
+        return predictor_corrector.sample(
+            draw.denoiser,
+            Projection(problem.A, problem.y, normalised=problem.normalised),
+            geometric_sigmas(s.sigma_end, draw.first_level, s.steps),
+            draw.start,
+            draw.noise,
+            snr=s.snr,
+            after_predictor=True,
+            monitor=draw.run.monitor,
+            checkpoint=draw.checkpoint,
+        )
+
+
+class ScoreMRI(ScoreCT):
+    name: ClassVar[str] = "score-mri"
+    label: ClassVar[str] = "Diffusion, slice by slice (score-MRI)"
+    modalities: ClassVar[tuple[str, ...]] = ("MR",)
+    order: ClassVar[int] = 31

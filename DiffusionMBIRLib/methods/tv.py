@@ -1,0 +1,25 @@
+"""Isotropic total variation in three dimensions, by ADMM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .base import Method
+from .run import Estimate, Run
+
+if TYPE_CHECKING:
+    from ..config import ReconSettings
+    from ..problems import Problem
+
+
+class ADMMTV(Method):
+    name: ClassVar[str] = "admm-tv"
+    label: ClassVar[str] = "Total variation (ADMM-TV)"
+    modalities: ClassVar[tuple[str, ...]] = ("CT", "MR")
+    settings: ClassVar[tuple[str, ...]] = ("tv_lam", "tv_sweeps")
+    order: ClassVar[int] = 40
+
+    def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
+        from .starts import total_variation
+
+        return Estimate(total_variation(problem, settings.tv_lam, settings.tv_sweeps, run.monitor, run.checkpoint))

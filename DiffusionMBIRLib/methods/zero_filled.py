@@ -1,0 +1,22 @@
+"""The adjoint of the sampled data: zeros in place of what was not sampled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .base import Method
+from .run import Estimate, Run
+
+if TYPE_CHECKING:
+    from ..config import ReconSettings
+    from ..problems import Problem
+
+
+class ZeroFilled(Method):
+    name: ClassVar[str] = "zero-filled"
+    label: ClassVar[str] = "Zero-filled"
+    modalities: ClassVar[tuple[str, ...]] = ("MR",)
+    order: ClassVar[int] = 73
+
+    def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
+        return Estimate(problem.A.adjoint(problem.y))

@@ -1,0 +1,1 @@
+"""Optional projectors of other libraries, which are imported only when asked for."""

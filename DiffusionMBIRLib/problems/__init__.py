@@ -1,0 +1,29 @@
+"""Scans on a device, as records that methods read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..models import ValueScale
+from ..scans import KSpace, Measurement, Scan
+from .base import Problem, inverse_spacing
+from .ct import ct_problem
+from .mr import mr_problem
+
+if TYPE_CHECKING:
+    from ..config import ReconSettings
+
+__all__ = ["Problem", "build_problem", "inverse_spacing"]
+
+
+def build_problem(scan: Scan, settings: ReconSettings, value: ValueScale | None, device: torch.device) -> Problem:
+    """The problem of a scan.  value: how the prior sees it; None for the usual scale of its modality.
+
+    Raises InputError for data or settings that do not fit.
+    """
+    if isinstance(scan, KSpace):
+        return mr_problem(scan, settings, value, device)
+    assert isinstance(scan, Measurement)
+    return ct_problem(scan, settings, value, device)

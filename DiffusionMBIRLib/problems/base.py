@@ -1,0 +1,71 @@
+"""A scan on a device, whatever its kind: the operator with norm 1 and the data in the prior's value scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..denoisers import Denoiser, SliceDenoiser
+from ..errors import InputError
+from ..geometry import Grid
+from ..models import ValueScale
+from ..operators import LinearOperator
+from ..volume import Volume
+
+if TYPE_CHECKING:
+    from ..config import ReconSettings
+    from ..scans import Scan
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y = A x with x (slices, rows, columns) in the prior's value scale and |A| = 1: fields that methods read.
+
+    scan: as it is reconstructed.  noise: standard deviation of y in that scale, 0 if unknown.  unit: of the data, which
+    y counts in.  least: the least value that a volume can have, where there is one.  usual_sigma: the first noise level
+    where the settings leave it open, above the errors of the volume to start from.
+    to_volume: of (x, name, whether x holds differences, which the unit's zero does not count for), the volume in the
+    user's own unit and axis order.  residual: of x, |A x - y| / |y|, unweighted.
+    direct: of a filter's name, the direct reconstruction; None where the kind of scan has none.
+    coarse: makes the same problem on fewer data and a coarser grid, and what leads its volumes back to this grid; None
+    where that would save nothing.
+    seen_by: how a prior sees volumes of this problem, such as complex ones.
+    normalised: whether a step onto the data is divided by how much each pixel was measured.  as_published: what the
+    published code of this kind of scan does ("aliased": its conjugate gradient errs; "ends-on-data").
+    """
+
+    scan: Scan
+    A: LinearOperator
+    y: Tensor
+    value: ValueScale
+    noise: float
+    usual_sigma: float
+    to_volume: Callable[[Tensor, str, bool], Volume]
+    residual: Callable[[Tensor], float]
+    unit: float = 1.0
+    least: float | None = None
+    direct: Callable[[str], Tensor] | None = None
+    coarse: Callable[[], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
+    seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser
+    normalised: bool = False
+    as_published: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        return self.scan.grid
+
+    def analytic(self, window: str) -> Tensor:
+        """The direct reconstruction; raises InputError where there is none."""
+        if self.direct is None:
+            raise InputError(f"{self.scan.name}: this kind of scan has no filtered back-projection")
+        return self.direct(window)
+
+
+def inverse_spacing(grid: Grid) -> tuple[float, float, float]:
+    """Weights of differences along (slices, rows, columns): smaller pixel side / spacing."""
+    x, y, z = grid.spacing_mm
+    pixel = min(x, y)
+    return pixel / z, pixel / y, pixel / x

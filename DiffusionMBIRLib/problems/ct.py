@@ -1,0 +1,157 @@
+"""A CT scan on a device: line integrals, weighted where the photon count is known, in the prior's value scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..geometry import contiguous
+from ..models import ValueScale
+from ..operators import LinearOperator, Space, projector
+from ..operators.base import RowWeighted
+from ..scans import Measurement
+from ..solvers.fbp import direct_reconstruction
+from ..starts import coarse_start
+from ..volume import Volume
+from .base import Problem
+
+if TYPE_CHECKING:
+    from ..config import ReconSettings
+
+# How far line integrals of pixels lie from measured ones, beside the noise.  It bounds how unlike rays are weighed (by
+# photons alone 30 times less behind the body than beside it) and how closely the data are fitted at low noise
+# levels.  Measured on a held-out chest, 20 levels, PSNR axial / coronal with 0, 1e6 and 1e5 photons a ray:
+#   24 views: weights by photons alone, nothing loosened  34.35 / 36.92, 30.84 / 34.60, 30.82 / 34.36
+#             0.005                                       34.49 / 37.26, 33.88 / 36.96, 32.36 / 36.06
+#             0.01                                        34.57 / 37.70, 34.30 / 37.54, 33.10 / 36.87
+#             0.02                                        34.20 / 37.78, 34.07 / 37.67, 33.37 / 37.22
+MODEL_ERROR = 0.015
+
+
+@dataclass(frozen=True)
+class _Projections:
+    """The scan in mm: attenuation = base + slope x (1/mm) for x in the value scale; ``operator`` is A / norm."""
+
+    scan: Measurement
+    operator: LinearOperator
+    norm: float
+    value: ValueScale
+    base: float
+    slope: float
+
+    def measured(self) -> Tensor:
+        """The line integrals, each time anew: as large as a volume, and seldom needed."""
+        return _on_device(self.scan, self.operator.range)
+
+    def residual(self, x: Tensor) -> float:
+        """|A x - y| / |y|, unweighted."""
+        measured = self.measured()
+        difference = self.operator.forward(x * self.slope + self.base).mul_(self.norm).sub_(measured)
+        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(measured))
+
+    def direct(self, window: str) -> Tensor:
+        """Filtered back-projection, in the value scale.  Raises InputError for a geometry that has none."""
+        geometry, grid = self.scan.geometry, self.scan.grid
+        reconstruct = direct_reconstruction(geometry)
+        back = reconstruct(self.operator, self.measured(), geometry, grid, window=window)
+        return back.mul_(self.norm).sub_(self.base).div_(self.slope)
+
+    def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
+        """An estimate as a volume in HU, in the user's own axis order."""
+        array = x.cpu().numpy()
+        volume = self.scan.volume(array, name)
+        if np.may_share_memory(volume.array, array):
+            volume = replace(volume, array=contiguous(array) if not array.flags.c_contiguous else array.copy())
+        hu = volume.array  # in place: half the time of new arrays
+        hu *= np.float32(self.value.scale)
+        hu += np.float32(0.0 if difference else self.value.offset)
+        return volume
+
+
+def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | None, device: torch.device) -> Problem:
+    """y = A x with x in the value scale, |A| = 1, rows weighted by their precision where the photon count is known.
+
+    Raises InputError where no ray meets the grid, and for a projector that does not fit.
+    """
+    value = value or ValueScale()
+    raw = projector(scan.geometry, scan.grid, device=device, backend=settings.projector)
+    measured = _on_device(scan, raw.range)
+    base = scan.mu_water_per_mm * (1 + value.offset / 1000.0)
+    slope = scan.mu_water_per_mm * value.scale / 1000.0
+    target = measured / slope
+    if base != 0.0:
+        target -= raw.forward(raw.domain.ones().mul_(base / slope))
+    A: LinearOperator = raw
+    deviation = MODEL_ERROR
+    if scan.photons > 0:
+        variance = (measured.exp() / scan.photons).add_(MODEL_ERROR**2)
+        deviation = float(variance.min()) ** 0.5
+        weights = variance.rsqrt_().mul_(deviation)
+        A, target = RowWeighted(raw, weights), target.mul_(weights)
+    norm = A.norm()
+    if not norm > 0:
+        raise InputError(f"{scan.name}: no ray meets the grid; check the geometry's detector and the grid's isocentre")
+    scaled = raw.scaled(1 / norm)
+    A = scaled if A is raw else RowWeighted(scaled, weights)
+    seen = _Projections(scan, scaled, norm, value, base, slope)
+    stride, factor = coarse_start(scan.geometry.views, scan.grid.in_plane)
+    return Problem(
+        scan,
+        A,
+        target.div_(norm),
+        value,
+        deviation / (slope * norm),
+        usual_sigma(scan.geometry.views),
+        to_volume=seen.volume,
+        residual=seen.residual,
+        least=(-1000.0 - value.offset) / value.scale,  # no attenuation
+        direct=seen.direct,
+        coarse=None if stride == 1 else partial(_coarse, scan, settings, value, raw.domain, stride, factor),
+        normalised=True,
+        as_published=("aliased", "ends-on-data"),
+    )
+
+
+def usual_sigma(views: int) -> float:
+    """The fewer views, the larger the errors of the start.
+
+    Measured on a held-out chest, 50 levels, axial PSNR.  2 views: from sigma 0.2 16.26, 0.8 17.09, 2 17.66; 4: 0.2
+    21.39, 0.4 21.93, 0.8 22.02; 8 (more slices): 0.1 29.03, 0.2 29.08, 0.4 28.41; 24: 0.05 31.32, 0.1 31.48, 0.2 31.50.
+    """
+    return min(max(10.0 / views**2, 0.1), 2.0)
+
+
+def _coarse(
+    scan: Measurement,
+    settings: ReconSettings,
+    value: ValueScale,
+    space: Space,
+    stride: int,
+    factor: int,
+) -> tuple[Problem, Callable[[Tensor], Tensor]]:
+    """Of many views a part is enough for what noise is added to, and a coarser grid: the finer it is, the more sweeps
+    total variation takes to fill in what no view has seen.
+    """
+    grid, fewer = scan.grid.coarsened(factor), slice(None, None, stride)
+    part = replace(scan, data=scan.data[:, fewer], geometry=scan.geometry.take(fewer), grid=grid, stored_grid=grid)
+    return ct_problem(part, settings, value, space.device), partial(_on_grid, space=space)
+
+
+def _on_device(scan: Measurement, space: Space) -> Tensor:
+    return space.laid_out(torch.from_numpy(np.ascontiguousarray(scan.data, np.float32)).to(space.device))
+
+
+def _on_grid(x: Tensor, space: Space) -> Tensor:
+    """x between its pixels, where it has others (bilinear)."""
+    in_plane = (space.shape[1], space.shape[2])
+    if tuple(x.shape[1:]) == in_plane:
+        return x
+    return space.laid_out(F.interpolate(x.contiguous()[:, None], size=in_plane, mode="bilinear")[:, 0])

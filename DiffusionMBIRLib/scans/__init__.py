@@ -1,0 +1,7 @@
+"""Scans: what was measured, of CT and of MRI.  Needs numpy only."""
+
+from .base import Scan, same_scan, scan_kind
+from .ct import Measurement
+from .mr import KSpace
+
+__all__ = ["KSpace", "Measurement", "Scan", "same_scan", "scan_kind"]

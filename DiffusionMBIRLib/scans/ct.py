@@ -1,0 +1,78 @@
+"""A CT scan as line integrals of the attenuation, with all that its reconstruction needs.  Needs numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Grid, RayGeometry, axial_order
+from ..tasks import CT_TASKS
+from ..volume import MU_WATER_PER_MM, Volume, require_finite
+from .base import Scan, require_data_shape
+
+
+@dataclass(frozen=True)
+class Measurement(Scan):
+    """A scan by X-rays.
+
+    data: line integrals of the attenuation, without unit (mm x 1/mm), float32; (slices, views, columns) of a stack of
+    slices, (rows, views, columns) of a detector of many rows.  geometry: where source and detector stood.
+    grid: the grid to reconstruct on, in axial order.  stored_grid: the grid that the user's volume had, in which the
+    result is given back (equal to ``grid`` where it was axial already).
+    photons: incident photons a ray, 0 for noise-free; the statistical weight of a ray is photons x exp(-data).
+    electronic_noise: standard deviation of the detector's own noise, in photons.
+    """
+
+    KIND: ClassVar[str] = "ct"
+    MODALITY: ClassVar[str] = "CT"
+    UNIT: ClassVar[str] = "HU"
+    STORED: ClassVar[dict[str, Any]] = {"data": np.float32}
+
+    data: np.ndarray
+    geometry: RayGeometry
+    grid: Grid
+    task: str = "sparse-view-ct"
+    stored_grid: Grid | None = None
+    mu_water_per_mm: float = MU_WATER_PER_MM
+    photons: float = 0.0
+    electronic_noise: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+    name: str = "measurement"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.geometry, RayGeometry):
+            raise InputError(f"{self.name}: geometry {self.geometry.KIND!r} is not one of rays; CT needs one")
+        require_data_shape(self.data.shape, self.geometry, self.grid, self.name)
+        self._check_settings()
+        require_finite(self.data, f"{self.name}: data")
+
+    def _check_settings(self) -> None:
+        if self.task not in CT_TASKS:
+            raise InputError(f"{self.name}: task {self.task!r} is not known; use one of {', '.join(CT_TASKS)}")
+        if not self.mu_water_per_mm > 0:
+            raise InputError(f"{self.name}: mu_water_per_mm must be positive, not {self.mu_water_per_mm}")
+        for what, value in (("photons", self.photons), ("electronic_noise", self.electronic_noise)):
+            if not (np.isfinite(value) and value >= 0):
+                raise InputError(f"{self.name}: {what} must be zero or positive, not {value}")
+        if self.stored_grid is not None:
+            turned = axial_order(self.stored_grid).apply_to_grid(self.stored_grid)
+            if turned.shape != self.grid.shape:
+                raise InputError(
+                    f"{self.name}: stored_grid {self.stored_grid.shape} turned to axial order is {turned.shape}, "
+                    f"which is not the shape of grid, {self.grid.shape}"
+                )
+
+    def volume(self, array: np.ndarray, name: str) -> Volume:
+        """A reconstruction on ``grid`` (slices, rows, columns) in HU as a volume in the user's own axis order.
+
+        Raises InputError where the array does not have the grid's shape.
+        """
+        if tuple(array.shape) != self.grid.shape:
+            raise InputError(f"{name}: array {array.shape} does not fit the grid to reconstruct on {self.grid.shape}")
+        if self.stored_grid is None:
+            return Volume(array, self.grid, unit=self.UNIT, name=name)
+        order = axial_order(self.stored_grid)
+        return Volume(order.undo(array), self.stored_grid, unit=self.UNIT, name=name)

@@ -1,0 +1,147 @@
+"""Conjugate gradient that reaches in two or three steps what takes the plain one ten to twenty.
+
+For systems that are solved again and again with other right-hand sides, as at the noise levels of a sampler: a
+preconditioner, and what the last solution moved as the first direction of the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..operators.base import LinearOperator
+from ..operators.space import dot
+
+_CHUNK = 2**18  # voxels whose spectrum is held at once, at least; more of a large volume
+
+
+class CirculantPreconditioner:
+    """An approximate inverse of A^T A + rho D^T D, where D takes differences across slices.
+
+    A^T A of a scan with parallel beams is nearly a convolution in each slice (Fessler and Booth 1999,
+    doi 10.1109/83.766858, use it so): Fourier transforms in the slices and a cosine transform across them leave a
+    division by eigenvalues.  The kernel is the image of points near the middle, from one product with A^T A; the
+    transform of the kernel, scaled to 1 at its largest, holds the eigenvalues.
+
+    regularisation, in their scale: how strongly directions that no view has seen are held back.  coupling: rho times
+    the square of D's weight.  Volumes are (slices, rows, columns) and real.
+    """
+
+    def __init__(self, A: LinearOperator, regularisation: float, coupling: float = 0.0) -> None:
+        slices, rows, columns = A.domain.shape
+        self._in_plane, self._many = (rows, columns), max(1, _CHUNK // (rows * columns), math.ceil(slices / 8))
+        generator = torch.Generator().manual_seed(0)
+        # Points at several places: each lies differently between the rays.
+        places = [
+            tuple(n // 2 + int(torch.randint(-(n // 8), n // 8 + 1, (1,), generator=generator)) for n in self._in_plane)
+            for _ in range(slices)
+        ]
+        points = torch.zeros((rows, columns, slices), dtype=A.dtype, device=A.device).permute(2, 0, 1)
+        for k, (row, column) in enumerate(places):
+            points[k, row, column] = 1.0
+        images = A.gram(points)
+        del points
+        kernel = torch.zeros(self._in_plane, dtype=A.dtype, device=A.device)
+        for image, (row, column) in zip(images, places, strict=True):
+            kernel += image.roll((-row, -column), (0, 1))
+        eigenvalues = torch.fft.rfft2(kernel).real.clamp_min_(0)
+        self._eigenvalues = eigenvalues.div_(eigenvalues.max()).add_(regularisation)
+        turns = torch.arange(slices, dtype=torch.float64) * (math.pi / slices)
+        waves = torch.cos(turns[:, None] * (torch.arange(slices, dtype=torch.float64) + 0.5))
+        self._waves = (waves / torch.linalg.vector_norm(waves, dim=1, keepdim=True)).to(A.device, A.dtype)
+        self._across = (coupling * (2 - 2 * torch.cos(turns))).to(A.device, A.dtype)
+
+    def __call__(self, r: Tensor) -> Tensor:
+        parts = torch.matmul(r.permute(1, 2, 0), self._waves.t()).permute(2, 0, 1)
+        for start in range(0, len(r), self._many):
+            some = slice(start, start + self._many)
+            spectrum = torch.fft.rfft2(parts[some])
+            spectrum /= self._eigenvalues + self._across[some, None, None]
+            parts[some] = torch.fft.irfft2(spectrum, s=self._in_plane)
+            del spectrum  # its memory is that of the next one
+        for some_rows in parts.permute(1, 2, 0).split(max(1, self._in_plane[0] // 8)):
+            some_rows.copy_(torch.matmul(some_rows, self._waves))
+        return parts
+
+
+class RecycledGradient:
+    """Conjugate gradient on one system and changing right-hand sides, each from its own first guess.
+
+    It keeps by how much the last call moved x in all, and the system's image of that.  Where right-hand sides and
+    guesses change little from call to call, so does the way to go: the next call first goes along it as far as is best,
+    which takes no product with the system, and then takes its steps from a direction that is conjugate to it (as in
+    deflation with one vector, Saad et al. 2000, doi 10.1137/S1064827598339761).
+
+    precondition: r -> an approximate solution of system(x) = r; symmetric and positive.
+    """
+
+    def __init__(self, precondition: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._precondition = precondition or torch.clone
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last call: the system changes."""
+        self.moved: Tensor | None = None
+        self.image: Tensor | None = None
+
+    def shift(self, amount: float) -> None:
+        """The system becomes itself + amount times the identity."""
+        if self.moved is not None and self.image is not None:
+            self.image.add_(self.moved, alpha=amount)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the last call left, for a run that is taken up again."""
+        return {} if self.moved is None or self.image is None else {"moved": self.moved, "image": self.image}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` told."""
+        self.moved, self.image = state.get("moved"), state.get("image")
+
+    def __call__(
+        self,
+        gram: Callable[[Tensor], Tensor],
+        residual: Tensor,
+        x: Tensor,
+        *,
+        steps: int,
+        floor: Tensor | float = 0.0,
+        poll: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """As :func:`.cg.descend`, but x stays as it is: the improved one is a new volume."""
+        moved, image_of_moved = self.moved, self.image = self._carry(residual)
+        direction = self._precondition(residual)
+        direction.addcmul_(moved, -_ratio(dot(direction, image_of_moved), dot(moved, image_of_moved)))
+        for k in range(steps):
+            poll()
+            image = gram(direction)
+            descent = dot(direction, residual)
+            going = torch.linalg.vector_norm(residual) > floor
+            step = torch.where(going, _ratio(descent, dot(direction, image)), 0.0)
+            moved.addcmul_(direction, step)
+            image_of_moved.addcmul_(image, step)
+            if k + 1 == steps:
+                break
+            residual.addcmul_(image, -step)
+            del image  # its memory is that of what comes next
+            fresh = self._precondition(residual)
+            # Conjugate to the last direction, since the residual is orthogonal to it and to what moved before.
+            direction = fresh.addcmul_(direction, _ratio(dot(fresh, residual), descent))
+            del fresh
+        return x + moved
+
+    def _carry(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(moved, its image) for the last way, gone as far as is best; the residual follows."""
+        if self.moved is None or self.image is None:
+            return torch.zeros_like(residual), torch.zeros_like(residual)
+        step = _ratio(dot(self.moved, residual), dot(self.moved, self.image))
+        self.moved.mul_(step)
+        residual.sub_(self.image.mul_(step))
+        return self.moved, self.image
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is not positive, as of a direction that the system does not see."""
+    return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), 0.0)
