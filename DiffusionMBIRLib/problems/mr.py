@@ -40,32 +40,23 @@ def mr_problem(kspace: KSpace, settings: ReconSettings, value: ValueScale | None
 
     Raises InputError for coils whose maps cannot be estimated.
     """
-    kspace = compress_coils(kspace, settings.virtual_coils) if settings.virtual_coils else kspace
-    noise, kspace = noise_of(kspace), with_maps(kspace)
-    spill = LEAST_SHARE_OF_NOISE * 2 * noise**2 if settings.virtual_coils else 0.0
-    data = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
-    A, y = operator_of(kspace, device).reduced(data, spill=spill)
-    first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS)
-    unit = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
-    if not unit > 0:
-        raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
-    seen = _Images(kspace, A, y / unit, unit, noise / unit)
+    seen = Images.of(kspace, settings, device)
     return Problem(
-        kspace,
-        A,
+        seen.kspace,
+        seen.A,
         seen.y,
         MR_VALUE,
         seen.noise,
         USUAL_SIGMA,
         to_volume=seen.volume,
         residual=seen.residual,
-        unit=unit,
+        unit=seen.unit,
         seen_by=seen.by,
     )
 
 
 @dataclass(frozen=True)
-class _Images:
+class Images:
     """Images of a scan in multiples of ``unit``: y = A x, with the standard deviation of its noise."""
 
     kspace: KSpace
@@ -73,6 +64,20 @@ class _Images:
     y: Tensor
     unit: float
     noise: float
+
+    @classmethod
+    def of(cls, kspace: KSpace, settings: ReconSettings, device: torch.device) -> Images:
+        """With coils combined and maps estimated.  Raises InputError where that cannot be done."""
+        kspace = compress_coils(kspace, settings.virtual_coils) if settings.virtual_coils else kspace
+        noise, kspace = noise_of(kspace), with_maps(kspace)
+        spill = LEAST_SHARE_OF_NOISE * 2 * noise**2 if settings.virtual_coils else 0.0
+        data = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
+        A, y = operator_of(kspace, device).reduced(data, spill=spill)
+        first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS)
+        unit = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
+        if not unit > 0:
+            raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
+        return cls(kspace, A, y / unit, unit, noise / unit)
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|."""

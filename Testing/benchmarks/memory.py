@@ -23,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from DiffusionMBIRLib.problem import slice_denoiser
 
 from DiffusionMBIRLib.allocation import give_back_what_is_free
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.methods.diffusion import slices_per_batch
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.priors.base import Prior
@@ -115,8 +116,7 @@ def measure(part: str, shape: tuple[int, int, int], settings: ReconSettings, tas
         meter.peaks["projector"] = meter.grown()
         del kept
     elif part == "network":
-        denoiser = slice_denoiser(prior, settings, measurement.grid, device)
-        assert denoiser is not None
+        denoiser = SliceDenoiser(prior, slices_per_batch(settings, measurement.grid.in_plane, device))
         x = torch.rand(shape, device=device)
         with torch.inference_mode():
             for _ in range(2):

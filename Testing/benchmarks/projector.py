@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from DiffusionMBIRLib.operators.astra_backend import AstraTransform
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import LinearOperator, projector
+from DiffusionMBIRLib.operators.backends.astra import AstraTransform
 from DiffusionMBIRLib.operators.parallel import XRayTransform
 from DiffusionMBIRLib.operators.space import slices_last
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from DiffusionMBIRLib.problem import PIXELS_PER_BATCH
 
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.methods.diffusion import PIXELS_PER_BATCH
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.reconstruction import choose_device, reconstruct

@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from DiffusionMBIRLib.io.kspace import read_kspace
 
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.io.scans import read_scan
 from DiffusionMBIRLib.sensitivity import centred_fft
 
 SLICES, COILS, ROWS, COLUMNS = 3, 4, 48, 40
@@ -220,7 +220,7 @@ LINES = [r for r in range(ROWS) if r % 3 == 0 or abs(r - ROWS // 2) < 5]  # a th
 def refusal(path: Path) -> str:
     """The one line that reading the file ends in; it names the file."""
     with pytest.raises(InputError) as caught:
-        read_kspace(path)
+        read_scan(path)
     text = str(caught.value)
     assert "\n" not in text
     assert path.stem in text

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from DiffusionMBIRLib.problem_mr import MRProblem
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
@@ -16,6 +15,7 @@ from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from DiffusionMBIRLib.problems.mr import Images
 from DiffusionMBIRLib.scans import KSpace
 from DiffusionMBIRLib.simulation_mr import coil_maps
 from DiffusionMBIRLib.tasks import MR_TASK
@@ -67,5 +67,5 @@ def complex_image(kspace: KSpace, prior, **changes) -> np.ndarray:
     """What the engine reconstructs before the magnitude is taken."""
     chosen = settings(**changes)
     with torch.inference_mode():
-        problem = MRProblem.build(kspace, chosen, prior, torch.device("cpu"))
+        problem = Images.of(kspace, chosen, torch.device("cpu"))
         return problem.solve(chosen, Silent(), NoCheckpoint()).numpy()

@@ -8,8 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from DiffusionMBIRLib.io.kspace import describe, read_kspace
 
+from DiffusionMBIRLib.describe import describe_scan
+from DiffusionMBIRLib.io.scans import read_scan
 from Testing.engine.kspace_files import (
     COLUMNS,
     IMAGES,
@@ -33,11 +34,11 @@ def test_npy_with_sidecar(tmp_path):
     wide = oversampled(IMAGES)
     np.save(path, np.fft.ifftshift(wide, axes=(-2, -1)).transpose(3, 2, 0, 1))
     axes = ["column", "row", "slice", "coil"]
-    read = read_kspace(sidecar(path, axes=axes, centred=False, oversampling=2, spacing_mm=[1.5, 2, 4], noise_std=0.1))
+    read = read_scan(sidecar(path, axes=axes, centred=False, oversampling=2, spacing_mm=[1.5, 2, 4], noise_std=0.1))
     assert_same(read.data, KSPACE)
     assert read.grid.spacing_mm == (1.5, 2.0, 4.0)
     assert read.noise_std == 0.1
-    assert describe(read)["guessed"] == []
+    assert describe_scan(read)["guessed"] == []
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
@@ -46,10 +47,10 @@ def test_npy_axes_are_guessed_and_said(tmp_path, order, centred):
     path = tmp_path / "scan.npy"
     data = KSPACE[0] if centred else np.fft.ifftshift(KSPACE[0], axes=(-2, -1))
     np.save(path, data.transpose(order))
-    read = read_kspace(path)
+    read = read_scan(path)
     wanted = KSPACE[0] if list(order).index(1) < list(order).index(2) else KSPACE[0].swapaxes(-1, -2)
     assert_same(read.data[0], wanted)
-    guessed = " ".join(describe(read)["guessed"])
+    guessed = " ".join(describe_scan(read)["guessed"])
     assert "axes" in guessed
     assert ("shifted" in guessed) is not centred
 
@@ -59,7 +60,7 @@ def test_npy_mask_beside_it(tmp_path):
     np.save(path, KSPACE)
     mask = np.isin(np.arange(COLUMNS), range(0, COLUMNS, 2))
     np.save(tmp_path / "mask.npy", mask)
-    read = read_kspace(sidecar(path, mask="mask.npy"))
+    read = read_scan(sidecar(path, mask="mask.npy"))
     np.testing.assert_array_equal(read.geometry.mask, np.broadcast_to(mask, (ROWS, COLUMNS)))
     np.save(tmp_path / "mask.npy", mask[1:])
     assert "mask has the shape" in refusal(path)
@@ -107,9 +108,9 @@ def test_bad_sidecar(tmp_path):
 
 def test_real_pairs_become_complex(tmp_path):
     np.save(tmp_path / "scan.npy", np.stack([KSPACE[0].real, KSPACE[0].imag], axis=-1))
-    read = read_kspace(tmp_path / "scan.npy")
+    read = read_scan(tmp_path / "scan.npy")
     assert_same(read.data[0], KSPACE[0])
-    assert "real and imaginary" in describe(read)["guessed"][0]
+    assert "real and imaginary" in describe_scan(read)["guessed"][0]
 
 
 def test_matlab_5_and_73(tmp_path):
@@ -122,9 +123,9 @@ def test_matlab_5_and_73(tmp_path):
         file["ksp"] = pairs
         file["te"] = 3.0
     for name in ("v5.mat", "v73.mat"):
-        read = read_kspace(tmp_path / name)
+        read = read_scan(tmp_path / name)
         assert_same(read.data[0], KSPACE[0])
-        assert "axes (row, column, coil)" in describe(read)["guessed"]
+        assert "axes (row, column, coil)" in describe_scan(read)["guessed"]
 
 
 def test_bad_matlab(tmp_path):
@@ -133,7 +134,7 @@ def test_bad_matlab(tmp_path):
     ksp = KSPACE[0]
     scipy_io.savemat(path, {"one": ksp, "two": 2 * ksp})
     assert "not clear (one, two)" in refusal(path)
-    assert_same(read_kspace(sidecar(path, variable="two")).data[0], 2 * ksp)
+    assert_same(read_scan(sidecar(path, variable="two")).data[0], 2 * ksp)
     assert "no variable 'three'" in refusal(sidecar(path, variable="three"))
     path.with_suffix(".json").unlink()
     scipy_io.savemat(path, {"x": np.abs(ksp)})

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from DiffusionMBIRLib.io.kspace import describe, read_kspace, write_kspace
-from DiffusionMBIRLib.problem_mr import MRProblem
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.describe import describe_scan
+from DiffusionMBIRLib.formats import write
 from DiffusionMBIRLib.geometry import CartesianMRI
+from DiffusionMBIRLib.io.scans import read_scan
+from DiffusionMBIRLib.problems.mr import Images
 from DiffusionMBIRLib.sensitivity import compress_coils, estimate_maps, root_sum_of_squares
 from Testing.engine.kspace_files import (
     COILS,
@@ -44,7 +46,7 @@ def check_calibrated(read):
     assert read.calibration is not None
     assert read.calibration.shape == (SLICES, COILS, len(MIDDLE), COLUMNS)
     np.testing.assert_allclose(read.calibration, KSPACE[:, :, MIDDLE], atol=2e-3)
-    assert "separate calibration" in describe(read)["maps"]
+    assert "separate calibration" in describe_scan(read)["maps"]
     expected = estimate_maps(replace(read, data=KSPACE, geometry=whole()))
     truth = root_sum_of_squares(IMAGES)
     inside = truth > 0.3 * truth.max()
@@ -58,11 +60,11 @@ def test_ismrmrd_separate_calibration_scan(tmp_path):
     data, path = oversampled(IMAGES), tmp_path / "scan.h5"
     lines = readouts(data, range(0, ROWS, 2)) + readouts(data, MIDDLE, flags=CALIBRATION)
     xml = header(calibration="separate")
-    read = read_kspace(write_ismrmrd(path, lines, xml=xml))
+    read = read_scan(write_ismrmrd(path, lines, xml=xml))
     check_calibrated(read)
     own = tmp_path / "own.h5"
-    write_kspace(read, own)
-    again = read_kspace(own)
+    write(read, own)
+    again = read_scan(own)
     assert again.calibration is not None
     np.testing.assert_array_equal(again.calibration, read.calibration)
     few = compress_coils(read, 2)
@@ -70,22 +72,18 @@ def test_ismrmrd_separate_calibration_scan(tmp_path):
     assert few.calibration.shape[1] == 2
     # Lines of two slices only: the third one's maps would be missing.
     some = readouts(data, range(0, ROWS, 2)) + readouts(data[:2], MIDDLE, flags=CALIBRATION)
-    partly = read_kspace(write_ismrmrd(path, some, xml=xml))
+    partly = read_scan(write_ismrmrd(path, some, xml=xml))
     assert partly.calibration is None
-    assert any("not used (1 of 3 slices are empty" in remark for remark in describe(partly)["remarks"])
+    assert any("not used (1 of 3 slices are empty" in remark for remark in describe_scan(partly)["remarks"])
 
 
 def test_separate_calibration_serves_the_phase_too(tmp_path):
     lines = readouts(KSPACE, range(0, ROWS, 2)) + readouts(KSPACE, MIDDLE, flags=CALIBRATION)
-    read = read_kspace(write_ismrmrd(tmp_path / "scan.h5", lines, xml=header(x=COLUMNS, calibration="separate")))
+    read = read_scan(write_ismrmrd(tmp_path / "scan.h5", lines, xml=header(x=COLUMNS, calibration="separate")))
     chosen = ReconSettings.preset("mri", method="sense-cg")
     with torch.inference_mode():
-        half = MRProblem.build(read, chosen, None, torch.device("cpu"))
-        full = MRProblem.build(
-            replace(read, calibration=None, data=KSPACE, geometry=whole()), chosen, None, half.A.device
-        )
-        assert isinstance(half, MRProblem)
-        assert isinstance(full, MRProblem)
+        half = Images.of(read, chosen, torch.device("cpu"))
+        full = Images.of(replace(read, calibration=None, data=KSPACE, geometry=whole()), chosen, half.A.device)
         turned = torch.polar(torch.ones_like(half.phase()), half.phase() - full.phase())
     truth = root_sum_of_squares(IMAGES)
     off = turned.numpy()[truth > 0.3 * truth.max()]
@@ -100,4 +98,4 @@ def test_twix_separate_calibration_scan(tmp_path):
     for n, line in enumerate(MIDDLE):
         for k in range(SLICES):
             blocks.append(twix_block(data[k, :, line], line=n, where=k, flags=["PATREFSCAN"], centre_line=9))
-    check_calibrated(read_kspace(write_twix(tmp_path / "meas.dat", blocks)))
+    check_calibrated(read_scan(write_twix(tmp_path / "meas.dat", blocks)))

@@ -9,11 +9,13 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from DiffusionMBIRLib.io.kspace import describe, read_kspace, write_kspace
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
+from DiffusionMBIRLib.describe import describe_scan
+from DiffusionMBIRLib.formats import write
 from DiffusionMBIRLib.geometry import CartesianMRI, Grid
+from DiffusionMBIRLib.io.scans import read_scan
 from DiffusionMBIRLib.scans import KSpace
 from Testing.engine.helpers import ROOT
 from Testing.engine.kspace_files import (
@@ -58,7 +60,7 @@ def test_own_file_is_checked(tmp_path):
     path = tmp_path / "scan.h5"
 
     def damaged(change) -> str:
-        write_kspace(small_kspace(), path)
+        write(small_kspace(), path)
         with h5py.File(path, "r+") as file:
             change(file)
         return refusal(path)
@@ -82,16 +84,16 @@ def test_own_file_is_checked(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     assert "truncated" in refusal(path)
     with pytest.raises(mbir.InputError, match="named"):
-        write_kspace(small_kspace(), tmp_path / "scan.npy")
+        write(small_kspace(), tmp_path / "scan.npy")
 
 
 def test_wider_numbers_become_complex64(tmp_path):
     path = tmp_path / "wide.h5"
-    write_kspace(small_kspace(), path)
+    write(small_kspace(), path)
     with h5py.File(path, "r+") as file:
         del file["data"]
         file["data"] = small_kspace().data.astype(np.complex128)
-    assert read_kspace(path).data.dtype == np.complex64
+    assert read_scan(path).data.dtype == np.complex64
 
 
 # --- fastMRI: rows are the readout
@@ -100,11 +102,11 @@ def test_wider_numbers_become_complex64(tmp_path):
 def test_fastmri_multi_coil_with_header(tmp_path):
     data = oversampled(IMAGES, axis=-2)
     xml = header(x=ROWS * OVERSAMPLING, y=COLUMNS, rx=ROWS, spacing=(2.0, 1.5, 4.0))
-    read = read_kspace(write_fastmri(tmp_path / "f.h5", data, xml=xml))
+    read = read_scan(write_fastmri(tmp_path / "f.h5", data, xml=xml))
     assert_same(read.data, KSPACE)
     assert read.geometry.acceleration == 1
     assert read.grid.spacing_mm == pytest.approx((1.5, 2.0, 4.0))
-    about = describe(read)
+    about = describe_scan(read)
     assert (about["format"], about["readout_oversampling"], about["oversampling_removed"]) == (
         "fastMRI HDF5",
         2.0,
@@ -116,7 +118,7 @@ def test_fastmri_mask_and_single_coil(tmp_path):
     mask = np.zeros(COLUMNS, bool)
     mask[::4] = mask[COLUMNS // 2 - 4 : COLUMNS // 2 + 4] = True
     for shape in ((COLUMNS,), (1, 1, COLUMNS, 1)):
-        read = read_kspace(write_fastmri(tmp_path / "f.h5", KSPACE[:, 0] * mask, mask=mask.astype("f4").reshape(shape)))
+        read = read_scan(write_fastmri(tmp_path / "f.h5", KSPACE[:, 0] * mask, mask=mask.astype("f4").reshape(shape)))
         assert read.geometry.coils == 1
         assert read.geometry.phase_axis == 1
         assert read.geometry.acs[1] == 9
@@ -126,17 +128,17 @@ def test_fastmri_mask_and_single_coil(tmp_path):
 
 def test_fastmri_mask_is_seen_in_the_data_and_may_leave_out_more(tmp_path):
     mask = np.arange(COLUMNS) % 2 == 0
-    seen = read_kspace(write_fastmri(tmp_path / "f.h5", KSPACE * mask))
+    seen = read_scan(write_fastmri(tmp_path / "f.h5", KSPACE * mask))
     assert seen.geometry.acceleration == 2
-    told = read_kspace(write_fastmri(tmp_path / "f.h5", KSPACE, mask=mask))
+    told = read_scan(write_fastmri(tmp_path / "f.h5", KSPACE, mask=mask))
     np.testing.assert_array_equal(told.data, seen.data)
-    assert "left out by the mask" in describe(told)["remarks"][0]
+    assert "left out by the mask" in describe_scan(told)["remarks"][0]
 
 
 def test_fastmri_padding_is_not_sampled(tmp_path):
     data = KSPACE.copy()
     data[..., :3] = 0
-    read = read_kspace(write_fastmri(tmp_path / "f.h5", data, mask=np.ones(COLUMNS)))
+    read = read_scan(write_fastmri(tmp_path / "f.h5", data, mask=np.ones(COLUMNS)))
     assert not read.geometry.mask[:, :3].any()
     assert read.geometry.mask[:, 3:].all()
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DiffusionMBIRLib.io.kspace import describe, read_kspace
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
+from DiffusionMBIRLib.describe import describe_scan
 from DiffusionMBIRLib.geometry import CartesianMRI
+from DiffusionMBIRLib.io.scans import read_scan
 from DiffusionMBIRLib.sensitivity import centred_fft, centred_ifft, estimate_maps, noise_std_of, root_sum_of_squares
 from Testing.engine.vectors import SHARED
 
@@ -35,18 +36,18 @@ def centre_of_mass(image: np.ndarray) -> np.ndarray:
 
 
 def test_simulated_brain_of_ismrmrd():
-    kspace = read_kspace(raw("kspace/mrireco_brainsim100_ismrmrd.h5"))
+    kspace = read_scan(raw("kspace/mrireco_brainsim100_ismrmrd.h5"))
     assert kspace.data.shape == (1, 1, 256, 256)
     image = np.abs(centred_ifft(kspace.data))[0, 0]
     assert np.abs(centre_of_mass(image)).max() < 0.03  # a head half outside would tell of a shift
     assert image[:4].max() < 0.05 * image.max()
-    assert any("field of view" in guess for guess in describe(kspace)["guessed"])
+    assert any("field of view" in guess for guess in describe_scan(kspace)["guessed"])
 
 
 def test_siemens_phantom():
     pytest.importorskip("twixtools")
-    kspace = read_kspace(raw("kspace/siemens_gre.dat"))
-    about = describe(kspace)
+    kspace = read_scan(raw("kspace/siemens_gre.dat"))
+    about = describe_scan(kspace)
     assert (about["matrix"], about["coils"], about["readout_oversampling"]) == ([160, 160], 2, 2.0)
     assert about["spacing_mm"] == [1.25, 1.25, 4.0]
     image = root_sum_of_squares(centred_ifft(kspace.data))[0]
@@ -60,20 +61,20 @@ def test_siemens_phantom():
 
 def test_measured_brain_without_and_with_sidecar(tmp_path):
     path = shutil.copy(raw(BRAIN), tmp_path / "brain.npy")
-    guessed = read_kspace(path)
+    guessed = read_scan(path)
     assert guessed.data.shape == (1, 8, 230, 180)
     assert guessed.geometry.acs == (24, 24)
     assert guessed.geometry.acceleration == pytest.approx(8.04, abs=0.01)
     (tmp_path / "brain.json").write_text(json.dumps({"axes": ["coil", "row", "column"], "spacing_mm": [1, 1, 5]}))
-    told = read_kspace(path)
+    told = read_scan(path)
     np.testing.assert_array_equal(told.data, guessed.data)
     assert told.grid.spacing_mm == (1, 1, 5)
-    assert describe(told)["guessed"] == []
+    assert describe_scan(told)["guessed"] == []
 
 
 @pytest.mark.parametrize("method", ["espirit", "low-resolution"])
 def test_maps_of_the_measured_brain(method):
-    kspace = read_kspace(raw(BRAIN))
+    kspace = read_scan(raw(BRAIN))
     maps = estimate_maps(kspace, method=method)
     images = centred_ifft(kspace.data)
     rss = root_sum_of_squares(images)
@@ -105,7 +106,7 @@ def test_info_and_reconstruction(name, tmp_path, capsys):
 def test_x4_with_the_brains_coils_is_unfolded():
     """The measured coils see a sharp brain completely, then at every fourth line and 24 of ACS."""
     pytest.importorskip("sigpy")
-    kspace = read_kspace(raw(BRAIN))
+    kspace = read_scan(raw(BRAIN))
     sharp = mbir.reconstruct(kspace, settings=mbir.ReconSettings(method="sense-cg"), device="cpu").volume.array
     images = estimate_maps(kspace) * sharp[:, None]
     full = root_sum_of_squares(images)[0]

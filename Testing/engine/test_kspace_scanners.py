@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from DiffusionMBIRLib.io.kspace import describe, read_kspace
 
+from DiffusionMBIRLib.describe import describe_scan
+from DiffusionMBIRLib.io.scans import read_scan
 from Testing.engine.kspace_files import (
     COILS,
     COLUMNS,
@@ -41,7 +42,7 @@ def test_ismrmrd_removes_oversampling_and_sorts_slices(tmp_path):
     for n, (head, _, _) in enumerate(interleaved):
         at = (1, 0, 2)[n // ROWS]
         head["idx"]["slice"], head["position"] = n // ROWS, (10, 20, 30 + 5 * at)
-    read = read_kspace(write_ismrmrd(tmp_path / "scan.h5", interleaved))
+    read = read_scan(write_ismrmrd(tmp_path / "scan.h5", interleaved))
     assert_same(read.data, KSPACE)
     assert read.grid.spacing_mm == pytest.approx((1.5, 2.0, 5.0))
     middle = np.array(read.grid.origin_mm) + np.array([COLUMNS // 2, ROWS // 2, 1]) * read.grid.spacing_mm
@@ -54,12 +55,12 @@ def test_ismrmrd_undersampled_reversed_averaged_and_repeated(tmp_path):
     twice = [readout(3 * data[0, :, r], line=r, average=1) for r in LINES]
     mirrored = [readout(data[0, :, r, ::-1], line=r, flags=REVERSE, average=2) for r in LINES]
     later = [readout(9 * data[0, :, r], line=r, repetition=1) for r in range(ROWS)]
-    read = read_kspace(write_ismrmrd(tmp_path / "scan.h5", lines + twice + mirrored + later))
+    read = read_scan(write_ismrmrd(tmp_path / "scan.h5", lines + twice + mirrored + later))
     mask = np.isin(np.arange(ROWS), LINES)
     np.testing.assert_array_equal(read.geometry.mask, np.broadcast_to(mask[:, None], (ROWS, COLUMNS)))
     assert read.geometry.phase_axis == 0
     assert_same(read.data, KSPACE[:1] * mask[:, None] * 5 / 3)
-    assert describe(read)["remarks"] == ["the first of 2 repetitions is read"]
+    assert describe_scan(read)["remarks"] == ["the first of 2 repetitions is read"]
 
 
 def test_ismrmrd_noise_scan_whitens(tmp_path):
@@ -72,13 +73,13 @@ def test_ismrmrd_noise_scan_whitens(tmp_path):
     scan = [readout(noise(64), flags=NOISE, line=r) for r in range(60)]
     data = 2000 * KSPACE[0] + noise(ROWS * COLUMNS).reshape(COILS, ROWS, COLUMNS)
     xml = header(x=COLUMNS)
-    read = read_kspace(write_ismrmrd(tmp_path / "scan.h5", scan + readouts(data[None]), xml=xml))
-    clean = read_kspace(write_ismrmrd(tmp_path / "scan.h5", scan + readouts(2000 * KSPACE[:1]), xml=xml))
+    read = read_scan(write_ismrmrd(tmp_path / "scan.h5", scan + readouts(data[None]), xml=xml))
+    clean = read_scan(write_ismrmrd(tmp_path / "scan.h5", scan + readouts(2000 * KSPACE[:1]), xml=xml))
     error = (read.data - clean.data)[0].reshape(COILS, -1)
     covariance = error @ error.conj().T / error.shape[1]
     assert np.abs(covariance - np.eye(COILS)).max() < 0.1
     assert read.noise_std == pytest.approx(np.sqrt(0.5))
-    assert describe(read)["whitened"]
+    assert describe_scan(read)["whitened"]
 
 
 def test_ismrmrd_calibration_lines(tmp_path):
@@ -86,13 +87,15 @@ def test_ismrmrd_calibration_lines(tmp_path):
     every = list(range(0, ROWS, 2))
     lines = readouts(KSPACE[:1], every) + readouts(KSPACE[:1], [r for r in middle if r % 2], flags=CALIBRATION)
     path = tmp_path / "scan.h5"
-    embedded = read_kspace(write_ismrmrd(path, lines, xml=header(x=COLUMNS, calibration="embedded")))
+    embedded = read_scan(write_ismrmrd(path, lines, xml=header(x=COLUMNS, calibration="embedded")))
     assert embedded.geometry.acs[0] >= 12
-    separate = read_kspace(write_ismrmrd(path, lines, xml=header(x=COLUMNS, calibration="separate")))
+    separate = read_scan(write_ismrmrd(path, lines, xml=header(x=COLUMNS, calibration="separate")))
     assert separate.geometry.acceleration == 2
     # Between the image's own lines they are no block without gaps.
-    assert any("separate calibration lines are not used (0 x 0" in remark for remark in describe(separate)["remarks"])
-    assert "cannot be estimated" in describe(separate)["maps"]
+    assert any(
+        "separate calibration lines are not used (0 x 0" in remark for remark in describe_scan(separate)["remarks"]
+    )
+    assert "cannot be estimated" in describe_scan(separate)["maps"]
 
 
 def test_ismrmrd_asymmetric_echo_and_partial_fourier(tmp_path):
@@ -100,11 +103,11 @@ def test_ismrmrd_asymmetric_echo_and_partial_fourier(tmp_path):
     cut = 12
     lines = [readout(data[0, :, r, cut:], line=r - 5, center_sample=COLUMNS - cut) for r in range(5, ROWS)]
     path = write_ismrmrd(tmp_path / "scan.h5", lines, xml=header(cy=ROWS // 2 - 5))
-    read = read_kspace(path)
+    read = read_scan(path)
     assert not read.geometry.mask[:5].any()
     assert not read.geometry.mask[:, :cut].any()
     assert_same(read.data[:, :, 5:, cut:], data[:, :, 5:, cut:])
-    assert "oversampling of the readout is kept" in describe(read)["remarks"][0]
+    assert "oversampling of the readout is kept" in describe_scan(read)["remarks"][0]
 
 
 def test_ismrmrd_3d_becomes_slices(tmp_path):
@@ -113,14 +116,14 @@ def test_ismrmrd_3d_becomes_slices(tmp_path):
     data = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(kspace_of(volume), 1), axis=1, norm="ortho"), 1)
     path, xml = tmp_path / "scan.h5", header(x=COLUMNS, z=parts)
     full = [readout(data[:, p, r], line=r, part=p) for p in range(parts) for r in LINES]
-    read = read_kspace(write_ismrmrd(path, full, xml=xml))
+    read = read_scan(write_ismrmrd(path, full, xml=xml))
     mask = np.isin(np.arange(ROWS), LINES)[:, None]
     assert_same(read.data, np.moveaxis(kspace_of(volume), 1, 0) * mask)
     assert read.grid.shape == (parts, ROWS, COLUMNS)
     assert read.grid.spacing_mm == pytest.approx((1.5, 2.0, 4.0))
     # Left out in both directions of phase encoding: slices along the readout.
     kept = [(p, r) for p in range(parts) for r in range(ROWS) if (p + r) % 2 == 0 or abs(r - ROWS // 2) < 4]
-    read = read_kspace(write_ismrmrd(path, [readout(data[:, p, r], line=r, part=p) for p, r in kept], xml=xml))
+    read = read_scan(write_ismrmrd(path, [readout(data[:, p, r], line=r, part=p) for p, r in kept], xml=xml))
     assert read.grid.shape == (COLUMNS, parts, ROWS)
     assert read.grid.spacing_mm == pytest.approx((2.0, 4.0, 1.5))
     assert read.geometry.phase_axis is None
@@ -144,7 +147,7 @@ def test_ismrmrd_files_of_the_ismrmrd_package(tmp_path):
         acquisition.read_dir[0] = acquisition.phase_dir[1] = acquisition.slice_dir[2] = 1.0
         dataset.append_acquisition(acquisition)
     dataset.close()
-    assert_same(read_kspace(path).data, KSPACE[:1] * np.isin(np.arange(ROWS), LINES)[:, None])
+    assert_same(read_scan(path).data, KSPACE[:1] * np.isin(np.arange(ROWS), LINES)[:, None])
 
 
 def test_bad_ismrmrd(tmp_path):
@@ -182,7 +185,7 @@ def test_bad_ismrmrd(tmp_path):
 def test_twix(tmp_path):
     pytest.importorskip("twixtools")
     data = oversampled(IMAGES)
-    read = read_kspace(write_twix(tmp_path / "meas.dat", twix_lines(data, LINES)))
+    read = read_scan(write_twix(tmp_path / "meas.dat", twix_lines(data, LINES)))
     mask = np.isin(np.arange(ROWS), LINES)
     assert_same(read.data, KSPACE * mask[:, None])
     assert read.grid.spacing_mm == pytest.approx((1.5, 2.0, 5.0))
@@ -190,7 +193,7 @@ def test_twix(tmp_path):
         np.array([COLUMNS // 2, ROWS // 2, 1]) * read.grid.spacing_mm
     )
     np.testing.assert_allclose(middle, (1, 2, 8), atol=1e-5)
-    about = describe(read)
+    about = describe_scan(read)
     assert (about["format"], about["coils"], about["readout_oversampling"]) == ("Siemens twix", COILS, 2.0)
     assert "nobody" not in json.dumps(about).lower()
 
@@ -201,10 +204,10 @@ def test_twix_noise_scan_and_calibration(tmp_path):
     noise = generator.normal(size=(1, COILS, 40, COLUMNS)) + 1j * generator.normal(size=(1, COILS, 40, COLUMNS))
     blocks = twix_lines(noise, flags=["NOISEADJSCAN"]) + twix_lines(oversampled(IMAGES[:1]), range(0, ROWS, 2))
     blocks += twix_lines(oversampled(IMAGES[:1]), [ROWS // 2 + 1], flags=["PATREFSCAN"])
-    read = read_kspace(write_twix(tmp_path / "meas.dat", blocks))
+    read = read_scan(write_twix(tmp_path / "meas.dat", blocks))
     assert read.noise_std == pytest.approx(np.sqrt(0.5))
     assert read.geometry.acceleration == 2
-    assert any("separate calibration lines are not used (0 x 0" in remark for remark in describe(read)["remarks"])
+    assert any("separate calibration lines are not used (0 x 0" in remark for remark in describe_scan(read)["remarks"])
 
 
 def test_bad_twix(tmp_path):

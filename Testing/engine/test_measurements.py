@@ -10,10 +10,12 @@ import re
 import h5py
 import numpy as np
 import pytest
-from DiffusionMBIRLib.io.measurements import FORMAT, read_measurement, write_measurement
 
 from DiffusionMBIRLib.errors import EngineError, InputError
+from DiffusionMBIRLib.formats import write
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, axial_order
+from DiffusionMBIRLib.io.scan_fields import FORMAT
+from DiffusionMBIRLib.io.scans import read_scan
 from DiffusionMBIRLib.scans import Measurement
 from Testing.engine.helpers import rotation, run_with_file_limit
 
@@ -41,20 +43,20 @@ def make_measurement() -> Measurement:
 def path(tmp_path):
     """A good measurement file, to be damaged."""
     target = tmp_path / "scan.h5"
-    write_measurement(make_measurement(), target)
+    write(make_measurement(), target)
     return target
 
 
 def refusal(path) -> str:
     """The message with which a file is refused: one line that names it."""
     with pytest.raises(InputError, match=re.escape(str(path))) as caught:
-        read_measurement(path)
+        read_scan(path)
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(str(path), "")
 
 
 def test_round_trip_keeps_everything(path):
-    made, read = make_measurement(), read_measurement(path)
+    made, read = make_measurement(), read_scan(path)
     assert np.array_equal(read.data, made.data)
     assert read.data.dtype == np.float32
     for field in ("geometry", "grid", "stored_grid", "task", "mu_water_per_mm", "photons", "electronic_noise"):
@@ -64,15 +66,15 @@ def test_round_trip_keeps_everything(path):
 
 
 def test_same_measurement_same_bytes(path, tmp_path):
-    write_measurement(make_measurement(), tmp_path / "again.hdf5")
+    write(make_measurement(), tmp_path / "again.hdf5")
     assert (tmp_path / "again.hdf5").read_bytes() == path.read_bytes()
 
 
 def test_provenance_is_written_without_folders(tmp_path):
     made = make_measurement()
     made.provenance["source"] = "/home/somebody/case.nrrd"
-    write_measurement(made, tmp_path / "scan.h5")
-    assert read_measurement(tmp_path / "scan.h5").provenance["source"] == "case.nrrd"
+    write(made, tmp_path / "scan.h5")
+    assert read_scan(tmp_path / "scan.h5").provenance["source"] == "case.nrrd"
 
 
 def test_a_file_by_another_program_needs_little(tmp_path):
@@ -86,7 +88,7 @@ def test_a_file_by_another_program_needs_little(tmp_path):
         geometry["angles_deg"] = np.array([0, 60, 120])
         grid = file.create_group("grid")
         grid.attrs.update(shape=[2, 4, 4], spacing_mm=[1, 1, 1], origin_mm=[0, 0, 0], direction=np.eye(3).reshape(-1))
-    read = read_measurement(path)
+    read = read_scan(path)
     assert read.geometry == ParallelBeam((0.0, 60.0, 120.0), 5, 1.0)
     assert read.data.dtype == np.dtype("float32")
     assert read.stored_grid is None
@@ -109,7 +111,7 @@ def test_flipped_bytes_are_refused_or_harmless(path):
             damaged[at] = generator.integers(0, 256)
         path.write_bytes(bytes(damaged))
         with contextlib.suppress(InputError, EngineError):  # and no other exception
-            read_measurement(path)
+            read_scan(path)
 
 
 @pytest.mark.parametrize("content", [b"a letter to a friend", pickle.dumps({"data": [1, 2]}), b"\x93NUMPY\x01\x00"])
@@ -239,7 +241,7 @@ def test_a_huge_announcement_is_refused_before_it_is_read(path):
 def test_writing_names_what_is_wrong(tmp_path):
     for name, words in (("scan.nrrd", "h5"), ("none/scan.h5", "folder")):
         with pytest.raises(InputError, match=words):
-            write_measurement(make_measurement(), tmp_path / name)
+            write(make_measurement(), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -247,9 +249,10 @@ def test_full_disk_leaves_the_old_file_alone(path):
     whole = path.read_bytes()
     code = (
         "from DiffusionMBIRLib.errors import EngineError\n"
-        "from DiffusionMBIRLib.io.measurements import read_measurement, write_measurement\n"
-        f"measurement = read_measurement({str(path)!r})\n"
-        f"try:\n    write_measurement(measurement, {str(path)!r})\n"
+        "from DiffusionMBIRLib.io.scans import read_scan\n"
+        "from DiffusionMBIRLib.formats import write\n"
+        f"measurement = read_scan({str(path)!r})\n"
+        f"try:\n    write(measurement, {str(path)!r})\n"
         "except EngineError as error:\n    print(error)\n"
     )
     message = run_with_file_limit(code, len(whole) - 1)

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from DiffusionMBIRLib.problem_mr import MRProblem, noise_of
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
@@ -17,7 +16,9 @@ from DiffusionMBIRLib.errors import Cancelled
 from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.methods import DIFFUSION_METHODS, methods_for
 from DiffusionMBIRLib.models import MR_VALUE
+from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
+from DiffusionMBIRLib.problems.mr import Images, noise_of
 from DiffusionMBIRLib.scans import KSpace
 from DiffusionMBIRLib.simulation_mr import smooth_phase
 from DiffusionMBIRLib.solvers.sense import middle_of
@@ -61,8 +62,7 @@ def test_many_coils_become_few():
     kspace = scan(coils=8, noise=0.0)
     with torch.inference_mode():
         problems = [
-            MRProblem.build(kspace, settings(method="sense-cg", virtual_coils=n), None, torch.device("cpu"))
-            for n in (5, 0)
+            Images.of(kspace, settings(method="sense-cg", virtual_coils=n), torch.device("cpu")) for n in (5, 0)
         ]
     assert [problem.A.range.shape[1] for problem in problems] == [5, 8]
     few, all_of_them = (
@@ -77,7 +77,7 @@ def test_coils_below_the_noise_are_left_out_line_by_line_without_loss():
     for n in (12, 0):  # 0: all are kept
         chosen = settings(method="dds", virtual_coils=n)
         with torch.inference_mode():
-            coils.append(MRProblem.build(kspace, chosen, small_prior(), torch.device("cpu")).A.range.shape[1])
+            coils.append(Images.of(kspace, chosen, torch.device("cpu")).A.range.shape[1])
         images.append(complex_image(kspace, small_prior(), method="dds", virtual_coils=n))
     assert coils[0] < coils[1] == 8
     truth = np.abs(head().array) / np.percentile(head().array, 99.5)
@@ -214,9 +214,8 @@ def test_samples_have_the_posterior_mean_of_a_complex_gaussian():
     kspace = replace(kspace, data=same)
     changes = {"steps": 60, "sigma_start": 8.0, "sigma_end": 0.002, "lam": 0.0, "complex_prior": "real-imaginary"}
     drawn = complex_image(kspace, prior, start="noise", eta=0.85, **changes)
-    problem = MRProblem.build(kspace, settings(method="sense-cg"), None, torch.device("cpu"))
-    assert isinstance(problem, MRProblem)
-    scale = problem.scale
+    problem = Images.of(kspace, settings(method="sense-cg"), torch.device("cpu"))
+    scale = problem.unit
     axes = (-2, -1)
     spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(drawn, axes), norm="ortho"), axes)
     mask = kspace.geometry.mask
@@ -237,7 +236,7 @@ def test_softening_is_the_written_equation():
     A = CartesianFourier(mask, (2, 6, 5), dtype=torch.complex128)
     x, truth = (torch.randn(2, 6, 5, dtype=torch.complex128, generator=generator) for _ in range(2))
     y = A.forward(truth)
-    difference = SliceDifference((2, 6, 5), dtype=torch.complex128)
+    difference = SliceDifference(Space((2, 6, 5), torch.complex128))
     step = ZTVConsistency(A, y, difference=difference, rho=0.0, lam=0.0, cg_steps=30, noise=0.06)
     pull = (0.06 / 0.2) ** 2
     # Each Fourier coefficient by itself: (M + pull) c = M y + pull c0.
@@ -282,13 +281,10 @@ def test_the_phase_and_what_it_leaves_are_measured():
     volume = head((3, 64, 48))
     kspace = mbir.simulate(volume, task=MR_TASK, acceleration=2, acs=0.4, phase=True, seed=2)
     assert isinstance(kspace, KSpace)
-    problem = MRProblem.build(kspace, settings(method="sense-cg"), None, torch.device("cpu"))
-    assert isinstance(problem, MRProblem)
-    truth = torch.from_numpy(
-        volume.array.astype(np.float32) * np.exp(1j * smooth_phase(volume.grid, 2)) / problem.scale
-    )
+    problem = Images.of(kspace, settings(method="sense-cg"), torch.device("cpu"))
+    truth = torch.from_numpy(volume.array.astype(np.float32) * np.exp(1j * smooth_phase(volume.grid, 2)) / problem.unit)
     phase = problem.phase()
     left = (truth * torch.polar(torch.ones_like(phase), -phase)).imag.square().mean().sqrt()
     assert float(left) < 0.05 * float(truth.abs().square().mean().sqrt())
     assert problem._remainder(phase) == pytest.approx(float(left), rel=0.3)
-    assert problem.scale == pytest.approx(np.percentile(volume.array, 99.5), rel=0.05)
+    assert problem.unit == pytest.approx(np.percentile(volume.array, 99.5), rel=0.05)

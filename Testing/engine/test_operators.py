@@ -12,7 +12,7 @@ from DiffusionMBIRLib.operators import SliceDifference, projector
 from DiffusionMBIRLib.operators.base import RowWeighted, Scaled
 from DiffusionMBIRLib.operators.difference import Gradient
 from DiffusionMBIRLib.operators.parallel import XRayTransform
-from DiffusionMBIRLib.operators.space import slices_last
+from DiffusionMBIRLib.operators.space import Space, slices_last
 
 IRREGULAR = (0.0, 12.5, 45.0, 90.0, 91.0, 135.0, 180.0, -37.3, 270.0)
 GRIDS = {
@@ -36,8 +36,8 @@ def operators(device, dtype):
         yield f"transposed {name}", A.H
         weights = torch.rand(A.range.shape, dtype=dtype, device=device)
         yield f"weighted {name}", RowWeighted(A, weights)
-        yield f"slice difference {name}", SliceDifference(grid.shape, weight=0.4, device=device, dtype=dtype)
-        yield f"gradient {name}", Gradient(grid.shape, weights=(0.5, 1.0, 2.0), device=device, dtype=dtype)
+        yield f"slice difference {name}", SliceDifference(Space(grid.shape, dtype, torch.device(device)), weight=0.4)
+        yield f"gradient {name}", Gradient(Space(grid.shape, dtype, torch.device(device)), weights=(0.5, 1.0, 2.0))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -66,7 +66,7 @@ def test_memory_layout_changes_no_value():
     A = projector(ParallelBeam.covering(GRIDS["square"], view_angles(8)), GRIDS["square"])
     x = torch.randn(A.domain.shape)
     assert torch.equal(A @ x, A @ slices_last(x))
-    D = SliceDifference(A.domain.shape, weight=0.7)
+    D = SliceDifference(A.domain, weight=0.7)
     assert torch.equal(D.gram(x), D.gram(slices_last(x)))
 
 
@@ -158,23 +158,23 @@ def test_norm_is_the_largest_singular_value():
     stack = projector(ParallelBeam.covering(tall, view_angles(6)), tall)
     assert stack.norm(tolerance=1e-9) == pytest.approx(exact, rel=1e-4)
     assert Scaled(stack, -2.0).norm(tolerance=1e-9) == pytest.approx(2 * exact, rel=1e-4)
-    chain = SliceDifference((200, 1, 1), dtype=torch.float64)
+    chain = SliceDifference(Space((200, 1, 1), torch.float64))
     assert chain.norm(tolerance=1e-10, most=20000) == pytest.approx(2, rel=1e-2)
 
 
 def test_slice_difference_is_not_periodic():
-    D = SliceDifference((4, 2, 2), weight=0.5, dtype=torch.float64)
+    D = SliceDifference(Space((4, 2, 2), torch.float64), weight=0.5)
     ramp = torch.arange(4.0, dtype=torch.float64)[:, None, None].expand(4, 2, 2)
     assert torch.equal(D @ ramp, torch.full((3, 2, 2), 0.5, dtype=torch.float64))
-    assert SliceDifference((1, 2, 2)).gram(torch.ones(1, 2, 2)).abs().max() == 0
+    assert SliceDifference(Space((1, 2, 2))).gram(torch.ones(1, 2, 2)).abs().max() == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 4), (4, 1, 3), (5, 6, 7)])
 def test_fast_forms_of_differences_agree_with_the_plain_ones(shape):
     x = torch.randn(shape, dtype=torch.float64)
     operators = (
-        SliceDifference(shape, weight=0.7, dtype=torch.float64),
-        Gradient(shape, weights=(0.7, 1.0, 1.3), dtype=torch.float64),
+        SliceDifference(Space(shape, torch.float64), weight=0.7),
+        Gradient(Space(shape, torch.float64), weights=(0.7, 1.0, 1.3)),
     )
     for D in operators:
         expected = D.adjoint(D @ x)

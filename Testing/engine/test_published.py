@@ -13,6 +13,7 @@ from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.operators import LinearOperator
 from DiffusionMBIRLib.operators.masks import line_mask, point_mask
+from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
@@ -36,7 +37,7 @@ def positive_definite(n: int) -> Tensor:
 
 
 def test_the_last_slice_is_tied_to_the_first():
-    D = PeriodicDifference((5, 3, 4), dtype=torch.float64)
+    D = PeriodicDifference(Space((5, 3, 4), torch.float64))
     x, y = random(5, 3, 4), random(5, 3, 4, seed=1)
     assert torch.equal(D.forward(x)[4], x[0] - x[4])
     assert torch.equal(D.forward(x)[:4], x[1:] - x[:4])
@@ -183,7 +184,7 @@ class Plain:
         self.rho, self.lam = 0.5, 0.02
 
     def consistency(self, cg_steps: int) -> ZTVConsistency:
-        D = PeriodicDifference(self.A.domain.shape, dtype=torch.float64)
+        D = PeriodicDifference(self.A.domain)
         return ZTVConsistency(self.A, self.y, difference=D, rho=self.rho, lam=self.lam, cg_steps=cg_steps)
 
     def admm(self, x: Tensor, steps: int) -> Tensor:

@@ -11,6 +11,7 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.operators import LinearOperator
 from DiffusionMBIRLib.operators.masks import line_mask, point_mask
+from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
@@ -60,7 +61,7 @@ class Recorded(SliceDenoiser):
 
 def consistency(A: LinearOperator, y: Tensor, *, rho: float, lam: float, **options) -> ZTVConsistency:
     options = {"cg_steps": 1} | options
-    return ZTVConsistency(A, y, difference=PeriodicDifference(A.domain.shape), rho=rho, lam=lam, **options)
+    return ZTVConsistency(A, y, difference=PeriodicDifference(A.domain), rho=rho, lam=lam, **options)
 
 
 def radon(slices: int = 6) -> RotatingRadon:
@@ -199,7 +200,7 @@ def test_a_whole_run_of_dds(monkeypatch):
             seen.append((x.clone(), super().__call__(x, sigma)))
             return seen[-1][1]
 
-    D = PeriodicDifference((6, 64, 64))
+    D = PeriodicDifference(Space((6, 64, 64)))
     step = Watched(radon(), v["sino"][:, 0], difference=D, rho=10, lam=0.04, cg_steps=5)
     sigmas = published.dds_sigmas(5)
     found = published.sample_dds(SliceDenoiser(prior, 6), step, sigmas, torch.Generator(), eta=0.85)

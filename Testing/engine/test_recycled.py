@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from DiffusionMBIRLib.problem import require_fitting
 from torch import Tensor
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.methods import require_fitting
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
+from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, dot
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from DiffusionMBIRLib.solvers.recycled import CirculantPreconditioner, RecycledGradient
@@ -67,7 +68,7 @@ class Blur(LinearOperator):
 def test_a_convolution_with_differences_across_slices_is_inverted(coupling):
     """Up to the factor that scales the largest eigenvalue of the convolution, 1.8^2, to one."""
     A, x, amount = Blur(), random(*GRID.shape), 0.01
-    D = SliceDifference(GRID.shape, weight=coupling**0.5, dtype=torch.float64)
+    D = SliceDifference(Space(GRID.shape, torch.float64), weight=coupling**0.5)
     again = CirculantPreconditioner(A, amount, coupling)(A.gram(x) / 1.8**2 + amount * x + D.gram(x))
     assert torch.allclose(again, x, atol=1e-10)
 
@@ -155,7 +156,7 @@ def test_a_solved_or_empty_system_stays_finite():
 def consistency(A: LinearOperator, y: Tensor, **options) -> ZTVConsistency:
     solver = RecycledGradient(CirculantPreconditioner(A, 0.03))
     chosen = {"rho": 0.01, "lam": 1e-4, "cg_steps": 2, "solver": solver, **options}
-    return ZTVConsistency(A, y, difference=SliceDifference(A.domain.shape, dtype=A.dtype), **chosen)
+    return ZTVConsistency(A, y, difference=SliceDifference(A.domain), **chosen)
 
 
 def test_the_state_goes_on_bit_for_bit_and_reset_forgets():

@@ -17,21 +17,21 @@ from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.models import ModelCard
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
-from DiffusionMBIRLib.operators.space import slices_last
+from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
-from DiffusionMBIRLib.samplers import dds, mbir
-from DiffusionMBIRLib.samplers.dds import volume_noise
+from DiffusionMBIRLib.samplers import dds, predictor_corrector
+from DiffusionMBIRLib.samplers.noise import CORRECTOR, PREDICTOR, START, Noise
 from DiffusionMBIRLib.samplers.schedules import geometric_sigmas, karras_sigmas
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 
 Sampler = Callable[..., Tensor]
 SAMPLERS: dict[str, Sampler] = {
     "dds": partial(dds.sample, eta=0.85),
-    "mbir": mbir.sample,
-    "mbir-slow": partial(mbir.sample, share_variables=False),
+    "mbir": predictor_corrector.sample,
+    "mbir-slow": partial(predictor_corrector.sample, share_variables=False),
 }
 
 
@@ -50,7 +50,7 @@ class SliceMatrix(LinearOperator):
     """One matrix (measurements, pixels) for every slice of a stack."""
 
     def __init__(self, matrix: Tensor, domain: tuple[int, int, int]) -> None:
-        super().__init__(domain, (domain[0], len(matrix)), device=matrix.device, dtype=matrix.dtype)
+        super().__init__(Space(domain, matrix.dtype), Space((domain[0], len(matrix)), matrix.dtype))
         self.matrix = matrix
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ EXACT: dict[str, tuple[Sampler, list[float], tuple[float, float]]] = {
     # corrector's finite steps widen mbir's.
     "dds, no fresh noise": (partial(dds.sample, eta=0.0), karras_sigmas(0.002, 10.0, 300), (0.9, 1.1)),
     "dds": (partial(dds.sample, eta=0.85), karras_sigmas(0.002, 10.0, 300), (0.65, 0.9)),
-    "mbir": (mbir.sample, geometric_sigmas(0.002, 10.0, 800), (0.95, 1.25)),
+    "mbir": (predictor_corrector.sample, geometric_sigmas(0.002, 10.0, 800), (0.95, 1.25)),
 }
 
 
@@ -97,11 +97,11 @@ def test_samples_have_the_posterior_mean_and_spread(name, matrix):
     truth = prior.draw((1, 1, *IN_PLANE), seeded(0)).reshape(-1)
     mean, covariance = posterior(prior, matrix, matrix @ truth)
     A = SliceMatrix(matrix, (DRAWS, *IN_PLANE))
-    difference = SliceDifference((DRAWS, *IN_PLANE), dtype=torch.float64)
+    difference = SliceDifference(A.domain)
     y = (matrix @ truth).expand(A.range.shape).clone()
     consistency = ZTVConsistency(A, y, difference=difference, rho=0.0, lam=0.0, cg_steps=4)
     start = torch.zeros(A.domain.shape, dtype=torch.float64)
-    drawn = sampler(SliceDenoiser(prior, DRAWS), consistency, sigmas, start, seeded(1)).reshape(DRAWS, -1)
+    drawn = sampler(SliceDenoiser(prior, DRAWS), consistency, sigmas, start, Noise(A.domain, 1)).reshape(DRAWS, -1)
     error = torch.linalg.vector_norm(drawn.mean(0) - mean) / math.sqrt(PIXELS)
     assert float(error) < 0.08 * 0.2  # of the prior's standard deviation; the prior's own mean is 0.7 of it away
     assert bounds[0] < float(drawn.var(0).sum() / covariance.diagonal().sum()) < bounds[1]
@@ -129,51 +129,51 @@ class NoData:
         return x.clone()
 
 
-def white_runs(sampler: Sampler, sigmas: list[float]) -> tuple[Tensor, GaussianPrior, Callable[[], Tensor]]:
-    """A run without data, its prior, and the noise that it drew, one volume at a call."""
-    prior, start, again = GaussianPrior(0.3, 0.04), torch.zeros(2, 4, 3, dtype=torch.float64), seeded(5)
-    x = sampler(SliceDenoiser(prior, 9), NoData(), sigmas, start, seeded(5))
-    return x, prior, lambda: volume_noise(start, again)
+def white_runs(sampler: Sampler, sigmas: list[float]) -> tuple[Tensor, GaussianPrior, Noise]:
+    """A run without data, its prior, and the noise that it drew."""
+    prior, start = GaussianPrior(0.3, 0.04), torch.zeros(2, 4, 3, dtype=torch.float64)
+    noise = Noise(Space(start.shape, start.dtype), 5)
+    return sampler(SliceDenoiser(prior, 9), NoData(), sigmas, start, noise), prior, noise
 
 
 def test_dds_is_the_written_update():
     eta, sigmas = 0.6, [2.0, 0.9, 0.5, 0.1]
     result, prior, noise = white_runs(partial(dds.sample, eta=eta), sigmas)
-    x = sigmas[0] * noise()
-    for sigma, lower in pairwise(sigmas):
+    x = sigmas[0] * noise(0, START)
+    for k, (sigma, lower) in enumerate(pairwise(sigmas), start=1):
         clean = prior.denoise(x, sigma)
         seen = (x - clean) / sigma
-        x = clean + lower * (math.sqrt(1 - eta**2) * seen + eta * noise())
+        x = clean + lower * (math.sqrt(1 - eta**2) * seen + eta * noise(k))
     assert torch.allclose(result, prior.denoise(x, sigmas[-1]), atol=1e-12)
 
 
 def test_extrapolation_adds_to_what_each_level_changed():
     share, sigmas = 0.4, [2.0, 0.9, 0.5, 0.1]
     result, prior, noise = white_runs(partial(dds.sample, eta=1.0, extrapolation=share), sigmas)
-    x, last = sigmas[0] * noise(), None
-    for sigma, lower in [*pairwise(sigmas), (sigmas[-1], 0.0)]:
+    x, last = sigmas[0] * noise(0, START), None
+    for k, (sigma, lower) in enumerate([*pairwise(sigmas), (sigmas[-1], 0.0)], start=1):
         denoised = prior.denoise(x, sigma)
         clean = denoised if last is None else denoised + share * (denoised - last)
-        x, last = clean + lower * noise() if lower else clean, denoised
+        x, last = clean + lower * noise(k) if lower else clean, denoised
     assert torch.allclose(result, x, atol=1e-12)
 
 
 def test_mbir_is_the_written_update():
     snr, sigmas = 0.2, [2.0, 0.9, 0.5, 0.1]
-    result, prior, noise = white_runs(partial(mbir.sample, snr=snr), sigmas)
+    result, prior, noise = white_runs(partial(predictor_corrector.sample, snr=snr), sigmas)
 
     def score(x: Tensor, sigma: float) -> Tensor:
         return (prior.denoise(x, sigma) - x) / sigma**2
 
-    x = sigmas[0] * noise()
-    for sigma, lower in [*pairwise(sigmas), (sigmas[-1], sigmas[-1])]:
+    x = sigmas[0] * noise(0, START)
+    for k, (sigma, lower) in enumerate([*pairwise(sigmas), (sigmas[-1], sigmas[-1])]):
         if lower < sigma:
             step = sigma**2 - lower**2
-            x = x + step * score(x, sigma) + math.sqrt(step) * noise()
-        slope, fresh = score(x, lower), noise()
-        for k in range(len(x)):  # the corrector's step is each slice's own
-            size = 2 * (snr * fresh[k].norm() / slope[k].norm()) ** 2
-            x[k] = x[k] + size * slope[k] + (2 * size).sqrt() * fresh[k]
+            x = x + step * score(x, sigma) + math.sqrt(step) * noise(k, PREDICTOR)
+        ascent, fresh = score(x, lower), noise(k, CORRECTOR)
+        for n in range(len(x)):  # the corrector's step is each slice's own
+            size = 2 * (snr * fresh[n].norm() / ascent[n].norm()) ** 2
+            x[n] = x[n] + size * ascent[n] + (2 * size).sqrt() * fresh[n]
     assert torch.allclose(result, prior.denoise(x, sigmas[-1]), atol=1e-12)
 
 
@@ -196,14 +196,14 @@ class Scan:
 
     def consistency(self, kind: type[ZTVConsistency] = ZTVConsistency, **options) -> ZTVConsistency:
         chosen = {"rho": 0.025, "lam": self.lam, "cg_steps": 5, **options}
-        return kind(self.A, self.y, difference=SliceDifference(self.shape), **chosen)
+        return kind(self.A, self.y, difference=SliceDifference(self.A.domain), **chosen)
 
     def run(
         self, sampler: Sampler, *, seed: int = 0, batch: int = 100, prior: Prior | None = None, **options
     ) -> Tensor:
         denoiser = SliceDenoiser(prior or self.prior, batch)
         start = torch.zeros(self.shape)
-        return sampler(denoiser, self.consistency(), self.sigmas, start, seeded(seed), **options)
+        return sampler(denoiser, self.consistency(), self.sigmas, start, Noise(self.A.domain, seed), **options)
 
 
 def network(seed: int = 0) -> CompactPrior:
@@ -222,7 +222,9 @@ def network(seed: int = 0) -> CompactPrior:
 def test_the_result_fits_noiseless_data(name):
     scan = Scan(lam=0.0)
     consistency = scan.consistency(cg_steps=25)
-    x = SAMPLERS[name](SliceDenoiser(scan.prior, 9), consistency, scan.sigmas, torch.zeros(scan.shape), seeded(0))
+    x = SAMPLERS[name](
+        SliceDenoiser(scan.prior, 9), consistency, scan.sigmas, torch.zeros(scan.shape), Noise(scan.A.domain, 0)
+    )
     assert consistency.residual(x) < 1e-3
     assert consistency.residual(torch.zeros_like(x)) == pytest.approx(1.0)
     coupled = Scan(lam=1e-4)
@@ -261,8 +263,8 @@ def test_any_size_runs(name, shape):
 def test_evaluations_are_those_promised(name, evaluations):
     scan = Scan()
     denoiser = SliceDenoiser(scan.prior, 2)
-    SAMPLERS[name](denoiser, scan.consistency(), scan.sigmas, torch.zeros(scan.shape), seeded(0))
-    assert denoiser.evaluations == evaluations
+    SAMPLERS[name](denoiser, scan.consistency(), scan.sigmas, torch.zeros(scan.shape), Noise(scan.A.domain, 0))
+    assert denoiser.counter.evaluations == evaluations
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -270,7 +272,7 @@ def test_arguments_are_left_alone(name):
     scan = Scan()
     start = torch.rand(scan.shape)
     kept, sigmas = start.clone(), list(scan.sigmas)
-    SAMPLERS[name](SliceDenoiser(scan.prior, 9), scan.consistency(), sigmas, start, seeded(0))
+    SAMPLERS[name](SliceDenoiser(scan.prior, 9), scan.consistency(), sigmas, start, Noise(scan.A.domain, 0))
     assert torch.equal(start, kept)
     assert sigmas == scan.sigmas
 
@@ -280,7 +282,7 @@ def test_a_warm_start_keeps_what_the_data_do_not_show(name):
     """At a low first level the result stays by its start, where from noise it is the prior's."""
     scan = Scan(views=2, lam=0.0)
     low = karras_sigmas(0.01, 0.02, 4)
-    x = SAMPLERS[name](SliceDenoiser(scan.prior, 9), scan.consistency(), low, scan.truth, seeded(0))
+    x = SAMPLERS[name](SliceDenoiser(scan.prior, 9), scan.consistency(), low, scan.truth, Noise(scan.A.domain, 0))
     cold = scan.run(SAMPLERS[name])
     assert float((x - scan.truth).square().mean()) < 0.1 * float((cold - scan.truth).square().mean())
 
@@ -288,7 +290,7 @@ def test_a_warm_start_keeps_what_the_data_do_not_show(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_shared_noise_turns_from_one_image_to_the_next(dtype):
     span, n = 4, 10
-    noise = volume_noise(torch.zeros(n, 100, 100, dtype=dtype), seeded(0), span)
+    noise = Noise(Space((n, 100, 100), dtype), 0, span=span)(1)
     parts = 2 if dtype.is_complex else 1
     products = torch.einsum("arc,brc->ab", noise, noise.conj()).real / (parts * 1e4)
     for a in range(n):
@@ -302,12 +304,31 @@ def test_shared_noise_turns_from_one_image_to_the_next(dtype):
             assert float(products[a, b]) == pytest.approx(float(weights[0] @ weights[1]), abs=0.05)
 
 
-def test_noise_depends_on_the_seed_alone():
-    x = torch.zeros(3, 4, 5)
-    noise = volume_noise(x, seeded(1))
-    assert noise.shape == x.shape
-    assert torch.equal(noise, volume_noise(slices_last(x), seeded(1)))
-    assert noise.stride() == slices_last(x).stride()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+@pytest.mark.parametrize("span", [1, 3])
+def test_a_slab_draws_what_the_whole_volume_draws(dtype, span):
+    whole = Noise(Space((7, 4, 5), dtype, slices_last=not dtype.is_complex), 3, sample=2, span=span)
+    for first, slices in ((0, 3), (2, 4), (6, 1)):
+        slab = Noise(Space((slices, 4, 5), dtype, first_slice=first), 3, sample=2, span=span)
+        assert torch.equal(slab(9), whole(9)[first : first + slices])
+
+
+def test_every_draw_is_another_and_the_same_again():
+    space = Space((3, 40, 50))
+    draws = {
+        (seed, sample, level, purpose): Noise(space, seed, sample)(level, purpose)
+        for seed in (0, 1, 2**40)
+        for sample in (0, 1)
+        for level in (0, 1)
+        for purpose in (START, PREDICTOR)
+    }
+    for key, noise in draws.items():
+        seed, sample, level, purpose = key
+        assert torch.equal(noise, Noise(space, seed, sample)(level, purpose))
+    flat = torch.stack([noise[k].flatten() for noise in draws.values() for k in range(3)])
+    correlation = flat @ flat.T / flat.shape[1]
+    assert float((correlation - torch.eye(len(flat))).abs().max()) < 0.15  # 5.5 standard errors of 2000 pixels or less
+    assert space.noise(0).shape == (3, 40, 50)
 
 
 # --- memory that runs out
@@ -334,10 +355,10 @@ def test_a_sub_batch_that_does_not_fit_is_halved(name, error):
     scan, limited = Scan((7, 6, 6)), Limited(2, error)
     expected = scan.run(SAMPLERS[name], prior=limited.prior)
     denoiser = SliceDenoiser(limited, 7)
-    x = SAMPLERS[name](denoiser, scan.consistency(), scan.sigmas, torch.zeros(scan.shape), seeded(0))
+    x = SAMPLERS[name](denoiser, scan.consistency(), scan.sigmas, torch.zeros(scan.shape), Noise(scan.A.domain, 0))
     assert torch.equal(x, expected)
     assert denoiser.slices_per_batch <= 2
-    assert limited.slices == 7 * denoiser.evaluations  # nothing was computed twice
+    assert limited.slices == 7 * denoiser.counter.evaluations  # nothing was computed twice
 
 
 @pytest.mark.parametrize("name", ["dds", "mbir"])
@@ -400,7 +421,9 @@ class Counting(ZTVConsistency):
 def test_only_the_slow_algorithm_starts_each_step_afresh(name):
     scan = Scan(lam=1e-3)
     consistency = scan.consistency(Counting)
-    SAMPLERS[name](SliceDenoiser(scan.prior, 9), consistency, scan.sigmas, torch.zeros(scan.shape), seeded(0))
+    SAMPLERS[name](
+        SliceDenoiser(scan.prior, 9), consistency, scan.sigmas, torch.zeros(scan.shape), Noise(scan.A.domain, 0)
+    )
     assert isinstance(consistency, Counting)
     later = name != "mbir-slow"
     assert consistency.carried == [False] + [later] * (len(consistency.carried) - 1)

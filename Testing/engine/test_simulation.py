@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from DiffusionMBIRLib.io.measurements import read_measurement, write_measurement
 
 from DiffusionMBIRLib import simulation
 from DiffusionMBIRLib.errors import Cancelled, InputError
+from DiffusionMBIRLib.formats import write
 from DiffusionMBIRLib.geometry import Grid, axial_order
+from DiffusionMBIRLib.io.scans import read_scan
 from DiffusionMBIRLib.io.volumes import read_volume, sample_data
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
-from DiffusionMBIRLib.scans import to_stored_order
 from DiffusionMBIRLib.simulation import simulate, split_pixels, truth_for
 from DiffusionMBIRLib.volume import MU_WATER_PER_MM, Volume, attenuation_to_hu, hu_to_attenuation
 from Testing.engine.helpers import body, rotation
@@ -99,7 +99,7 @@ def test_another_axis_order_gives_the_same_scan(degrees, coarsen):
     assert twin.grid.origin_mm == pytest.approx(scan.grid.origin_mm)
     truth = truth_for(stored, coarsen)
     assert twin.stored_grid == truth.grid
-    given_back = to_stored_order(truth_for(axial, coarsen).array, twin)
+    given_back = twin.volume(truth_for(axial, coarsen).array, "volume")
     assert np.array_equal(given_back.array, truth.array)
     assert given_back.grid == truth.grid
 
@@ -226,8 +226,8 @@ def test_provenance_holds_no_folder_and_the_file_keeps_all(tmp_path):
     assert scan.provenance["seed"] == 5
     assert scan.provenance["settings"]["views"] == 4
     assert scan.provenance["version"]
-    write_measurement(scan, tmp_path / "scan.h5")
-    back = read_measurement(tmp_path / "scan.h5")
+    write(scan, tmp_path / "scan.h5")
+    back = read_scan(tmp_path / "scan.h5")
     assert np.array_equal(back.data, scan.data)
     for field in ("geometry", "grid", "stored_grid", "photons", "provenance"):
         assert getattr(back, field) == getattr(scan, field)

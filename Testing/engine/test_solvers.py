@@ -15,10 +15,11 @@ from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
 from DiffusionMBIRLib.operators.difference import Gradient
-from DiffusionMBIRLib.operators.space import slices_last
+from DiffusionMBIRLib.operators.space import Space, slices_last
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient
-from DiffusionMBIRLib.solvers.classic import admm_tv, angular_weights, fbp, ramp_filter, sirt
+from DiffusionMBIRLib.solvers.classic import admm_tv, sirt
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+from DiffusionMBIRLib.solvers.fbp import angular_weights, fbp, ramp_filter
 from Testing.engine.memory import LiveBytes
 
 
@@ -116,7 +117,7 @@ def small_problem() -> tuple[Dense, Tensor, SliceDifference]:
     """An under-determined scan of a small volume."""
     matrix = random(20, 36, seed=5)
     A = Dense(matrix / torch.linalg.matrix_norm(matrix, 2), SMALL)
-    return A, A @ random(*SMALL, seed=6), SliceDifference(SMALL, weight=0.8, dtype=torch.float64)
+    return A, A @ random(*SMALL, seed=6), SliceDifference(A.domain, weight=0.8)
 
 
 def step(A: Dense, y: Tensor, D: SliceDifference, **options) -> ZTVConsistency:
@@ -187,7 +188,7 @@ def test_one_slice_has_no_neighbours():
     A = Dense(matrix, (1, 3, 3))
     y, start = A @ random(1, 3, 3, seed=1), random(1, 3, 3, seed=2)
     expected = conjugate_gradient(A.gram, A.adjoint(y), start, steps=3)
-    D = SliceDifference((1, 3, 3), dtype=torch.float64)
+    D = SliceDifference(Space((1, 3, 3), torch.float64))
     assert torch.allclose(step(A, y, D, cg_steps=3)(start), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -206,7 +207,7 @@ def test_consistency_keeps_its_argument_and_reports_the_residual():
 
 
 def tv_objective(A: LinearOperator, y: Tensor, x: Tensor, lam: float, weights: tuple[float, float, float]) -> float:
-    slope = Gradient((x.shape[0], x.shape[1], x.shape[2]), weights=weights, dtype=x.dtype) @ x
+    slope = Gradient(Space(x.shape, x.dtype), weights=weights) @ x
     return float(0.5 * (A @ x - y).square().sum() + lam * slope.square().sum(0).sqrt().sum())
 
 
@@ -234,7 +235,7 @@ def test_admm_tv_reaches_the_minimum():
     x = admm_tv(A, y, lam=lam, sweeps=1500, cg_steps=8, weights=WEIGHTS, floor=None)
     upper = tv_objective(A, y, x, lam, WEIGHTS)
     # The residual q = y - A x satisfies A^T q = D^T p; any least-squares p that is short enough proves optimality.
-    D = Gradient((3, 8, 7), weights=WEIGHTS, dtype=torch.float64)
+    D = Gradient(Space((3, 8, 7), torch.float64), weights=WEIGHTS)
     q = y - A @ x
     p = torch.zeros(D.range.shape, dtype=torch.float64)
     size = D.norm() ** 2
@@ -372,7 +373,7 @@ def test_solvers_hold_few_volumes():
     with torch.inference_mode(), live:
         admm_tv(A, y, lam=1e-3, sweeps=3)
     assert live.peak < 8.3 * volume
-    consistency = ZTVConsistency(A, y, difference=SliceDifference(grid.shape), rho=0.025, lam=2e-4, cg_steps=5)
+    consistency = ZTVConsistency(A, y, difference=SliceDifference(A.domain), rho=0.025, lam=2e-4, cg_steps=5)
     x = A.adjoint(y)
     live = LiveBytes(y, x)
     with torch.inference_mode(), live:
@@ -407,7 +408,7 @@ def disc(grid: Grid, radius_mm: float, value: float) -> tuple[Tensor, Tensor]:
 def test_fbp_recovers_a_disc(grid, pitch, window):
     image, inside = disc(grid, 20.0, 0.02)
     A = projector(ParallelBeam.covering(grid, view_angles(180), pitch), grid, dtype=torch.float64)
-    result = fbp(A, A @ image, window=window)
+    result = fbp(A, A @ image, A.geometry, A.grid, window=window)
     assert result.shape == grid.shape
     assert float(result[:, inside].mean()) == pytest.approx(0.02, rel=0.01)
     assert float((result[:, inside] - 0.02).abs().max()) < 0.02 * 0.03
@@ -427,7 +428,7 @@ def test_fbp_weighs_irregular_views(angles):
     grid = Grid((1, 64, 64))
     image, inside = disc(grid, 20.0, 0.02)
     A = projector(ParallelBeam.covering(grid, angles), grid, dtype=torch.float64)
-    result = fbp(A, A @ image)
+    result = fbp(A, A @ image, A.geometry, A.grid)
     assert float(result[:, inside].mean()) == pytest.approx(0.02, rel=0.02)
 
 
@@ -458,7 +459,7 @@ def test_fbp_agrees_with_scikit_image():
     angles = view_angles(120)
     A = projector(ParallelBeam(angles, 65, 1.0), grid, dtype=torch.float64)
     y = A @ image
-    ours = fbp(A, y)[0].numpy()
+    ours = fbp(A, y, A.geometry, A.grid)[0].numpy()
     theirs = transform.iradon(y[0].numpy().T, theta=-np.asarray(angles), filter_name="ramp", circle=True)
     inside = np.hypot(*np.meshgrid(np.arange(-32, 33), np.arange(-32, 33))) < 30
     assert np.linalg.norm((ours - theirs)[inside]) < 0.03 * np.linalg.norm(theirs[inside])
