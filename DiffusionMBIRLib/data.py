@@ -9,11 +9,9 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import AxisOrder, Grid, ParallelBeam, axial_order
+from .tasks import CT_TASKS, SPARSE_VIEW
 
 MU_WATER_PER_MM = 0.0192  # 70 keV (NIST XCOM: 0.1929 / cm), the effective energy of a 120 kV beam
-CT_TASKS = ("sparse-view-ct", "limited-angle-ct")
-MR_TASK = "compressed-sensing-mri"
-TASKS = (*CT_TASKS, MR_TASK)
 
 
 def hu_to_attenuation(hu: np.ndarray, mu_water_per_mm: float = MU_WATER_PER_MM) -> np.ndarray:
@@ -110,7 +108,7 @@ class Measurement:
     data: np.ndarray
     geometry: ParallelBeam
     grid: Grid
-    task: str = "sparse-view-ct"
+    task: str = SPARSE_VIEW
     stored_grid: Grid | None = None
     mu_water_per_mm: float = MU_WATER_PER_MM
     photons: float = 0.0

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .data import MR_TASK, Volume
+from .data import Volume
 from .errors import InputError
 from .geometry import Grid
 from .geometry_mr import CartesianMRI
+from .tasks import MR_TASK
 
 
 @dataclass(frozen=True)

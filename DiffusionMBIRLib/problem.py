@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .config import DIFFUSION_METHODS, SUPERVISED_METHODS, ReconSettings, methods_for, starts_for
-from .data import MR_TASK, Measurement, Volume
+from .data import Measurement, Volume
 from .errors import InputError
 from .geometry import Grid
 from .kspace import KSpace
@@ -34,6 +34,7 @@ from .solvers.classic import admm_tv
 from .solvers.consistency import ZTVConsistency
 from .solvers.published import PeriodicDifference, aliased_descend
 from .supervised.methods import SliceRestorer, SupervisedNetwork, load_network
+from .tasks import MR_TASK
 
 SLOW_SWEEPS = 10  # of the paper's Algorithm 2, which starts the ADMM anew at every noise level
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22}

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from .allocation import give_back_what_is_free, keep_what_is_free
 from .config import ReconSettings
-from .data import MR_TASK, Measurement, Volume
+from .data import Measurement, Volume
 from .errors import EngineError, InputError
 from .kspace import KSpace
 from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
+from .tasks import task_info
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +43,6 @@ class Result:
     deviation: Volume | None = None
 
 
-def preset_for(task: str) -> str:
-    """The name of the preset of a task."""
-    return {"sparse-view-ct": "sparse-view", "limited-angle-ct": "limited-angle", MR_TASK: "mri"}[task]
-
-
 def reconstruct(
     measurement: Measurement | KSpace,
     *,
@@ -69,7 +65,7 @@ def reconstruct(
     from .problem import Problem
 
     started = time.perf_counter()
-    settings = settings or ReconSettings.preset(preset_for(measurement.task))
+    settings = settings or ReconSettings.preset(task_info(measurement.task).preset)
     chosen = choose_device(device or settings.device)
     monitor = monitor or Silent()
     keep_what_is_free()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..config import NETWORK_METHODS, ReconSettings
-from ..data import MR_TASK, Volume
+from ..data import Volume
 from ..errors import InputError
 from ..io.volumes import read_volume
 from ..kspace import KSpace
@@ -25,6 +25,7 @@ from ..reconstruction import Result, reconstruct
 from ..report import save_metrics
 from ..simulation import simulate, truth_for
 from ..supervised.about import networks_folder
+from ..tasks import MR_TASK
 from .ablations import ablations_for
 from .plan import Row, Scan, rows_for
 from .results import Results, digest, machine

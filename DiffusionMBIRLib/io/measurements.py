@@ -25,11 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import MU_WATER_PER_MM, TASKS, Measurement, require_data_shape
+from ..data import MU_WATER_PER_MM, Measurement, require_data_shape
 from ..errors import InputError
 from ..geometry import ParallelBeam
 from ..kspace import KSpace
 from ..provenance import plain, software_version
+from ..tasks import SPARSE_VIEW
 from .files import replacing
 from .hdf5 import Fields, opened
 from .kspace import SUFFIXES as KSPACE_SUFFIXES
@@ -118,7 +119,7 @@ def _decode(reader: Fields) -> Measurement:
         values,
         geometry,
         grid,
-        task=str(reader.attribute("/", "task", TASKS[0])),
+        task=str(reader.attribute("/", "task", SPARSE_VIEW)),
         stored_grid=reader.grid("stored_grid") if reader.has("stored_grid") else None,
         mu_water_per_mm=reader.number("mu_water_per_mm", MU_WATER_PER_MM),
         photons=reader.number("photons", 0.0),

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..config import ReconSettings
-from ..data import MR_TASK, TASKS, Measurement, Volume
+from ..data import Measurement, Volume
 from ..errors import InputError
 from ..geometry import Grid
 from ..kspace import KSpace
 from ..provenance import file_name
-from ..reconstruction import preset_for
+from ..simulation.settings import scan_names
+from ..tasks import MR_TASK, SPARSE_VIEW, task_info
 from .request import Request, file_input
 
-CT_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")
-MR_SCAN = ("acceleration", "acs", "mask", "coils", "phase", "noise")
 Source = np.ndarray | Volume | Measurement | KSpace | str | os.PathLike[str]
 
 
@@ -42,11 +41,10 @@ def ask(
     Raises InputError that names what is unknown or does not fit.
     """
     entries, array, measured = _input(source, grid, task)
-    task = task or measured or TASKS[0]
-    if task not in TASKS:
-        raise InputError(f"task {task!r} is not known; use one of {', '.join(TASKS)}")
+    task = task or measured or SPARSE_VIEW
+    usual = task_info(task).preset
     scan, settings = _split(choices or {}, task, is_measured=bool(measured))
-    chosen = replace(ReconSettings.preset(preset or preset_for(task)), **settings)
+    chosen = replace(ReconSettings.preset(preset or usual), **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
     return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), array
 
@@ -78,7 +76,7 @@ def _task_of_file(path: Path) -> str:
 
 def _split(choices: Mapping[str, Any], task: str, *, is_measured: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """(settings of the scan, settings of the reconstruction)."""
-    of_scan = () if is_measured else MR_SCAN if task == MR_TASK else CT_SCAN
+    of_scan = () if is_measured else scan_names(task)
     of_reconstruction = {f.name for f in fields(ReconSettings)}
     for name in choices:
         if name not in of_scan and name not in of_reconstruction:

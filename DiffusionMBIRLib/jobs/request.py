@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ReconSettings, methods_for
-from ..data import TASKS
 from ..errors import InputError
+from ..simulation.settings import CTScan, MRScan, scan_settings
+from ..tasks import TASKS
 
 KINDS = ("volume", "sinogram", "k-space", "file")
 FORMAT = 1
@@ -27,7 +28,7 @@ class Request:
         {"kind": "k-space", "file": "input.npy", "grid": Grid.to_dict()}
             complex (slices, coils, rows, columns), centred, zero where not sampled; with "noise_std" if it is known
         {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a measurement, or a volume to simulate a scan of
-    scan: keyword arguments of ``simulate`` besides the task; empty for measured data.
+    scan: settings of a simulated scan by name, and its seed; empty for measured data.
     settings: every field of ReconSettings.
     """
 
@@ -46,11 +47,16 @@ class Request:
                 raise InputError(f"request: input.{key} is missing")
         if self.task not in TASKS:
             raise InputError(f"request: task {self.task!r} is none of {', '.join(TASKS)}")
+        self.scan_settings()
         method, known = self.recon_settings().method, methods_for(self.task)
         if method not in known:
             raise InputError(
                 f"setting method: {method!r} does not fit the task {self.task}; use one of {', '.join(known)}"
             )
+
+    def scan_settings(self) -> CTScan | MRScan:
+        """The settings of the simulated scan, checked; raises InputError that names one."""
+        return scan_settings(self.task, {name: value for name, value in self.scan.items() if name != "seed"})
 
     def recon_settings(self) -> ReconSettings:
         """The settings, checked; raises InputError that names one which is unknown or out of range."""

@@ -29,6 +29,7 @@ from ..models import ValueScale
 from ..monitor import NoCheckpoint, Silent
 from ..problem_ct import CTProblem
 from ..simulation import simulate, truth_for
+from ..tasks import SPARSE_VIEW
 from ..training.slices import Stack, background
 from .networks import condition
 
@@ -72,7 +73,7 @@ class Protocol:
 
 
 def _geometry(task: str, number: int) -> tuple[int, float]:
-    return (VIEWS[number], 180.0) if task == "sparse-view-ct" else (RANGES_DEG[number], float(RANGES_DEG[number]))
+    return (VIEWS[number], 180.0) if task == SPARSE_VIEW else (RANGES_DEG[number], float(RANGES_DEG[number]))
 
 
 @dataclass(frozen=True)

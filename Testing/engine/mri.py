@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from DiffusionMBIRLib.simulation_mr import coil_maps
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
@@ -18,7 +19,6 @@ from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.problem_mr import MRProblem
-from DiffusionMBIRLib.simulation_mr import coil_maps
 
 FAST = {"steps": 3, "start_sweeps": 5, "tv_sweeps": 5, "sigma_start": 0.2, "start": "sense-cg", "cg_iterations": 8}
 

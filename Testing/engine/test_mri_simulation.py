@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.simulation_mr import coil_maps
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import methods_for, starts_for
@@ -13,7 +14,6 @@ from DiffusionMBIRLib.data import MR_TASK
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
 from DiffusionMBIRLib.models import ValueScale
-from DiffusionMBIRLib.simulation_mr import coil_maps
 from Testing.engine.mri import head, known_maps, scan, settings, small_prior, two_channel_prior
 
 

@@ -1,41 +1,19 @@
-"""``diffusionmbir info``: what a file holds, as it was understood, or what this machine has."""
+"""What a file holds, as it was understood, and what this machine has: plain entries for people and programs."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .monitor import Monitor
 from .provenance import NOTICE
 from .version import __version__
 
 if TYPE_CHECKING:
     from .data import Measurement, Volume
     from .kspace import KSpace
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        help="volume, DICOM folder, measurement, k-space, projections or prior (default: this machine)",
-    )
-
-
-def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
-    """The entries for ``--json``, and the text."""
-    path: Path | None = arguments.file
-    entries = describe_machine() if path is None else describe_file(path)
-    notes = {key: entries[key] for key in ("guessed", "remarks") if key in entries}
-    text = lines(entries, skip=tuple(notes))
-    for key, values in notes.items():
-        text += "".join(f"\n{key}: {value}" for value in values)
-    return entries, text
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -55,6 +33,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
+    """Versions, devices and the priors at hand."""
     import torch
 
     from .models import installed
@@ -72,12 +51,14 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_volume(volume: Volume) -> dict[str, Any]:
+    """Unit, type, range and grid."""
     low, high = float(volume.array.min()), float(volume.array.max())
     entries = {"kind": "volume", "unit": volume.unit, "type": str(volume.array.dtype), "range": [low, high]}
     return {**entries, **volume.grid.to_dict()}
 
 
 def describe_measurement(measurement: Measurement | KSpace) -> dict[str, Any]:
+    """Task, geometry, grid and noise, with what was guessed and what there is to remark."""
     from .kspace import KSpace
 
     if isinstance(measurement, KSpace):
