@@ -33,8 +33,9 @@ from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.problem import slice_denoiser
-from DiffusionMBIRLib.reconstruction import choose_device, preset_for, reconstruct
+from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
 from DiffusionMBIRLib.simulation import simulate
+from DiffusionMBIRLib.tasks import task_info
 
 PARTS = ("projector", "network", "run")
 
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.part:
         few = {"steps": 3, "start_sweeps": 3, "tv_sweeps": 3, "sirt_iterations": 3}  # each step takes the same memory
         settings = ReconSettings.preset(
-            preset_for(options.task), prior=options.prior, method=options.method, device=options.device, **few
+            task_info(options.task).preset, prior=options.prior, method=options.method, device=options.device, **few
         )
         measure(options.part, shapes[0], settings, options.task, options.views)
         return

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from DiffusionMBIRLib.config import METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import MR_TASK, TASKS
 from DiffusionMBIRLib.estimate import duration, estimate, evaluations, known_rate, note_rate, stages
+from DiffusionMBIRLib.tasks import MR_TASK, TASKS
 from Testing.engine.helpers import ROOT
 
 SHAPE = (180, 256, 256)
