@@ -19,6 +19,7 @@ from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.simulation import ct, simulate, truth_for
 from DiffusionMBIRLib.simulation.ct import split_pixels
+from DiffusionMBIRLib.tasks import CT_TASKS, task_info
 from Testing.engine.helpers import body, rotation
 
 SEMI_AXES_MM, CENTRE_MM, TILT_DEG = (22.0, 12.0), (5.0, -7.0), 25.0
@@ -118,7 +119,7 @@ def test_truth_is_the_block_mean_with_padding_as_air():
 
 
 @pytest.mark.parametrize(("coarsen", "least"), [(1, 5e-4), (2, 2e-3)])
-@pytest.mark.parametrize("task", ["sparse-view-ct", "limited-angle-ct"])
+@pytest.mark.parametrize("task", CT_TASKS)
 def test_data_are_near_to_but_not_from_the_operator_that_reconstructs(coarsen, least, task):
     sample = read_volume(sample_data("ct_chest.nrrd"))
     two = replace(sample, array=sample.array[10:12], grid=replace(sample.grid, shape=(2, 256, 256)))
@@ -201,11 +202,14 @@ def test_any_size_and_pixels_that_are_not_square(shape):
     assert scan.grid == volume.grid
 
 
-@pytest.mark.parametrize(("task", "views", "span_deg"), [("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0)])
-def test_defaults_of_the_tasks(task, views, span_deg):
-    scan = simulate(body((1, 8, 8)), task=task)
+@pytest.mark.parametrize("task", CT_TASKS)
+def test_views_are_equidistant_and_as_usual_for_the_task(task):
+    scan, usual = simulate(body((1, 8, 8)), task=task), task_info(task).usual
     assert scan.task == task
-    assert scan.geometry.angles_deg == tuple(span_deg * k / views for k in range(views))
+    assert len(scan.geometry.angles_deg) == usual["views"]
+    assert np.diff([*scan.geometry.angles_deg, usual["angle_range_deg"]]) == pytest.approx(
+        usual["angle_range_deg"] / usual["views"]
+    )
     assert simulate(body((1, 8, 8)), task=task, views=3, angle_range_deg=60.0).geometry.angles_deg == (0, 20, 40)
 
 
