@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ from ..tasks import TASKS, task_info
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what is printed otherwise
 
 
-def add_settings(parser: Any, table: type, *, skip: Sequence[str] = ()) -> None:
+def add_settings(parser: Any, table: type) -> None:
     """One option for each field of a table of settings; an option that is not given stays out of the namespace.
 
     parser: an argparse parser or group.  A setting that is on or off has the option and its opposite, --no-NAME.
     """
     for item in fields(table):
-        if item.name in skip:
-            continue
         name, text = item.metadata.get("option") or item.name.replace("_", "-"), _help(item)
         given: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS}
         if isinstance(item.default, bool):
