@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
+from .config import ReconSettings
 from .geometry import coarse_start
+from .methods import NETWORK_METHODS, SUPERVISED_METHODS
 from .models import user_data
 from .simulation.settings import CTScan, scan_settings
 from .tasks import MR_TASK
