@@ -21,12 +21,10 @@ from .reconstruction import Result, reconstruct
 from .report import save_metrics, save_montage
 from .scans import KSpace, Measurement
 from .simulation import simulate, truth_for
-from .tasks import MR_TASK, task_info
+from .tasks import CT_TASKS, MR_TASK, task_info
 from .volume import Volume
 
 COARSEN = 2  # data come from the sample's 256 x 256 grid, reconstructions are made on 128 x 128
-CASES = (("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0))
-TITLES = {"sparse-view-ct": "Sparse-view CT", "limited-angle-ct": "Limited-angle CT"}
 METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dds"}
 MR_CASES = ((2, 0.15), (4, 0.08))  # acceleration, share of lines in the middle
 MR_COILS, MR_NOISE = 8, 0.01
@@ -64,8 +62,8 @@ def _ct_cases(volume: Volume, output: Path, device: str, prior: str | None, moni
     truth = truth_for(volume, COARSEN)
     truth.save(output / "truth.nrrd")
     cases = []
-    for task, views, angle_range in CASES:
-        scan = simulate(volume, task=task, views=views, angle_range_deg=angle_range, coarsen=COARSEN, monitor=monitor)
+    for task in CT_TASKS:
+        scan = simulate(volume, task=task, coarsen=COARSEN, monitor=monitor)
         assert isinstance(scan, Measurement)
         cases.append(_case(scan, truth, output, device=device, prior=prior, monitor=monitor))
     return cases
@@ -98,7 +96,7 @@ def _mr_cases(volume: Volume, output: Path, device: str, prior: str | None, moni
             volumes,
             truth.axial()[0].array,
             spacing_mm=truth.axial()[0].grid.spacing_mm,
-            title=f"Compressed-sensing MRI: acceleration {acceleration}, {acs:.0%} of the lines in the middle",
+            title=f"{task_info(MR_TASK).label}: acceleration {acceleration}, {acs:.0%} of the lines in the middle",
             subtitle=f"{MR_COILS} coils, phase and noise; {settings.steps} network evaluations a slice, "
             f"prior {file_name(prior or settings.prior)}",
             scores=scores,
@@ -151,7 +149,7 @@ def _case(
         volumes,
         truth.axial()[0].array,
         spacing_mm=scan.grid.spacing_mm,
-        title=f"{TITLES[scan.task]}: {scan.geometry.views} views over {angle_range:g} degrees",
+        title=f"{task_info(scan.task).label}: {scan.geometry.views} views over {angle_range:g} degrees",
         subtitle=f"{settings.steps} network evaluations a slice, prior {file_name(prior or settings.prior)}",
         scores=scores,
     )

@@ -18,10 +18,10 @@ import numpy as np
 from .config import ReconSettings
 from .methods import NETWORK_METHODS, SUPERVISED_METHODS
 from .models import user_data
+from .simulation.settings import CTScan, scan_settings
 from .starts import coarse_start
 from .tasks import MR_TASK
 
-USUAL_VIEWS = {"sparse-view-ct": 8, "limited-angle-ct": 90, MR_TASK: 0}
 NETWORK_RATE = 5.2e-7  # seconds a pixel and evaluation: ct-compact-v1 on two cores
 _SWEEP = (5e-9, 6e-10)  # seconds a voxel of an ADMM-TV sweep: as it is, and for each view
 _CG_STEP = (1.2e-9, 1.2e-10)  # the same of a step of conjugate gradient
@@ -94,7 +94,7 @@ def stages(
 ) -> dict[str, float]:
     """Predicted seconds of each stage that a run goes through, in order."""
     voxels, mr = float(np.prod(shape)), task == MR_TASK
-    count = coils if mr else USUAL_VIEWS.get(task, 8) if views is None else views
+    count = coils if mr else _usual_views(task) if views is None else views
 
     def cost(constants: tuple[float, float]) -> float:
         return voxels * (constants[0] + constants[1] * count)
@@ -138,6 +138,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def _usual_views(task: str) -> int:
+    usual = scan_settings(task)
+    return usual.views if isinstance(usual, CTScan) else 0
+
+
 def _uses(settings: ReconSettings) -> bool:
     return settings.method in NETWORK_METHODS
 
@@ -145,7 +150,7 @@ def _uses(settings: ReconSettings) -> bool:
 def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None, coils: int) -> int:
     slices, rows, columns = shape
     volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
-    count = USUAL_VIEWS.get(task, 8) if views is None else views
+    count = _usual_views(task) if views is None else views
     volumes = _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
     volumes += _VOLUMES_OF_PRECONDITIONER if _uses(settings) and settings.preconditioner else 0
     volumes += _VOLUMES_OF_SAMPLES if _uses(settings) and settings.samples > 1 else 0

@@ -21,6 +21,7 @@ from DiffusionMBIRLib.models import ModelCard, find, read_card, resources, sha25
 from DiffusionMBIRLib.priors.checkpoints import load_prior, weights_digest, write_weights
 from DiffusionMBIRLib.priors.published import read_safetensors
 from DiffusionMBIRLib.supervised.about import DEPARTURES, networks_folder
+from DiffusionMBIRLib.tasks import SPARSE_VIEW
 
 PRIVATE = ("train_patients", "held_out_patients")  # counts are enough
 
@@ -87,7 +88,7 @@ def _supervised_facts(path: Path, card: ModelCard) -> list[str]:
     t, network = card.training, card.network
     count = sum(weight.numel() for weight in read_safetensors(path).values())
     left = {key: t["error_left_of_fbp"][key] for key in sorted(t["error_left_of_fbp"], key=int)}
-    geometry = "views" if network["task"] == "sparse-view-ct" else "degrees"
+    geometry = "views" if network["task"] == SPARSE_VIEW else "degrees"
     return [
         "| | |",
         "|---|---|",

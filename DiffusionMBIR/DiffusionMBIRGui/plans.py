@@ -16,10 +16,11 @@ from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.request import Request, file_input, folder_input
 from DiffusionMBIRLib.scans import KSpace, Measurement, Scan
+from DiffusionMBIRLib.tasks import task_info
 from DiffusionMBIRLib.volume import Volume
 
 from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
-from .parameters import MRI, Parameters
+from .parameters import Parameters
 from .texts import _
 
 Asked = tuple[Request, "Scan | Volume | None"]
@@ -108,7 +109,7 @@ def _inside(node: Any, source: str, parameters: Parameters) -> Callable[[], Scan
         array, geometry, grid = sinogram_input(node, 0, parameters.get("angle_range_deg"))
         return lambda: Measurement(np.array(array), geometry, grid, task=task, name=name)
     array, grid = volume_input(node)
-    return lambda: Volume(np.array(array), grid, unit="" if task == MRI else "HU", name=name)
+    return lambda: Volume(np.array(array), grid, unit=task_info(task).unit, name=name)
 
 
 def _reference(node: Any, task: str) -> Volume | None:
@@ -118,7 +119,7 @@ def _reference(node: Any, task: str) -> Volume | None:
         array, grid = volume_input(node)
     except InputError:
         return None
-    return Volume(np.array(array), grid, unit="" if task == MRI else "HU", name=node.GetName())
+    return Volume(np.array(array), grid, unit=task_info(task).unit, name=node.GetName())
 
 
 def as_source(source: Any) -> tuple[Any, Grid | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..tasks import MR_TASK
+from ..tasks import LIMITED_ANGLE, MR_TASK
 from .plan import Row
 
 _LEVELS = 25  # of Algorithm 1 from a classical start: two evaluations each
@@ -49,7 +49,7 @@ def ablations_for(task: str) -> tuple[Row, ...]:
     )
     if task != MR_TASK:
         ours += (("without softening", {"noise_weight": 0.0}),)
-    if task == "limited-angle-ct":
+    if task == LIMITED_ANGLE:
         ours += (("plain conjugate gradient, K = 20", {"preconditioner": 0.0, "cg_steps": 20}),)
     rows = [Row(f"Ours, {label}", changes) for label, changes in ours]
     base = {"method": "mbir", "steps": _LEVELS}

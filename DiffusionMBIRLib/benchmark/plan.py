@@ -8,7 +8,7 @@ from typing import Any
 from ..config import ReconSettings
 from ..methods import SUPERVISED_METHODS
 from ..supervised.about import DEPARTURES, TASKS_OF, TITLES, network_name
-from ..tasks import MR_TASK, task_info
+from ..tasks import LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, task_info
 
 # Incident photons a ray.  30 cm of water let 0.3 % of them through: some 3000 counts, and 300 at a tenth of the dose.
 DOSES = {"noise-free": 0.0, "clinical": 1e6, "low": 1e5}
@@ -45,18 +45,19 @@ class Row:
     network: str = ""
 
     def settings(self, task: str, seed: int) -> ReconSettings:
-        usual = f"{task_info(task).preset}-{self.grade}" if self.grade else task_info(task).preset
-        return ReconSettings.preset(self.preset or usual, **{"seed": seed, **self.changes})
+        usual = task_info(task).preset
+        graded = f"{usual}-{self.grade}" if self.grade else usual
+        return ReconSettings.preset(self.preset or graded, **{"seed": seed, **self.changes})
 
 
 def sparse_view(views: int, dose: str = "noise-free") -> Scan:
     options = {"views": views, "angle_range_deg": 180.0, "photons": DOSES[dose]}
-    return Scan("sparse-view-ct", f"{views}-views-{dose}", views, dose, options)
+    return Scan(SPARSE_VIEW, f"{views}-views-{dose}", views, dose, options)
 
 
 def limited_angle(degrees: int, dose: str = "noise-free") -> Scan:
     options = {"views": degrees, "angle_range_deg": float(degrees), "photons": DOSES[dose]}
-    return Scan("limited-angle-ct", f"{degrees}-degrees-{dose}", degrees, dose, options)
+    return Scan(LIMITED_ANGLE, f"{degrees}-degrees-{dose}", degrees, dose, options)
 
 
 def mri(acceleration: int, acs: float, coils: int) -> Scan:
@@ -90,11 +91,6 @@ _WEAK_TV = Row(
     {"method": "admm-tv", "tv_lam": 1e-4},
     note="A tenth of the strength, which suits 24 views and more.",
 )
-_PAPER = {
-    "sparse-view-ct": "published-sparse-view",
-    "limited-angle-ct": "published-limited-angle",
-    MR_TASK: "published-mri",
-}
 _TRAINED = (
     "Trained for minutes on a CPU on the volumes of our prior; published ones for hours on GPUs.  "
     "Testing/benchmarks/supervised/README.md tells the images."
@@ -139,11 +135,11 @@ _WARM = (
 
 def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
     """The methods of a task, classical ones first, ours last."""
-    modality = "MR" if task == MR_TASK else "CT"
+    modality = task_info(task).modality
     slicewise = "score-mri" if modality == "MR" else "score-ct"
-    paper = _PAPER[task]
+    paper = task_info(task).published_preset
     # What is best for the paper's samplers at limited angles, which gain nothing from our solver and short start.
-    warm = {"start_sweeps": 100, "preconditioner": 0.0, "cg_steps": 20} if task == "limited-angle-ct" else {}
+    warm = {"start_sweeps": 100, "preconditioner": 0.0, "cg_steps": 20} if task == LIMITED_ANGLE else {}
     diffusion = (
         Row(
             "Slice-wise diffusion",
@@ -162,6 +158,6 @@ def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
             note=_PUBLISHED,
         ),
     )
-    weak = (_WEAK_TV,) if task == "sparse-view-ct" else ()
+    weak = (_WEAK_TV,) if task == SPARSE_VIEW else ()
     rows = (*_CLASSICAL[modality], *weak, *_supervised(task), *diffusion, *_OURS)
     return tuple(row for row in rows if not (quick and row.minutes))

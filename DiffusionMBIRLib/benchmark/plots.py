@@ -12,6 +12,7 @@ from ..io.files import replacing
 from ..metrics import PLANES
 from ..provenance import NOTICE
 from ..report import matplotlib_canvas
+from ..tasks import SPARSE_VIEW
 from .results import Results
 from .run import truth_key
 
@@ -27,7 +28,7 @@ def save_plots(records: Records, results: Results) -> list[Path]:
         ("evaluations", "network evaluations a slice", lambda r: max(r["nfe"], 0.8)),
     ):
         made.append(_trade_off(records, results.folder / f"psnr-{name}.png", label, of))
-    views = [r for r in records if r["task"] == "sparse-view-ct" and r["dose"] == "noise-free"]
+    views = [r for r in records if r["task"] == SPARSE_VIEW and r["dose"] == "noise-free"]
     if len({r["views"] for r in views}) > 1:
         made.append(_against_views(views, results.folder / "psnr-views.png"))
     for scan in dict.fromkeys((r["case"], r["scan"]) for r in records):

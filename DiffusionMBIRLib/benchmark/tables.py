@@ -10,6 +10,7 @@ from ..io.files import replacing
 from ..metrics import PLANES
 from ..provenance import NOTICE
 from ..report import markdown_table
+from ..tasks import SPARSE_VIEW
 from .plan import OURS, REFERENCE
 
 Records = Sequence[Mapping[str, Any]]
@@ -47,7 +48,7 @@ def _cases(records: Records) -> list[dict[str, Any]]:
 
 def _overview(records: Records) -> list[str]:
     """Mean PSNR of the three planes against the number of views, noise-free sparse views only."""
-    chosen = [r for r in records if r["task"] == "sparse-view-ct" and r["dose"] == "noise-free"]
+    chosen = [r for r in records if r["task"] == SPARSE_VIEW and r["dose"] == "noise-free"]
     views = sorted({record["views"] for record in chosen})
     if len(views) < 2:
         return []

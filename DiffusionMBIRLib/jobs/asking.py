@@ -16,12 +16,11 @@ from ..formats import SCAN, may_hold
 from ..geometry import Grid
 from ..provenance import file_name
 from ..scans import Scan
-from ..tasks import MR_TASK, TASKS, task_info
+from ..simulation.settings import scan_names
+from ..tasks import SPARSE_VIEW, task_info
 from ..volume import Volume
 from .request import Request, file_input, folder_input
 
-CT_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")
-MR_SCAN = ("acceleration", "acs", "mask", "coils", "phase", "noise")
 Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
 
 
@@ -43,11 +42,10 @@ def ask(
     Raises InputError that names what is unknown or does not fit.
     """
     entries, inside, measured = _input(source, grid, task)
-    task = task or measured or TASKS[0]
-    if task not in TASKS:
-        raise InputError(f"task {task!r} is not known; use one of {', '.join(TASKS)}")
+    task = task or measured or SPARSE_VIEW
+    usual = task_info(task).preset
     scan, settings = _split(choices or {}, task, is_measured=bool(measured))
-    chosen = replace(ReconSettings.preset(preset or task_info(task).preset), **settings)
+    chosen = replace(ReconSettings.preset(preset or usual), **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
     return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), inside
 
@@ -57,7 +55,7 @@ def _input(source: Source, grid: Grid | None, task: str | None) -> tuple[dict[st
     if isinstance(source, str | os.PathLike):
         return file_input(Path(source)), None, _task_of_file(Path(source))
     if isinstance(source, np.ndarray):
-        source = Volume(source, grid or Grid(source.shape), unit="" if task == MR_TASK else "HU")
+        source = Volume(source, grid or Grid(source.shape), unit=task_info(task or SPARSE_VIEW).unit)
     return folder_input(source), source, source.task if isinstance(source, Scan) else ""
 
 
@@ -71,7 +69,7 @@ def _task_of_file(path: Path) -> str:
 
 def _split(choices: Mapping[str, Any], task: str, *, is_measured: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """(settings of the scan, settings of the reconstruction)."""
-    of_scan = () if is_measured else MR_SCAN if task == MR_TASK else CT_SCAN
+    of_scan = () if is_measured else scan_names(task)
     of_reconstruction = {f.name for f in fields(ReconSettings)}
     for name in choices:
         if name not in of_scan and name not in of_reconstruction:

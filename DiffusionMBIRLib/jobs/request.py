@@ -11,6 +11,7 @@ from ..config import ReconSettings
 from ..errors import InputError
 from ..methods import methods_for
 from ..scans import Scan
+from ..simulation.settings import CTScan, MRScan, scan_settings
 from ..tasks import TASKS
 from ..volume import Volume
 
@@ -28,7 +29,7 @@ class Request:
         {"kind": "folder", "holds": "volume", "ct" or "mr", "shape": [slices, rows, columns]}
             what lies in the job's folder (``folder.INPUT``), in the one form of all scans; a volume is scanned first
         {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a scan, or a volume to simulate a scan of
-    scan: keyword arguments of ``simulate`` besides the task; empty for measured data.
+    scan: settings of a simulated scan by name, and its seed; empty for measured data.
     settings: every field of ReconSettings.
     """
 
@@ -49,11 +50,16 @@ class Request:
                 raise InputError(f"request: input.{key} is missing")
         if self.task not in TASKS:
             raise InputError(f"request: task {self.task!r} is none of {', '.join(TASKS)}")
+        self.scan_settings()
         method, known = self.recon_settings().method, methods_for(self.task)
         if method not in known:
             raise InputError(
                 f"setting method: {method!r} does not fit the task {self.task}; use one of {', '.join(known)}"
             )
+
+    def scan_settings(self) -> CTScan | MRScan:
+        """The settings of the simulated scan, checked; raises InputError that names one."""
+        return scan_settings(self.task, {name: value for name, value in self.scan.items() if name != "seed"})
 
     def recon_settings(self) -> ReconSettings:
         """The settings, checked; raises InputError that names one which is unknown or out of range."""

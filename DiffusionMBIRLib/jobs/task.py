@@ -26,6 +26,7 @@ from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
+from ..simulation.settings import CTScan
 from ..volume import Volume
 from . import preview
 from .control import ClientGone, Control
@@ -108,29 +109,31 @@ class Task:
 
     def _shape_of(self, source: Any) -> tuple[int, int, int]:
         slices, rows, columns = source.grid.shape
-        factor = max(1, int(self._request.scan.get("coarsen") or 1)) if isinstance(source, Volume) else 1
+        factor = self._coarsen if isinstance(source, Volume) else 1
         return slices, max(1, rows // factor), max(1, columns // factor)
+
+    @property
+    def _coarsen(self) -> int:
+        scan = self._request.scan_settings()
+        return scan.coarsen if isinstance(scan, CTScan) else 1
 
     def _measure(self, volume: Volume) -> tuple[Any, Volume]:
         task, scan = self._request.task, self._request.scan
-        truth = mbir.truth_for(volume, int(scan.get("coarsen") or 1), task=task)
-        try:
-            return mbir.simulate(volume, task=task, monitor=self._watch, **scan), truth
-        except TypeError as error:  # one that this version does not know
-            raise InputError(f"request: scan: {error}") from None
+        truth = mbir.truth_for(volume, self._coarsen, task=task)
+        return mbir.simulate(volume, task=task, monitor=self._watch, **scan), truth
 
     def _watcher(self, source: Any) -> Watch:
         simulated = isinstance(source, Volume)
         shape = self._shape_of(source)
         rate = estimate.known_rate(self._device.type, self._settings.prior)
-        views = self._request.scan.get("views") if simulated else getattr(source.geometry, "views", 0)
-        coils = self._request.scan.get("coils") if simulated else getattr(source.geometry, "coils", 1)
+        about = self._request.scan_settings() if simulated else source.geometry
+        views, coils = getattr(about, "views", 0), getattr(about, "coils", 1)
         parts = estimate.stages(
             shape,
             self._settings,
             self._request.task,
             views=views,
-            coils=int(coils or 1),
+            coils=coils,
             rate=rate,
             simulated=simulated,
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..tasks import CT_TASKS, LIMITED_ANGLE, SPARSE_VIEW, task_info
+
 TASKS_OF = {
-    "fbpconvnet": ("sparse-view-ct",),
-    "lahiri": ("sparse-view-ct", "limited-angle-ct"),
-    "zhang": ("limited-angle-ct",),
+    "fbpconvnet": (SPARSE_VIEW,),
+    "lahiri": CT_TASKS,
+    "zhang": (LIMITED_ANGLE,),
 }
 TITLES = {"fbpconvnet": "FBPConvNet", "lahiri": "Lahiri et al.", "zhang": "Zhang et al."}
 # What a card and a table must say of each.
@@ -29,7 +31,7 @@ DEPARTURES = {
 
 def network_name(method: str, task: str) -> str:
     """The id of a method's network for a task, by default, and the name of its file without suffix."""
-    return f"{method}-{task.removesuffix('-ct')}"
+    return f"{method}-{task_info(task).preset}"
 
 
 def networks_folder() -> Path:

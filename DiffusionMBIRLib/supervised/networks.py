@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..priors.compact import CompactConfig, CompactUNet
 from ..solvers.fbp import angular_weights
-from ..tasks import CT_TASKS
+from ..tasks import CT_TASKS, SPARSE_VIEW
 from .about import TASKS_OF
 
 _EMBEDDING = 64
@@ -84,7 +84,7 @@ def condition(angles_deg: tuple[float, ...], task: str) -> float:
     """What the network is told of a scan: ln(views) / 4 of sparse views, the range in units of 45 degrees otherwise."""
     if task not in CT_TASKS:
         raise InputError(f"task {task!r} is not known; use one of {', '.join(CT_TASKS)}")
-    if task == "sparse-view-ct":
+    if task == SPARSE_VIEW:
         return math.log(len(angles_deg)) / 4
     return math.degrees(float(angular_weights(angles_deg).sum())) / 45
 

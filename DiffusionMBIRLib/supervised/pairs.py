@@ -27,6 +27,7 @@ from ..models import ValueScale
 from ..problems import Problem, build_problem
 from ..scans import KSpace, Measurement
 from ..simulation import simulate, truth_for
+from ..tasks import SPARSE_VIEW
 from ..training.slices import Stack, background
 from ..volume import Volume
 from .networks import condition
@@ -71,7 +72,7 @@ class Protocol:
 
 
 def _geometry(task: str, number: int) -> tuple[int, float]:
-    return (VIEWS[number], 180.0) if task == "sparse-view-ct" else (RANGES_DEG[number], float(RANGES_DEG[number]))
+    return (VIEWS[number], 180.0) if task == SPARSE_VIEW else (RANGES_DEG[number], float(RANGES_DEG[number]))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import Cancelled, EngineError, InputError
 from ..models import ModelCard, check_id
 from ..monitor import Monitor, Silent
+from ..tasks import SPARSE_VIEW
 from ..training.settings import TrainSettings
 from ..training.slices import Stack, find_volumes, load_stacks, split_by_patient
 from .about import DEPARTURES, TITLES, network_name
@@ -309,7 +310,7 @@ class _Batches:
         x, truth = self.inputs[number], self.blocks[number].truth
         index = int(generator.integers(len(x)))
         top, left = (int(generator.integers(n - self.size + 1)) for n in x.shape[1:])
-        mirrored = self.blocks[number].measurement.task == "sparse-view-ct" and generator.random() < 0.5
+        mirrored = self.blocks[number].measurement.task == SPARSE_VIEW and generator.random() < 0.5
         window = np.s_[index, top : top + self.size, left : left + self.size]
         # Mirrored views over the half circle are the same views, so that FBP of a mirrored slice is the mirrored FBP.
         pair = [image[window].flip(1) if mirrored else image[window] for image in (x, truth)]

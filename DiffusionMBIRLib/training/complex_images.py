@@ -1,6 +1,6 @@
 """What training needs for a prior of complex images: random phases for magnitudes, and weights to start from.
 
-Smooth phases are of the family that :func:`DiffusionMBIRLib.simulation_mr.smooth_phase` draws from, seen through a
+Smooth phases are of the family that :func:`DiffusionMBIRLib.simulation.mr.smooth_phase` draws from, seen through a
 window of the field of view; a share has phase at the scale of vessels and noise as well, which smooth estimates miss.
 """
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..simulation_mr import PHASE_STD
+from ..simulation.mr import PHASE_STD
 
 WAVES = 6
 WINDOW = (0.25, 1.0)  # side of a training image over the longest side of the field of view

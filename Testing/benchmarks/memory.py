@@ -36,7 +36,7 @@ from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
 from DiffusionMBIRLib.scans import Measurement
 from DiffusionMBIRLib.simulation import simulate
-from DiffusionMBIRLib.tasks import task_info
+from DiffusionMBIRLib.tasks import CT_TASKS, task_info
 from DiffusionMBIRLib.volume import Volume
 
 PARTS = ("projector", "network", "run")
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", default=["128x128x128", "128x256x256"], help="slices x rows x columns")
     parser.add_argument("--prior", default=ReconSettings().prior, help="installed id or file of the prior")
     parser.add_argument("--method", default=ReconSettings().method, help="reconstruction method")
-    parser.add_argument("--task", default="sparse-view-ct", help="sparse-view-ct or limited-angle-ct")
+    parser.add_argument("--task", default=CT_TASKS[0], choices=CT_TASKS)
     parser.add_argument("--views", type=int, help="number of views; by default the task's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)

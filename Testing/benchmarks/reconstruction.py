@@ -23,7 +23,7 @@ from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
 from DiffusionMBIRLib.scans import Measurement
 from DiffusionMBIRLib.simulation import simulate
-from DiffusionMBIRLib.tasks import task_info
+from DiffusionMBIRLib.tasks import CT_TASKS, task_info
 from DiffusionMBIRLib.volume import Volume
 
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=ReconSettings().steps, help="noise levels")
     parser.add_argument("--slices", type=int, default=64, help="slices of the stack")
     parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice")
-    parser.add_argument("--task", default="sparse-view-ct", help="sparse-view-ct or limited-angle-ct")
+    parser.add_argument("--task", default=CT_TASKS[0], choices=CT_TASKS)
     parser.add_argument("--views", type=int, help="number of views; by default the task's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)

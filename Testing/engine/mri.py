@@ -17,7 +17,7 @@ from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.problems.mr import Images
 from DiffusionMBIRLib.scans import KSpace
-from DiffusionMBIRLib.simulation_mr import coil_maps
+from DiffusionMBIRLib.simulation.mr import coil_maps
 from DiffusionMBIRLib.tasks import MR_TASK
 from DiffusionMBIRLib.volume import Volume
 

@@ -20,7 +20,7 @@ from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.problems.mr import Images, noise_of
 from DiffusionMBIRLib.scans import KSpace
-from DiffusionMBIRLib.simulation_mr import smooth_phase
+from DiffusionMBIRLib.simulation.mr import smooth_phase
 from DiffusionMBIRLib.solvers.sense import middle_of
 from DiffusionMBIRLib.tasks import MR_TASK
 from Testing.engine.mri import complex_image, head, known_maps, scan, settings, small_prior, two_channel_prior

@@ -1,4 +1,4 @@
-"""The sub-command ``diffusionmbir job``: reconstructions that survive a crash, a cancel and a closed terminal."""
+"""``diffusionmbir job``: reconstructions that survive a crash, a cancel and a closed terminal."""
 
 from __future__ import annotations
 
@@ -9,50 +9,33 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .config import ReconSettings
-from .errors import EngineError, InputError
-from .jobs.asking import CT_SCAN, MR_SCAN, ask
-from .jobs.client import Job
-from .jobs.folder import STATUSES, JobFolder, clean, jobs_root, list_jobs
-from .jobs.messages import Event, Failed, Finished, Log, Progress
-from .jobs.request import Request
-from .monitor import Monitor
+from ..config import ReconSettings
+from ..errors import EngineError, InputError
+from ..jobs.asking import ask
+from ..jobs.client import Job
+from ..jobs.folder import STATUSES, JobFolder, clean, jobs_root, list_jobs
+from ..jobs.messages import Event, Failed, Finished, Log, Progress
+from ..jobs.request import Request
+from ..monitor import Monitor
+from ..tasks import SPARSE_VIEW, TASKS
+from .options import Outcome, add_scan_settings, add_settings, given_scan_settings, given_settings
 
+NAME, HELP = "job", "reconstruct in a job that can be resumed; list and clean up jobs"
 ACTIONS = ("run", "resume", "list", "clean")
-Outcome = tuple[dict[str, Any], str]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of all actions; those of ``run`` stand in groups of their own."""
-    from .cli import add_settings
-
     parser.add_argument("action", choices=ACTIONS, help="run a new job, resume one, list them, or clean up")
     parser.add_argument("input", nargs="?", type=Path, help="measurement, volume or job (run), job (resume)")
     parser.add_argument("--folder", type=Path, help=f"where jobs lie (default {jobs_root()})".replace("%", "%%"))
     parser.add_argument("-o", "--output", type=Path, help="also write the result here (.nrrd, .nii.gz, .mha)")
     parser.add_argument("--all", action="store_true", help="clean: interrupted jobs and new ones as well")
     parser.add_argument("--keep", type=int, default=0, help="clean: leave this many of the newest (default 0)")
-    _scan_options(parser.add_argument_group("scan of a volume, as for simulate"))
+    parser.add_argument("--task", choices=TASKS, help=f"of a volume's scan (default {SPARSE_VIEW})")
+    add_scan_settings(parser)
     parser.add_argument("--preset", help="name of a preset (default: the one of the task)")
     add_settings(parser, ReconSettings)
-
-
-def _scan_options(group: Any) -> None:
-    from .tasks import TASKS
-
-    group.add_argument("--task", choices=TASKS, help=f"default {TASKS[0]}")
-    group.add_argument("--views", type=int)
-    group.add_argument("--angle-range", type=float, dest="angle_range_deg", help="degrees")
-    group.add_argument("--coarsen", type=int)
-    group.add_argument("--photons", type=float)
-    group.add_argument("--electronic-noise", type=float)
-    group.add_argument("--mu-water", type=float, dest="mu_water_per_mm", help="1/mm")
-    group.add_argument("--acceleration", type=float)
-    group.add_argument("--acs", type=float)
-    group.add_argument("--mask")
-    group.add_argument("--coils", type=int)
-    group.add_argument("--phase", action="store_true", default=None)
-    group.add_argument("--noise", type=float)
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
@@ -78,7 +61,7 @@ def _root(arguments: argparse.Namespace) -> Path:
 
 def _check_output(path: Path | None) -> None:
     if path is not None:
-        from .io.volumes import require_writable
+        from ..io.volumes import require_writable
 
         require_writable(path)
 
@@ -90,11 +73,7 @@ def _existing(arguments: argparse.Namespace) -> JobFolder:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    from .cli import given_settings
-
-    scan = {name: getattr(arguments, name) for name in (*CT_SCAN, *MR_SCAN)}
-    choices = {name: value for name, value in scan.items() if value is not None}
-    choices |= given_settings(arguments, ReconSettings)
+    choices = given_scan_settings(arguments) | given_settings(arguments, ReconSettings)
     return ask(arguments.input, task=arguments.task, preset=arguments.preset, choices=choices)[0]
 
 
@@ -144,7 +123,7 @@ def _ended(folder: JobFolder, last: Event, arguments: argparse.Namespace) -> Out
         raise EngineError(f"cancelled; {kept}; {again}")
     output = folder.path / last.result
     if arguments.output is not None:
-        from .io.volumes import read_volume
+        from ..io.volumes import read_volume
 
         read_volume(output).save(arguments.output)
         output = arguments.output

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from .errors import InputError
-from .monitor import Monitor
+from ..errors import InputError
+from ..monitor import Monitor
+from ..tasks import MODALITIES
+from .options import Outcome, add_device
+
+NAME, HELP = "benchmark", "the paper's tables: tasks x methods x planes"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("volumes", nargs="*", type=Path, help="volumes to scan (default: the bundled ones)")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmark-output"), help="folder (%(default)s)")
-    parser.add_argument("--modality", choices=("CT", "MR"), default="CT", help="what the volumes are (%(default)s)")
+    parser.add_argument("--modality", choices=MODALITIES, default="CT", help="what the volumes are (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="few scans, no method that takes many minutes")
     parser.add_argument(
         "--ablations", action="store_true", help="parts of our method taken away or changed, one by one"
@@ -29,16 +32,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--supervised", type=Path, metavar="FOLDER", help="networks of supervised methods (default: the checkout's)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of scans and samplers")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_device(parser)
 
 
-def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
-    from .benchmark.plan import FULL, QUICK
-    from .benchmark.plots import save_plots
-    from .benchmark.results import Results
-    from .benchmark.run import Case, left_out, run_benchmark
-    from .benchmark.tables import write_tables
-    from .io.volumes import sample_data
+def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+    from ..benchmark.plan import FULL, QUICK
+    from ..benchmark.plots import save_plots
+    from ..benchmark.results import Results
+    from ..benchmark.run import Case, left_out, run_benchmark
+    from ..benchmark.tables import write_tables
+    from ..io.volumes import sample_data
 
     plan = (QUICK if arguments.quick else FULL)[arguments.modality]
     scans = [scan for scan in plan if not arguments.scans or scan.label in arguments.scans]

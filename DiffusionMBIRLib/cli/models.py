@@ -1,4 +1,4 @@
-"""The sub-command ``diffusionmbir models``: what is at hand, and what comes and goes."""
+"""``diffusionmbir models``: what is at hand, and what comes and goes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .monitor import Monitor
+from ..errors import InputError
+from ..monitor import Monitor
+from ..tasks import MODALITIES
+from .options import Outcome
 
+NAME, HELP = "models", "list, show, import, remove or verify priors"
 ACTIONS = ("list", "show", "import", "remove", "verify")
-Outcome = tuple[dict[str, Any], str]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prior", nargs="?", help="id (show, remove, verify) or file (show, import)")
     group = parser.add_argument_group("import")
     group.add_argument("--id", help="id of the new prior")
-    group.add_argument("--modality", choices=("CT", "MR"), help="default CT for one channel, MR for two")
+    group.add_argument("--modality", choices=MODALITIES, help="default CT for one channel, MR for two")
     group.add_argument("--value-offset", type=float, help="the network sees (value - OFFSET) / SCALE; CT: -1000 HU")
     group.add_argument("--value-scale", type=float, help="default for CT 2000 HU, for MR 1")
     group.add_argument("--config", type=Path, help="JSON with what weights do not tell, as an ADM's head_channels")
@@ -45,7 +47,7 @@ def _named(arguments: argparse.Namespace, what: str) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> Outcome:
-    from .models import installed, is_bundled, read_card
+    from ..models import installed, is_bundled, read_card
 
     entries, rows = [], []
     for name, path in sorted(installed().items()):
@@ -66,7 +68,7 @@ def _list(arguments: argparse.Namespace) -> Outcome:
 
 
 def _show(arguments: argparse.Namespace) -> Outcome:
-    from .models import find, read_card, sha256
+    from ..models import find, read_card, sha256
 
     path = find(_named(arguments, "a prior by id or file"))
     entries = {"file": str(path), "sha256": sha256(path), **json.loads(read_card(path).to_json())}
@@ -74,8 +76,8 @@ def _show(arguments: argparse.Namespace) -> Outcome:
 
 
 def _import(arguments: argparse.Namespace) -> Outcome:
-    from .models import read_card
-    from .priors.importing import import_prior, read_config
+    from ..models import read_card
+    from ..priors.importing import import_prior, read_config
 
     file = _named(arguments, "the file of a checkpoint")
     if not arguments.id:
@@ -101,15 +103,15 @@ def _import(arguments: argparse.Namespace) -> Outcome:
 
 
 def _remove(arguments: argparse.Namespace) -> Outcome:
-    from .models import remove
+    from ..models import remove
 
     path = remove(_named(arguments, "a prior by id"))
     return {"removed": str(path)}, f"removed {path}"
 
 
 def _verify(arguments: argparse.Namespace) -> Outcome:
-    from .models import resources, user_models
-    from .priors.importing import verify_prior
+    from ..models import resources, user_models
+    from ..priors.importing import verify_prior
 
     if arguments.prior:
         files: list[Any] = [arguments.prior]

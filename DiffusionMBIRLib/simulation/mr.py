@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 import numpy as np
 
-from .errors import InputError
-from .geometry import CartesianMRI, Grid
-from .models import MR_PERCENTILE
-from .operators.masks import sampling_mask
-from .provenance import file_name, software_version
-from .scans import KSpace
-from .volume import Volume
+from ..errors import InputError
+from ..geometry import CartesianMRI, Grid
+from ..models import MR_PERCENTILE
+from ..monitor import Monitor, Silent
+from ..operators.masks import sampling_mask
+from ..provenance import file_name
+from ..scans import KSpace
+from ..tasks import MR_TASK
+from ..volume import Volume
+from .record import record
+from .settings import MRScan
 
-MOST_COILS = 64
 COIL_RING = 1.35  # radius of the ring of coils, in halves of the field of view
 COIL_LOOP = 0.6  # radius of a coil's loop, likewise
 PHASE_STD = 1.0  # radians
@@ -35,63 +38,45 @@ def magnitude_of(volume: Volume) -> Volume:
 
 def scan(
     volume: Volume,
+    settings: MRScan,
     *,
-    acceleration: float = 2.0,
-    acs: float = 0.15,
-    mask: str | np.ndarray = "uniform1d",
-    coils: int = 1,
-    phase: bool = False,
-    noise: float = 0.0,
+    mask: np.ndarray | None = None,
     seed: int = 0,
+    monitor: Monitor | None = None,
 ) -> KSpace:
-    """k-space of a magnitude volume in its own planes; see :func:`DiffusionMBIRLib.simulation.simulate`."""
-    _check(coils, noise, seed)
+    """k-space of a magnitude volume in its own planes; see :func:`.simulate`.
+
+    mask: bool (rows, columns) in place of the one that the settings describe.
+    """
+    monitor = monitor or Silent()
     truth = magnitude_of(volume)
-    sampled = mask if isinstance(mask, np.ndarray) else None
+    sampled = mask
     if sampled is None:
-        sampled = sampling_mask(truth.grid.in_plane, str(mask), acceleration=acceleration, acs=acs, seed=seed)
-    geometry = CartesianMRI(sampled, coils)
-    std = noise * float(np.percentile(truth.array, MR_PERCENTILE))
-    angles = smooth_phase(truth.grid, seed) if phase else None
-    maps = coil_maps(truth.grid, coils) if coils > 1 else None
-    data = np.zeros(geometry.data_shape(truth.grid.shape[0]), dtype=np.complex64)
+        sampled = sampling_mask(
+            truth.grid.in_plane, settings.mask, acceleration=settings.acceleration, acs=settings.acs, seed=seed
+        )
+    geometry = CartesianMRI(sampled, settings.coils)
+    std = settings.noise * float(np.percentile(truth.array, MR_PERCENTILE))
+    angles = smooth_phase(truth.grid, seed) if settings.phase else None
+    maps = coil_maps(truth.grid, settings.coils) if settings.coils > 1 else None
+    slices = truth.grid.shape[0]
+    data = np.zeros(geometry.data_shape(slices), dtype=np.complex64)
     for k, magnitude in enumerate(truth.array):
         image = magnitude if angles is None else magnitude * np.exp(1j * angles[k])
-        seen = image[None] if maps is None else image * maps[k]
-        data[k] = _fft(seen)
+        data[k] = _fft(image[None] if maps is None else image * maps[k])
         if std > 0:
-            generator = np.random.default_rng([seed, k])  # each slice has a random stream of its own
-            draws = generator.standard_normal((*data[k].shape, 2), dtype=np.float32)
-            data[k] += np.float32(std) * draws.view(np.complex64)[..., 0]
+            data[k] += _noise(data[k].shape, std, (seed, k))
         data[k] *= geometry.mask
-    settings = {
-        "task": "compressed-sensing-mri",
-        "mask": "given" if isinstance(mask, np.ndarray) else mask,
-        "acceleration": acceleration,
-        "acs": acs,
-        "coils": coils,
-        "phase": phase,
-        "noise": noise,
-    }
-    provenance: dict[str, Any] = {
-        "software": "DiffusionMBIR",
-        "version": software_version(),
-        "kind": "simulated",
-        "source": file_name(volume.name),
-        "settings": settings,
-        "seed": seed,
-    }
+        monitor.tick("simulate", k + 1, slices)
+    described = {"task": MR_TASK, **asdict(settings), **({} if mask is None else {"mask": "given"})}
     name = f"scan of {file_name(volume.name)}"
-    return KSpace(data, geometry, truth.grid, noise_std=std, provenance=provenance, name=name)
+    return KSpace(data, geometry, truth.grid, noise_std=std, provenance=record(volume, described, seed), name=name)
 
 
-def _check(coils: int, noise: float, seed: int) -> None:
-    if coils != int(coils) or not 1 <= coils <= MOST_COILS:
-        raise InputError(f"coils must be a whole number from 1 to {MOST_COILS}, not {coils}")
-    if not 0 <= noise <= 10:
-        raise InputError(f"noise must be from 0 to 10 times the volume's 99.5th percentile, not {noise}")
-    if seed < 0:
-        raise InputError(f"seed must be zero or positive, not {seed}")
+def _noise(shape: tuple[int, ...], std: float, seed: tuple[int, int]) -> np.ndarray:
+    """Complex Gaussian noise; each slice has a random stream of its own."""
+    draws = np.random.default_rng(seed).standard_normal((*shape, 2), dtype=np.float32)
+    return np.float32(std) * draws.view(np.complex64)[..., 0]
 
 
 def _fft(images: np.ndarray) -> np.ndarray:

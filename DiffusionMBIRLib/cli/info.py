@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from .describe import describe_file, describe_machine, lines
-from .monitor import Monitor
+from ..describe import describe_file, describe_machine, lines
+from ..monitor import Monitor
+from .options import Outcome
+
+NAME, HELP = "info", "describe a file, or this machine"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """The entries for ``--json``, and the text."""
     path: Path | None = arguments.file
     entries = describe_machine() if path is None else describe_file(path)

@@ -1,0 +1,81 @@
+"""The command line ``diffusionmbir``: options from the tables of settings, results on stdout, progress on stderr.
+
+One module a verb; each offers NAME, HELP, add_options(parser) and run(arguments, monitor), which returns what --json
+prints and what is printed otherwise.
+
+Exit codes: 0 done, 1 failure (memory, disk, cancelled), 2 input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..errors import Cancelled, EngineError, InputError
+from ..monitor import Console, Monitor, Silent
+from ..provenance import NOTICE
+from ..version import __version__
+from . import benchmark, demo, evaluate, info, job, models, reconstruct, simulate, train
+from .options import Outcome
+
+
+class Verb(Protocol):
+    """What a module of this package offers.  Its imports cost no torch; ``run`` may load it."""
+
+    NAME: str
+    HELP: str
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace, monitor: Monitor) -> Outcome: ...
+
+
+VERBS: tuple[Verb, ...] = (demo, simulate, reconstruct, evaluate, job, benchmark, train, models, info)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    monitor = Silent() if arguments.quiet else Console()
+    try:
+        entries, text = arguments.run(arguments, monitor)
+    except InputError as error:
+        return _fail(error, arguments, code=2)
+    except (EngineError, OSError) as error:
+        return _fail(error, arguments, code=1)
+    except (Cancelled, KeyboardInterrupt):
+        return _fail("cancelled", arguments, code=1)
+    except (MemoryError, RuntimeError) as error:
+        from ..priors.base import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail("memory ran out; use a smaller volume, fewer views or another device", arguments, code=1)
+    sys.stdout.write((json.dumps(entries) if arguments.json else text) + "\n")
+    return 0
+
+
+def _fail(reason: object, arguments: argparse.Namespace, *, code: int) -> int:
+    line = " ".join(str(reason).split())
+    if arguments.json:
+        sys.stdout.write(json.dumps({"error": line, "exit_code": code}) + "\n")
+    sys.stderr.write(f"diffusionmbir: {line}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffusionmbir", description=f"3D CT and MRI reconstruction with diffusion priors. {NOTICE}"
+    )
+    parser.add_argument("--version", action="version", version=f"diffusionmbir {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for verb in VERBS:
+        command = commands.add_parser(verb.NAME, help=verb.HELP, description=f"{verb.HELP[:1].upper()}{verb.HELP[1:]}.")
+        verb.add_options(command)
+        command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        command.add_argument("--quiet", action="store_true", help="no progress bar")
+        command.set_defaults(run=verb.run)
+    return parser

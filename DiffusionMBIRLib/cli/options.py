@@ -1,0 +1,75 @@
+"""What the verbs of the command line share: options from the tables of settings, and the form of an answer."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+from ..simulation.settings import SCANS
+from ..tasks import TASKS, task_info
+
+Outcome = tuple[dict[str, Any], str]  # what --json prints, and what is printed otherwise
+
+
+def add_settings(parser: Any, table: type) -> None:
+    """One option for each field of a table of settings; an option that is not given stays out of the namespace.
+
+    parser: an argparse parser or group.  A setting that is on or off has the option and its opposite, --no-NAME.
+    """
+    for item in fields(table):
+        name, text = item.metadata.get("option") or item.name.replace("_", "-"), _help(item)
+        given: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS}
+        if isinstance(item.default, bool):
+            parser.add_argument(f"--{name}", action="store_true", help=text, **given)
+            parser.add_argument(f"--no-{name}", action="store_false", help=f"the opposite of --{name}", **given)
+        else:
+            choices = item.metadata["choices"]
+            given |= {"choices": choices} if choices else {"metavar": name.upper()}
+            parser.add_argument(f"--{name}", type=type(item.default), help=text, **given)
+
+
+def _help(item: Field[Any]) -> str:
+    about = item.metadata
+    unit = f" {about['unit']}" if about["unit"] else ""
+    limits = f", {about['range'][0]:g} to {about['range'][1]:g}{unit}" if about["range"] else unit
+    usual = [(task, task_info(task).usual.get(item.name, item.default)) for task in TASKS]
+    others = "".join(f", of {task} {value}" for task, value in usual if value != item.default)
+    return f"{about['help']} (default {item.default}{others}{limits})".replace("%", "%%")
+
+
+def given_settings(arguments: argparse.Namespace, table: type) -> dict[str, Any]:
+    """The settings that the user gave."""
+    return {f.name: getattr(arguments, f.name) for f in fields(table) if hasattr(arguments, f.name)}
+
+
+def add_scan_settings(parser: argparse.ArgumentParser) -> None:
+    """The options of a simulated scan, a group for each modality."""
+    for modality, table in SCANS.items():
+        add_settings(parser.add_argument_group(f"scan of a volume, {modality}"), table)
+
+
+def given_scan_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a simulated scan that the user gave, of whatever modality."""
+    return {name: value for table in SCANS.values() for name, value in given_settings(arguments, table).items()}
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option --device where no table of settings brings it."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def beside(path: Path, mark: str) -> Path:
+    """The file's name with a mark before its suffixes."""
+    stem = path.name.split(".")[0]
+    return path.with_name(stem + mark + path.name[len(stem) :])
+
+
+def planes_text(metrics: dict[str, Any], unit: str) -> str:
+    """PSNR and SSIM of the three planes, a line each."""
+    from ..metrics import PLANES
+    from ..report import score_text
+
+    rows = [f"{plane:<9} {score_text(metrics[plane])}" for plane in PLANES]
+    return "\n".join([*rows, f"PSNR in dB / SSIM; data range {metrics['data_range']:.0f} {unit}".rstrip()])

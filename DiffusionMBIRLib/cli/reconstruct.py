@@ -1,0 +1,56 @@
+"""``diffusionmbir reconstruct``: a volume from a measurement."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import ReconSettings
+from ..describe import lines
+from ..monitor import Monitor
+from ..provenance import NOTICE
+from ..tasks import task_info
+from .options import Outcome, add_settings, beside, given_settings, planes_text
+
+NAME, HELP = "reconstruct", "reconstruct a measurement"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("measurement", type=Path, help="measurement file (.h5)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="volume to write (.nrrd, .nii.gz, .mha)")
+    parser.add_argument("--reference", type=Path, help="volume to judge the result by")
+    parser.add_argument("--preset", help="name of a preset (default: the one of the measurement's task)")
+    add_settings(parser, ReconSettings)
+
+
+def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+    """What came out and how good it is; the volume is written to the output."""
+    from ..io.scans import read_scan
+    from ..io.volumes import read_volume, require_writable
+    from ..metrics import evaluate, uncertainty, uncertainty_text
+    from ..reconstruction import reconstruct
+
+    measurement = read_scan(arguments.measurement)
+    preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)
+    settings = replace(preset, **given_settings(arguments, ReconSettings))
+    reference = read_volume(arguments.reference) if arguments.reference else None
+    require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
+    result = reconstruct(measurement, settings=settings, monitor=monitor)
+    result.volume.save(arguments.output)
+    entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
+    entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
+    text = f"{arguments.output}: {lines(entries, skip=('output',))}"
+    if result.deviation is not None:
+        deviation = beside(arguments.output, "-deviation")
+        result.deviation.save(deviation)
+        entries["deviation"] = str(deviation)
+        text += f"\n{deviation}: standard deviation of {settings.samples} samples"
+    if reference is not None:
+        entries["metrics"] = evaluate(result.volume, reference)
+        text += "\n" + planes_text(entries["metrics"], result.volume.unit)
+        if result.deviation is not None:
+            entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
+            text += "\n" + uncertainty_text(entries["uncertainty"])
+    return entries, f"{text}\n{NOTICE}"

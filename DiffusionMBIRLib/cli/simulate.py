@@ -1,0 +1,36 @@
+"""``diffusionmbir simulate``: a measurement from a volume."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..monitor import Monitor
+from ..tasks import SPARSE_VIEW, TASKS
+from .options import Outcome, add_scan_settings, given_scan_settings
+
+NAME, HELP = "simulate", "make a measurement from a volume or a DICOM folder"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("volume", type=Path, help="volume file (NRRD, NIfTI, MetaImage) or DICOM folder; of CT in HU")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="measurement file to write (.h5)")
+    parser.add_argument("--task", choices=TASKS, default=SPARSE_VIEW, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise, and of MRI's mask and phase")
+    add_scan_settings(parser)
+
+
+def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+    """What was written, as ``info`` describes it."""
+    from ..describe import describe_scan, lines
+    from ..formats import write
+    from ..io.volumes import read_volume
+    from ..simulation import simulate
+
+    volume = read_volume(arguments.volume)
+    measurement = simulate(
+        volume, task=arguments.task, seed=arguments.seed, monitor=monitor, **given_scan_settings(arguments)
+    )
+    write(measurement, arguments.output)
+    entries = describe_scan(measurement)
+    return {"output": str(arguments.output), **entries}, f"{arguments.output}: {lines(entries)}"

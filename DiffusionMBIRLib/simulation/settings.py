@@ -1,0 +1,133 @@
+"""The one table of the settings of a simulated scan, a class for each modality.  Needs no torch.
+
+Options of the command line, widgets of the panel, the request of a job and the keywords of :func:`.simulate` are these.
+The seed is not among them, as it serves the reconstruction as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ..config import MASKS, check, setting
+from ..errors import InputError
+from ..tasks import MODALITIES, SPARSE_VIEW, task_info
+from ..volume import MU_WATER_PER_MM
+
+MOST_PHOTONS = 1e15  # beyond it counts no longer fit and noise no longer matters
+_USUAL = task_info(SPARSE_VIEW).usual
+_KINDS = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+def _shown(item: Any, *, option: str = "", span: tuple[float, float] | None = None) -> Any:
+    """A setting with its own name as an option, and with the part of its range that a slider spans."""
+    return field(default=item.default, metadata={**item.metadata, "option": option, "span": span})
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """Checks and converts its settings; numbers may be NumPy's."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            value = value.item() if isinstance(value, np.generic) else value
+            check(item.name, value, item.metadata, item.type)
+            object.__setattr__(self, item.name, _KINDS[str(item.type)](value))
+
+
+@dataclass(frozen=True)
+class CTScan(_Checked):
+    """A scan of a volume in HU, slice by slice in axial order, with parallel beams and equidistant views from 0 on."""
+
+    views: int = _shown(
+        setting(_USUAL["views"], "Views", "Number of directions that the scan looks from.", range=(1, 100_000)),
+        span=(2, 360),
+    )
+    angle_range_deg: float = _shown(
+        setting(
+            _USUAL["angle_range_deg"],
+            "Angle range",
+            "Range that the views are spread over.",
+            unit="deg",
+            range=(0.1, 360.0),
+        ),
+        option="angle-range",
+    )
+    coarsen: int = setting(
+        1, "Coarser grid", "Reconstruct on means of this many voxels along rows and columns.", range=(1, 64)
+    )
+    photons: float = setting(
+        0.0, "Photons a ray", "Incident photons a ray of a simulated scan; 0: no noise.", range=(0.0, MOST_PHOTONS)
+    )
+    electronic_noise: float = setting(
+        0.0,
+        "Electronic noise",
+        "Standard deviation of the detector's own noise of a simulated scan, in photons.",
+        range=(0.0, MOST_PHOTONS),
+    )
+    mu_water_per_mm: float = _shown(
+        setting(
+            MU_WATER_PER_MM, "Water", "Attenuation of water in a simulated scan.", unit="1/mm", range=(1e-4, 100.0)
+        ),
+        option="mu-water",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.photons < 1:
+            raise InputError(f"setting photons: {self.photons} is neither 0 (noise-free) nor at least 1")
+        if self.electronic_noise > 0 and self.photons == 0:
+            raise InputError(
+                "setting electronic_noise: it is counted in photons; set photons as well, or electronic_noise to 0"
+            )
+
+
+@dataclass(frozen=True)
+class MRScan(_Checked):
+    """A scan of a volume of magnitudes, in its own planes, with k-space left out along its columns."""
+
+    acceleration: float = setting(2.0, "Acceleration", "Full k-space lines for each one measured.", range=(1.0, 64.0))
+    acs: float = setting(
+        0.15, "ACS share", "Share of the lines in the middle of k-space that is always measured.", range=(0.001, 1.0)
+    )
+    mask: str = setting(MASKS[0], "Mask", "How the other lines or points of k-space are drawn.", choices=MASKS)
+    coils: int = setting(1, "Coils", "Receive coils of a simulated MRI scan.", range=(1, 64))
+    phase: bool = setting(False, "Random phase", "Give a simulated MRI scan a smooth random phase.")
+    noise: float = setting(
+        0.0,
+        "Noise",
+        "Noise of a simulated MRI scan, in multiples of the volume's 99.5th percentile.",
+        range=(0.0, 10.0),
+    )
+
+
+SCANS: Mapping[str, type[CTScan] | type[MRScan]] = dict(zip(MODALITIES, (CTScan, MRScan), strict=True))
+
+
+def scan_names(task: str) -> tuple[str, ...]:
+    """The names of the settings that a task's scan has."""
+    return tuple(item.name for item in fields(SCANS[task_info(task).modality]))
+
+
+def scan_settings(task: str, given: Mapping[str, Any] | None = None) -> CTScan | MRScan:
+    """The settings of a scan: those given, and what is usual for the task.  None counts as not given.
+
+    Raises InputError that names a setting which is unknown, of the other modality, or out of range.
+    """
+    info = task_info(task)
+    values = {name: value for name, value in (given or {}).items() if value is not None}
+    for name in values:
+        if name not in scan_names(task):
+            raise InputError(_unfit(name, task))
+    return SCANS[info.modality](**{**info.usual, **values})
+
+
+def _unfit(name: str, task: str) -> str:
+    owners = [modality for modality, table in SCANS.items() if name in {item.name for item in fields(table)}]
+    if not owners:
+        return f"setting {name!r} is not one of a simulated scan"
+    return f"setting {name} is for {owners[0]} only, not for the task {task}; leave it out"
