@@ -1,7 +1,7 @@
 """Where voxels lie and how data of them were taken: grids, and one file for each kind of scanner.  Needs numpy only."""
 
 from ..discovery import import_all
-from .base import Geometry, geometry_from_dict
+from .base import Geometry, geometry_from_dict, geometry_kind, kinds_of
 from .cartesian import CartesianMRI
 from .grid import AxisOrder, Grid, axial_order, contiguous
 from .parallel import ParallelBeam, view_angles
@@ -18,6 +18,8 @@ __all__ = [
     "axial_order",
     "contiguous",
     "geometry_from_dict",
+    "geometry_kind",
+    "kinds_of",
     "view_angles",
 ]
 

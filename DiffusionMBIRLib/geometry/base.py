@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from ..discovery import Names
 from ..errors import InputError
 
 Same = TypeVar("Same", bound="Geometry")
@@ -57,6 +58,8 @@ class Geometry(ABC):
         given = {f.name: entries[f.name] for f in known if f.name in entries}
         try:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        except InputError:
+            raise
         except (TypeError, ValueError, AttributeError):
             raise InputError(f"geometry must map fields to numbers and lists, not {given!r}") from None
 
@@ -74,12 +77,25 @@ def geometry_from_dict(entries: Any) -> Geometry:
         raise InputError(f"geometry must map fields to numbers and lists, not {entries!r}")
     if "kind" not in entries:
         raise InputError("geometry lacks the field 'kind'")
-    kind = entries["kind"]
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise InputError(
-            f"geometry.kind {kind!r} is not known to this version; {', '.join(map(repr, sorted(_KINDS)))} are"
-        )
-    return _KINDS[kind].of_dict(entries)
+    return geometry_kind(str(entries["kind"])).of_dict(entries)
+
+
+def geometry_kind(name: str) -> type[Geometry]:
+    """The class of a kind; raises InputError, listing them, for one that this version does not know."""
+    if name not in _KINDS:
+        known = ", ".join(map(repr, sorted(_KINDS)))
+        raise InputError(f"geometry.kind {name!r} is not known to this version; {known} are")
+    return _KINDS[name]
+
+
+def kinds_of(base: type[Geometry]) -> Names:
+    """The kinds that derive from a class, in the order of their registration."""
+    return Names(lambda: [kind for kind, cls in _KINDS.items() if issubclass(cls, base)])
+
+
+def forget(kind: str) -> None:
+    """Take a kind out of the registry."""
+    _KINDS.pop(kind, None)
 
 
 def same_fields(a: Any, b: Any) -> bool:

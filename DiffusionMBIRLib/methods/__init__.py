@@ -1,7 +1,7 @@
 """Methods of reconstruction, one file each; needs no torch until one is run."""
 
 from ..discovery import import_all
-from .base import Method, Names, forget, method, methods_for, require_fitting, starts_for
+from .base import Method, forget, method, methods_for, names, require_fitting, starts_for
 
 __all__ = [
     "DIFFUSION_METHODS",
@@ -16,8 +16,8 @@ __all__ = [
     "starts_for",
 ]
 
-METHODS = Names()
-DIFFUSION_METHODS, SUPERVISED_METHODS = Names("prior"), Names("supervised")
-NETWORK_METHODS = Names("prior", "supervised")
+METHODS = names()
+DIFFUSION_METHODS, SUPERVISED_METHODS = names("prior"), names("supervised")
+NETWORK_METHODS = names("prior", "supervised")
 
 import_all(__name__, __path__)

@@ -7,10 +7,10 @@ method", the command line, the estimate and the tables of the documents.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..discovery import Names
 from ..errors import InputError
 from ..tasks import task_info
 
@@ -78,43 +78,26 @@ class Method(ABC):
         """The volume (slices, rows, columns) in the problem's value scale."""
 
 
-class Names(Sequence[str]):
-    """The names of all methods that are registered now, as a sequence of choices."""
+def names(*networks: str) -> Names:
+    """The methods with a network of one of these kinds, in order; all methods where none is named."""
 
-    def __init__(self, *networks: str) -> None:
-        self._networks = networks  # of which kinds; of all where none is named
-
-    def _now(self) -> list[str]:
-        known = [m for m in _METHODS.values() if not self._networks or m.network in self._networks]
+    def now() -> list[str]:
+        known = [m for m in _METHODS.values() if not networks or m.network in networks]
         return [m.name for m in sorted(known, key=lambda m: m.order)]
 
-    def __len__(self) -> int:
-        return len(self._now())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._now())
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        return self._now()[index]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._now()
+    return Names(now)
 
 
 def method(name: str) -> Method:
     """The method of a name; raises InputError, listing them, for one that is not known."""
     if name not in _METHODS:
-        raise InputError(f"setting method: {name!r} is not one of {', '.join(Names())}")
+        raise InputError(f"setting method: {name!r} is not one of {', '.join(names())}")
     return _METHODS[name]
 
 
 def methods_for(task: str) -> tuple[str, ...]:
     """The methods that a task can be reconstructed with, ours first and the supervised baselines last."""
-    return tuple(name for name in Names() if _METHODS[name].fits(task))
+    return tuple(name for name in names() if _METHODS[name].fits(task))
 
 
 def forget(name: str) -> None:

@@ -43,6 +43,7 @@ def simulate(
     volume: Volume,
     *,
     task: str = SPARSE_VIEW,
+    geometry: str | None = None,
     views: int | None = None,
     angle_range_deg: float | None = None,
     coarsen: int | None = None,
@@ -65,8 +66,8 @@ def simulate(
     other settings stand in :mod:`DiffusionMBIRLib.simulation.settings`, with what is usual for a task where they are
     left out.
 
-    CT is scanned slice by slice in axial order, with parallel beams and equidistant views from 0 degrees on.  Besides
-    the data and two float32 copies of the volume, memory holds a chunk of slices of the finer object and the matrix of
+    CT is scanned in axial order with equidistant views from 0 degrees on, parallel beams slice by slice.  Besides the
+    data and two float32 copies of the volume, memory holds a chunk of slices of the finer object and the matrix of
     a few views: about 1 GB for slices of up to 1024 x 1024.
 
     MRI is scanned in the planes of the volume's own axes, with k-space left out along its columns.  mask may be bool
@@ -79,6 +80,7 @@ def simulate(
     if seed < 0:
         raise InputError(f"seed must be zero or positive, not {seed}")
     given = {
+        "geometry": geometry,
         "views": views,
         "angle_range_deg": angle_range_deg,
         "coarsen": coarsen,

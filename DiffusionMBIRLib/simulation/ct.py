@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry import Grid, ParallelBeam, view_angles
+from ..geometry import Grid, RayGeometry, geometry_kind, view_angles
 from ..monitor import Monitor, Silent
 from ..operators import projector
 from ..provenance import file_name
@@ -59,7 +60,8 @@ def scan(
     _require_hu(volume)
     turned, order = volume.axial()
     grid, mu_water = turned.grid.coarsened(settings.coarsen), settings.mu_water_per_mm
-    geometry = ParallelBeam.covering(grid, view_angles(settings.views, settings.angle_range_deg))
+    kind = cast(type[RayGeometry], geometry_kind(settings.geometry))
+    geometry = kind.covering(grid, view_angles(settings.views, settings.angle_range_deg))
     attenuation = np.maximum(hu_to_attenuation(turned.array, mu_water), np.float32(0.0))
     data = _project(attenuation, turned.grid, geometry, settings.coarsen, device=device, monitor=monitor or Silent())
     if settings.photons > 0:
@@ -84,34 +86,26 @@ def _require_hu(volume: Volume) -> None:
 
 
 def _project(
-    attenuation: np.ndarray, grid: Grid, geometry: ParallelBeam, coarsen: int, *, device: str, monitor: Monitor
+    attenuation: np.ndarray, grid: Grid, geometry: RayGeometry, coarsen: int, *, device: str, monitor: Monitor
 ) -> np.ndarray:
-    """Line integrals (slices, views, columns), float32, of attenuation (slices, rows, columns) in 1/mm on ``grid``."""
+    """Line integrals, float32, of attenuation (slices, rows, columns) in 1/mm on ``grid``."""
     split = 2 if coarsen == 1 else 1
-    slices, rows, columns = grid.shape
-    fine = replace(
-        grid,
-        shape=(1, rows * split, columns * split),
-        spacing_mm=(grid.spacing_mm[0] / split, grid.spacing_mm[1] / split, grid.spacing_mm[2]),
-    )
+    fine = grid.divided(split)
+    slices, rows, columns = fine.shape
     sub_columns = max(2, coarsen)
-    pixels = rows * columns * split**2
     data = np.empty(geometry.data_shape(slices), dtype=np.float32)
-    done = 0
-    for chunk in _spans(slices, _PIXELS_AT_ONCE // pixels):
+    done, total = 0, slices * geometry.views
+    # Where slices mix in the data, all of them go at once.
+    for chunk in _spans(slices, _PIXELS_AT_ONCE // (rows * columns) if geometry.STACKED else slices):
         body = torch.from_numpy(attenuation[chunk]).to(device)
         body = split_pixels(body) if split == 2 else body
-        for batch in _spans(geometry.views, _ENTRIES_AT_ONCE // (pixels * _ENTRIES_PER_PIXEL)):
-            beams = ParallelBeam(
-                geometry.angles_deg[batch],
-                geometry.columns * sub_columns,
-                geometry.pitch_mm / sub_columns,
-                geometry.offset_mm,
-            )
-            operator = projector(beams, replace(fine, shape=(len(body), *fine.in_plane)), device=device)
-            data[chunk, batch] = _merge_columns(operator.forward(body), sub_columns).cpu().numpy()
-            done += (chunk.stop - chunk.start) * (batch.stop - batch.start)
-            monitor.tick("simulate", done, slices * geometry.views)
+        part = replace(fine, shape=(len(body), rows, columns)) if geometry.STACKED else fine
+        for batch in _spans(geometry.views, _ENTRIES_AT_ONCE // (rows * columns * _ENTRIES_PER_PIXEL)):
+            operator = projector(geometry.take(batch).divided(sub_columns), part, device=device)
+            rays = _merge_columns(operator.forward(body), sub_columns).cpu().numpy()
+            data[chunk if geometry.STACKED else slice(None), batch] = rays
+            done += len(body) * (batch.stop - batch.start)
+            monitor.tick("simulate", done, total)
     return data
 
 

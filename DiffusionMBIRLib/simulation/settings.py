@@ -14,6 +14,7 @@ import numpy as np
 
 from ..config import MASKS, check, setting
 from ..errors import InputError
+from ..geometry import ParallelBeam, RayGeometry, kinds_of
 from ..tasks import MODALITIES, SPARSE_VIEW, task_info
 from ..volume import MU_WATER_PER_MM
 
@@ -41,7 +42,9 @@ class _Checked:
 
 @dataclass(frozen=True)
 class CTScan(_Checked):
-    """A scan of a volume in HU, slice by slice in axial order, with parallel beams and equidistant views from 0 on."""
+    """A scan of a volume in HU with equidistant views from 0 degrees on; slices lie in axial order."""
+
+    geometry: str = setting(ParallelBeam.KIND, "Geometry", "Kind of scanner.", choices=kinds_of(RayGeometry))
 
     views: int = _shown(
         setting(_USUAL["views"], "Views", "Number of directions that the scan looks from.", range=(1, 100_000)),

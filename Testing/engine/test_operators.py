@@ -210,5 +210,5 @@ def test_wrong_arguments_are_named():
         A @ torch.zeros(3, 8, 8)
     with pytest.raises(InputError, match="float64"):
         A @ torch.zeros(2, 8, 8, dtype=torch.float64)
-    with pytest.raises(InputError, match="backend 'magic'.*matrix"):
+    with pytest.raises(InputError, match="projector 'magic'.*own"):
         projector(geometry, grid, backend="magic")

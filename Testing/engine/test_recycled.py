@@ -47,7 +47,7 @@ def test_the_preconditioner_is_symmetric_and_positive_whatever_the_chunk(monkeyp
     assert float(dot(precondition(a), b)) == pytest.approx(float(dot(a, precondition(b))), rel=1e-10)
     assert all(float(dot(precondition(v), v)) > 0 for v in (a, b))
     whole = precondition(a)
-    monkeypatch.setattr("DiffusionMBIRLib.solvers.accelerated._CHUNK", 1)
+    monkeypatch.setattr("DiffusionMBIRLib.solvers.recycled._CHUNK", 1)
     assert torch.allclose(CirculantPreconditioner(limited(), 0.03)(a), whole, rtol=1e-9)
 
 
@@ -55,7 +55,7 @@ class Blur(LinearOperator):
     """A periodic convolution, so that the preconditioner knows it exactly."""
 
     def __init__(self) -> None:
-        super().__init__(GRID.shape, GRID.shape, device=torch.device("cpu"), dtype=torch.float64)
+        super().__init__(Space(GRID.shape, torch.float64), Space(GRID.shape, torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 0.3 * (x.roll(1, 1) + x.roll(-1, 1)) + 0.1 * (x.roll(1, 2) + x.roll(-1, 2))
@@ -192,7 +192,7 @@ def test_what_was_carried_follows_the_system():
 
 def test_it_holds_few_volumes(monkeypatch):
     """Beside x: what moved and its image, D x + w, residual, direction and its image, or the next direction."""
-    monkeypatch.setattr("DiffusionMBIRLib.solvers.accelerated._CHUNK", 4096)
+    monkeypatch.setattr("DiffusionMBIRLib.solvers.recycled._CHUNK", 4096)
     grid = Grid((8, 64, 64))
     A = limited(torch.float32, grid, views=4)
     y = A @ random(*grid.shape, dtype=torch.float32)
@@ -235,7 +235,7 @@ def test_the_start_may_be_made_on_a_coarser_grid(monkeypatch):
             shapes.add(volume().grid.shape)
 
     def start_alone(pixels):
-        monkeypatch.setattr("DiffusionMBIRLib.geometry.PIXELS_OF_START", pixels)
+        monkeypatch.setattr("DiffusionMBIRLib.starts.PIXELS_OF_START", pixels)
         settings = ReconSettings.preset("limited-angle", steps=1, sigma_start=0.01, cg_steps=1)
         return mbir.reconstruct(measured, settings=settings, monitor=Watching()).volume.array
 
