@@ -26,7 +26,7 @@ from .priors.networks import NetworkPrior
 from .samplers import dds, mbir, slicewise
 from .samplers import published as published_samplers
 from .samplers.posterior import Moments
-from .samplers.schedules import geometric_sigmas, karras_sigmas
+from .samplers.schedules import USUAL_LEVEL, geometric_sigmas, karras_sigmas
 from .samplers.state import STAGE
 from .solvers.accelerated import CarriedDescent, CirculantPreconditioner
 from .solvers.cg import descend
@@ -104,7 +104,7 @@ class Problem(ABC):
 
     def usual_level(self) -> float:
         """The first noise level where the settings leave it open: above the errors of the volume to start from."""
-        return 0.2
+        return USUAL_LEVEL
 
     def volumes_denoiser(self, settings: ReconSettings) -> Denoiser:
         """How the prior sees the volumes of this problem."""

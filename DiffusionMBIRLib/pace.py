@@ -1,0 +1,143 @@
+"""Measures how fast this machine is: the network on a few slices, operators and solvers on a small grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from . import rates
+from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
+from .data import Measurement
+from .errors import EngineError
+from .estimate import Estimate, estimate, stages
+from .geometry import Grid, ParallelBeam, view_angles
+from .operators import CartesianFourier, LinearOperator
+from .operators.xray import XRayTransform
+from .priors.base import Prior, is_out_of_memory
+from .priors.checkpoints import load_prior
+from .rates import Pace, Place, known_pace
+from .solvers.classic import admm_tv
+from .supervised.methods import SupervisedNetwork, load_network
+from .tasks import MR_TASK
+
+if TYPE_CHECKING:
+    from .kspace import KSpace
+
+_SIDE = 128  # pixels along rows and columns of what is timed
+_SLICES = {"cpu": 2, "cuda": 64}  # that the network is timed on: on a GPU enough to fill it
+_SOLVER_SLICES = {"cpu": 8, "cuda": 64}
+_SWEEPS = 2
+_ENOUGH_S = 0.4  # of timing, warming up left aside
+_MOST_TURNS = 5
+
+
+def machine() -> str:
+    """What :mod:`.rates` calls this machine."""
+    return rates.machine_key(threads=torch.get_num_threads(), torch_version=torch.__version__)
+
+
+def place_of(device: torch.device) -> Place:
+    """What :mod:`.rates` calls a device of this machine."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return Place(machine(), name)
+
+
+def pace_of(settings: ReconSettings, task: str, device: torch.device, *, precision: str = "auto") -> Pace:
+    """The pace of a run on this machine: what was noted before; the rest is measured, in a second or so, and noted.
+
+    A network that is to be compiled counts as it is until its first run is over: compiling takes long.  precision: as
+    the settings name it.  Raises InputError where the prior cannot be used, EngineError where there is no memory.
+    """
+    place = place_of(device)
+    found = known_pace(place, settings, task, precision=precision)
+    network, solver = found.network, found.solver
+    try:
+        if network is None and settings.method in NETWORK_METHODS:
+            network = measure_network(_loaded(settings, task, device), device)
+            if not settings.compile:
+                rates.note(place.network_key(settings, precision), network)
+        if solver is None:
+            solver = measure_solver(task, device)
+            rates.note(place.solver_key(task), solver)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EngineError(f"no memory on {device} for a few small slices; use another device") from error
+    return Pace(network, solver)
+
+
+def estimate_of(
+    measurement: Measurement | KSpace, settings: ReconSettings, device: torch.device, *, precision: str = "auto"
+) -> Estimate:
+    """What the reconstruction of a measurement will take on this machine; measures its pace where it is not known."""
+    return estimate(
+        measurement.grid.shape,
+        settings,
+        measurement.task,
+        views=getattr(measurement.geometry, "views", None),
+        coils=getattr(measurement.geometry, "coils", 1),
+        pace=pace_of(settings, measurement.task, device, precision=precision),
+    )
+
+
+def _loaded(settings: ReconSettings, task: str, device: torch.device) -> Prior:
+    if settings.method in SUPERVISED_METHODS:
+        return load_network(settings.prior, settings.method, task, device=device)
+    return load_prior(settings.prior, device=device)
+
+
+def measure_network(prior: Prior, device: torch.device) -> float:
+    """Seconds a pixel and evaluation of a prior, or of a supervised network, on small slices."""
+    images = torch.zeros((_SLICES.get(device.type, 2), prior.card.channels, _SIDE, _SIDE), device=device)
+    if isinstance(prior, SupervisedNetwork):
+        seconds = _timed(lambda: prior.restore(images, 1.0, 0), device)
+    else:
+        seconds = _timed(lambda: prior.denoise(images, prior.sigma_max), device)
+    return seconds / (len(images) * _SIDE**2)
+
+
+def measure_solver(task: str, device: torch.device) -> float:
+    """Seconds a unit of the costs in :mod:`.estimate`, from sweeps of total variation on a small grid."""
+    shape = (_SOLVER_SLICES.get(device.type, 8), _SIDE, _SIDE)
+    operator = _operator(shape, task, device)
+    data = torch.ones(operator.range, dtype=operator.dtype, device=device)
+    floor = None if operator.dtype.is_complex else 0.0
+
+    def sweep() -> None:
+        admm_tv(operator, data, lam=1e-3, sweeps=_SWEEPS, floor=floor)
+
+    with torch.inference_mode():
+        seconds = _timed(sweep, device)
+    settings = ReconSettings(method="admm-tv", tv_sweeps=_SWEEPS)
+    return seconds / stages(shape, settings, task, pace=Pace(solver=1.0))["ADMM-TV"]
+
+
+def _operator(shape: tuple[int, int, int], task: str, device: torch.device) -> LinearOperator:
+    """The kind of operator that a task has, for one coil or the usual number of sparse views."""
+    if task == MR_TASK:
+        mask = np.zeros(shape[1:], dtype=bool)
+        mask[:, ::2] = True
+        return CartesianFourier(mask, shape, device=device)
+    grid = Grid(shape)
+    return XRayTransform(ParallelBeam.covering(grid, view_angles(8, 180.0)), grid, device=device)
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call: the least of a few, since what else runs only adds, after one to warm up."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    once()
+    seen: list[float] = []
+    while len(seen) < _MOST_TURNS and sum(seen) < _ENOUGH_S:
+        seen.append(once())
+    return min(seen)
