@@ -20,15 +20,19 @@ from .samplers.schedules import USUAL_LEVEL, published_dds_steps, usual_level
 from .simulation.settings import CTScan, scan_settings
 from .tasks import MR_TASK, SPARSE_VIEW
 
-# Relative costs a voxel: as it is, and for each view of CT or coil of MRI.
-_SWEEP = (5.0, 0.6)  # of a sweep of ADMM-TV
-_CG_STEP = (1.2, 0.12)  # of conjugate gradient
-_SIRT = (2.0, 0.4)
-_SIMULATION = (200.0, 20.0)  # of a scan on the finer grid
-_MR_SWEEP = (46.0, 4.0)
-_MR_CG_STEP = (3.0, 1.2)
-_MR_SIMULATION = (50.0, 100.0)
-_MATRIX = 500.0  # to build the projector, a pixel and view, whatever the number of slices
+# Relative costs a voxel: as it is, and for each view of CT or transform of MRI.
+_SWEEP = (60.0, 6.0)  # of a sweep of ADMM-TV
+_CG_STEP = (6.0, 1.15)  # of conjugate gradient
+_SIRT = (6.0, 1.25)
+_SIMULATION = (2000.0, 200.0)  # of a scan on the finer grid
+_MR_SWEEP = (115.0, 84.0)
+_MR_CG_STEP = (4.3, 13.3)
+_MR_SIMULATION = (500.0, 1000.0)  # for each coil
+_PRECONDITIONING = 25.0  # of a step of conjugate gradient
+_MAPS = 600.0  # of several coils, for each coil
+_STEPS_OF_NORM = 3  # of conjugate gradient, to prepare CT
+_STEPS_OF_SCALE = 10  # likewise MRI
+_MATRIX = 600.0  # to build the projector, a pixel and view, whatever the number of slices
 _COIL_BYTES = 32  # of maps and data, a voxel and coil
 _VOLUMES = {"fbp": 4, "sirt": 8, "admm-tv": 10}  # float32 volumes held at once
 _VOLUMES_OF_DIFFUSION = 9
@@ -93,12 +97,14 @@ def stages(
 ) -> dict[str, float]:
     """Predicted seconds of each stage that a run goes through, in order.  A pace that is not known counts as 0."""
     voxels, mr, unit = float(np.prod(shape)), task == MR_TASK, pace.solver or 0.0
-    count = _seen_coils(settings, coils) if mr else _views(task, views)
+    count = _transforms(settings, coils) if mr else _views(task, views)
     sweep, step = (_cost(c, count) * voxels * unit for c in ((_MR_SWEEP, _MR_CG_STEP) if mr else (_SWEEP, _CG_STEP)))
     parts = {}
     if simulated:
         parts["simulate"] = _cost(_MR_SIMULATION if mr else _SIMULATION, coils if mr else count) * voxels * unit
-    parts["prepare"] = _preparation(shape, count, mr=mr) * unit
+    maps, matrix = (_MAPS * coils * voxels if coils > 1 else 0.0), _MATRIX * shape[1] * shape[2] * count
+    prepared = _STEPS_OF_SCALE if mr else _STEPS_OF_NORM
+    parts["prepare"] = prepared * step + (maps if mr else matrix) * unit
     if settings.method == "sirt":
         return parts | {"SIRT": settings.sirt_iterations * _cost(_SIRT, count) * voxels * unit}
     if settings.method == "admm-tv":
@@ -112,18 +118,13 @@ def stages(
         stride, factor = (1, 1) if mr else coarse_start(count, (shape[1], shape[2]))
         fewer = _cost(_SWEEP, count / stride) * voxels / factor**2 * unit
         parts["ADMM-TV"] = settings.start_sweeps * (sweep if stride == 1 else fewer)
+    if settings.preconditioner and not settings.published:
+        step += _PRECONDITIONING * voxels * unit
     return parts | {"diffusion": network + _data_steps(settings, task, views) * step}
 
 
 def _cost(relative: tuple[float, float], count: float) -> float:
     return relative[0] + relative[1] * count
-
-
-def _preparation(shape: tuple[int, int, int], count: int, *, mr: bool) -> float:
-    """Relative cost of the operator: the matrix and the norm of CT, maps and the scale of MRI."""
-    if mr:
-        return 0.0
-    return _MATRIX * shape[1] * shape[2] * count
 
 
 def _data_steps(settings: ReconSettings, task: str, views: int | None) -> float:
@@ -142,8 +143,9 @@ def _views(task: str, views: int | None) -> int:
     return usual.views if isinstance(usual, CTScan) else 0
 
 
-def _seen_coils(settings: ReconSettings, coils: int) -> int:
-    return min(coils, settings.virtual_coils or coils)
+def _transforms(settings: ReconSettings, coils: int) -> float:
+    """How many an operator of MRI takes: coils are combined into fewer, where lines are left out into half of them."""
+    return (1 + min(coils, settings.virtual_coils or coils)) / 2
 
 
 def evaluations(settings: ReconSettings, task: str = SPARSE_VIEW, *, views: int | None = None) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import rates
 from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     from .kspace import KSpace
 
 _SIDE = 128  # pixels along rows and columns of what is timed
-_SLICES = {"cpu": 2, "cuda": 64}  # that the network is timed on: on a GPU enough to fill it
-_SOLVER_SLICES = {"cpu": 8, "cuda": 64}
-_SWEEPS = 2
+_SLICES = {"cuda": 64}  # that the network is timed on: on a GPU enough to fill it,
+_FEW_SLICES = 4  # elsewhere, or one where that takes long
+_LONG_S = 0.4
+_SOLVER_SLICES = {"cuda": 64}
+_FEW_SOLVER_SLICES = 16
+_SWEEPS = 3
 _ENOUGH_S = 0.4  # of timing, warming up left aside
 _MOST_TURNS = 5
 
@@ -92,17 +96,23 @@ def _loaded(settings: ReconSettings, task: str, device: torch.device) -> Prior:
 
 def measure_network(prior: Prior, device: torch.device) -> float:
     """Seconds a pixel and evaluation of a prior, or of a supervised network, on small slices."""
-    images = torch.zeros((_SLICES.get(device.type, 2), prior.card.channels, _SIDE, _SIDE), device=device)
-    if isinstance(prior, SupervisedNetwork):
-        seconds = _timed(lambda: prior.restore(images, 1.0, 0), device)
-    else:
-        seconds = _timed(lambda: prior.denoise(images, prior.sigma_max), device)
-    return seconds / (len(images) * _SIDE**2)
+    images = torch.zeros((_SLICES.get(device.type, _FEW_SLICES), prior.card.channels, _SIDE, _SIDE), device=device)
+
+    def evaluate(some: Tensor) -> None:
+        if isinstance(prior, SupervisedNetwork):
+            prior.restore(some, 1.0, 0)
+        else:
+            prior.denoise(some, prior.sigma_max)
+
+    with torch.inference_mode():
+        first = _once(lambda: evaluate(images[:1]), device)
+        images = images[:1] if first > _LONG_S else images
+        return _timed(lambda: evaluate(images), device) / (len(images) * _SIDE**2)
 
 
 def measure_solver(task: str, device: torch.device) -> float:
     """Seconds a unit of the costs in :mod:`.estimate`, from sweeps of total variation on a small grid."""
-    shape = (_SOLVER_SLICES.get(device.type, 8), _SIDE, _SIDE)
+    shape = (_SOLVER_SLICES.get(device.type, _FEW_SOLVER_SLICES), _SIDE, _SIDE)
     operator = _operator(shape, task, device)
     data = torch.ones(operator.range, dtype=operator.dtype, device=device)
     floor = None if operator.dtype.is_complex else 0.0
@@ -128,16 +138,16 @@ def _operator(shape: tuple[int, int, int], task: str, device: torch.device) -> L
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of a call: the least of a few, since what else runs only adds, after one to warm up."""
-
-    def once() -> float:
-        started = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
-
-    once()
+    _once(call, device)
     seen: list[float] = []
     while len(seen) < _MOST_TURNS and sum(seen) < _ENOUGH_S:
-        seen.append(once())
+        seen.append(_once(call, device))
     return min(seen)
+
+
+def _once(call: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started

@@ -29,6 +29,11 @@ class TaskInfo:
     usual: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def unit(self) -> str:
+        """Of the values of a volume: HU, or none where only ratios mean something."""
+        return "HU" if self.modality == "CT" else ""
+
+    @property
     def published_preset(self) -> str:
         """The preset that follows the papers."""
         return f"published-{self.preset}"

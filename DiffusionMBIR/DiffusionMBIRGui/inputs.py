@@ -14,11 +14,11 @@ import numpy as np
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.simulation.settings import CTScan
 
 from .texts import _, no_input, shape
 from .volumes import grid_of, voxels
 
-SOURCES = ("volume", "sinogram", "k-space")
 ANGLES = "DiffusionMBIR.AnglesDeg"  # attribute of a sinogram node: JSON list of view angles, where they are irregular
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_ABSORBING = 100.0  # no ray that is measured has a larger line integral; counts and HU do
@@ -110,12 +110,12 @@ def summary_of(node: Any, source: str = "volume", parameters: Any = None) -> str
     low, high = float(array.min()), float(array.max())  # VTK's own range takes 0.15 s at 256^3
     if source == "sinogram":
         slices, views, columns = node.GetImageData().GetDimensions()[::-1]
-        angles = _angles(node, views, parameters.get("angle_range_deg") if parameters else 180.0)
+        angles = _angles(node, views, parameters.get("angle_range_deg") if parameters else CTScan.angle_range_deg)
         return _("Sinogram, {views} views from {first} to {last} deg, {columns} columns of {pitch} mm, {slices} slices, line integrals {low} to {high}").format(  # noqa: E501
             views=views, first=f"{min(angles):g}", last=f"{max(angles):g}", columns=columns,
             pitch=f"{node.GetSpacing()[0]:.4g}", slices=slices, low=f"{low:.3g}", high=f"{high:.3g}",
         )  # fmt: skip
-    mri = bool(parameters) and "mri" in parameters.get("task")
+    mri = parameters is not None and parameters.modality == "MR"
     return _summary(grid_of(node), mri) + ", " + (_("{low} to {high}") if mri else _("HU {low} to {high}")).format(
         low=f"{low:.5g}", high=f"{high:.5g}"
     ) + _remarks(node, mri, low)  # fmt: skip
@@ -291,7 +291,7 @@ def summary_of_file(path: str | os.PathLike[str], source: str = "volume", parame
     grid = _header(file)
     if grid is None:
         return _("Volume file, {size} MB, read when the job starts").format(size=size_mb)
-    return _summary(grid, bool(parameters) and "mri" in parameters.get("task"))
+    return _summary(grid, parameters is not None and parameters.modality == "MR")
 
 
 def _header(file: Path) -> Grid | None:

@@ -11,6 +11,7 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib.config import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for, starts_for
+from DiffusionMBIRLib.tasks import task_info
 
 from . import texts
 from .panel_data import DataSection, source_choices
@@ -19,7 +20,7 @@ from .panel_fields import ChoiceEditor, Fields, Form
 from .panel_results import ResultsSection
 from .panel_run import Runner, RunSection
 from .panel_setup import SetupSection
-from .parameters import MRI, Parameters, presets_of
+from .parameters import Parameters, presets_of
 from .texts import Missing, _
 
 POLL_MS = 50
@@ -225,7 +226,7 @@ class Panel:
         self._choice("device").offer(("auto", *devices), (texts.word("auto"), *devices.values()))
 
     def _offer_priors(self, task: str) -> None:
-        modality = "MR" if task == MRI else "CT"
+        modality = task_info(task).modality
         fitting = {prior.id: prior.id for prior in self.setup.priors if prior.modality == modality}
         chosen = self.parameters.get("prior")
         if chosen not in fitting and "/" in chosen.replace("\\", "/"):  # a file, which the engine can read as well
@@ -258,7 +259,7 @@ class Panel:
 
     def _factor(self) -> int:
         """By how much the grid is made coarser."""
-        simulated_ct = self.parameters.get("source") == "volume" and self.parameters.get("task") != MRI
+        simulated_ct = self.parameters.get("source") == "volume" and self.parameters.modality == "CT"
         return int(self.parameters.get("coarsen")) if simulated_ct else 1
 
     def _show_estimate(self, missing: Missing | None) -> None:

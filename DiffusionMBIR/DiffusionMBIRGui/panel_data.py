@@ -13,11 +13,12 @@ import qt
 
 from DiffusionMBIRLib import models
 from DiffusionMBIRLib.geometry import axial_order
+from DiffusionMBIRLib.tasks import MR_TASK, SPARSE_VIEW, TASKS, task_info
 
 from . import inputs, texts
 from .panel_desktop import Desktop
 from .panel_fields import Form
-from .parameters import MRI, SOURCES, TASKS, Parameters
+from .parameters import SOURCES, Parameters
 from .setup import Engine, Process
 from .texts import Missing, _
 from .volumes import grid_of, voxels
@@ -50,16 +51,16 @@ _KNOWN = (
         "DiffusionMBIRChestCT",
         "ct_chest.nrrd",
         "8ef2fda41b23b5306ad1eef5d3128bf6e026af602a4d7b2ee4ac32daf3eddcda",
-        "sparse-view-ct",
+        SPARSE_VIEW,
     ),
     Sample(
         "DiffusionMBIRHeadMR",
         "mr_head.nrrd",
         "fc390bed6a0262a9a8cac8fffd60db8c6c1bde87e9cefcc80a2c9eec600f3c42",
-        MRI,
+        MR_TASK,
     ),
 )
-SAMPLES = tuple(sample for sample in _KNOWN if sample.task in TASKS and sample.path().is_file())
+SAMPLES = tuple(sample for sample in _KNOWN if sample.path().is_file())
 
 
 class DataSection:
@@ -136,7 +137,7 @@ class DataSection:
         node = self._desktop.load_sample(sample.name)
         if node is not None:
             self.parameters.update({"input_file": "", "source": "volume"})
-            if (sample.task == MRI) != (self.parameters.get("task") == MRI):
+            if task_info(sample.task).modality != self.parameters.modality:
                 self.parameters.choose_task(sample.task)
             self.parameters.set_node("input", node)
 
@@ -199,7 +200,7 @@ class DataSection:
             self.shape = self._shape_of_node(node, source)
 
     def _problem_with_magnitudes(self, node: Any, source: str) -> str:
-        if source != "volume" or self.parameters.get("task") != MRI:
+        if source != "volume" or self.parameters.modality != "MR":
             return ""
         low = float(voxels(node).min())
         return texts.not_magnitudes(low) if low < 0 else ""
@@ -212,7 +213,7 @@ class DataSection:
         if source == "k-space":
             self.coils = node.GetImageData().GetNumberOfScalarComponents() // 2
         grid = grid_of(node)
-        if self.parameters.get("task") == MRI:
+        if self.parameters.modality == "MR":
             return grid.shape
         return axial_order(grid).apply_to_grid(grid).shape
 
@@ -272,7 +273,7 @@ class DataSection:
 
 def source_choices(task: str) -> tuple[str, ...]:
     """The sources that a task can begin from."""
-    unfit = "sinogram" if task == MRI else "k-space"
+    unfit = "sinogram" if task_info(task).modality == "MR" else "k-space"
     return tuple(source for source in SOURCES if source != unfit)
 
 

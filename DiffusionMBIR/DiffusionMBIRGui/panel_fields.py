@@ -14,9 +14,11 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib.config import DIFFUSION_METHODS
+from DiffusionMBIRLib.simulation.settings import scan_names
+from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 
 from . import texts
-from .parameters import MRI, Parameters, scan_settings
+from .parameters import Parameters
 
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", "slices_per_batch", "prior", "compile")
@@ -38,22 +40,23 @@ USED_BY = {
 }
 OF_METHODS = {name for names in USED_BY.values() for name in names}
 _MRI_ONLY = ("virtual_coils",)  # whatever the method
-_CT_SCAN, _MRI_SCAN = scan_settings("sparse-view-ct"), scan_settings(MRI)
+_CT_SCAN = {name for task in CT_TASKS for name in scan_names(task)}
+_MRI_SCAN = scan_names(MR_TASK)
 
 
 def is_shown(name: str, parameters: Parameters) -> bool:
     """Whether a setting means something for the source, task and method that are chosen."""
-    task, source, method = (parameters.get(key) for key in ("task", "source", "method"))
+    mri, source, method = parameters.modality == "MR", parameters.get("source"), parameters.get("method")
     if name in _MRI_SCAN:
-        return task == MRI and source == "volume"
+        return mri and source == "volume"
     if name in _CT_SCAN:
         # A sinogram node has its views as an axis, but does not know the range that they cover.
         from_node = source == "sinogram" and not parameters.input_file
-        return task != MRI and (source == "volume" or (name == "angle_range_deg" and from_node))
+        return not mri and (source == "volume" or (name == "angle_range_deg" and from_node))
     if name in _MRI_ONLY:
-        return task == MRI
+        return mri
     if name in (*_CT_FIT, *_MRI_FIT):
-        return (task == MRI) == (name in _MRI_FIT) and method in DIFFUSION_METHODS
+        return mri == (name in _MRI_FIT) and method in DIFFUSION_METHODS
     # A method that this table does not know yet shows everything.
     return name not in OF_METHODS or name in USED_BY.get(method, OF_METHODS)
 
@@ -188,6 +191,7 @@ class NumberEditor(Editor):
     def _configure(self) -> None:
         super()._configure()
         low, high = self.item.metadata["range"]
+        span = self.item.metadata.get("span") or (low, high)
         self.is_slider = self.widget.inherits("ctkSliderWidget")
         if self.kind == "float" and not self.is_slider:
             self._decimals = decimals_for(self.item.default, low)  # fewer would round the limits, too
@@ -197,8 +201,8 @@ class NumberEditor(Editor):
                 self.widget.setStepType(adaptive)
         number = float if self.kind == "float" or self.is_slider else int
         # As properties: PythonQt calls only those, slots and invokable methods of CTK's widgets.
-        self.widget.setProperty("minimum", number(low))
-        self.widget.setProperty("maximum", number(high))
+        self.widget.setProperty("minimum", number(span[0]))
+        self.widget.setProperty("maximum", number(span[1]))
         unit = texts.setting_text(self.item.metadata["unit"])
         if unit:
             self.widget.setProperty("suffix", f" {unit}")
@@ -216,6 +220,9 @@ class NumberEditor(Editor):
     def _write(self, value: Any) -> None:
         if self.kind == "float" and not self.is_slider:
             self.widget.setDecimals(max(self._decimals, decimals_for(value)))
+        if self.is_slider:  # spans what is usual; a value beyond it widens it
+            self.widget.setProperty("minimum", min(float(self.widget.property("minimum")), float(value)))
+            self.widget.setProperty("maximum", max(float(self.widget.property("maximum")), float(value)))
         self.widget.setValue(float(value) if self.kind == "float" or self.is_slider else int(value))
 
 

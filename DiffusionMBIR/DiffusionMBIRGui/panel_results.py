@@ -11,10 +11,11 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib.errors import EngineError, InputError
+from DiffusionMBIRLib.tasks import MR_TASK
 
 from .panel_desktop import Desktop
 from .panel_fields import Form
-from .parameters import MRI, Parameters
+from .parameters import Parameters
 from .texts import _
 
 COLUMNS = ("name", "method", "seconds", "residual", "PSNR", "SSIM")  # of the table in the scene, which has more
@@ -323,7 +324,7 @@ def _is_ct(node: Any) -> bool:
     """False for a volume that our own record calls an MR reconstruction."""
     from .export import provenance_of
 
-    return MRI not in str(provenance_of(node).get("measurement", ""))
+    return MR_TASK not in str(provenance_of(node).get("measurement", ""))
 
 
 def _shown(name: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The settings in the scene: typed, checked, saved with it.  Built from the engine's one table of settings.
+"""The settings in the scene: typed, checked, saved with it.  Built from the engine's tables of settings.
 
 What belongs to the machine and not to the data - which Python to start, where jobs lie - is not among them: a scene
 that came from somebody else must not decide what is run here.
@@ -12,55 +12,28 @@ from functools import lru_cache
 from typing import Any
 
 from DiffusionMBIRLib import config
-from DiffusionMBIRLib.config import MASKS, ReconSettings, preset_values, setting
-from DiffusionMBIRLib.data import TASKS
+from DiffusionMBIRLib.config import ReconSettings, preset_values, setting
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.simulation.settings import SCANS, scan_names
+from DiffusionMBIRLib.tasks import SPARSE_VIEW, TASKS, task_info
 
 MODULE = "DiffusionMBIR"
 NODE_CLASS = "vtkMRMLScriptedModuleNode"
-MRI = "compressed-sensing-mri"
-SOURCES = ("volume", "sinogram", "k-space") if MRI in TASKS else ("volume", "sinogram")
+SOURCES = ("volume", "sinogram", "k-space")
 ROLES = ("input", "reference", "output")
-PRESETS = {
-    "sparse-view-ct": ("sparse-view", "sparse-view-quick", "sparse-view-best", "published-sparse-view"),
-    "limited-angle-ct": ("limited-angle", "limited-angle-quick", "limited-angle-best", "published-limited-angle"),
-    MRI: ("mri", "mri-quick", "mri-best", "published-mri"),
-}
-USUAL_SCANS = {
-    "sparse-view-ct": (8, 180.0),
-    "limited-angle-ct": (90, 90.0),
-}  # views and range that a new task begins with
 KEPT_BY_PRESETS = ("prior", "seed", "device", "slices_per_batch")
 
 
 @dataclass(frozen=True)
 class PanelSettings:
-    """What the panel asks for besides :class:`DiffusionMBIRLib.config.ReconSettings`."""
+    """What the panel asks for besides the engine's settings of a simulated scan and of a reconstruction."""
 
     source: str = setting("volume", "Source", "Where the measurement comes from.", choices=SOURCES)
     input_file: str = setting("", "File", "File to read instead of a node of the scene.")
-    task: str = setting("sparse-view-ct", "Task", "What was measured, and what is missing.", choices=TASKS)
-    views: int = setting(8, "Views", "Number of directions that the scan looks from.", range=(2, 360))
-    angle_range_deg: float = setting(
-        180.0, "Angle range", "Range that the views are spread over.", unit="deg", range=(1.0, 360.0)
+    task: str = setting(SPARSE_VIEW, "Task", "What was measured, and what is missing.", choices=TASKS)
+    preset: str = setting(
+        task_info(SPARSE_VIEW).preset, "Preset", "A tried set of settings; single ones can be changed afterwards."
     )
-    photons: float = setting(
-        0.0, "Photons a ray", "Incident photons a ray of a simulated scan; 0: no noise.", range=(0.0, 1e15)
-    )
-    coarsen: int = setting(
-        1, "Coarser grid", "Reconstruct on means of this many voxels along rows and columns.", range=(1, 16)
-    )
-    acceleration: float = setting(2.0, "Acceleration", "Full k-space lines for each one measured.", range=(1.0, 32.0))
-    acs: float = setting(
-        0.15, "ACS share", "Share of the lines in the middle of k-space that is always measured.", range=(0.01, 1.0)
-    )
-    mask: str = setting("uniform1d", "Mask", "How the other lines or points of k-space are drawn.", choices=MASKS)
-    coils: int = setting(1, "Coils", "Receive coils of a simulated MRI scan.", range=(1, 64))
-    phase: bool = setting(False, "Random phase", "Give a simulated MRI scan a smooth random phase.")
-    noise: float = setting(
-        0.0, "Noise", "Noise of a simulated MRI scan, in multiples of the volume's 99.5th percentile.", range=(0.0, 1.0)
-    )
-    preset: str = setting("sparse-view", "Preset", "A tried set of settings; single ones can be changed afterwards.")
     preview_on: bool = setting(True, "Live preview", "Show the volume in the slice views while it is computed.")
     preview_interval_s: float = setting(
         1.0, "Every", "Shortest time between two previews.", unit="s", range=(0.2, 600.0)
@@ -72,7 +45,7 @@ class PanelSettings:
 
 def _table() -> dict[str, Field[Any]]:
     table: dict[str, Field[Any]] = {}
-    for owner in (PanelSettings, ReconSettings):
+    for owner in (PanelSettings, *SCANS.values(), ReconSettings):
         for item in fields(owner):
             if item.name in table:
                 raise TypeError(f"setting {item.name} stands in two tables")
@@ -146,11 +119,10 @@ class Parameters:
     def choose_task(self, task: str) -> None:
         """Change the task, and with it the preset and the scan that are usual for it."""
         _check("task", task)
-        values: dict[str, Any] = {"task": task}
-        if (task == MRI) != (self.get("task") == MRI):  # a prior of the other modality would not do
+        info = task_info(task)
+        values: dict[str, Any] = {"task": task, **info.usual}
+        if info.modality != self.modality:  # a prior of the other modality would not do
             values["prior"] = default_of(self.TABLE["prior"])
-        if task in USUAL_SCANS:
-            values["views"], values["angle_range_deg"] = USUAL_SCANS[task]
         self.update(values)
         names = presets_of(task)
         if names:
@@ -171,15 +143,20 @@ class Parameters:
         ours = asdict(self.settings())
         return all(ours[k] == theirs[k] for k in ours if k in values or k not in KEPT_BY_PRESETS)
 
+    @property
+    def modality(self) -> str:
+        """'CT' or 'MR', by the task."""
+        return task_info(self.get("task")).modality
+
     def settings(self) -> ReconSettings:
         """The engine's settings, all valid."""
         return replace(ReconSettings(), **{item.name: self.get(item.name) for item in fields(ReconSettings)})
 
     def request_scan(self) -> dict[str, Any]:
-        """Keyword arguments of the engine's ``simulate`` besides the task; empty where the data are measured."""
+        """The settings of a simulated scan and its seed; empty where the data are measured."""
         if self.get("source") != "volume":
             return {}
-        return {name: self.get(name) for name in scan_settings(self.get("task"))} | {"seed": self.get("seed")}
+        return {name: self.get(name) for name in scan_names(self.get("task"))} | {"seed": self.get("seed")}
 
     # Nodes.
 
@@ -210,13 +187,6 @@ class Parameters:
         return str(self.get("input_file"))
 
 
-def scan_settings(task: str) -> tuple[str, ...]:
-    """The settings that say how a volume is scanned, by task."""
-    if task == MRI:
-        return ("acceleration", "acs", "mask", "coils", "phase", "noise")
-    return ("views", "angle_range_deg", "photons", "coarsen")
-
-
 @lru_cache
 def _preset(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a preset's file says, and all settings that follow from it.  Files do not change while Slicer runs."""
@@ -230,7 +200,7 @@ def presets_of(task: str) -> tuple[str, ...]:
     from DiffusionMBIRLib.models import resources
 
     folder = resources() / "Presets"
-    return tuple(name for name in PRESETS.get(task, ()) if (folder / f"{name}.toml").is_file())
+    return tuple(name for name in task_info(task).presets if (folder / f"{name}.toml").is_file())
 
 
 def default_of(item: Field[Any]) -> Any:

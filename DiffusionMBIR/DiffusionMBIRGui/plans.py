@@ -16,9 +16,10 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.request import Request, file_input
+from DiffusionMBIRLib.tasks import task_info
 
 from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
-from .parameters import MRI, Parameters
+from .parameters import Parameters
 from .texts import _
 
 Asked = tuple[Request, "np.ndarray | None"]
@@ -96,7 +97,7 @@ def _of_node(
         entries = {"kind": "sinogram", "file": "input.npy", "geometry": geometry}
     else:
         array, grid = volume_input(node)
-        entries = {"kind": "volume", "file": "input.npy", "unit": "" if task == MRI else "HU"}
+        entries = {"kind": "volume", "file": "input.npy", "unit": task_info(task).unit}
     name = node.GetName()
     request = Request(
         name, {**entries, "grid": grid.to_dict()}, task, parameters.request_scan(), asdict(settings), settings.device
@@ -112,7 +113,7 @@ def _reference(node: Any, task: str) -> Volume | None:
         array, grid = volume_input(node)
     except InputError:
         return None
-    return Volume(np.array(array), grid, unit="" if task == MRI else "HU", name=node.GetName())
+    return Volume(np.array(array), grid, unit=task_info(task).unit, name=node.GetName())
 
 
 def as_source(source: Any) -> tuple[Any, Grid | None]:

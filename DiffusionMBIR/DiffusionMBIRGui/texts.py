@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from DiffusionMBIRLib.tasks import TASKS, task_info
+
 try:
     from slicer.i18n import tr as _
     from slicer.i18n import translate
@@ -18,7 +20,7 @@ except ImportError:  # outside the application there is nothing to translate wit
 
 __all__ = ["_", "translate"]
 
-SETTINGS_CONTEXT = "DiffusionMBIRLib.config"  # where translators find the labels and help of the engine's settings
+SETTINGS_CONTEXT = "DiffusionMBIRLib.config"  # where translators find the labels and help of the engine's tables
 
 
 def setting_text(text: str) -> str:
@@ -115,9 +117,6 @@ def too_little_memory(free: float) -> str:
 # Names of things that settings hold as words.
 
 _WORDS = {
-    "sparse-view-ct": lambda: _("Sparse-view CT"),
-    "limited-angle-ct": lambda: _("Limited-angle CT"),
-    "compressed-sensing-mri": lambda: _("Compressed-sensing MRI"),
     "volume": lambda: _("Volume: simulate a scan of it"),
     "sinogram": lambda: _("Sinogram: measured projections"),
     "k-space": lambda: _("k-space: measured MRI data"),
@@ -165,6 +164,8 @@ _WORDS = {
 
 def word(value: str) -> str:
     """How a choice, task or stage is shown; one that has no name of its own is shown as it is."""
+    if value in TASKS:
+        return setting_text(task_info(value).label)
     return _WORDS[value]() if value in _WORDS else value
 
 

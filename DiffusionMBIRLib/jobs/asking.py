@@ -17,7 +17,7 @@ from ..geometry import Grid
 from ..kspace import KSpace
 from ..provenance import file_name
 from ..simulation.settings import scan_names
-from ..tasks import MR_TASK, SPARSE_VIEW, task_info
+from ..tasks import SPARSE_VIEW, task_info
 from .request import Request, file_input
 
 Source = np.ndarray | Volume | Measurement | KSpace | str | os.PathLike[str]
@@ -61,7 +61,7 @@ def _input(source: Source, grid: Grid | None, task: str | None) -> tuple[dict[st
         entries = {"kind": "k-space", "file": "input.npy", "noise_std": source.noise_std}
         return {**entries, "grid": source.grid.to_dict()}, source.data, source.task
     if isinstance(source, np.ndarray):
-        source = Volume(source, grid or Grid(source.shape), unit="" if task == MR_TASK else "HU")
+        source = Volume(source, grid or Grid(source.shape), unit=task_info(task or SPARSE_VIEW).unit)
     if isinstance(source, Volume):
         entries = {"kind": "volume", "file": "input.npy", "grid": source.grid.to_dict(), "unit": source.unit}
         return entries, source.array, ""

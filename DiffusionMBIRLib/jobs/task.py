@@ -29,7 +29,7 @@ from ..pace import pace_of, place_of
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
 from ..simulation.settings import CTScan
-from ..tasks import MR_TASK
+from ..tasks import task_info
 from . import preview
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
@@ -92,7 +92,7 @@ class Task:
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
         self._grid = _result_grid(measurement)
-        self._unit = "" if measurement.task == MR_TASK else "HU"
+        self._unit = task_info(measurement.task).unit
         self._prepare(measurement, has_truth=truth is not None)
         result = reconstruct(
             measurement,

@@ -13,10 +13,10 @@ import torch
 
 from ..errors import EngineError, InputError
 from ..models import ModelCard, ValueScale, find, has_card, place_for, read_card, sha256
+from ..tasks import MODALITIES
 from .checkpoints import build_prior, card_of, weights_digest, write_weights
 from .published import is_torch_file, read_checkpoint, read_safetensors
 
-MODALITIES = ("CT", "MR")
 # Published networks saw images in [0, 1].  How their makers got there from HU is in no file: ours is an assumption.
 VALUE_SCALES = {"CT": ValueScale(-1000.0, 2000.0, "HU"), "MR": ValueScale(0.0, 1.0, "a.u.")}
 

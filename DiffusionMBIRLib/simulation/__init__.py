@@ -33,7 +33,7 @@ def truth_for(volume: Volume, coarsen: int = 1, *, task: str | None = None) -> V
     if task == MR_TASK or (task is None and volume.unit == ""):
         from .mr import magnitude_of
 
-        scan_settings(MR_TASK, {"coarsen": coarsen})
+        scan_settings(MR_TASK, {"coarsen": coarsen if coarsen != 1 else None})
         return magnitude_of(volume)
     from .ct import coarse_truth
 

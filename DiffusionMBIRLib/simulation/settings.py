@@ -114,26 +114,20 @@ def scan_names(task: str) -> tuple[str, ...]:
 
 
 def scan_settings(task: str, given: Mapping[str, Any] | None = None) -> CTScan | MRScan:
-    """The settings of a scan: those given, and what is usual for the task.
+    """The settings of a scan: those given, and what is usual for the task.  None counts as not given.
 
-    None counts as not given, and so does the default of a setting that only the other modality has.  Raises InputError
-    that names a setting which is unknown, of the other modality, or out of range.
+    Raises InputError that names a setting which is unknown, of the other modality, or out of range.
     """
     info = task_info(task)
-    table = SCANS[info.modality]
-    own = {item.name for item in fields(table)}
     values = {name: value for name, value in (given or {}).items() if value is not None}
-    for name in values.keys() - own:
-        _require_default(name, values.pop(name), task)
-    return table(**{**info.usual, **values})
+    for name in values:
+        if name not in scan_names(task):
+            raise InputError(_unfit(name, task))
+    return SCANS[info.modality](**{**info.usual, **values})
 
 
-def _require_default(name: str, value: Any, task: str) -> None:
-    for modality, table in SCANS.items():
-        for item in fields(table):
-            if item.name != name:
-                continue
-            if value == item.default:
-                return
-            raise InputError(f"setting {name} is for {modality} only, not for the task {task}; leave it out")
-    raise InputError(f"setting {name!r} is not one of a simulated scan")
+def _unfit(name: str, task: str) -> str:
+    owners = [modality for modality, table in SCANS.items() if name in {item.name for item in fields(table)}]
+    if not owners:
+        return f"setting {name!r} is not one of a simulated scan"
+    return f"setting {name} is for {owners[0]} only, not for the task {task}; leave it out"

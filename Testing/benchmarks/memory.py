@@ -33,8 +33,9 @@ from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.problem import slice_denoiser
-from DiffusionMBIRLib.reconstruction import choose_device, preset_for, reconstruct
+from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
 from DiffusionMBIRLib.simulation import simulate
+from DiffusionMBIRLib.tasks import CT_TASKS, task_info
 
 PARTS = ("projector", "network", "run")
 
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", default=["128x128x128", "128x256x256"], help="slices x rows x columns")
     parser.add_argument("--prior", default=ReconSettings().prior, help="installed id or file of the prior")
     parser.add_argument("--method", default=ReconSettings().method, help="reconstruction method")
-    parser.add_argument("--task", default="sparse-view-ct", help="sparse-view-ct or limited-angle-ct")
+    parser.add_argument("--task", default=CT_TASKS[0], choices=CT_TASKS)
     parser.add_argument("--views", type=int, help="number of views; by default the task's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.part:
         few = {"steps": 3, "start_sweeps": 3, "tv_sweeps": 3, "sirt_iterations": 3}  # each step takes the same memory
         settings = ReconSettings.preset(
-            preset_for(options.task), prior=options.prior, method=options.method, device=options.device, **few
+            task_info(options.task).preset, prior=options.prior, method=options.method, device=options.device, **few
         )
         measure(options.part, shapes[0], settings, options.task, options.views)
         return

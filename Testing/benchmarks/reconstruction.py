@@ -21,8 +21,9 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.problem import PIXELS_PER_BATCH
-from DiffusionMBIRLib.reconstruction import choose_device, preset_for, reconstruct
+from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
 from DiffusionMBIRLib.simulation import simulate
+from DiffusionMBIRLib.tasks import CT_TASKS, task_info
 
 
 class StageClock(Silent):
@@ -85,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=ReconSettings().steps, help="noise levels")
     parser.add_argument("--slices", type=int, default=64, help="slices of the stack")
     parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice")
-    parser.add_argument("--task", default="sparse-view-ct", help="sparse-view-ct or limited-angle-ct")
+    parser.add_argument("--task", default=CT_TASKS[0], choices=CT_TASKS)
     parser.add_argument("--views", type=int, help="number of views; by default the task's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
-    preset = preset_for(options.task)
+    preset = task_info(options.task).preset
     settings = ReconSettings.preset(preset, method="dds", steps=options.steps, device=options.device)
     measurement = scan(options.slices, options.size, options.task, options.views)
     shape = f"{options.size} x {options.size} x {options.slices}"

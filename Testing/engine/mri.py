@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from DiffusionMBIRLib.simulation_mr import coil_maps
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import MR_TASK, Volume
+from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.kspace import KSpace
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard
@@ -19,6 +18,8 @@ from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.problem_mr import MRProblem
+from DiffusionMBIRLib.simulation.mr import coil_maps
+from DiffusionMBIRLib.tasks import MR_TASK
 
 FAST = {"steps": 3, "start_sweeps": 5, "tv_sweeps": 5, "sigma_start": 0.2, "start": "sense-cg", "cg_iterations": 8}
 

@@ -15,7 +15,7 @@ from DiffusionMBIRLib.benchmark.tables import write_tables
 from DiffusionMBIRLib.config import ReconSettings, methods_for, starts_for
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.monitor import Silent
-from DiffusionMBIRLib.reconstruction import preset_for
+from DiffusionMBIRLib.tasks import task_info
 from Testing.engine.helpers import body
 
 METHODS = ("FBP", "ADMM-TV")
@@ -178,7 +178,7 @@ def test_every_ablation_is_a_valid_run_and_changes_something():
         rows = ablations_for(task)
         settings = {row.label: row.settings(task, 0) for row in rows}
         assert len(settings) == len(rows)
-        assert settings["Ours, as preset"] == ReconSettings.preset(preset_for(task), seed=0)
+        assert settings["Ours, as preset"] == ReconSettings.preset(task_info(task).preset, seed=0)
         assert all(chosen.method in methods_for(task) for chosen in settings.values())
         assert all(chosen.start in starts_for(task) for chosen in settings.values())
 

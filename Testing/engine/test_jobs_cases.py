@@ -1,6 +1,5 @@
 """From choices to requests, and tables of cases that go on where they were."""
 
-import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
-from DiffusionMBIRLib.jobs.asking import CT_SCAN, MR_SCAN, ask
+from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.cases import Case, CaseTable, begin_case, run_cases
 from DiffusionMBIRLib.jobs.messages import Finished
 from DiffusionMBIRLib.kspace import KSpace
@@ -24,11 +23,6 @@ FAST = {"method": "sirt", "sirt_iterations": 5}
 def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-def test_the_scan_settings_are_those_of_simulate():
-    names = set(inspect.signature(mbir.simulate).parameters) - {"volume", "task", "device", "monitor", "seed"}
-    assert {*CT_SCAN, *MR_SCAN} == names
 
 
 def test_choices_go_where_they_belong(tmp_path):
@@ -55,6 +49,8 @@ def test_choices_go_where_they_belong(tmp_path):
         ({"task": "pet"}, "task 'pet' is not known"),
         ({"preset": "quickly"}, "preset 'quickly' is not known"),
         ({"choices": {"steps": 0}}, "setting steps: 0 lies outside"),
+        ({"choices": {"views": 0}}, "setting views: 0 lies outside"),
+        ({"task": "compressed-sensing-mri", "choices": {"mask": "spiral"}}, "setting mask: 'spiral' is not one of"),
     ],
 )
 def test_what_is_unknown_is_named(options, message):

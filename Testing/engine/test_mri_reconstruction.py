@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from DiffusionMBIRLib.simulation_mr import smooth_phase
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import DIFFUSION_METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import MR_TASK
 from DiffusionMBIRLib.errors import Cancelled
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
 from DiffusionMBIRLib.kspace import KSpace
@@ -20,7 +18,9 @@ from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
 from DiffusionMBIRLib.problem_mr import MRProblem, noise_of
+from DiffusionMBIRLib.simulation.mr import smooth_phase
 from DiffusionMBIRLib.solvers.sense import middle_of
+from DiffusionMBIRLib.tasks import MR_TASK
 from Testing.engine.mri import complex_image, head, known_maps, scan, settings, small_prior, two_channel_prior
 from Testing.engine.test_reconstruction import Keeper, StopAt
 

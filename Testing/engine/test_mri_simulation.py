@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from DiffusionMBIRLib.simulation_mr import coil_maps
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import methods_for, starts_for
-from DiffusionMBIRLib.data import MR_TASK
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry_mr import CartesianMRI
 from DiffusionMBIRLib.models import ValueScale
+from DiffusionMBIRLib.simulation.mr import coil_maps
+from DiffusionMBIRLib.tasks import MR_TASK
 from Testing.engine.mri import head, known_maps, scan, settings, small_prior, two_channel_prior
 
 
@@ -47,11 +47,11 @@ def test_simulated_coils_have_unit_power_and_differ(coils):
         ({"photons": 1e5}, "setting photons is for CT only"),
         (
             {"task": "sparse-view-ct", "acceleration": 2},
-            "setting acceleration is for the task compressed-sensing-mri only",
+            "setting acceleration is for MR only, not for the task sparse-view-ct",
         ),
-        ({"coils": 0}, "coils must be a whole number from 1 to 64"),
-        ({"noise": -1.0}, "noise must be from 0"),
-        ({"mask": "spiral"}, "mask 'spiral' is not known"),
+        ({"coils": 0}, "setting coils: 0 lies outside 1 to 64"),
+        ({"noise": -1.0}, "setting noise: -1.0 lies outside"),
+        ({"mask": "spiral"}, "setting mask: 'spiral' is not one of"),
         ({"seed": -1}, "seed must be zero or positive"),
     ],
 )

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from DiffusionMBIRLib import simulation
 from DiffusionMBIRLib.data import MU_WATER_PER_MM, Volume, attenuation_to_hu, hu_to_attenuation, to_stored_order
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid, axial_order
@@ -18,7 +17,9 @@ from DiffusionMBIRLib.io.measurements import read_measurement, write_measurement
 from DiffusionMBIRLib.io.volumes import read_volume, sample_data
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
-from DiffusionMBIRLib.simulation import simulate, split_pixels, truth_for
+from DiffusionMBIRLib.simulation import ct, simulate, truth_for
+from DiffusionMBIRLib.simulation.ct import split_pixels
+from DiffusionMBIRLib.tasks import CT_TASKS, task_info
 from Testing.engine.helpers import body, rotation
 
 SEMI_AXES_MM, CENTRE_MM, TILT_DEG = (22.0, 12.0), (5.0, -7.0), 25.0
@@ -118,7 +119,7 @@ def test_truth_is_the_block_mean_with_padding_as_air():
 
 
 @pytest.mark.parametrize(("coarsen", "least"), [(1, 5e-4), (2, 2e-3)])
-@pytest.mark.parametrize("task", ["sparse-view-ct", "limited-angle-ct"])
+@pytest.mark.parametrize("task", CT_TASKS)
 def test_data_are_near_to_but_not_from_the_operator_that_reconstructs(coarsen, least, task):
     sample = read_volume(sample_data("ct_chest.nrrd"))
     two = replace(sample, array=sample.array[10:12], grid=replace(sample.grid, shape=(2, 256, 256)))
@@ -144,7 +145,7 @@ def test_split_pixels_keep_means_and_stay_positive():
 
 def test_detector_cells_add_photons():
     fine = torch.tensor([[[1.0, 3.0, 50.0, 50.0, 200.0, 300.0]]])
-    merged = simulation._merge_columns(fine, 2)
+    merged = ct._merge_columns(fine, 2)
     assert float(merged[0, 0, 0]) == pytest.approx(-math.log((math.exp(-1) + math.exp(-3)) / 2), rel=1e-6)
     assert float(merged[0, 0, 1]) == 50.0
     assert float(merged[0, 0, 2]) == pytest.approx(200 + math.log(2))
@@ -177,8 +178,8 @@ def test_seeds():
 def test_memory_chunks_do_not_change_the_data(monkeypatch):
     volume = body((5, 16, 16))
     whole = simulate(volume, views=7, photons=1e4)
-    monkeypatch.setattr(simulation, "_PIXELS_AT_ONCE", 2 * 32 * 32)
-    monkeypatch.setattr(simulation, "_ENTRIES_AT_ONCE", 3 * 4 * 32 * 32)
+    monkeypatch.setattr(ct, "_PIXELS_AT_ONCE", 2 * 32 * 32)
+    monkeypatch.setattr(ct, "_ENTRIES_AT_ONCE", 3 * 4 * 32 * 32)
     assert np.allclose(simulate(volume, views=7).data, simulate(volume, views=7).data)
     assert np.allclose(simulate(volume, views=7, photons=1e4).data, whole.data, atol=1e-5)
 
@@ -188,7 +189,7 @@ def test_dark_rays_stay_finite():
     metal = replace(dense, array=np.where(dense.array > 0, 30000, dense.array))
     assert simulate(metal).data.max() > 100
     noisy = simulate(metal, photons=100.0, electronic_noise=5.0)
-    assert noisy.data.max() == pytest.approx(math.log(100 / simulation.FEWEST_PHOTONS), rel=1e-6)
+    assert noisy.data.max() == pytest.approx(math.log(100 / ct.FEWEST_PHOTONS), rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 15), (1, 1, 1), (3, 31, 16)])
@@ -201,11 +202,14 @@ def test_any_size_and_pixels_that_are_not_square(shape):
     assert scan.grid == volume.grid
 
 
-@pytest.mark.parametrize(("task", "views", "span_deg"), [("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0)])
-def test_defaults_of_the_tasks(task, views, span_deg):
-    scan = simulate(body((1, 8, 8)), task=task)
+@pytest.mark.parametrize("task", CT_TASKS)
+def test_views_are_equidistant_and_as_usual_for_the_task(task):
+    scan, usual = simulate(body((1, 8, 8)), task=task), task_info(task).usual
     assert scan.task == task
-    assert scan.geometry.angles_deg == tuple(span_deg * k / views for k in range(views))
+    assert len(scan.geometry.angles_deg) == usual["views"]
+    assert np.diff([*scan.geometry.angles_deg, usual["angle_range_deg"]]) == pytest.approx(
+        usual["angle_range_deg"] / usual["views"]
+    )
     assert simulate(body((1, 8, 8)), task=task, views=3, angle_range_deg=60.0).geometry.angles_deg == (0, 20, 40)
 
 

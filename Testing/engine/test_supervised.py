@@ -14,7 +14,6 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.benchmark.plan import limited_angle, sparse_view
 from DiffusionMBIRLib.benchmark.run import Case, left_out, run_benchmark
 from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings
-from DiffusionMBIRLib.data import CT_TASKS, MR_TASK
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import estimate, evaluations
 from DiffusionMBIRLib.geometry import view_angles
@@ -27,6 +26,7 @@ from DiffusionMBIRLib.supervised.about import TASKS_OF, network_name
 from DiffusionMBIRLib.supervised.consistency import data_consistency
 from DiffusionMBIRLib.supervised.methods import SupervisedNetwork, load_network
 from DiffusionMBIRLib.supervised.networks import StagedNetwork, SupervisedConfig, condition
+from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 from Testing.engine.helpers import body
 
 KINDS = [(kind, task) for kind in SUPERVISED_METHODS for task in TASKS_OF[kind]]

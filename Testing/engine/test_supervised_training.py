@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from DiffusionMBIRLib.cli import main
-from DiffusionMBIRLib.data import CT_TASKS, Volume
+from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import read_card
@@ -24,6 +24,7 @@ from DiffusionMBIRLib.supervised.methods import load_network
 from DiffusionMBIRLib.supervised.networks import SupervisedConfig
 from DiffusionMBIRLib.supervised.pairs import Pairs, PairSettings, Protocol, problem_of, scan, whole_slice
 from DiffusionMBIRLib.supervised.training import SupervisedTrainer
+from DiffusionMBIRLib.tasks import CT_TASKS
 from DiffusionMBIRLib.training.settings import TrainSettings
 from DiffusionMBIRLib.training.slices import Stack
 from Testing.engine.helpers import body

@@ -296,8 +296,9 @@ def test_files_are_judged_by_a_glance(tmp_path: Path) -> None:
 def test_a_glance_at_files_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "scan.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     code = (
-        "import sys; from pathlib import Path; from DiffusionMBIRGui import compare, export, inputs, results, scene\n"
-        f"for source in inputs.SOURCES: inputs.problem_with_file(Path({str(tmp_path / 'scan.h5')!r}), source)\n"
+        "import sys; from pathlib import Path; from DiffusionMBIRGui import compare, export, inputs, parameters\n"
+        "from DiffusionMBIRGui import results, scene\n"
+        f"for source in parameters.SOURCES: inputs.problem_with_file(Path({str(tmp_path / 'scan.h5')!r}), source)\n"
         "print([name for name in ('torch', 'h5py', 'SimpleITK', 'pydicom') if name in sys.modules])"
     )
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "DiffusionMBIR"), *sys.path]))

@@ -16,8 +16,9 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 import qt  # noqa: E402
 
 from DiffusionMBIRGui.panel_fields import decimals_for  # noqa: E402
-from DiffusionMBIRGui.parameters import MRI, Parameters  # noqa: E402
+from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
 from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings  # noqa: E402
+from DiffusionMBIRLib.tasks import MR_TASK  # noqa: E402
 from Testing.slicer.host.played import GUI, UI, shown, text  # noqa: E402
 
 
@@ -30,7 +31,7 @@ def test_every_setting_has_its_widget_with_its_limits_and_help(panel):
         named = editor.widget if editor.widget.inherits("QCheckBox") else editor.label
         assert named is None or text(named).rstrip(":") == item.metadata["label"]
         assert named is not None or name == "preview_interval_s"  # stands behind its check box
-        limits = item.metadata["range"]
+        limits = item.metadata.get("span") or item.metadata["range"]
         if limits and not editor.widget.inherits("QLineEdit"):
             assert editor.widget.property("minimum") == pytest.approx(limits[0])
             assert editor.widget.property("maximum") == pytest.approx(limits[1])
@@ -61,7 +62,8 @@ def test_four_further_settings_are_in_sight_and_the_rest_under_advanced(panel):
 @pytest.mark.parametrize("name", sorted(set(Parameters.TABLE) - {"input_file", "task", "preset", "source", "prior"}))
 def test_a_widget_writes_its_setting_and_follows_it(ready, name):
     item, editor = Parameters.TABLE[name], ready.fields.editors[name]
-    widget, limits, choices = editor.widget, item.metadata["range"], item.metadata["choices"]
+    widget, choices = editor.widget, item.metadata["choices"]
+    limits = item.metadata.get("span") or item.metadata["range"]
     if widget.inherits("QCheckBox"):
         widget.setChecked(not item.default)
         wanted = not item.default
@@ -87,6 +89,14 @@ def test_small_numbers_are_shown_in_full_and_not_rounded_away(ready, value):
     assert ready.form.lam.property("value") == pytest.approx(value, rel=1e-9)
     assert ready.parameters.get("lam") == value
     assert decimals_for(value) <= 10
+
+
+def test_a_slider_widens_for_a_value_beyond_what_is_usual(ready):
+    widget, most = ready.form.views, ready.form.views.property("maximum")
+    ready.parameters.set("views", 1500)
+    assert most < 1500
+    assert widget.property("value") == 1500
+    assert ready.parameters.get("views") == 1500
 
 
 def test_a_setting_that_is_refused_is_told_and_put_back(ready):
@@ -119,10 +129,9 @@ def test_supervised_baselines_are_not_offered(ready):
     assert not offered & set(SUPERVISED_METHODS)
 
 
-@pytest.mark.skipif(MRI not in Parameters.TABLE["task"].metadata["choices"], reason="no MRI task")
 def test_mri_asks_for_acceleration_instead_of_views(ready):
     form = ready.form
-    form.task.setCurrentIndex(ready.fields.editors["task"].values.index(MRI))
+    form.task.setCurrentIndex(ready.fields.editors["task"].values.index(MR_TASK))
     assert shown(form.acceleration)
     assert shown(form.acs)
     assert not shown(form.views)
