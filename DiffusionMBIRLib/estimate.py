@@ -24,12 +24,12 @@ from .tasks import MR_TASK, SPARSE_VIEW
 _SWEEP = (60.0, 6.0)  # of a sweep of ADMM-TV
 _CG_STEP = (6.0, 1.15)  # of conjugate gradient
 _SIRT = (6.0, 1.25)
-_SIMULATION = (2000.0, 200.0)  # of a scan on the finer grid
 _MR_SWEEP = (115.0, 84.0)
 _MR_CG_STEP = (4.3, 13.3)
-_MR_SIMULATION = (500.0, 1000.0)  # for each coil
+_MR_SIMULATION = (50.0, 150.0)  # for each coil
 _PRECONDITIONING = 25.0  # of a step of conjugate gradient
-_MAPS = 600.0  # of several coils, for each coil
+_MAPS = 400.0  # of several coils, for each coil
+_FINER = 4  # times the pixels of the grid: those that a scan of CT is usually simulated on
 _STEPS_OF_NORM = 3  # of conjugate gradient, to prepare CT
 _STEPS_OF_SCALE = 10  # likewise MRI
 _MATRIX = 600.0  # to build the projector, a pixel and view, whatever the number of slices
@@ -99,10 +99,11 @@ def stages(
     voxels, mr, unit = float(np.prod(shape)), task == MR_TASK, pace.solver or 0.0
     count = _transforms(settings, coils) if mr else _views(task, views)
     sweep, step = (_cost(c, count) * voxels * unit for c in ((_MR_SWEEP, _MR_CG_STEP) if mr else (_SWEEP, _CG_STEP)))
+    maps, matrix = (_MAPS * coils * voxels if coils > 1 else 0.0), _MATRIX * shape[1] * shape[2] * count
     parts = {}
     if simulated:
-        parts["simulate"] = _cost(_MR_SIMULATION if mr else _SIMULATION, coils if mr else count) * voxels * unit
-    maps, matrix = (_MAPS * coils * voxels if coils > 1 else 0.0), _MATRIX * shape[1] * shape[2] * count
+        of_ct = _FINER * (step + matrix * unit)
+        parts["simulate"] = _cost(_MR_SIMULATION, coils) * voxels * unit if mr else of_ct
     prepared = _STEPS_OF_SCALE if mr else _STEPS_OF_NORM
     parts["prepare"] = prepared * step + (maps if mr else matrix) * unit
     if settings.method == "sirt":

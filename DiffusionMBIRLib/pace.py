@@ -34,6 +34,7 @@ _FEW_SLICES = 4  # elsewhere, or one where that takes long
 _LONG_S = 0.4
 _SOLVER_SLICES = {"cuda": 64}
 _FEW_SOLVER_SLICES = 16
+_VIEWS = 8
 _SWEEPS = 3
 _ENOUGH_S = 0.4  # of timing, warming up left aside
 _MOST_TURNS = 5
@@ -123,17 +124,17 @@ def measure_solver(task: str, device: torch.device) -> float:
     with torch.inference_mode():
         seconds = _timed(sweep, device)
     settings = ReconSettings(method="admm-tv", tv_sweeps=_SWEEPS)
-    return seconds / stages(shape, settings, task, pace=Pace(solver=1.0))["ADMM-TV"]
+    return seconds / stages(shape, settings, task, views=_VIEWS, coils=1, pace=Pace(solver=1.0))["ADMM-TV"]
 
 
 def _operator(shape: tuple[int, int, int], task: str, device: torch.device) -> LinearOperator:
-    """The kind of operator that a task has, for one coil or the usual number of sparse views."""
+    """The kind of operator that a task has, for one coil or a few views."""
     if task == MR_TASK:
         mask = np.zeros(shape[1:], dtype=bool)
         mask[:, ::2] = True
         return CartesianFourier(mask, shape, device=device)
     grid = Grid(shape)
-    return XRayTransform(ParallelBeam.covering(grid, view_angles(8, 180.0)), grid, device=device)
+    return XRayTransform(ParallelBeam.covering(grid, view_angles(_VIEWS, 180.0)), grid, device=device)
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:

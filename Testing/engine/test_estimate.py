@@ -16,7 +16,7 @@ from DiffusionMBIRLib.tasks import LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, TASKS
 from Testing.engine.helpers import ROOT, body
 
 SHAPE = (180, 256, 256)
-PACE = Pace(network=1e-6, solver=1e-9)
+PACE = Pace(network=1e-6, solver=1e-10)
 
 
 def seconds(*arguments, pace=PACE, **options) -> float:
@@ -41,7 +41,7 @@ def test_too_little_memory_is_said():
 
 def test_no_time_is_told_before_the_pace_of_the_run_is_known():
     diffusion, classical = ReconSettings(), ReconSettings(method="sirt")
-    for pace in (None, Pace(), Pace(network=1e-7), Pace(solver=1e-9)):
+    for pace in (None, Pace(), Pace(network=1e-6), Pace(solver=1e-10)):
         found = estimate(SHAPE, diffusion, SPARSE_VIEW, pace=pace)
         assert found.seconds is None
         assert found.text.endswith("time not known before the first run")
@@ -67,7 +67,7 @@ def test_more_work_takes_longer_and_more_memory(task):
 def test_a_machine_of_half_the_pace_takes_twice_as_long(task):
     for method in methods_for(task):
         settings = ReconSettings(method=method)
-        slow = Pace(network=2e-6, solver=2e-9)
+        slow = Pace(network=2e-6, solver=2e-10)
         assert seconds(SHAPE, settings, task, pace=slow) == pytest.approx(2 * seconds(SHAPE, settings, task))
 
 

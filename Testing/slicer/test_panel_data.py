@@ -147,7 +147,7 @@ def test_estimate_before_the_run(ready, new_scene, tmp_path, monkeypatch):
     for device in (GPU, CPU):  # as a worker notes it
         place, settings = ready.setup.report.place(device), ready.parameters.settings()
         note(place.network_key(settings, "auto"), 1e-8 if device is GPU else 1e-6)
-        note(place.solver_key("sparse-view-ct"), 1e-9)
+        note(place.solver_key("sparse-view-ct"), 1e-10)
     ready.refresh()
     assert text(ready.form.estimate).endswith(" of 16.0 GB, about 10 min")
     ready.parameters.set("coarsen", 2)
