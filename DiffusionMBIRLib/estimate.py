@@ -116,7 +116,7 @@ def stages(
     if settings.method in SUPERVISED_METHODS:
         return parts | {settings.method: network + sweep * (10 if settings.method == "lahiri" else 1)}
     if settings.start == "admm-tv" and not settings.published:
-        stride, factor = (1, 1) if mr else coarse_start(count, (shape[1], shape[2]))
+        stride, factor = (1, 1) if mr else coarse_start(_views(task, views), (shape[1], shape[2]))
         fewer = _cost(_SWEEP, count / stride) * voxels / factor**2 * unit
         parts["ADMM-TV"] = settings.start_sweeps * (sweep if stride == 1 else fewer)
     if settings.preconditioner and not settings.published:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -138,12 +139,12 @@ def _operator(shape: tuple[int, int, int], task: str, device: torch.device) -> L
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call: the least of a few, since what else runs only adds, after one to warm up."""
+    """Seconds of a call: the median of a few, after one to warm up."""
     _once(call, device)
     seen: list[float] = []
     while len(seen) < _MOST_TURNS and sum(seen) < _ENOUGH_S:
         seen.append(_once(call, device))
-    return min(seen)
+    return statistics.median(seen)
 
 
 def _once(call: Callable[[], object], device: torch.device) -> float:
