@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from .config import DEMOS, ReconSettings
-from .data import Measurement, Volume
 from .errors import EngineError, InputError
 from .estimate import duration, estimate
 from .io.volumes import read_volume, sample_data
-from .kspace import KSpace
 from .metrics import evaluate
 from .models import MR_PERCENTILE
 from .monitor import Monitor, Silent
@@ -23,8 +21,10 @@ from .pace import pace_of
 from .provenance import file_name
 from .reconstruction import Result, choose_device, reconstruct
 from .report import save_metrics, save_montage
+from .scans import KSpace, Measurement
 from .simulation import simulate, truth_for
 from .tasks import CT_TASKS, MR_TASK, task_info
+from .volume import Volume
 
 COARSEN = 2  # data come from the sample's 256 x 256 grid, reconstructions are made on 128 x 128
 METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dds"}

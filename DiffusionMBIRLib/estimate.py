@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
+from .config import ReconSettings
 from .errors import InputError
 from .geometry import coarse_start
+from .methods import NETWORK_METHODS, SUPERVISED_METHODS
 from .models import find, read_card
 from .rates import Pace
 from .samplers.schedules import USUAL_LEVEL, published_dds_steps, usual_level

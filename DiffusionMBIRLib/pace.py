@@ -12,22 +12,23 @@ import torch
 from torch import Tensor
 
 from . import rates
-from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
-from .data import Measurement
+from .config import ReconSettings
 from .errors import EngineError
 from .estimate import Estimate, estimate, stages
 from .geometry import Grid, ParallelBeam, view_angles
+from .methods import NETWORK_METHODS, SUPERVISED_METHODS
 from .operators import CartesianFourier, LinearOperator
 from .operators.xray import XRayTransform
 from .priors.base import Prior, is_out_of_memory
 from .priors.checkpoints import load_prior
 from .rates import Pace, Place, known_pace
+from .scans import Measurement
 from .solvers.classic import admm_tv
 from .supervised.methods import SupervisedNetwork, load_network
 from .tasks import MR_TASK
 
 if TYPE_CHECKING:
-    from .kspace import KSpace
+    from .scans import KSpace
 
 _SIDE = 128  # pixels along rows and columns of what is timed
 _SLICES = {"cuda": 64}  # that the network is timed on: on a GPU enough to fill it,

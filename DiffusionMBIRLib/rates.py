@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import NETWORK_METHODS, ReconSettings
+from .config import ReconSettings
+from .methods import NETWORK_METHODS
 from .models import user_data
 from .tasks import task_info
 

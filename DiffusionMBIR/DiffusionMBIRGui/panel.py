@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import qt
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for, starts_for
 
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for, starts_for
 from DiffusionMBIRLib.tasks import task_info
 
 from . import texts

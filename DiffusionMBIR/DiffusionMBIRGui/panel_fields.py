@@ -12,8 +12,8 @@ from dataclasses import Field
 from typing import Any
 
 import qt
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS
 
-from DiffusionMBIRLib.config import DIFFUSION_METHODS
 from DiffusionMBIRLib.simulation.settings import scan_names
 from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 

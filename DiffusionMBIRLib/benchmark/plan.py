@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import SUPERVISED_METHODS, ReconSettings
+from ..config import ReconSettings
+from ..methods import SUPERVISED_METHODS
 from ..supervised.about import DEPARTURES, TASKS_OF, TITLES, network_name
 from ..tasks import LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, task_info
 

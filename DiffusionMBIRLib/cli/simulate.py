@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What was written, as ``info`` describes it."""
-    from ..describe import describe_measurement, lines
+    from ..describe import describe_scan, lines
     from ..io.measurements import write_measurement
     from ..io.volumes import read_volume
     from ..simulation import simulate
@@ -32,5 +32,5 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         volume, task=arguments.task, seed=arguments.seed, monitor=monitor, **given_scan_settings(arguments)
     )
     write_measurement(measurement, arguments.output)
-    entries = describe_measurement(measurement)
+    entries = describe_scan(measurement)
     return {"output": str(arguments.output), **entries}, f"{arguments.output}: {lines(entries)}"

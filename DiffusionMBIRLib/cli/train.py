@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..config import SUPERVISED_METHODS
 from ..describe import lines
 from ..errors import InputError
+from ..methods import SUPERVISED_METHODS
 from ..monitor import Monitor
 from ..supervised.about import TASKS_OF
 from ..tasks import CT_TASKS, MODALITIES

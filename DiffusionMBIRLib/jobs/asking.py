@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..config import ReconSettings
-from ..data import Measurement, Volume
 from ..errors import InputError
 from ..geometry import Grid
-from ..kspace import KSpace
 from ..provenance import file_name
+from ..scans import KSpace, Measurement
 from ..simulation.settings import scan_names
 from ..tasks import SPARSE_VIEW, task_info
+from ..volume import Volume
 from .request import Request, file_input
 
 Source = np.ndarray | Volume | Measurement | KSpace | str | os.PathLike[str]

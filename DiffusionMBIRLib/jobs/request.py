@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import ReconSettings, methods_for
+from ..config import ReconSettings
 from ..errors import InputError
+from ..methods import methods_for
 from ..simulation.settings import CTScan, MRScan, scan_settings
 from ..tasks import TASKS
 

@@ -15,21 +15,21 @@ import numpy as np
 import DiffusionMBIRLib as mbir
 
 from .. import rates
-from ..config import NETWORK_METHODS, ReconSettings
-from ..data import Measurement, Volume
+from ..config import ReconSettings
 from ..errors import EngineError, InputError
 from ..estimate import estimate, stages
-from ..geometry import Grid, ParallelBeam
-from ..geometry_mr import CartesianMRI
+from ..geometry import CartesianMRI, Grid, ParallelBeam
 from ..io.measurements import is_measurement
-from ..kspace import KSpace
+from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..pace import pace_of, place_of
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
+from ..scans import KSpace, Measurement
 from ..simulation.settings import CTScan
 from ..tasks import task_info
+from ..volume import Volume
 from . import preview
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data import Volume
 from ..errors import InputError
 from ..tasks import MR_TASK, SPARSE_VIEW
+from ..volume import Volume
 from .settings import CTScan, scan_settings
 
 if TYPE_CHECKING:
-    from ..data import Measurement
-    from ..kspace import KSpace
     from ..monitor import Monitor
+    from ..scans import KSpace, Measurement
 
 
 def truth_for(volume: Volume, coarsen: int = 1, *, task: str | None = None) -> Volume:

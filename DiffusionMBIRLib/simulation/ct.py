@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Measurement, Volume, hu_to_attenuation
 from ..errors import InputError
 from ..geometry import Grid, ParallelBeam, view_angles
 from ..monitor import Monitor, Silent
 from ..operators import projector
 from ..provenance import file_name
+from ..scans import Measurement
+from ..volume import Volume, hu_to_attenuation
 from .record import record
 from .settings import CTScan
 

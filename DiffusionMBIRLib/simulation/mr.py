@@ -6,16 +6,15 @@ from dataclasses import asdict
 
 import numpy as np
 
-from ..data import Volume
 from ..errors import InputError
-from ..geometry import Grid
-from ..geometry_mr import CartesianMRI
-from ..kspace import KSpace
+from ..geometry import CartesianMRI, Grid
 from ..models import MR_PERCENTILE
 from ..monitor import Monitor, Silent
 from ..operators.masks import sampling_mask
 from ..provenance import file_name
+from ..scans import KSpace
 from ..tasks import MR_TASK
+from ..volume import Volume
 from .record import record
 from .settings import MRScan
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..data import Volume
 from ..provenance import file_name, software_version
+from ..volume import Volume
 
 
 def record(volume: Volume, settings: dict[str, Any], seed: int) -> dict[str, Any]:

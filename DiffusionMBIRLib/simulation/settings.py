@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..config import MASKS, check, setting
-from ..data import MU_WATER_PER_MM
 from ..errors import InputError
 from ..tasks import MODALITIES, SPARSE_VIEW, task_info
+from ..volume import MU_WATER_PER_MM
 
 MOST_PHOTONS = 1e15  # beyond it counts no longer fit and noise no longer matters
 _USUAL = task_info(SPARSE_VIEW).usual

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SUPERVISED_METHODS
 from ..errors import InputError
+from ..methods import SUPERVISED_METHODS
 from ..priors.compact import CompactConfig, CompactUNet
 from ..solvers.classic import angular_weights
 from ..tasks import CT_TASKS, SPARSE_VIEW

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from DiffusionMBIRLib.methods import methods_for
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import ReconSettings, methods_for
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.estimate import duration, estimate, evaluations, stages
 from DiffusionMBIRLib.models import MR_VALUE
 from DiffusionMBIRLib.priors.analytic import GaussianPrior

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.methods import methods_for, starts_for
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import methods_for, starts_for
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.models import ValueScale
 from DiffusionMBIRLib.simulation.mr import coil_maps
 from DiffusionMBIRLib.tasks import MR_TASK
