@@ -12,12 +12,14 @@ import numpy as np
 
 from .config import DEMOS, ReconSettings
 from .errors import EngineError, InputError
+from .estimate import duration, estimate
 from .io.volumes import read_volume, sample_data
 from .metrics import evaluate
 from .models import MR_PERCENTILE
 from .monitor import Monitor, Silent
+from .pace import pace_of
 from .provenance import file_name
-from .reconstruction import Result, reconstruct
+from .reconstruction import Result, choose_device, reconstruct
 from .report import save_metrics, save_montage
 from .scans import KSpace, Measurement
 from .simulation import simulate, truth_for
@@ -56,6 +58,23 @@ def run_demo(
     metrics = {"data": source.name, "cases": cases}
     save_metrics(output / "metrics.json", metrics)
     return metrics
+
+
+def expected(*, task: str = "ct", device: str = "auto", prior: str | None = None) -> str:
+    """One line before a demonstration: what all its reconstructions will take on this machine."""
+    ct = task == "ct"
+    shape = read_volume(sample_data("ct_chest.nrrd" if ct else "mr_head.nrrd")).grid.shape
+    shape = (shape[0], shape[1] // COARSEN, shape[2] // COARSEN) if ct else shape
+    chosen, found = choose_device(device), []
+    for name in CT_TASKS if ct else len(MR_CASES) * (MR_TASK,):
+        preset = ReconSettings.preset(task_info(name).preset)
+        for method in (METHODS if ct else MR_METHODS).values():
+            settings = replace(preset, method=method, prior=prior or preset.prior)
+            pace = pace_of(settings, name, chosen)
+            found.append(estimate(shape, settings, name, coils=MR_COILS, pace=pace))
+    seconds, memory = sum(e.seconds or 0.0 for e in found), max(e.memory_bytes for e in found)
+    size = f"{shape[2]} x {shape[1]} x {shape[0]}, {len(found)} reconstructions"
+    return f"{size}, needs {memory / 1e9:.1f} GB, about {duration(seconds)} on this machine"
 
 
 def _ct_cases(volume: Volume, output: Path, device: str, prior: str | None, monitor: Monitor) -> list[dict[str, Any]]:

@@ -275,15 +275,16 @@ class Panel:
         self.form.estimate.setText(line)
 
     def _estimate(self, shape: tuple[int, int, int], device: Any) -> str:
-        from DiffusionMBIRLib.estimate import estimate, known_rate
+        from DiffusionMBIRLib.estimate import estimate
+        from DiffusionMBIRLib.rates import known_pace
 
-        parameters = self.parameters
+        parameters, task = self.parameters, self.parameters.get("task")
         settings, views = parameters.settings(), self.data.views or parameters.get("views")
+        coils = self.data.coils or (parameters.get("coils") if parameters.get("source") == "volume" else 1)
         factor = self._factor()
         grid = (shape[0], max(shape[1] // factor, 1), max(shape[2] // factor, 1))
-        kind = device.name.split(":")[0]
-        rate = known_rate(device.name, settings.prior) or known_rate(kind, settings.prior)
-        found = estimate(grid, settings, parameters.get("task"), views=views, device=kind, rate=rate)
+        pace = known_pace(self.setup.report.place(device), settings, task) if self.setup.report else None
+        found = estimate(grid, settings, task, views=views, coils=coils, pace=pace)
         line = texts.estimate(grid, found.memory_bytes, device.total or None, found.seconds)
         if device.free and found.memory_bytes > device.free:
             line += ". " + texts.too_little_memory(device.free)

@@ -77,7 +77,8 @@ class DataSection:
         self._told: list[str] = []
         self.missing: Missing | None = texts.input_missing("volume")
         self.shape: Shape | None = None
-        self.views: int | None = None  # of measured data; a simulated scan has those of the settings
+        self.views: int | None = None  # of measured data, as are
+        self.coils: int | None = None  # these; a simulated scan has those of the settings
         self.sample_buttons: list[Any] = []
         self._add_samples()
         self._connect()
@@ -183,7 +184,8 @@ class DataSection:
 
     def _look(self, engine: Engine | None) -> None:
         source, file = self.parameters.get("source"), self.parameters.input_file
-        self.shape, self.views, self._summary = None, None, ""
+        self.shape = self.views = self.coils = None
+        self._summary = ""
         if file:
             self._look_at_file(file, source, engine)
             return
@@ -208,6 +210,8 @@ class DataSection:
         if source == "sinogram":  # (slices, views, columns): the volume is as wide and high as the detector is long
             columns, self.views, slices = node.GetImageData().GetDimensions()
             return slices, columns, columns
+        if source == "k-space":
+            self.coils = node.GetImageData().GetNumberOfScalarComponents() // 2
         grid = grid_of(node)
         if self.parameters.modality == "MR":
             return grid.shape
@@ -255,7 +259,7 @@ class DataSection:
         if KINDS.get(kind) != self.parameters.get("source"):
             self.missing = texts.input_unusable(texts.other_source(kind))
             return
-        self.shape, self.views, self._summary = shape, found.get("views"), summary
+        self.shape, self.views, self.coils, self._summary = shape, found.get("views"), found.get("coils"), summary
         task = found.get("task")
         if task in TASKS and task != self.parameters.get("task"):  # a measurement knows what it is
             self.parameters.choose_task(task)

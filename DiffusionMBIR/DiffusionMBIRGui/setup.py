@@ -20,6 +20,7 @@ from typing import Any
 
 from DiffusionMBIRLib import models
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.rates import Place
 
 from . import texts
 from .texts import _
@@ -62,13 +63,21 @@ class Device:
 
 @dataclass(frozen=True)
 class Report:
-    """What the probe found.  lacking: requirements that are not met; problem: one line, '' if the engine works."""
+    """What the probe found.  lacking: requirements that are not met; problem: one line, '' if the engine works.
+
+    machine: what its pace is remembered by.
+    """
 
     python: str = ""
     torch: str = ""
     devices: tuple[Device, ...] = ()
     lacking: tuple[str, ...] = ()
     problem: str = ""
+    machine: str = ""
+
+    def place(self, device: Device) -> Place:
+        """What the pace of a device is remembered by."""
+        return Place(self.machine, device.title if device.name.startswith("cuda") else device.name)
 
     @property
     def ready(self) -> bool:
@@ -228,7 +237,7 @@ def read_report(lines: Sequence[str]) -> Report:
         devices = tuple(Device(**entry) for entry in found["devices"])
         lacking = tuple(found["lacking"])
         problem = texts.engine_lacks(", ".join(lacking)) if lacking else _problem_text(found)
-        return Report(found["python"], found["torch"], devices, lacking, problem)
+        return Report(found["python"], found["torch"], devices, lacking, problem, found.get("machine", ""))
     except (IndexError, KeyError, TypeError, ValueError):
         said = next((line for line in reversed(lines) if line.strip()), _("it says nothing"))
         return Report(problem=_("The engine's Python does not work: {reason}").format(reason=said.strip()))

@@ -73,6 +73,7 @@ def main(requirements):
     report = {
         "python": ".".join(map(str, sys.version_info[:3])),
         "torch": "",
+        "machine": "",
         "devices": [],
         "problem": "",
         "reason": "",
@@ -90,7 +91,9 @@ def main(requirements):
                 free, total = torch.cuda.mem_get_info(index)
                 title = torch.cuda.get_device_name(index)
                 report["devices"].append({"name": f"cuda:{index}", "title": title, "total": total, "free": free})
-            import DiffusionMBIRLib  # noqa: F401
+            from DiffusionMBIRLib.rates import machine_key
+
+            report["machine"] = machine_key(threads=torch.get_num_threads(), torch_version=torch.__version__)
         except Exception as error:  # a broken torch raises anything
             report["problem"] = "torch"
             report["reason"] = (str(error).splitlines() or [type(error).__name__])[0]

@@ -24,6 +24,7 @@ from ..config import ReconSettings
 from ..io.files import replacing
 from ..metrics import PLANES
 from ..provenance import plain
+from ..rates import processor
 from ..report import save_metrics
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def machine() -> dict[str, Any]:
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
@@ -130,13 +131,3 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

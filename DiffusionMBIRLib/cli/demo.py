@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import DEMOS
 from ..monitor import Monitor
-from .options import Outcome, add_device
+from .options import Outcome, add_device, say
 
 NAME, HELP = "demo", "reconstruct a bundled CT or MRI from few data, beside the classical methods"
 
@@ -21,9 +21,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """The metrics of all cases, and their table."""
-    from ..demo import run_demo
+    from ..demo import expected, run_demo
     from ..report import text_table
 
+    if not arguments.quiet:
+        say(expected(task=arguments.task, device=arguments.device, prior=arguments.prior), arguments)
     metrics = run_demo(
         arguments.output, task=arguments.task, device=arguments.device, prior=arguments.prior, monitor=monitor
     )

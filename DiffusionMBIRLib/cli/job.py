@@ -100,8 +100,9 @@ def _show(event: Event, arguments: argparse.Namespace, monitor: Monitor) -> None
     if isinstance(event, Progress):
         numbers = {name: value for name, value in event.metrics.items() if value is not None}
         monitor.tick(event.stage, event.done, event.total, **numbers)
-    elif isinstance(event, Log) and event.level != "info" and not arguments.quiet:
-        sys.stderr.write(f"diffusionmbir: {event.level}: {event.text}\n")
+    elif isinstance(event, Log) and not arguments.quiet:
+        level = "" if event.level == "info" else f"diffusionmbir: {event.level}: "
+        sys.stderr.write(f"{level}{event.text}\n")
 
 
 def _stop(job: Job, interrupts: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,13 @@ def given_scan_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option --device where no table of settings brings it."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def say(line: str, arguments: argparse.Namespace) -> None:
+    """Tell something on stderr, unless --quiet."""
+    if not arguments.quiet:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def beside(path: Path, mark: str) -> Path:

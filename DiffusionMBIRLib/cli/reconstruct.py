@@ -12,7 +12,7 @@ from ..describe import lines
 from ..monitor import Monitor
 from ..provenance import NOTICE
 from ..tasks import task_info
-from .options import Outcome, add_settings, beside, given_settings, planes_text
+from .options import Outcome, add_settings, beside, given_settings, planes_text, say
 
 NAME, HELP = "reconstruct", "reconstruct a measurement"
 
@@ -30,13 +30,16 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..io.scans import read_scan
     from ..io.volumes import read_volume, require_writable
     from ..metrics import evaluate, uncertainty, uncertainty_text
-    from ..reconstruction import reconstruct
+    from ..pace import estimate_of
+    from ..reconstruction import choose_device, reconstruct
 
     measurement = read_scan(arguments.measurement)
     preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)
     settings = replace(preset, **given_settings(arguments, ReconSettings))
     reference = read_volume(arguments.reference) if arguments.reference else None
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
+    if not arguments.quiet:
+        say(estimate_of(measurement, settings, choose_device(settings.device)).text, arguments)
     result = reconstruct(measurement, settings=settings, monitor=monitor)
     result.volume.save(arguments.output)
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}

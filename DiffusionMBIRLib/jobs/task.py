@@ -15,15 +15,17 @@ import numpy as np
 
 import DiffusionMBIRLib as mbir
 
-from .. import estimate
+from .. import rates
 from ..config import ReconSettings
 from ..errors import EngineError, InputError
+from ..estimate import estimate, stages
 from ..formats import SCAN, may_hold
 from ..geometry import Grid
 from ..io.scan_npz import read_npz
 from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
+from ..pace import pace_of, place_of
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
 from ..simulation.settings import CTScan
@@ -57,6 +59,7 @@ class Task:
         self._watch: Watch | None = None
         self._grid: Grid | None = None
         self._unit = "HU"
+        self._pace = rates.Pace()
 
     @property
     def _uses_prior(self) -> bool:
@@ -84,6 +87,7 @@ class Task:
     def run(self) -> Finished:
         """The whole job; returns its last word."""
         source = self._source()
+        self._pace = pace_of(self._settings, self._request.task, self._device)  # while a cancel still ends at once
         self._control.begin()
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
@@ -125,18 +129,13 @@ class Task:
     def _watcher(self, source: Any) -> Watch:
         simulated = isinstance(source, Volume)
         shape = self._shape_of(source)
-        rate = estimate.known_rate(self._device.type, self._settings.prior)
         about = self._request.scan_settings() if simulated else source.geometry
         views, coils = getattr(about, "views", 0), getattr(about, "coils", 1)
-        parts = estimate.stages(
-            shape,
-            self._settings,
-            self._request.task,
-            views=views,
-            coils=coils,
-            rate=rate,
-            simulated=simulated,
-        )
+        asked, task = self._settings, self._request.task
+        parts = stages(shape, asked, task, pace=self._pace, views=views, coils=coils, simulated=simulated)
+        total = memory(self._device)[0] or None
+        told = estimate(shape, asked, task, views=views, coils=coils, pace=self._pace, device_memory=total)
+        self._send(Log("info", told.text))
         passes = {"diffusion": self._settings.samples}
         clock = Clock([Stage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
         watch = Watch(self._control, clock, self._send)
@@ -191,8 +190,8 @@ class Task:
         with suppress(OSError):
             (folder / PARTIAL).unlink(missing_ok=True)
         if result.nfe and result.network_seconds > 0:
-            rate = result.network_seconds / (result.nfe * result.volume.grid.voxels)
-            estimate.note_rate(self._device.type, self._settings.prior, rate)
+            seen = result.network_seconds / (result.nfe * result.volume.grid.voxels)
+            rates.note(place_of(self._device).network_key(self._settings, "auto"), seen)
         metrics = _judge(result.volume, truth) if truth is not None else None
         if truth is not None and result.deviation is not None:
             known = uncertainty(result.volume, result.deviation, truth, samples=self._settings.samples)

@@ -60,9 +60,18 @@ class Method(ABC):
         """Whether scans of a task can be reconstructed so."""
         return task_info(task).modality in self.modalities
 
-    def evaluations(self, settings: ReconSettings) -> int:
-        """Network evaluations a slice, of all samples."""
+    def evaluations(self, settings: ReconSettings, task: str, views: int) -> int:
+        """Network evaluations a slice, of all samples: exactly what a run counts, but for a prior that has not learnt
+        the first level.
+        """
         return 0
+
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        """What each stage costs beside the network: (unit of :mod:`..estimate`, how many).
+
+        A step is one of conjugate gradient, a sweep one of total variation by ADMM.
+        """
+        return {self.name: ("step", 1)}
 
     def load(
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device

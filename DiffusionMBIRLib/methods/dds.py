@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ..samplers.schedules import published_dds_steps
 from .base import OF_FITS, OF_SAMPLERS, OF_STARTS
 from .diffusion import DiffusionMethod, Draw, z_tv_step
 
@@ -22,8 +23,11 @@ class DDS(DiffusionMethod):
     publishes: ClassVar[bool] = True
     order: ClassVar[int] = 10
 
-    def evaluations(self, settings: ReconSettings) -> int:
-        return settings.steps * settings.samples
+    def evaluations_of_a_sample(self, settings: ReconSettings, task: str, views: int) -> int:
+        return len(published_dds_steps(settings.steps)) if settings.published else settings.steps
+
+    def data_steps(self, settings: ReconSettings) -> int:
+        return settings.steps
 
     def draw(self, draw: Draw) -> Tensor:
         from ..samplers import dds

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InputError
+from ..models import find, read_card
+from ..samplers.schedules import STAGE, USUAL_LEVEL, usual_level
+from ..tasks import task_info
 from .base import Method
 from .run import Estimate, Run
 from .starts import start_of
@@ -61,6 +65,23 @@ class DiffusionMethod(Method):
     def draw(self, draw: Draw) -> Tensor:
         """One volume."""
 
+    @abstractmethod
+    def evaluations_of_a_sample(self, settings: ReconSettings, task: str, views: int) -> int:
+        """Evaluations of the denoiser for one posterior sample."""
+
+    def data_steps(self, settings: ReconSettings) -> int:
+        """Sweeps of the data step for one posterior sample."""
+        return settings.steps
+
+    def evaluations(self, settings: ReconSettings, task: str, views: int) -> int:
+        parts = 2 if _sees_parts(settings, task) else 1
+        return self.evaluations_of_a_sample(settings, task, views) * settings.samples * parts
+
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        steps = settings.samples * self.data_steps(settings) * (settings.cg_steps + 2)
+        preconditioned = settings.preconditioner and not settings.published
+        return {STAGE: ("preconditioned step" if preconditioned else "step", steps)}
+
     def load(
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
     ) -> tuple[Any, ModelCard | None]:
@@ -83,7 +104,6 @@ class DiffusionMethod(Method):
         from ..denoisers import SliceDenoiser
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
-        from ..samplers.state import STAGE
 
         prior, volumes = run.network, problem.A.domain
         stored = run.checkpoint.load(STAGE) or {}
@@ -117,6 +137,28 @@ class DiffusionMethod(Method):
         if settings.published:
             return problem.A.domain.zeros()
         return start_of(problem, settings, run.monitor, run.checkpoint)
+
+
+def predictor_corrector_evaluations(settings: ReconSettings, task: str, views: int) -> int:
+    """A predictor for each jump to a lower level, a corrector at each level, and the last evaluation."""
+    usual = USUAL_LEVEL if task_info(task).modality == "MR" else usual_level(views)
+    falling = (settings.sigma_start or usual) > settings.sigma_end
+    return (settings.steps - 1 if falling else 0) + settings.steps + 1
+
+
+def _sees_parts(settings: ReconSettings, task: str) -> bool:
+    """Whether the network is asked for real and imaginary part one after the other."""
+    if task_info(task).modality != "MR" or settings.complex_prior not in ("auto", "real-imaginary"):
+        return False
+    if settings.complex_prior == "real-imaginary":
+        return True
+    return settings.published and _channels(settings.prior) == 1
+
+
+def _channels(prior: str) -> int:
+    with suppress(InputError):
+        return read_card(find(prior)).channels
+    return 1
 
 
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}

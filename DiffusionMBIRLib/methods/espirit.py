@@ -19,6 +19,9 @@ class EspiritL1(Method):
     settings: ClassVar[tuple[str, ...]] = ("l1_lam",)
     order: ClassVar[int] = 71
 
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        return {self.name: ("step", settings.cg_iterations)}
+
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from ..problems.mr import operator_of
         from ..solvers.sense import espirit_l1

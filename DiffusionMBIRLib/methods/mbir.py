@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from .base import OF_FITS, OF_SAMPLERS, OF_STARTS
-from .diffusion import DiffusionMethod, Draw, z_tv_step
+from .diffusion import DiffusionMethod, Draw, predictor_corrector_evaluations, z_tv_step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +24,11 @@ class MBIR(DiffusionMethod):
     shares: ClassVar[bool] = True
     sweeps: ClassVar[int] = 1
 
-    def evaluations(self, settings: ReconSettings) -> int:
-        """Predictor and corrector at each level; the last level has no predictor, but one more evaluation."""
-        return 2 * settings.steps * settings.samples
+    def evaluations_of_a_sample(self, settings: ReconSettings, task: str, views: int) -> int:
+        return 2 * settings.steps if settings.published else predictor_corrector_evaluations(settings, task, views)
+
+    def data_steps(self, settings: ReconSettings) -> int:
+        return (settings.steps + 1) * (settings.sweeps or self.sweeps)
 
     def draw(self, draw: Draw) -> Tensor:
         from ..samplers import predictor_corrector

@@ -19,6 +19,9 @@ class SenseCG(Method):
     settings: ClassVar[tuple[str, ...]] = ("cg_iterations", "cg_lam")
     order: ClassVar[int] = 72
 
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        return {self.name: ("step", settings.cg_iterations)}
+
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from ..solvers.sense import sense_cg
 

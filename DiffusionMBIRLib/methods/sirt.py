@@ -19,6 +19,9 @@ class SIRT(Method):
     settings: ClassVar[tuple[str, ...]] = ("sirt_iterations",)
     order: ClassVar[int] = 50
 
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        return {"SIRT": ("sirt", settings.sirt_iterations)}
+
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from ..solvers.classic import sirt
 

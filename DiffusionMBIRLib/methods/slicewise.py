@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from .base import OF_SAMPLERS, OF_STARTS
-from .diffusion import DiffusionMethod, Draw
+from .diffusion import STAGE, DiffusionMethod, Draw, predictor_corrector_evaluations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,9 +20,12 @@ class ScoreCT(DiffusionMethod):
     settings: ClassVar[tuple[str, ...]] = (*OF_SAMPLERS, *OF_STARTS, "snr", "complex_prior")
     order: ClassVar[int] = 30
 
-    def evaluations(self, settings: ReconSettings) -> int:
-        """As of mbir."""
-        return 2 * settings.steps * settings.samples
+    def evaluations_of_a_sample(self, settings: ReconSettings, task: str, views: int) -> int:
+        return predictor_corrector_evaluations(settings, task, views)
+
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        """A product with the operator after each evaluation, not a step of conjugate gradient with its system."""
+        return {STAGE: ("step", 4.0 * settings.steps * settings.samples)}
 
     def draw(self, draw: Draw) -> Tensor:
         from ..samplers import predictor_corrector

@@ -25,8 +25,12 @@ class FBPConvNet(Method):
     order: ClassVar[int] = 200
     stages: ClassVar[int] = 1
 
-    def evaluations(self, settings: ReconSettings) -> int:
+    def evaluations(self, settings: ReconSettings, task: str, views: int) -> int:
         return self.stages
+
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        """Between stages the data again."""
+        return {self.name: ("sweep", 1 if self.stages == 1 else 10)}
 
     def load(
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device

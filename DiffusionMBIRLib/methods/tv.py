@@ -19,6 +19,9 @@ class ADMMTV(Method):
     settings: ClassVar[tuple[str, ...]] = ("tv_lam", "tv_sweeps")
     order: ClassVar[int] = 40
 
+    def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
+        return {"ADMM-TV": ("sweep", settings.tv_sweeps)}
+
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from .starts import total_variation
 

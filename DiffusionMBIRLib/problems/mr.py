@@ -15,6 +15,7 @@ from ..geometry import CartesianMRI
 from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
 from ..operators import CartesianFourier, SenseFourier
 from ..operators.fourier import centred_fft, centred_ifft, unit_maps
+from ..samplers.schedules import USUAL_LEVEL
 from ..scans import KSpace
 from ..sensitivity import SMALLEST_ACS, compress_coils, estimate_maps, noise_std_of
 from ..solvers.sense import middle_of, sense_cg
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ..config import ReconSettings
 
 SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
-USUAL_SIGMA = 0.2
 LEAST_SHARE_OF_NOISE = 0.1  # signal energy over that of one coil's noise below which combined coils are left out
 LEAST_REMAINDER = 0.003  # of the imaginary part after the phase is taken out: phases are never known exactly
 
@@ -47,7 +47,7 @@ def mr_problem(kspace: KSpace, settings: ReconSettings, value: ValueScale | None
         seen.y,
         MR_VALUE,
         seen.noise,
-        USUAL_SIGMA,
+        USUAL_LEVEL,
         to_volume=seen.volume,
         residual=seen.residual,
         unit=seen.unit,

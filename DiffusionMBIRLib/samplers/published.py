@@ -37,6 +37,7 @@ from ..solvers.published import final_step
 from . import state
 from .noise import CORRECTOR, PREDICTOR, START, Noise
 from .predictor_corrector import predict, score_of
+from .schedules import published_dds_steps
 
 SLICES_PER_BATCH = 12  # of the CT code
 
@@ -109,9 +110,8 @@ def _mean_norm(x: Tensor) -> Tensor:
 
 
 def dds_sigmas(count: int) -> list[float]:
-    """The published levels for ``count`` steps: every (1000 // count)-th step of DDPM, falling to the very first."""
-    steps = range(0, 1000, max(1, 1000 // count))
-    return [float(s) for s in ddpm_sigmas()[list(reversed(steps))]]
+    """The published levels for ``count`` steps, falling to DDPM's very first."""
+    return [float(s) for s in ddpm_sigmas()[list(reversed(published_dds_steps(count)))]]
 
 
 def sample_dds(

@@ -30,3 +30,22 @@ def geometric_sigmas(sigma_min: float, sigma_max: float, levels: int) -> list[fl
         return [sigma_max]
     ratio = math.log(sigma_min / sigma_max) / (levels - 1)
     return [sigma_max * math.exp(ratio * k) for k in range(levels)]
+
+
+STAGE = "diffusion"  # what a sampler calls its steps to monitors and checkpoints
+USUAL_LEVEL = 0.2  # the first one, where the settings leave it open
+
+
+def usual_level(views: int) -> float:
+    """The first noise level of CT where the settings leave it open: the fewer views, the larger the start's errors.
+
+    Measured on a held-out chest, 50 levels, axial PSNR.  2 views: from sigma 0.2 16.26, 0.8 17.09, 2 17.66; 4: 0.2
+    21.39, 0.4 21.93, 0.8 22.02; 8 (more slices): 0.1 29.03, 0.2 29.08, 0.4 28.41; 24: 0.05 31.32, 0.1 31.48, 0.2
+    31.50.
+    """
+    return min(max(10.0 / views**2, 0.1), 2.0)
+
+
+def published_dds_steps(count: int) -> range:
+    """The published choice of ``count`` steps out of DDPM's, rising: every (1000 // count)-th, which may be more."""
+    return range(0, 1000, max(1, 1000 // count))

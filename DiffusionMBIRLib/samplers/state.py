@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ..monitor import Checkpoint, Monitor
 from ..solvers.consistency import DataFit
-
-STAGE = "diffusion"
+from .schedules import STAGE
 
 
 def restore(checkpoint: Checkpoint, consistency: DataFit, x: Tensor) -> tuple[int, Tensor]:

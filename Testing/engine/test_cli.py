@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -24,6 +25,8 @@ FAST = ["--steps", "2", "--start-sweeps", "5", "--tv-sweeps", "5", "--quiet"]
 @pytest.fixture(autouse=True)
 def _own_models(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "data"))
 
 
 @pytest.fixture
@@ -67,6 +70,13 @@ def test_a_scan_from_volume_to_judged_reconstruction(files, capsys):
     judged = json.loads(out)
     assert judged["axial"]["psnr"] == pytest.approx(entries["metrics"]["axial"]["psnr"], abs=1e-3)
     assert {"psnr", "ssim"} == set(judged["sagittal"])
+
+
+def test_what_a_run_will_take_is_told_before_it(files, capsys):
+    options = ["--method", "sirt", "--sirt-iterations", 2]
+    code, _, err = run(capsys, "reconstruct", files / "scan.h5", "-o", files / "r.nrrd", *options)
+    assert code == 0
+    assert re.match(r"32 x 32 x 4, needs [0-9.]+ GB, about \d+ (s|min) on this machine\n", err)
 
 
 def test_diffusion_with_a_prior_from_a_file_can_be_repeated(files, capsys):

@@ -22,6 +22,7 @@ from DiffusionMBIRLib.models import ModelCard, read_card
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import load_prior, save_prior
+from DiffusionMBIRLib.rates import Pace
 from DiffusionMBIRLib.supervised.about import TASKS_OF, network_name
 from DiffusionMBIRLib.supervised.consistency import data_consistency
 from DiffusionMBIRLib.supervised.methods import SupervisedNetwork, load_network
@@ -190,8 +191,9 @@ def test_an_untrained_residual_network_is_fbp_and_the_sub_batch_changes_nothing(
 def test_a_run_is_estimated():
     shape = (40, 128, 128)
     for kind, task in KINDS:
-        found = estimate(shape, ReconSettings(method=kind, prior="mine.safetensors"), task)
-        diffusion = estimate(shape, ReconSettings(), task)
+        pace = Pace(network=1e-6, solver=1e-9)
+        found = estimate(shape, ReconSettings(method=kind, prior="mine.safetensors"), task, pace=pace)
+        diffusion = estimate(shape, ReconSettings(), task, pace=pace)
         assert found.seconds is not None
         assert diffusion.seconds is not None
         assert 0 < found.seconds < diffusion.seconds / 5

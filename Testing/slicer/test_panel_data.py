@@ -16,8 +16,9 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 # isort: split
 from DiffusionMBIRGui import setup, texts  # noqa: E402
 from DiffusionMBIRGui.panel_data import SAMPLES  # noqa: E402
+from DiffusionMBIRLib.rates import note  # noqa: E402
 from DiffusionMBIRLib.tasks import MR_TASK  # noqa: E402
-from Testing.slicer.host.played import CPU, ct_volume, shown, text, wait_for  # noqa: E402
+from Testing.slicer.host.played import CPU, GPU, ct_volume, shown, text, wait_for  # noqa: E402
 
 # What is missing, and the estimate.
 
@@ -140,9 +141,15 @@ def test_estimate_before_the_run(ready, new_scene, tmp_path, monkeypatch):
     ready.parameters.set_node("input", ct_volume(new_scene, "Large", (180, 256, 256)))
     line = text(ready.form.estimate)
     assert line.startswith("256 x 256 x 180, needs ")
-    assert line.endswith(" of 8.0 GB, time not known before the first run")  # of a GPU that was never used
+    assert line.endswith(" of 8.0 GB, time not known before the first run")
     ready.parameters.set("device", "cpu")
-    assert " of 16.0 GB, about " in text(ready.form.estimate)
+    assert text(ready.form.estimate).endswith(" of 16.0 GB, time not known before the first run")
+    for device in (GPU, CPU):  # as a worker notes it
+        place, settings = ready.setup.report.place(device), ready.parameters.settings()
+        note(place.network_key(settings, "auto"), 1e-8 if device is GPU else 1e-6)
+        note(place.solver_key("sparse-view-ct"), 1e-10)
+    ready.refresh()
+    assert text(ready.form.estimate).endswith(" of 16.0 GB, about 10 min")
     ready.parameters.set("coarsen", 2)
     assert text(ready.form.estimate).startswith("128 x 128 x 180, needs ")
     ready.parameters.set("device", "auto")

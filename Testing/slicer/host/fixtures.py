@@ -57,7 +57,7 @@ def ready(panel: Any, new_scene: Any) -> Any:
     from DiffusionMBIRGui import setup
 
     panel.setup.engine = setup.Engine((sys.executable,), in_slicer=True)
-    panel.setup.report = setup.Report("3.12.10", "2.9.1", (GPU, CPU))
+    panel.setup.report = setup.Report("3.12.10", "2.9.1", (GPU, CPU), machine="this one")
     panel.setup.priors = setup.priors()
     panel.parameters.set_node("input", ct_volume(new_scene, "Chest", (180, 16, 16)))
     panel.refresh()

@@ -1,0 +1,114 @@
+"""The pace of this machine: measured once for each device, prior and precision, remembered, and followed."""
+
+import json
+
+import pytest
+import torch
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.pace import estimate_of, measure_network, measure_solver, pace_of, place_of
+from DiffusionMBIRLib.priors.checkpoints import load_prior
+from DiffusionMBIRLib.rates import Pace, Place, known_pace, machine_key, note
+from DiffusionMBIRLib.tasks import MR_TASK, SPARSE_VIEW
+from Testing.engine.helpers import body
+from Testing.engine.jobs_helpers import small_prior
+
+CPU = torch.device("cpu")
+HERE = Place(machine_key(threads=2, torch_version="2.9"), "cpu")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    return tmp_path
+
+
+def known(settings, *, place=HERE, task=SPARSE_VIEW, **options) -> Pace:
+    return known_pace(place, settings, task, **options)
+
+
+def test_rates_are_kept_and_damage_is_forgiven(folder):
+    settings = ReconSettings(prior="a")
+    key = HERE.network_key(settings, "auto")
+    assert known(settings) == Pace()
+    note(key, 2e-7)
+    note(key, 4e-7)
+    assert known(settings).network == pytest.approx(3e-7)
+    path = folder / "DiffusionMBIR" / "rates.json"
+    for text in ("{", "[]", json.dumps({key: "fast"}), json.dumps({key: -1.0})):
+        path.write_text(text)
+        assert known(settings) == Pace()
+    note(key, 1e-7)
+    assert known(settings).network == 1e-7
+    assert [p.name for p in path.parent.iterdir()] == ["rates.json"]
+
+
+def test_a_pace_is_of_one_machine_device_prior_and_precision(folder):
+    settings = ReconSettings(prior="a")
+    note(HERE.network_key(settings, "float32"), 1e-7)
+    note(HERE.solver_key(SPARSE_VIEW), 1e-9)
+    assert known(settings, precision="float32") == Pace(1e-7, 1e-9)
+    assert known(settings, precision="bfloat16").network is None
+    assert known(ReconSettings(prior="b"), precision="float32").network is None
+    assert known(ReconSettings(prior="a", compile=True), precision="float32").network is None
+    assert known(ReconSettings(method="fbp"), precision="float32") == Pace(None, 1e-9)
+    assert known(settings, task=MR_TASK).solver is None
+    other_threads = Place(machine_key(threads=4, torch_version="2.9"), "cpu")
+    for place in (Place(HERE.machine, "NVIDIA H200"), other_threads):
+        assert known(settings, place=place, precision="float32") == Pace()
+
+
+def test_the_path_of_a_prior_is_not_kept(folder):
+    for name in ("/somewhere/of/mine.safetensors", "C:\\somewhere\\mine.safetensors"):
+        note(HERE.network_key(ReconSettings(prior=name), "auto"), 1e-7)
+        assert known(ReconSettings(prior=name)).network == 1e-7
+    assert "somewhere" not in (folder / "DiffusionMBIR" / "rates.json").read_text()
+
+
+def test_a_folder_that_cannot_be_written_to_is_left_alone(folder):
+    (folder / "DiffusionMBIR").write_text("a file in the folder's place")
+    note(HERE.solver_key(SPARSE_VIEW), 1e-9)
+    assert known(ReconSettings()) == Pace()
+
+
+@pytest.mark.parametrize("task", [SPARSE_VIEW, MR_TASK])
+def test_what_was_measured_is_not_measured_again(folder, task):
+    prior = small_prior(folder, modality="MR" if task == MR_TASK else "CT")
+    settings = ReconSettings(prior=str(prior))
+    first = pace_of(settings, task, CPU)
+    assert first.network is not None
+    assert first.solver is not None
+    assert min(first.network, first.solver) > 0
+    prior.unlink()  # nobody opens it
+    assert pace_of(settings, task, CPU) == first == known(settings, place=place_of(CPU), task=task)
+    with pytest.raises(InputError, match="small"):
+        pace_of(settings, task, CPU, precision="float32")
+
+
+def test_a_method_without_a_network_needs_no_prior(folder):
+    found = pace_of(ReconSettings(method="fbp", prior="nowhere"), SPARSE_VIEW, CPU)
+    assert found.network is None
+    assert found.solver is not None
+
+
+def test_measuring_leaves_random_numbers_and_threads_alone(folder):
+    prior, threads = load_prior(small_prior(folder)), torch.get_num_threads()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    measure_network(prior, CPU)
+    measure_solver(SPARSE_VIEW, CPU)
+    assert torch.equal(torch.rand(4), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_measurement_brings_its_size(folder):
+    scan = mbir.simulate(body((4, 32, 32)), views=8)
+    settings = ReconSettings(prior=str(small_prior(folder)))
+    found = estimate_of(scan, settings, CPU)
+    assert found.text.startswith("32 x 32 x 4, needs ")
+    assert found.seconds is not None
+    assert found.seconds > 0
