@@ -105,7 +105,7 @@ def stages(
     parts["prepare"] = prepared * step + (maps if mr else matrix) * unit
     units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit}
     units["preconditioned step"] = step + _PRECONDITIONING * voxels * unit
-    if _uses(settings) and settings.start == "admm-tv" and not settings.published:
+    if method(settings.method).network == "prior" and settings.start == "admm-tv" and not settings.published:
         stride, factor = (1, 1) if mr else coarse_start(_views(task, views), (shape[1], shape[2]))
         fewer = _cost(_SWEEP, count / stride) * voxels / factor**2 * unit
         parts["ADMM-TV"] = settings.start_sweeps * (sweep if stride == 1 else fewer)
