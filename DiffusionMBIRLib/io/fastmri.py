@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..kspace import KSpace
 from .hdf5 import Fields
 from .ismrmrd_header import Header, parse_header, require_cartesian
-from .kspace_scan import Scan, finish, require_memory
+from .kspace_scan import Scan, finish
+from .sizes import require_memory
 
 
 def read_fastmri(fields: Fields) -> KSpace:

@@ -14,7 +14,7 @@ from ..kspace import KSpace
 from ..sensitivity import SMALLEST_ACS, calibration_size, maps_method
 from .arrays import read_array
 from .fastmri import read_fastmri
-from .files import replacing
+from .files import replacing, require_file
 from .hdf5 import Fields, opened
 from .ismrmrd import find_group, read_ismrmrd
 from .kspace_file import FORMAT, decode_kspace, encode_kspace
@@ -33,8 +33,7 @@ def read_kspace(path: str | os.PathLike[str]) -> KSpace:
     finite, empty or ambiguous; EngineError where memory runs out.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    require_file(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: no file of k-space that we read ({', '.join(SUFFIXES)})")
@@ -49,6 +48,8 @@ def read_kspace(path: str | os.PathLike[str]) -> KSpace:
         return read_twix(path)
     except MemoryError as error:
         raise EngineError(f"{path}: no memory for its data; close other programs or cut the measurement") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def write_kspace(kspace: KSpace, path: str | os.PathLike[str]) -> None:

@@ -30,7 +30,7 @@ from ..geometry_mr import CartesianMRI
 from ..kspace import KSpace
 from ..provenance import plain, software_version
 from .hdf5 import Fields
-from .kspace_scan import require_memory
+from .sizes import require_memory
 
 FORMAT = "DiffusionMBIR k-space"
 VERSION = 1

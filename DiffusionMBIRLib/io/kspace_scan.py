@@ -6,10 +6,7 @@ turns 3D acquisitions into slices, removes the readout's oversampling, finds the
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 
@@ -18,6 +15,7 @@ from ..geometry import Grid
 from ..geometry_mr import CartesianMRI
 from ..kspace import KSpace
 from ..sensitivity import SMALLEST_ACS, WHITENED_STD, centred_fft, centred_ifft, whiten
+from .sizes import require_memory
 
 _LARGEST_ACCELERATION = 64  # more positions for each one sampled than any scan leaves out
 _COMMON_SHARE = 0.5  # of the lines of any slice that must have been sampled in all of them
@@ -53,26 +51,6 @@ class Scan:
     axes: str = "slices, coils, rows, columns"
     guessed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-
-
-def require_memory(name: str, shape: Iterable[int], itemsize: int = 8) -> None:
-    """Raise InputError where an array that a header announces cannot lie in this machine's memory."""
-    sizes = [int(n) for n in shape]
-    if min(sizes) < 1:
-        raise InputError(f"{name}: its header announces an empty matrix {tuple(sizes)}; is the file damaged?")
-    needed, there = prod(sizes) * itemsize, _memory_bytes()
-    if 2 * needed > there:
-        raise InputError(
-            f"{name}: its header announces k-space {tuple(sizes)} of {needed / 1e9:.1f} GB, this machine has "
-            f"{there / 1e9:.1f} GB of memory; is the file damaged? else cut it into parts"
-        )
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 64 << 30
 
 
 class Lines:

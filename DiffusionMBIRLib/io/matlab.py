@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .hdf5 import opened
-from .kspace_scan import require_memory
+from .sizes import require_memory
 
 _FAN_BEAM = ("CtDataLimited", "CtDataFull", "CtData")  # structures of Helsinki's tomography data
 _NUMBERS = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "logical")
