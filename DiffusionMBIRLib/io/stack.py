@@ -11,8 +11,8 @@ from ..errors import InputError
 
 _SAME_DIRECTION = 1e-2
 _SAME_PLACE_MM = 1e-3
-_REGULAR = 0.02  # of the spacing, by which a slice may lie off its place
-_ASIDE = 0.5  # of the spacing, by which slices may be shifted within their plane
+_REGULAR = 0.05  # of the spacing, by which a slice may lie off its place
+_ASIDE_MM = 1.0  # by which slices may be shifted within their plane
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def stacked(name: str, positions: np.ndarray, directions: np.ndarray, guessed: l
     spacing = float(gaps.mean())
     aside = positions - np.outer(along, directions[0, :, 2])
     widest = float(np.linalg.norm(aside - aside[0], axis=1).max())
-    if widest > _ASIDE * spacing:
+    if widest > _ASIDE_MM:
         raise InputError(
             f"{name}: its slices are shifted against each other by up to {widest:.1f} mm within their plane; put "
             "those above each other into a file of their own"
