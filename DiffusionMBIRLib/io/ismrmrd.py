@@ -30,7 +30,12 @@ def _bit(flag: int) -> int:
 _NOISE, _CALIBRATION, _CALIBRATION_AND_IMAGING, _REVERSE = _bit(19), _bit(20), _bit(21), _bit(22)
 _NO_IMAGE = sum(_bit(n) for n in (23, 24, 26, 27, 28, 29, 30, 31))  # navigators, phase correction, feedback, dummies
 _HEAD = {"flags", "idx", "position", "read_dir", "phase_dir", "slice_dir", "number_of_samples", "active_channels"} | {
-    "center_sample", "discard_pre", "discard_post", "encoding_space_ref", "trajectory_dimensions", "sample_time_us"
+    "center_sample",
+    "discard_pre",
+    "discard_post",
+    "encoding_space_ref",
+    "trajectory_dimensions",
+    "sample_time_us",
 }
 _COUNTERS = ("contrast", "phase", "repetition", "set")
 

@@ -84,7 +84,5 @@ def _narrowed_by_half(encoded: Space, image: Space, oversampling: float) -> bool
     """
     if min(*encoded.field_mm[:2], *image.field_mm[:2]) <= 0:
         return False
-    across, down = (
-        (encoded.field_mm[k] / encoded.matrix[k]) / (image.field_mm[k] / image.matrix[k]) for k in (0, 1)
-    )
+    across, down = ((encoded.field_mm[k] / encoded.matrix[k]) / (image.field_mm[k] / image.matrix[k]) for k in (0, 1))
     return abs(across / oversampling - 1) < _ALIKE and abs(down - 1) < _ALIKE
