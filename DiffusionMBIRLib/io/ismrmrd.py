@@ -57,7 +57,7 @@ def read_ismrmrd(fields: Fields, group: str) -> KSpace:
     header = parse_header(_text(fields.dataset(f"{group}/xml"), name), name)
     if table.ndim != 1 or not {"head", "data"} <= set(table.dtype.names or ()):
         raise InputError(f"{name}: {group}/data is no table of readouts; is it an ISMRMRD file of images?")
-    if not _HEAD <= set(table.dtype["head"].names or ()):
+    if not set(table.dtype["head"].names or ()) >= _HEAD:
         raise InputError(f"{name}: the heads of its readouts lack fields; is it an ISMRMRD file?")
     heads = table.fields("head")[:]
     told = header.ramp is not None or ("traj" in table.dtype.names and heads["trajectory_dimensions"].any())

@@ -65,9 +65,9 @@ def _without_oversampling(header: Header, heads: np.ndarray, name: str) -> int:
     samples = int(kept[0])
     if (kept != samples).any() or (np.abs(centres - samples / 2) > 1).any():
         return 0  # an echo off the middle
-    if header.oversampling > 1 and image is not None and samples == image.matrix[0]:
-        if samples < encoded.matrix[0] or _narrowed_by_half(encoded, image, header.oversampling):
-            return samples
+    removed = header.oversampling > 1 and image is not None and samples == image.matrix[0]
+    if removed and (samples < encoded.matrix[0] or _kept_wide(header)):
+        return samples
     if samples < _TRIMMED * encoded.matrix[0]:
         wanted = f", {image.matrix[0]} for the image" if image is not None else ""
         raise InputError(
@@ -77,12 +77,14 @@ def _without_oversampling(header: Header, heads: np.ndarray, name: str) -> int:
     return 0
 
 
-def _narrowed_by_half(encoded: Space, image: Space, oversampling: float) -> bool:
-    """True where the encoded matrix is the narrow one, its field of view the wide one: pixels wider than the image's.
+def _kept_wide(header: Header) -> bool:
+    """True where the encoded matrix is the narrow one, its field of view still the wide one.
 
-    Along the phase encoding the pixels are those of the image, so that it is no image on a finer grid.
+    Its pixels are wider than the image's then.  Along the phase encoding they are not, so that the image has no finer
+    grid altogether.
     """
-    if min(*encoded.field_mm[:2], *image.field_mm[:2]) <= 0:
+    encoded, image = header.encoded, header.image
+    if encoded is None or image is None or min(*encoded.field_mm[:2], *image.field_mm[:2]) <= 0:
         return False
     across, down = ((encoded.field_mm[k] / encoded.matrix[k]) / (image.field_mm[k] / image.matrix[k]) for k in (0, 1))
-    return abs(across / oversampling - 1) < _ALIKE and abs(down - 1) < _ALIKE
+    return abs(across / header.oversampling - 1) < _ALIKE and abs(down - 1) < _ALIKE

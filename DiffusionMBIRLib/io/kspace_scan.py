@@ -16,6 +16,7 @@ from ..geometry_mr import CartesianMRI
 from ..kspace import KSpace
 from ..sensitivity import SMALLEST_ACS, WHITENED_STD, centred_fft, centred_ifft, whiten
 from .sizes import require_memory
+from .wrapping import named, unwrapped, wrapped_axes
 
 _LARGEST_ACCELERATION = 64  # more positions for each one sampled than any scan leaves out
 _COMMON_SHARE = 0.5  # of the lines of any slice that must have been sampled in all of them
@@ -31,7 +32,8 @@ class Scan:
     readout: which of their axes it is, -1 for columns, -2 for rows.  keep: its length without oversampling.
     spacing_mm: (columns, rows, slices or partitions); directions: 3 x 3, unit vectors of these axes in its columns;
     centre_mm: where the voxel n // 2 of each axis lies (LPS).  noise: (coils, samples) of a scan without excitation;
-    noise_bandwidth: its bandwidth over that of the scan.  calibration: separate lines of the middle of k-space, as a
+    noise_bandwidth: its bandwidth over that of the scan.  cut: what becomes of an image that lies half a field of view
+    off, "say", "mend" or "leave".  calibration: separate lines of the middle of k-space, as a
     scan on the same encoded matrix.
     """
 
@@ -47,6 +49,7 @@ class Scan:
     noise: np.ndarray | None = None
     noise_bandwidth: float = 1.0
     noise_std: float = 0.0
+    cut: str = "say"
     calibration: Scan | None = None
     axes: str = "slices, coils, rows, columns"
     guessed: list[str] = field(default_factory=list)
@@ -102,6 +105,7 @@ class Lines:
 def finish(scan: Scan) -> KSpace:
     """The scan as ``KSpace``.  Raises InputError, naming the file, for what cannot be reconstructed."""
     _require_values(scan)
+    _look_for_cut(scan)
     oversampling = scan.data.shape[scan.readout] / scan.keep
     _remove_oversampling(scan)
     _turn_3d_into_slices(scan)
@@ -169,6 +173,30 @@ def _require_values(scan: Scan) -> None:
     if len(empty):
         listed = ", ".join(str(n) for n in empty[:8]) + (" ..." if len(empty) > 8 else "")
         raise InputError(f"{scan.name}: {len(empty)} of {len(scan.data)} slices are empty ({listed}); leave them out")
+
+
+def _look_for_cut(scan: Scan) -> None:
+    """Find the object along the borders instead of in the middle: say so, or move it where it is to be mended.
+
+    Where oversampling is removed it would be cropped away, and is moved in any case.
+    """
+    if scan.cut == "leave":
+        return
+    found = wrapped_axes(scan.data, scan.sampled.all(axis=(0, 1)))
+    cropped = scan.readout if scan.keep < scan.data.shape[scan.readout] else 0
+    moved = [axis for axis in found if scan.cut == "mend" or axis == cropped]
+    left = [axis for axis in found if axis not in moved]
+    if moved:
+        scan.data = unwrapped(scan.data, moved)
+        scan.remarks.append(
+            f"the image was cut apart along {named(moved)} (transformed without ifftshift) and is moved by half its "
+            "field of view"
+        )
+    if left:
+        scan.remarks.append(
+            f"the object lies at both borders of the image along {named(left)} and not in the middle; was it simulated "
+            "without ifftshift?"
+        )
 
 
 def _remove_oversampling(scan: Scan) -> None:

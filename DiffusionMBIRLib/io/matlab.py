@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .hdf5 import opened
-from .sizes import require_memory
+from .sizes import require_bytes, require_memory
 
 _FAN_BEAM = ("CtDataLimited", "CtDataFull", "CtData")  # structures of Helsinki's tomography data
 _NUMBERS = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "logical")
@@ -52,7 +53,8 @@ def _read_73(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarr
 
     with opened(path) as fields:
         there = [key for key in fields.file if not key.startswith("#")]
-        arrays = [key for key in there if isinstance(fields.file.get(key), h5py.Dataset)]
+        inside = [key for key in there if fields.file.get(key, getclass=True, getlink=True) is h5py.HardLink]
+        arrays = [key for key in inside if isinstance(fields.file[key], h5py.Dataset)]
         _refuse_fan_beam(path, there)
         candidates = [key for key in arrays if _is_complex(fields.file[key]) and fields.file[key].ndim > 1]
         chosen = _choose(path, candidates, arrays, variable)
@@ -91,7 +93,9 @@ def _read_5(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarra
         _refuse_fan_beam(path, list(listed))
         numbers = [name for name, (_, kind) in listed.items() if kind in _NUMBERS]
         for name in numbers:
-            require_memory(str(path), [max(n, 1) for n in listed[name][0]], 16)
+            size = [max(n, 1) for n in listed[name][0]]
+            require_bytes(str(path), f"its variable {name}", prod(size), path.stat().st_size)
+            require_memory(str(path), size, 16)
         wanted = [name for name in (variable, mask) if name] if variable else numbers
         found = {k: np.asarray(v) for k, v in loadmat(path, variable_names=wanted).items() if k in numbers}
     except InputError:

@@ -48,7 +48,7 @@ class Ramp:
         delay = (self.length - duration) / 2 if self.delay is None else self.delay
         if delay < -self.dwell or delay + duration > self.length + self.dwell:
             raise InputError(
-                f"its readout of {samples} samples takes {duration:g}, its gradient only {self.length:g} of the same unit"
+                f"a readout of {samples} samples takes {duration:g}, its gradient only {self.length:g} of the same unit"
             )
         covered = self._area(np.array([delay, delay + duration]))
         times = delay + (np.arange(samples) + moment) * self.dwell
