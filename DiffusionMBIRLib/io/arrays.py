@@ -138,7 +138,7 @@ class _Reader:
         if mask is None:
             sampled, zeros = measured(data)
             if zeros:
-                self.guessed.append(f"{zeros} samples are zero and count as measured, as whole numbers are at times")
+                self.guessed.append(f"{zeros} samples are zero and count as measured (they form no pattern of sampling)")
             return sampled
         sampled = (data != 0).any(axis=2)
         rows, columns = data.shape[-2:]

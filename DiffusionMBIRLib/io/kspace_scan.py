@@ -146,7 +146,7 @@ def _calibration(scan: Scan, shape: tuple[int, ...]) -> np.ndarray | None:
     lines = scan.calibration
     if lines is None:
         return None
-    lines.noise, lines.keep = scan.noise, scan.keep
+    lines.noise, lines.keep, lines.cut = scan.noise, scan.keep, scan.cut
     lines.sampled = np.repeat(lines.sampled.any(axis=-1, keepdims=True), lines.sampled.shape[-1], axis=-1)
     try:
         separate = finish(lines)
