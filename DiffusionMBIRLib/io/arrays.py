@@ -17,6 +17,7 @@ What it does not say is guessed from where the energy lies, and every guess is l
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def load_npy(path: Path) -> np.ndarray:
     require_file(path)
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{path}: cannot be read as an array of numbers; is it truncated or pickled?") from error
     if not isinstance(mapped, np.ndarray):
         mapped.close()
@@ -138,7 +139,9 @@ class _Reader:
         if mask is None:
             sampled, zeros = measured(data)
             if zeros:
-                self.guessed.append(f"{zeros} samples are zero and count as measured (they form no pattern of sampling)")
+                self.guessed.append(
+                    f"{zeros} samples are zero and count as measured (they form no pattern of sampling)"
+                )
             return sampled
         sampled = (data != 0).any(axis=2)
         rows, columns = data.shape[-2:]
@@ -234,8 +237,9 @@ class _Reader:
         return not self.name.lower().endswith(".mat") and others == [0, 1]
 
     def _profile(self, axis: int) -> np.ndarray:
-        rest = tuple(k for k in range(self.array.ndim) if k != axis)
-        return np.asarray(np.sum(np.abs(self.array) ** 2, axis=rest, dtype=np.float64))
+        """Energy along an axis, in double precision: squares of single precision leave its range."""
+        lines = np.moveaxis(self.array, axis, 0)
+        return np.array([np.sum(np.abs(line).astype(np.float64) ** 2) for line in lines])
 
     def _concentration(self, axis: int) -> float:
         """Share of the energy in the middle quarter of an axis, or around its beginning and end."""

@@ -23,13 +23,12 @@ _COILS, _SLICES = 0.08, 0.16
 def middle_block(data: np.ndarray, sampled: np.ndarray, largest: int) -> np.ndarray:
     """The fully sampled middle of (..., rows, columns), at most ``largest`` wide, tapered; sampled: (rows, columns)."""
     acs = CartesianMRI(sampled).acs
-    cut = tuple(
+    rows, columns = (
         slice(n // 2 - min(size, largest) // 2, n // 2 - min(size, largest) // 2 + min(size, largest))
         for n, size in zip(sampled.shape, acs, strict=True)
     )
-    block = data[(..., *cut)]
-    rows, columns = (np.hanning(n + 2)[1:-1] for n in block.shape[-2:])
-    return block * np.outer(rows, columns)
+    block = data[..., rows, columns].astype(np.complex128)  # whose squares stay within range
+    return block * np.outer(*(np.hanning(n + 2)[1:-1] for n in block.shape[-2:]))
 
 
 def coils_or_slices(data: np.ndarray, sampled: np.ndarray) -> str:

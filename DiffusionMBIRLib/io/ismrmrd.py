@@ -159,8 +159,8 @@ class _Reader:
 
     def _marks(self, at: int) -> Marks:
         head = self.heads[at]
-        numbers = (int(head[key]) for key in ("discard_pre", "discard_post", "center_sample"))
-        return Marks(*numbers, reverse=bool(self.backwards[at]))
+        before, after, centre = (int(head[key]) for key in ("discard_pre", "discard_post", "center_sample"))
+        return Marks(before, after, centre, bool(self.backwards[at]))
 
     def _lines(
         self, chosen: np.ndarray, shape: tuple[int, int, int, int, int], rank: dict[int, int]

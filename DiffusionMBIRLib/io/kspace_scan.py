@@ -107,8 +107,9 @@ def finish(scan: Scan) -> KSpace:
     _require_values(scan)
     _look_for_cut(scan)
     oversampling = scan.data.shape[scan.readout] / scan.keep
-    _remove_oversampling(scan)
-    _turn_3d_into_slices(scan)
+    with np.errstate(over="ignore", invalid="ignore"):  # found not to be finite later
+        _remove_oversampling(scan)
+        _turn_3d_into_slices(scan)
     mask = _common_mask(scan)
     data = scan.data[:, 0]
     data *= mask  # lines that some slices lack are used in none
@@ -182,7 +183,7 @@ def _look_for_cut(scan: Scan) -> None:
     """
     if scan.cut == "leave":
         return
-    found = wrapped_axes(scan.data, scan.sampled.all(axis=(0, 1)))
+    found = wrapped_axes(scan.data, np.asarray(scan.sampled.all(axis=(0, 1))))
     cropped = scan.readout if scan.keep < scan.data.shape[scan.readout] else 0
     moved = [axis for axis in found if scan.cut == "mend" or axis == cropped]
     left = [axis for axis in found if axis not in moved]
@@ -258,7 +259,9 @@ def _common_mask(scan: Scan) -> np.ndarray:
 
 def _check_centre(scan: Scan, data: np.ndarray) -> None:
     """A k-space that is not centred, or has other axes than thought, has its strongest sample elsewhere."""
-    energy = (np.abs(data) ** 2).sum(axis=(0, 1))
+    energy: np.ndarray = np.zeros(data.shape[2:])
+    for part in data:
+        energy += (np.abs(part).astype(np.float64) ** 2).sum(axis=0)
     peak = np.unravel_index(int(energy.argmax()), energy.shape)
     off = [int(p) - n // 2 for p, n in zip(peak, energy.shape, strict=True)]
     if any(abs(d) > max(4, _FAR_FROM_CENTRE * n) for d, n in zip(off, energy.shape, strict=True)):

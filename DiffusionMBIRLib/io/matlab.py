@@ -1,19 +1,18 @@
-"""Arrays of MATLAB files: version 5 to 7 through scipy (extra ``mri``), version 7.3 is HDF5."""
+"""Arrays of MATLAB files: version 5 to 7, and version 7.3, which is HDF5."""
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from . import matlab5
 from .hdf5 import opened
-from .sizes import require_bytes, require_memory
+from .sizes import require_memory
 
 _FAN_BEAM = ("CtDataLimited", "CtDataFull", "CtData")  # structures of Helsinki's tomography data
-_NUMBERS = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "logical")
 
 
 def is_matlab_hdf5(path: Path) -> bool:
@@ -82,31 +81,15 @@ def _values_73(fields: Any, name: str) -> np.ndarray:
 
 
 def _read_5(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        from scipy.io import loadmat, whosmat
-    except ImportError:
-        raise InputError(
-            f'{path}: MATLAB files before version 7.3 need scipy: pip install "diffusionmbir[mri]", or save with -v7.3'
-        ) from None
-    try:
-        listed = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-        _refuse_fan_beam(path, list(listed))
-        numbers = [name for name, (_, kind) in listed.items() if kind in _NUMBERS]
-        for name in numbers:
-            size = [max(n, 1) for n in listed[name][0]]
-            require_bytes(str(path), f"its variable {name}", prod(size), path.stat().st_size)
-            require_memory(str(path), size, 16)
-        wanted = [name for name in (variable, mask) if name] if variable else numbers
-        found = {k: np.asarray(v) for k, v in loadmat(path, variable_names=wanted).items() if k in numbers}
-    except InputError:
-        raise
-    except Exception as error:  # scipy's reader of damaged files raises whatever comes
-        raise InputError(f"{path}: cannot be read as a MATLAB file; is it truncated?") from error
-    candidates = [name for name, values in found.items() if values.dtype.kind == "c" and min(values.shape) > 0]
-    chosen = _choose(path, candidates, numbers, variable)
-    if mask and mask not in found:
-        raise InputError(f"{path}: has no variable {mask!r} for the mask; there are {', '.join(numbers)}")
-    return found[chosen], found[mask] if mask else None
+    with matlab5.opened(path) as file:
+        there = {one.name: one for one in file.variables}
+        _refuse_fan_beam(path, list(there))
+        numbers = {name: one for name, one in there.items() if one.type}
+        candidates = [name for name, one in numbers.items() if one.is_complex and min(one.shape) > 0]
+        chosen = _choose(path, candidates, list(numbers), variable)
+        if mask and mask not in numbers:
+            raise InputError(f"{path}: has no variable {mask!r} for the mask; there are {', '.join(numbers)}")
+        return file.values(numbers[chosen]), file.values(numbers[mask]) if mask else None
 
 
 def _refuse_fan_beam(path: Path, names: list[str]) -> None:

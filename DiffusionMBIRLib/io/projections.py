@@ -17,7 +17,7 @@ from ..data import Measurement
 from ..errors import InputError
 from ..geometry import Grid, ParallelBeam
 from .hdf5 import Fields
-from .kspace_scan import require_memory
+from .sizes import require_memory
 
 _TIFF = (".tif", ".tiff")
 _ANGLES = "angles.txt"

@@ -79,7 +79,7 @@ class Placer:
         profiles: dict[tuple[bool, int, int], np.ndarray] = {}
         for samples, marks in readouts:
             key = (marks.reverse, samples.shape[1], marks.centre)
-            profiles[key] = profiles.get(key, 0) + (np.abs(samples) ** 2).sum(axis=0, dtype=np.float64)
+            profiles[key] = profiles.get(key, 0) + (np.abs(samples).astype(np.float64) ** 2).sum(axis=0)
         forward = [(float(p.max()), p, key[2]) for key, p in profiles.items() if not key[0]]
         known = max(forward, key=lambda f: f[0])[1:] if forward else None
         for (reverse, count, centre), profile in profiles.items():
@@ -112,7 +112,7 @@ class Placer:
             for n, (ramp, moment) in enumerate(self._ramps):
                 path = self._path(ramp, moment, samples.shape[1], marks.reverse)[marks.before : stop]
                 on_grid = samples[:, marks.before : stop] @ self._matrix(path).T
-                profiles[n, int(marks.reverse)] += (np.abs(on_grid) ** 2).sum(axis=0)
+                profiles[n, int(marks.reverse)] += (np.abs(on_grid).astype(np.float64) ** 2).sum(axis=0)
         middle = self._columns // 2
         scores = [_agreement(forward, middle, backward, middle) for forward, backward in profiles]
         best = int(np.argmax(scores))

@@ -23,7 +23,7 @@ def measured(data: np.ndarray) -> tuple[np.ndarray, int]:
     data: complex (slices, partitions, coils, rows, columns); the first is bool, without coils.
     """
     sampled: np.ndarray = (data != 0).any(axis=2)
-    lines = sampled.any(axis=-1, keepdims=True) & sampled.any(axis=-2, keepdims=True)
+    lines: np.ndarray = np.asarray(sampled.any(axis=-1, keepdims=True) & sampled.any(axis=-2, keepdims=True))
     holes = lines & ~sampled
     count = int(np.count_nonzero(holes))
     if count <= _STRAY * np.count_nonzero(lines):
@@ -49,7 +49,7 @@ def _zeros_are_expected(data: np.ndarray, sampled: np.ndarray, holes: np.ndarray
         data.reshape(-1, *data.shape[2:]), *(a.reshape(-1, *a.shape[2:]) for a in (sampled, holes)), strict=True
     ):
         around = np.maximum(_box(there.astype(np.float32)), 1e-6)
-        variance = _box((np.abs(coils) ** 2).astype(np.float32)) / (2 * around)  # of real and imaginary parts
+        variance = _box(np.abs(coils).astype(np.float64) ** 2) / (2 * around)  # of real and imaginary parts
         probable = np.prod(np.minimum(step**2 / (2 * np.pi * np.maximum(variance, step**2 / 12)), 1), axis=0)
         at = there | empty
         expected += float(probable[at].sum())

@@ -293,3 +293,10 @@ def test_ismrmrd_cut_at_any_place(tmp_path):
         path.write_bytes(damaged)
         with contextlib.suppress(mbir.InputError):
             assert np.isfinite(read_kspace(path).data).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_any_unit_of_measurement(tmp_path, scale):
+    """Squares of such numbers leave the range of single precision."""
+    np.save(tmp_path / "scan.npy", KSPACE[0] * np.float32(scale))
+    assert_same(read_kspace(tmp_path / "scan.npy").data[0], KSPACE[0] * np.float32(scale))
