@@ -238,8 +238,9 @@ class _Reader:
 
     def _profile(self, axis: int) -> np.ndarray:
         """Energy along an axis, in double precision: squares of single precision leave its range."""
-        lines = np.moveaxis(self.array, axis, 0)
-        return np.array([np.sum(np.abs(line).astype(np.float64) ** 2) for line in lines])
+        rest = tuple(k - 1 for k in range(1, self.array.ndim) if k != axis)
+        parts = [(np.abs(part).astype(np.float64) ** 2).sum(axis=rest) for part in self.array]
+        return np.array(parts) if axis == 0 else np.sum(parts, axis=0)
 
     def _concentration(self, axis: int) -> float:
         """Share of the energy in the middle quarter of an axis, or around its beginning and end."""

@@ -14,14 +14,14 @@ TYPES = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "c16", "c8"
 
 def written(path, compressed: bool) -> dict:
     counts = np.random.default_rng(3).integers(0, 100, (3, 4, 5))
-    values = {f"of_{kind.replace('?', 'flag')}": counts.astype(kind) for kind in TYPES}
+    values: dict = {f"of_{kind.replace('?', 'flag')}": counts.astype(kind) for kind in TYPES}
     values |= {
         "signal": counts - 1j * counts[::-1],
         "empty": np.zeros((0, 3)),
         "one": 3.0,
         "a_longer_name_than_most": 1j,
     }
-    others = {"text": "text", "structure": {"a": 1}, "cells": np.array([1, "a"], dtype=object)}
+    others: dict = {"text": "text", "structure": {"a": 1}, "cells": np.array([1, "a"], dtype=object)}
     scipy_io.savemat(path, {**others, **values}, do_compression=compressed)
     return values
 
