@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..scans import KSpace
 from .channels import coils_or_slices
 from .files import require_file
 from .kspace_scan import Scan, finish

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..geometry_mr import CartesianMRI
+from ..geometry import CartesianMRI
 from ..sensitivity import centred_ifft, root_sum_of_squares
 
 _LARGEST_BLOCK = 48  # positions of the middle of k-space that are looked at

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..scans import KSpace
 from .hdf5 import Fields
 from .ismrmrd_header import Header, Space, parse_header, require_cartesian
 from .ismrmrd_paths import cells

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
-from ..geometry_mr import CartesianMRI
-from ..kspace import KSpace
+from ..geometry import CartesianMRI, Grid
+from ..scans import KSpace
 from ..sensitivity import SMALLEST_ACS, WHITENED_STD, centred_fft, centred_ifft, whiten
 from .sizes import require_memory
 from .wrapping import named, unwrapped, wrapped_axes

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..scans import KSpace
 from .kspace_scan import Lines, Scan, finish
 from .ramps import Ramp
 from .readouts import Marks, Placer

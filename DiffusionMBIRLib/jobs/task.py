@@ -15,17 +15,18 @@ import numpy as np
 import DiffusionMBIRLib as mbir
 
 from .. import estimate
-from ..config import NETWORK_METHODS, ReconSettings
-from ..data import MR_TASK, Measurement, Volume
+from ..config import ReconSettings
 from ..errors import EngineError, InputError
-from ..geometry import Grid, ParallelBeam
-from ..geometry_mr import CartesianMRI
+from ..geometry import CartesianMRI, Grid, ParallelBeam
 from ..io.measurements import is_measurement
-from ..kspace import KSpace
+from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..provenance import plain, software_version
 from ..reconstruction import Result, choose_device, reconstruct
+from ..scans import KSpace, Measurement
+from ..tasks import MR_TASK
+from ..volume import Volume
 from . import preview
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text

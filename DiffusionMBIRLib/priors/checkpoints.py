@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import SUPERVISED_METHODS
 from ..errors import EngineError, InputError
+from ..methods import SUPERVISED_METHODS
 from ..models import ModelCard, find, has_card, read_card
 from .adm import ADMConfig, ADMUNet
 from .adm import infer_config as infer_adm
