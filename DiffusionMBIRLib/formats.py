@@ -62,8 +62,8 @@ def formats(holds: str = "") -> list[Format]:
 
 
 def suffixes(holds: str) -> tuple[str, ...]:
-    """How the names of files end that may hold such a thing."""
-    return tuple(dict.fromkeys(s for known in formats(holds) for s in known.suffixes))
+    """How the names of files end that may hold such a thing, those that would only be told what is wrong left out."""
+    return tuple(dict.fromkeys(s for known in formats(holds) if not known.last for s in known.suffixes))
 
 
 def find(path: str | os.PathLike[str], holds: str = "") -> Format | None:

@@ -6,6 +6,7 @@ The JSON file (``scan.json`` for ``scan.npy``) may hold
     spacing_mm     voxel size along (columns, rows, slices)
     variable       name of the MATLAB variable
     centred        true if the lowest frequency lies in the middle of rows and columns, false if it comes first
+    wrapped        true if the image's origin is its first pixel (a transform without ifftshift), false if its middle
     oversampling   of the readout, e.g. 2; it is removed
     readout        "row" or "column": the axis that runs along the readout
     mask           MATLAB variable, or name of a .npy file beside it, (rows, columns) or one line of them
@@ -16,29 +17,30 @@ What it does not say is guessed from where the energy lies, and every guess is l
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import tokenize
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..formats import MR, Format, register
 from ..scans import KSpace
-from .kspace_scan import Scan, finish
+from .channels import coils_or_slices
+from .files import require_file
+from .kspace_scan import Acquisition, finish
 from .matlab import read_matlab
+from .sampling import measured
+from .sidecar import ORDER, Sidecar
+from .sizes import require_memory
+from .wrapping import unwrapped
 
-_ORDER = ("slice", "partition", "coil", "row", "column")
-_KEYS = ("axes", "spacing_mm", "variable", "centred", "oversampling", "readout", "mask", "noise_std")
 _SHORTEST_FREQUENCY_AXIS = 16
 _CONCENTRATED = 0.5  # share of the energy in the middle quarter, above which an axis is one of frequencies
-_LARGEST_SIDECAR = 1 << 20
 
 
 def read_array(path: Path) -> KSpace:
     """Read .npy or .mat.  Raises InputError, naming the file, for arrays that are no k-space or ambiguous."""
-    told = _Sidecar.of(path)
+    told = Sidecar.of(path)
     mask = None
     if path.suffix.lower() == ".npy":
         array = load_npy(path)
@@ -51,14 +53,16 @@ def read_array(path: Path) -> KSpace:
 
 def load_npy(path: Path) -> np.ndarray:
     """A .npy file; nothing is unpickled, and a size that the file does not have is refused before memory is taken."""
+    require_file(path)
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{path}: cannot be read as an array of numbers; is it truncated or pickled?") from error
     if not isinstance(mapped, np.ndarray):
+        mapped.close()
         raise InputError(f"{path}: holds no single array")
+    if mapped.size:
+        require_memory(str(path), mapped.shape or (1,), max(mapped.dtype.itemsize, 8))
     return np.array(mapped)
 
 
@@ -68,113 +72,31 @@ def _beside(path: Path, name: str) -> Path:
     return path.with_name(name)
 
 
-@dataclass(frozen=True)
-class _Sidecar:
-    path: Path
-    axes: tuple[str, ...] = ()
-    spacing_mm: tuple[float, float, float] | None = None
-    variable: str = ""
-    centred: bool | None = None
-    oversampling: float = 1.0
-    readout: str = "column"
-    mask: str = ""
-    noise_std: float = 0.0
-
-    @classmethod
-    def of(cls, path: Path) -> _Sidecar:
-        """What the JSON file beside ``path`` says; nothing if there is none."""
-        beside = path.with_suffix(".json")
-        if not beside.is_file():
-            return cls(beside)
-        try:
-            if beside.stat().st_size > _LARGEST_SIDECAR:
-                raise ValueError
-            entries = json.loads(beside.read_text(encoding="utf-8"))
-        except (ValueError, OSError, RecursionError):
-            raise InputError(f"{beside}: is no JSON; repair or remove it") from None
-        if not isinstance(entries, dict):
-            raise InputError(f"{beside}: must be a JSON object of {', '.join(_KEYS)}")
-        unknown = sorted(set(entries) - set(_KEYS))
-        if unknown:
-            raise InputError(f"{beside}: does not know {', '.join(unknown)}; known are {', '.join(_KEYS)}")
-        return cls(beside, **{key: _CHECKS[key](value, beside, key) for key, value in entries.items()})
-
-
-def _axes(value: Any, path: Path, key: str) -> tuple[str, ...]:
-    known = isinstance(value, list) and all(axis in _ORDER for axis in value)
-    if not known or len(set(value)) < len(value) or not {"row", "column"} <= set(value):
-        raise InputError(f"{path}: axes must list row, column and what else there is of {', '.join(_ORDER)}, once each")
-    return tuple(value)
-
-
-def _spacing(value: Any, path: Path, key: str) -> tuple[float, float, float]:
-    if not isinstance(value, list) or len(value) != 3:
-        raise InputError(f"{path}: spacing_mm must be three numbers, along columns, rows and slices")
-    x, y, z = (_positive(v, path, key) for v in value)
-    return x, y, z
-
-
-def _positive(value: Any, path: Path, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-        raise InputError(f"{path}: {key} must be positive, not {value!r}")
-    return float(value)
-
-
-def _level(value: Any, path: Path, key: str) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else _positive(value, path, key)
-
-
-def _oversampling(value: Any, path: Path, key: str) -> float:
-    return max(_positive(value, path, key), 1.0)
-
-
-def _name(value: Any, path: Path, key: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) < 256:
-        raise InputError(f"{path}: {key} must be a name, not {value!r}")
-    return value
-
-
-def _readout(value: Any, path: Path, key: str) -> str:
-    if value not in ("row", "column"):
-        raise InputError(f"{path}: readout must be row or column, not {value!r}")
-    return str(value)
-
-
-def _flag(value: Any, path: Path, key: str) -> bool:
-    if not isinstance(value, bool):
-        raise InputError(f"{path}: {key} must be true or false, not {value!r}")
-    return value
-
-
-_CHECKS: dict[str, Any] = {
-    "axes": _axes,
-    "spacing_mm": _spacing,
-    "variable": _name,
-    "centred": _flag,
-    "oversampling": _oversampling,
-    "readout": _readout,
-    "mask": _name,
-    "noise_std": _level,
-}
-
-
 class _Reader:
-    def __init__(self, path: Path, array: np.ndarray, told: _Sidecar) -> None:
+    def __init__(self, path: Path, array: np.ndarray, told: Sidecar) -> None:
         self.name, self.told = str(path), told
         self.guessed: list[str] = []
         self.remarks: list[str] = []
+        self._told_by_images = True
         self.array = self._complex(array)
 
     def _complex(self, array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind != "c" and array.dtype.kind in "iuf" and array.ndim > 2 and array.shape[-1] == 2:
+        names = [name.lower() for name in array.dtype.names or ()]
+        if names in (["real", "imag"], ["r", "i"], ["re", "im"]) and array.ndim > 1:
+            real, imaginary = (array[name] for name in array.dtype.names or ())
+            if real.dtype.kind in "iuf" and imaginary.dtype.kind in "iuf" and real.shape == array.shape:
+                array = real + 1j * imaginary
+        elif array.dtype.kind in "iuf" and array.ndim > 2 and array.shape[-1] == 2:
             self.guessed.append("the last axis, of 2, holds real and imaginary parts")
             array = array[..., 0] + 1j * array[..., 1]
         if array.dtype.kind != "c":
             raise InputError(f"{self.name}: holds {array.dtype}; k-space is complex")
+        if not array.size:
+            raise InputError(f"{self.name}: has the shape {array.shape}, without a value")
         with np.errstate(over="ignore"):  # found not to be finite later
             return array.astype(np.complex64, copy=False)
 
-    def scan(self, mask: np.ndarray | None) -> Scan:
+    def scan(self, mask: np.ndarray | None) -> Acquisition:
         bad = int(self.array.size - np.count_nonzero(np.isfinite(self.array)))
         if bad:
             raise InputError(f"{self.name}: {bad} of {self.array.size} samples are NaN or infinite; repair the file")
@@ -183,24 +105,29 @@ class _Reader:
         axes = self._axes()
         data = self.array
         shift = [k for k, axis in enumerate(axes) if axis in ("row", "column", "partition") and not self._is_centred(k)]
+        if self.told.centred is None:
+            self.guessed += [f"the lowest frequency comes first along axis {k}; shifted to the middle" for k in shift]
         if shift:
             data = np.fft.fftshift(data, axes=shift)
-        data = np.transpose(data, [axes.index(axis) for axis in _ORDER if axis in axes])
-        data = np.expand_dims(data, [k for k, axis in enumerate(_ORDER) if axis not in axes])
+        data = np.transpose(data, [axes.index(axis) for axis in ORDER if axis in axes])
+        data = np.expand_dims(data, [k for k, axis in enumerate(ORDER) if axis not in axes])
         data = np.array(data)  # a copy that is ours to write to
         sampled = self._sampled(data, mask)
+        if self.told.wrapped:
+            data = unwrapped(data, [-2, -1])
         readout = -2 if self.told.readout == "row" else -1
         if self.told.spacing_mm is None:
             self.guessed.append("spacing 1 x 1 x 1 mm")
         if self.told.oversampling == 1 and not self.told.path.is_file():
             self.guessed.append("no oversampling of the readout")
-        return Scan(
+        return Acquisition(
             self.name,
             "array",
             data,
             sampled,
             keep=round(data.shape[readout] / self.told.oversampling),
             readout=readout,
+            cut="mend" if self.told.wrapped is None else "leave",
             spacing_mm=self.told.spacing_mm or (1.0, 1.0, 1.0),
             noise_std=self.told.noise_std,
             axes=f"({', '.join(axes)}) of {' x '.join(str(n) for n in self.array.shape)}",
@@ -209,10 +136,15 @@ class _Reader:
         )
 
     def _sampled(self, data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        """Positions that are not zero in every coil, and that the mask has; (slices, partitions, rows, columns)."""
-        sampled: np.ndarray = (data != 0).any(axis=2)
+        """Positions that were measured, and that the mask has; (slices, partitions, rows, columns)."""
         if mask is None:
+            sampled, zeros = measured(data)
+            if zeros:
+                self.guessed.append(
+                    f"{zeros} samples are zero and count as measured (they form no pattern of sampling)"
+                )
             return sampled
+        sampled = (data != 0).any(axis=2)
         rows, columns = data.shape[-2:]
         shape = {(rows, columns): (rows, columns), (columns,): (1, columns), (1, columns): (1, columns)}
         shape |= {(rows, 1): (rows, 1)} | ({(rows,): (rows, 1)} if rows != columns else {})
@@ -241,14 +173,48 @@ class _Reader:
         others = [k for k in range(count) if not frequency[k]]
         if sum(frequency) != 2 or len(others) != count - 2:
             raise self._unclear()
-        if len(others) == 2 and not self._looks_like_slices_and_coils(others):
-            raise self._unclear()
-        names = {1: ("coil",), 2: ("slice", "coil")}.get(len(others), ())
+        names = self._channels(others)
         found = iter(names)
         plane = iter(("row", "column"))
         axes = tuple(next(plane) if is_frequency else next(found) for is_frequency in frequency)
-        self.guessed.append(f"axes ({', '.join(axes)})")
+        told = "" if self._told_by_images or not others else " (slices or coils could not be told by their images)"
+        self.guessed.append(f"axes ({', '.join(axes)}){told}")
         return axes
+
+    def _channels(self, others: list[int]) -> tuple[str, ...]:
+        """Names of the axes that are none of frequencies."""
+        kinds = [self._kind_of(k, others) for k in others]
+        self._told_by_images = "unknown" not in kinds
+        if len(others) < 2:
+            if "" in kinds:
+                raise InputError(
+                    f"{self.name}: whether axis {others[0]} of {self.array.shape} holds slices or coils cannot be told "
+                    f"by its images; name the axes in {self.told.path.name}, under axes"
+                )
+            return tuple("slice" if kind == "slices" else "coil" for kind in kinds)
+        if not self._looks_like_slices_and_coils(others):
+            raise self._unclear()
+        if kinds == ["slices", "slices"]:
+            raise InputError(
+                f"{self.name}: neither axis 0 nor axis 1 of {self.array.shape} holds coils, which see one object; name "
+                f"the axes in {self.told.path.name}, under axes"
+            )
+        return ("coil", "slice") if kinds == ["coils", "slices"] else ("slice", "coil")
+
+    def _kind_of(self, axis: int, others: list[int]) -> str:
+        """What the images along an axis are, at the middle of the other one."""
+        data = self.array
+        for other in others:
+            if other != axis:
+                data = np.take(data, [data.shape[other] // 2], axis=other)
+        if data.shape[axis] == 1:
+            return "coils"
+        plane = [k for k in range(data.ndim) if k not in others]
+        data = np.fft.fftshift(data, axes=[k for k in plane if not self._is_centred(k)])
+        data = np.transpose(data, [axis, *(k for k in others if k != axis), *plane]).reshape(
+            data.shape[axis], *(data.shape[k] for k in plane)
+        )
+        return coils_or_slices(data, (data != 0).any(axis=0))
 
     def _require_plausible(self, axes: tuple[str, ...]) -> None:
         """Refuse rows or columns without a middle where another axis has one."""
@@ -272,8 +238,10 @@ class _Reader:
         return not self.name.lower().endswith(".mat") and others == [0, 1]
 
     def _profile(self, axis: int) -> np.ndarray:
-        rest = tuple(k for k in range(self.array.ndim) if k != axis)
-        return np.asarray(np.sum(np.abs(self.array) ** 2, axis=rest, dtype=np.float64))
+        """Energy along an axis, in double precision: squares of single precision leave its range."""
+        rest = tuple(k - 1 for k in range(1, self.array.ndim) if k != axis)
+        parts = [(np.abs(part).astype(np.float64) ** 2).sum(axis=rest) for part in self.array]
+        return np.array(parts) if axis == 0 else np.sum(parts, axis=0)
 
     def _concentration(self, axis: int) -> float:
         """Share of the energy in the middle quarter of an axis, or around its beginning and end."""
@@ -286,10 +254,7 @@ class _Reader:
         if self.told.centred is not None:
             return self.told.centred
         profile = self._profile(axis)
-        centred = len(profile) == 1 or _middle_share(profile) >= _middle_share(np.fft.fftshift(profile))
-        if not centred:
-            self.guessed.append(f"the lowest frequency comes first along axis {axis}; shifted to the middle")
-        return centred
+        return len(profile) == 1 or _middle_share(profile) >= _middle_share(np.fft.fftshift(profile))
 
 
 def _middle_share(profile: np.ndarray) -> float:

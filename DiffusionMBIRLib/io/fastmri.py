@@ -10,9 +10,11 @@ import numpy as np
 from ..errors import InputError
 from ..formats import MR, Format, register
 from ..scans import KSpace
+from .channels import coils_or_slices
 from .hdf5 import SUFFIXES, Fields, reading, recognising
 from .ismrmrd_header import Header, parse_header, require_cartesian
-from .kspace_scan import Scan, finish, require_memory
+from .kspace_scan import Acquisition, finish
+from .sizes import require_memory
 
 
 def read_fastmri(fields: Fields) -> KSpace:
@@ -29,6 +31,10 @@ def read_fastmri(fields: Fields) -> KSpace:
         raise InputError(f"{name}: kspace is of type {node.dtype}; complex numbers are needed")
     require_memory(name, node.shape)
     header = _header(fields)
+    if header is not None:
+        guessed += header.guessed
+        if header.ramp is not None:
+            guessed.append("its readouts lie on the grid, though its header describes ramps")
     slices, rows, columns = node.shape[0], node.shape[-2], node.shape[-1]
     keep, spacing = _geometry(header, rows, columns, name, guessed)
     with np.errstate(over="ignore"):  # found not to be finite later
@@ -36,13 +42,17 @@ def read_fastmri(fields: Fields) -> KSpace:
     data = data.reshape(slices, -1, rows, columns)
     lines = _lines(fields, data, remarks)
     data[..., ~lines] = 0
-    scan = Scan(
+    whole = np.broadcast_to(lines, (rows, columns))
+    if node.ndim == 3 and header is None and coils_or_slices(data[:, 0], whole) == "coils":
+        guessed.append("the first axis holds slices, as in fastMRI's files, though its images look like those of coils")
+    scan = Acquisition(
         name,
         "fastMRI HDF5",
         data[:, None],
         np.broadcast_to(lines, (slices, 1, rows, columns)),
         keep=keep,
         readout=-2,
+        cut="mend",
         spacing_mm=spacing,
         axes="rows are readout, columns are phase encoding",
         guessed=guessed,

@@ -1,14 +1,27 @@
-"""Files that are whole or not there at all; the standard library is enough."""
+"""Files to read that have an end, and files written whole or not at all; the standard library is enough."""
 
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import Cancelled, EngineError, InputError
+
+
+def require_file(path: Path) -> None:
+    """Raise InputError unless ``path`` is a file with an end, which a pipe or a device is not."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is no regular file; give the name of a file")
 
 
 @contextmanager

@@ -15,8 +15,11 @@ import numpy as np
 
 from ..errors import EngineError, InputError
 from ..geometry import Grid
+from .files import require_file
+from .sizes import require_bytes
 
 SUFFIXES = (".h5", ".hdf5", ".mrd", ".ismrmrd")
+_MOST_LINKS = 8  # from name to name within a file
 _GRID = ("shape", "spacing_mm", "origin_mm", "direction")
 _GRID_IF_KNOWN = ("isocentre_mm",)
 
@@ -30,8 +33,7 @@ def opened(path: Path) -> Iterator[Fields]:
     """
     import h5py
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    require_file(path)
     try:
         with h5py.File(path, "r") as file:
             yield Fields(path, file)
@@ -50,20 +52,41 @@ class Fields:
 
     def __init__(self, path: Path, file: Any) -> None:
         self.path, self.file = path, file
+        self._bytes = path.stat().st_size
 
     def has(self, name: str) -> bool:
-        return name in self.file
+        return self._node(name) is not None
+
+    def _node(self, name: str, links: int = 0) -> Any:
+        """The group or dataset of that name, None if there is none; no link is followed out of this file."""
+        import h5py
+
+        node, before = self.file, "/"
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        for at, part in enumerate(parts):
+            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+            if link is None or links > _MOST_LINKS:
+                return None
+            if isinstance(link, h5py.ExternalLink):
+                raise InputError(f"{self.path}: the dataset {name} lies in another file; write it into this one")
+            if isinstance(link, h5py.SoftLink):
+                begin = "" if link.path.startswith("/") else before
+                return self._node("/".join([begin, link.path, *parts[at + 1 :]]), links + 1)
+            node, before = node[part], f"{before}{part}/"
+        return node
 
     def names(self, group: str) -> list[str]:
-        """The datasets of a group."""
-        return list(self.file[group])
+        """What a group holds."""
+        node = self._node(group)
+        return [] if node is None else list(node)
 
     def attributes(self, owner: str) -> dict[str, Any]:
         """All attributes of a group; errors as of :meth:`attribute`."""
         return {key: self.attribute(owner, key) for key in self._attributes(owner)}
 
     def _attributes(self, owner: str) -> Any:
-        return self.file[owner].attrs
+        node = self._node(owner)
+        return {} if node is None else node.attrs
 
     def attribute(self, owner: str, key: str, default: Any = None) -> Any:
         """A plain string, number or list of numbers."""
@@ -92,13 +115,14 @@ class Fields:
         """A dataset that lies in this file; its values are not read yet."""
         import h5py
 
-        if not self.has(name):
+        node = self._node(name)
+        if node is None:
             raise InputError(f"{self.path}: lacks the dataset {name}; see the layout in the documentation")
-        node = self.file[name]
-        if not isinstance(node, h5py.Dataset):
-            raise InputError(f"{self.path}: {name} must be a dataset, not a group")
+        if not isinstance(node, h5py.Dataset) or node.size is None:
+            raise InputError(f"{self.path}: {name} must be a dataset with values")
         if node.file.filename != self.file.filename or node.external or node.is_virtual:
             raise InputError(f"{self.path}: the dataset {name} lies in another file; write it into this one")
+        require_bytes(str(self.path), f"the dataset {name}", node.size * node.dtype.itemsize, self._bytes)
         return node
 
     def numbers(self, name: str) -> Any:
@@ -140,14 +164,14 @@ class Fields:
 
 
 def recognising(test: Callable[[Fields], Any]) -> Callable[[Path], bool]:
-    """Whether a path is an HDF5 file whose fields pass a test; never an error."""
+    """Whether the fields of an HDF5 file pass a test; true of a file that cannot be read, as reading it tells why."""
 
     def recognises(path: Path) -> bool:
         try:
             with opened(path) as fields:
                 return bool(test(fields))
         except (InputError, EngineError):
-            return False
+            return True
 
     return recognises
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ from ..errors import InputError
 from ..formats import MR, Format, register
 from ..scans import KSpace
 from .hdf5 import SUFFIXES, Fields, reading, recognising
-from .ismrmrd_header import Header, parse_header, require_cartesian
-from .kspace_scan import Lines, Scan, finish
+from .ismrmrd_header import Header, Space, parse_header, require_cartesian
+from .ismrmrd_paths import cells
+from .ismrmrd_space import encoded_space
+from .kspace_scan import Acquisition, Lines, finish
+from .ramps import is_even
+from .readouts import Marks, Placer
+from .stack import Stack, stacked
 
 _CHUNK = 512  # readouts held at a time
-_GRID_TOLERANCE = 0.05  # of a sample, how far a trajectory that claims to be Cartesian may lie from the grid
 
 
 def _bit(flag: int) -> int:
@@ -25,6 +30,14 @@ def _bit(flag: int) -> int:
 # The flags of the standard, from 1.
 _NOISE, _CALIBRATION, _CALIBRATION_AND_IMAGING, _REVERSE = _bit(19), _bit(20), _bit(21), _bit(22)
 _NO_IMAGE = sum(_bit(n) for n in (23, 24, 26, 27, 28, 29, 30, 31))  # navigators, phase correction, feedback, dummies
+_HEAD = {"flags", "idx", "position", "read_dir", "phase_dir", "slice_dir", "number_of_samples", "active_channels"} | {
+    "center_sample",
+    "discard_pre",
+    "discard_post",
+    "encoding_space_ref",
+    "trajectory_dimensions",
+    "sample_time_us",
+}
 _COUNTERS = ("contrast", "phase", "repetition", "set")
 
 
@@ -43,12 +56,15 @@ def read_ismrmrd(fields: Fields, group: str) -> KSpace:
     """The first contrast, phase, repetition and set of an open file.  Raises InputError that names the file."""
     name, table = str(fields.path), fields.dataset(f"{group}/data")
     header = parse_header(_text(fields.dataset(f"{group}/xml"), name), name)
-    require_cartesian(header, name)
     if table.ndim != 1 or not {"head", "data"} <= set(table.dtype.names or ()):
         raise InputError(f"{name}: {group}/data is no table of readouts; is it an ISMRMRD file of images?")
+    if not set(table.dtype["head"].names or ()) >= _HEAD:
+        raise InputError(f"{name}: the heads of its readouts lack fields; is it an ISMRMRD file?")
+    heads = table.fields("head")[:]
+    told = header.ramp is not None or ("traj" in table.dtype.names and heads["trajectory_dimensions"].any())
+    require_cartesian(header, name, ("epi",) if told else ())
     if header.encoded is None:
         raise InputError(f"{name}: its header lacks encodedSpace/matrixSize")
-    heads = table.fields("head")[:]
     return finish(_Reader(name, table, heads, header).scan())
 
 
@@ -67,52 +83,106 @@ class _Reader:
         self.guessed: list[str] = []
         self.remarks: list[str] = []
 
-    def scan(self) -> Scan:
+    def scan(self) -> Acquisition:
         assert self.header.encoded is not None
         noise, chosen = self._has(_NOISE), self._image_readouts()
-        columns, rows, partitions = self.header.encoded.matrix
-        slices, where = np.unique(self.heads["idx"]["slice"][chosen], return_inverse=True)
         heads = self.heads[chosen]
         coils = int(heads["active_channels"][0])
         if coils < 1:
             raise InputError(f"{self.name}: its readouts have no coils")
+        slices, first, where = np.unique(heads["idx"]["slice"], return_index=True, return_inverse=True)
+        self._require_one_orientation(heads, first[where])
+        stack = stacked(self.name, heads["position"][first].astype(float), _directions(heads[first]), self.guessed)
+        encoded, keep = encoded_space(self.header, heads, self.guessed, self.name)
+        columns, rows, partitions = encoded.matrix
         shape = (len(slices), partitions, coils, rows, columns)
-        along, order = self._along_slices(heads, where, len(slices))
-        rank = dict(zip(slices.tolist(), order.tolist(), strict=True))
+        rank = dict(zip(slices.tolist(), stack.order.tolist(), strict=True))
+        self._prepare(chosen, encoded, keep)
         data, sampled = self._lines(chosen, shape, rank)
-        centre = self._position(heads, where, order, along)
-        return Scan(
+        return Acquisition(
             self.name,
             "ISMRMRD",
             data,
             sampled,
-            keep=round(columns / self.header.oversampling),
-            spacing_mm=self._spacing(along),
-            directions=self._directions(heads[0]),
-            centre_mm=centre,
+            keep=keep,
+            spacing_mm=self._spacing(encoded, stack, len(slices)),
+            directions=_directions(heads[:1])[0],
+            centre_mm=heads["position"][first[stack.middle]].astype(float),
             noise=self._noise(np.flatnonzero(noise), coils),
             noise_bandwidth=self._bandwidth(heads, noise),
             calibration=self._calibration(shape, rank),
             axes="rows are phase encoding, columns are readout",
-            guessed=self.guessed,
-            remarks=self.remarks,
+            guessed=[*self.header.guessed, *self.guessed, *self.placer.guessed],
+            remarks=[*self.remarks, *self.placer.remarks],
         )
+
+    def _require_one_orientation(self, heads: np.ndarray, first: np.ndarray) -> None:
+        """Within a slice all readouts have the direction of its first."""
+        for key in ("read_dir", "phase_dir", "slice_dir"):
+            if not np.allclose(heads[key], heads[key][first], atol=1e-2, equal_nan=True):
+                raise InputError(f"{self.name}: the orientation changes from readout to readout; is it Cartesian?")
+
+    def _prepare(self, chosen: np.ndarray, encoded: Space, keep: int) -> None:
+        """Settle how readouts are placed, by a first look at them where they run back and forth or have a path."""
+        self.encoded = encoded
+        ramp, count = self.header.ramp, int(self.heads["number_of_samples"][chosen[0]])
+        if ramp is not None and not ramp.dwell:
+            ramp = replace(ramp, dwell=float(self.heads["sample_time_us"][chosen[0]]))
+        if ramp is not None and (self._has_path(chosen) or ramp.on_flat_top(count)):
+            ramp = None  # the readouts' own path tells more; what lies on the flat top is even
+        self.placer = Placer(self.name, encoded.matrix[0], keep, ramp)
+        self.backwards = self._has(_REVERSE)
+        if self._has_path(chosen):
+            self._follow_paths(chosen)
+        self.placer.learn(lambda: self._marked(chosen), bool(self.backwards[chosen].any()))
+
+    def _has_path(self, chosen: np.ndarray) -> bool:
+        stored = "traj" in (self.table.dtype.names or ())
+        return stored and bool(self.heads["trajectory_dimensions"][chosen].any())
+
+    def _follow_paths(self, chosen: np.ndarray) -> None:
+        """Where paths run both ways they tell the direction of lines, not the flags."""
+        runs = np.zeros(len(self.heads), dtype=int)
+        even = True
+        for at, _, path in self._readouts(chosen):
+            if path is not None:
+                runs[at] = 1 if path[-1] > path[0] else -1
+                even &= is_even(path)
+        falling = runs < 0
+        if even and falling.any() and (runs > 0).any() and (falling != self.backwards)[chosen].any():
+            self.remarks.append("the direction of lines is taken from their trajectories, which contradict their flags")
+            self.backwards = falling
+        if not even:
+            self.remarks.append("samples were brought from the trajectories of their readouts to the grid")
+
+    def _marked(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, Marks]]:
+        return ((samples, self._marks(at)) for at, samples, _ in self._readouts(chosen))
+
+    def _marks(self, at: int) -> Marks:
+        head = self.heads[at]
+        before, after, centre = (int(head[key]) for key in ("discard_pre", "discard_post", "center_sample"))
+        return Marks(before, after, centre, bool(self.backwards[at]))
 
     def _lines(
         self, chosen: np.ndarray, shape: tuple[int, int, int, int, int], rank: dict[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Readouts on the encoded matrix, and what they sampled; rank: the place of each slice by its number."""
         lines, heads = Lines(self.name, shape, len(chosen)), self.heads[chosen]
-        _, partitions, _, rows, columns = shape
+        _, partitions, _, rows, _ = shape
         row = self._offset("line", heads["idx"]["kspace_encode_step_1"], rows, self.header.centre_line)
-        part = self._offset("partition", heads["idx"]["kspace_encode_step_2"], partitions, self._centre_partition())
-        for number, samples in self._readouts(chosen):
-            samples, first = self._trimmed(samples, heads[number], columns)
+        if partitions > 1:
+            steps = heads["idx"]["kspace_encode_step_2"]
+            part = self._offset("partition", steps, partitions, self.header.centre_partition)
+        else:
+            part = np.zeros(len(heads), dtype=int)
+        for number, (at, samples, path) in enumerate(self._readouts(chosen)):
+            uneven = None if path is None or is_even(path) else path
+            samples, first = self.placer.place(samples, self._marks(at), uneven)
             place = rank[int(heads["idx"]["slice"][number])]
             lines.add(samples, (place, int(part[number]), int(row[number])), first)
         return lines.finish()
 
-    def _calibration(self, shape: tuple[int, int, int, int, int], rank: dict[int, int]) -> Scan | None:
+    def _calibration(self, shape: tuple[int, int, int, int, int], rank: dict[int, int]) -> Acquisition | None:
         chosen = np.flatnonzero(self.calibrating & np.isin(self.heads["idx"]["slice"], list(rank)))
         if not len(chosen):
             return None
@@ -122,7 +192,7 @@ class _Reader:
             reason = str(error).removeprefix(f"{self.name}: ")
             self.remarks.append(f"separate calibration lines are not used ({reason})")
             return None
-        return Scan(self.name, "ISMRMRD", data, sampled, keep=shape[-1])
+        return Acquisition(self.name, "ISMRMRD", data, sampled, keep=shape[-1])
 
     def _has(self, bits: int) -> np.ndarray:
         found: np.ndarray = (self.flags & np.uint64(bits)) != 0
@@ -145,9 +215,6 @@ class _Reader:
                 self.calibrating &= self.heads["idx"][counter] == values[0]
         return np.flatnonzero(wanted)
 
-    def _centre_partition(self) -> int | None:
-        return self.header.centre_partition
-
     def _offset(self, what: str, steps: np.ndarray, size: int, centre: int | None) -> np.ndarray:
         """Encoding steps as indices of the matrix, with the lowest frequency at size // 2."""
         if centre is None:
@@ -157,17 +224,24 @@ class _Reader:
                 self.guessed.append(guess)
         return steps.astype(int) - centre + size // 2
 
-    def _readouts(self, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(number within chosen, complex64 (coils, samples)) of each chosen readout."""
+    def _readouts(self, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+        """Number, complex64 (coils, samples) and path in cells, where it is stored, of each chosen readout."""
         has_path = "traj" in (self.table.dtype.names or ())
         for begin in range(0, len(chosen), _CHUNK):
             part = chosen[begin : begin + _CHUNK]
             block = self.table[part[0] : part[-1] + 1]
-            for number, at in enumerate(part, start=begin):
+            for at in part:
                 head, record = self.heads[at], block[at - part[0]]
-                if has_path and head["trajectory_dimensions"]:
-                    self._require_on_grid(head, record["traj"])
-                yield number, self._samples(head, record["data"])
+                path = None
+                if has_path and head["trajectory_dimensions"] and not int(head["flags"]) & _NOISE:
+                    path = self._path(head, record["traj"])
+                yield int(at), self._samples(head, record["data"]), path
+
+    def _path(self, head: np.void, values: np.ndarray) -> np.ndarray:
+        count, dimensions = int(head["number_of_samples"]), int(head["trajectory_dimensions"])
+        if values.size != count * dimensions:
+            raise InputError(f"{self.name}: a trajectory does not fit its readout")
+        return cells(values.reshape(count, dimensions), count, self.encoded, self.name)
 
     def _samples(self, head: np.void, values: np.ndarray) -> np.ndarray:
         coils, count = int(head["active_channels"]), int(head["number_of_samples"])
@@ -178,31 +252,10 @@ class _Reader:
             )
         return np.ascontiguousarray(values).view(np.complex64).reshape(coils, count)
 
-    def _require_on_grid(self, head: np.void, path: np.ndarray) -> None:
-        """A trajectory that is given although the scan is Cartesian must be that of the encoding step."""
-        assert self.header.encoded is not None
-        points = path.reshape(-1, int(head["trajectory_dimensions"]))
-        if len(points) != head["number_of_samples"] or not len(points):
-            raise InputError(f"{self.name}: a trajectory does not fit its readout")
-        steps = np.diff(points[:, 0]) * self.header.encoded.matrix[0]
-        if np.abs(np.abs(steps) - 1).max(initial=0) > _GRID_TOLERANCE or np.ptp(points[:, 1:], axis=0).max(
-            initial=0
-        ) * self.header.encoded.matrix[1] > (_GRID_TOLERANCE):
-            raise InputError(f"{self.name}: its trajectory does not follow the Cartesian grid; grid the data first")
-
-    def _trimmed(self, samples: np.ndarray, head: np.void, columns: int) -> tuple[np.ndarray, int]:
-        """The samples to keep, in order, and the column of the first."""
-        pre, stop = int(head["discard_pre"]), samples.shape[1] - int(head["discard_post"])
-        if pre >= stop:
-            raise InputError(f"{self.name}: a readout discards all of its samples")
-        first = columns // 2 - int(head["center_sample"]) + pre
-        kept = samples[:, pre:stop]
-        return (kept[:, ::-1] if int(head["flags"]) & _REVERSE else kept), first
-
     def _noise(self, readouts: np.ndarray, coils: int) -> np.ndarray | None:
         if not len(readouts):
             return None
-        samples = [values for _, values in self._readouts(readouts)]
+        samples = [values for _, values, _ in self._readouts(readouts)]
         if any(values.shape[0] != coils for values in samples):
             self.remarks.append("the noise scan has other coils and is not used")
             return None
@@ -214,33 +267,10 @@ class _Reader:
         dwell, silent = float(heads["sample_time_us"][0]), float(self.heads["sample_time_us"][noise][0])
         return dwell / silent if dwell > 0 and silent > 0 else 1.0
 
-    def _directions(self, head: np.void) -> np.ndarray:
-        vectors = [np.asarray(head[key], dtype=float) for key in ("read_dir", "phase_dir", "slice_dir")]
-        return np.stack(vectors, axis=1)
-
-    def _along_slices(self, heads: np.ndarray, where: np.ndarray, slices: int) -> tuple[np.ndarray, np.ndarray]:
-        """Each slice's position along the normal, ascending, and each slice's place in that order."""
-        normal = np.asarray(heads["slice_dir"][0], dtype=float)
-        along = np.array([heads["position"][where == n][0] @ normal for n in range(slices)])
-        if len(np.unique(np.round(along, 3))) < slices:
-            if slices > 1:
-                self.guessed.append("order and distance of the slices (positions are not told)")
-            return np.zeros(slices), np.arange(slices)
-        order = np.empty(slices, dtype=int)
-        order[np.argsort(along)] = np.arange(slices)
-        return np.sort(along), order
-
-    def _position(self, heads: np.ndarray, where: np.ndarray, order: np.ndarray, along: np.ndarray) -> np.ndarray:
-        middle = int(np.flatnonzero(order == len(order) // 2)[0])
-        position: np.ndarray = np.asarray(heads["position"][where == middle][0], dtype=float)
-        return position
-
-    def _spacing(self, along: np.ndarray) -> tuple[float, float, float]:
-        encoded = self.header.encoded
-        assert encoded is not None
+    def _spacing(self, encoded: Space, stack: Stack, slices: int) -> tuple[float, float, float]:
         x, y, z = (length / n for length, n in zip(encoded.field_mm, encoded.matrix, strict=True))
-        if encoded.matrix[2] == 1 and len(along) > 1 and np.ptp(along) > 0:
-            z = float(np.mean(np.diff(along)))
+        if encoded.matrix[2] == 1 and stack.spacing_mm > 0:
+            z = stack.spacing_mm
         if min(x, y) <= 0:
             self.guessed.append("pixel spacing 1 x 1 mm (no field of view in the header)")
             x = y = 1.0
@@ -255,3 +285,8 @@ def _read(fields: Fields) -> KSpace:
 
 
 register(Format("ISMRMRD", MR, SUFFIXES, reading(_read), recognising(lambda fields: find_group(fields.file))))
+
+
+def _directions(heads: np.ndarray) -> np.ndarray:
+    """(readouts, 3, 3): readout, phase and slice direction in the columns."""
+    return np.stack([heads[key].astype(float) for key in ("read_dir", "phase_dir", "slice_dir")], axis=2)

@@ -6,13 +6,17 @@ kept, so that names and dates of a patient never reach the engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from ..errors import InputError
+from .ramps import Ramp
 
 _LARGEST_BYTES = 16 << 20
 _DEEPEST = 64
+_WHOLE = 0.01  # within which a number counts as a whole one that a program wrote badly
+_DESCRIPTION = "encoding/trajectoryDescription/"
+_PARAMETERS = tuple(f"{_DESCRIPTION}userParameter{kind}" for kind in ("Long", "Double"))
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,11 @@ class Space:
 
 @dataclass(frozen=True)
 class Header:
-    """The first encoding.  centre_line, centre_partition: index of the lowest frequency, None where not told."""
+    """The first encoding.
+
+    centre_line, centre_partition: index of the lowest frequency, None where not told.  last_partition: likewise.
+    ramp: the gradient of an echo-planar readout in microseconds, where its times are told.  guessed: what was mended.
+    """
 
     trajectory: str
     encoded: Space | None
@@ -33,8 +41,11 @@ class Header:
     centre_line: int | None
     centre_partition: int | None
     last_line: int | None
+    last_partition: int | None
     calibration: str
     encodings: int
+    ramp: Ramp | None = None
+    guessed: tuple[str, ...] = ()
 
     @property
     def oversampling(self) -> float:
@@ -60,16 +71,19 @@ def parse_header(xml: bytes | str, name: str) -> Header:
         centre_line=fields.whole(f"{limits}1/center"),
         centre_partition=fields.whole(f"{limits}2/center"),
         last_line=fields.whole(f"{limits}1/maximum"),
+        last_partition=fields.whole(f"{limits}2/maximum"),
         calibration=leaves.get("encoding/parallelImaging/calibrationMode", "").lower(),
         encodings=encodings,
+        ramp=fields.ramp(),
+        guessed=tuple(fields.guessed),
     )
 
 
-def require_cartesian(header: Header, name: str) -> None:
-    """Raise InputError for a trajectory that is not Cartesian, and for none at all."""
+def require_cartesian(header: Header, name: str, also: tuple[str, ...] = ()) -> None:
+    """Raise InputError for a trajectory that is not Cartesian, nor one of ``also``, and for none at all."""
     if not header.encodings:
         raise InputError(f"{name}: its header describes no encoding; is it an ISMRMRD header?")
-    if header.trajectory not in ("cartesian", ""):
+    if header.trajectory not in ("cartesian", "", *also):
         raise InputError(
             f"{name}: its trajectory is {header.trajectory!r}; only Cartesian k-space can be read, grid it first"
         )
@@ -82,6 +96,7 @@ def _leaves(raw: bytes, name: str) -> tuple[dict[str, str], int]:
     path: list[str] = []
     texts: list[list[str]] = []
     leaves: dict[str, str] = {}
+    parameter: dict[str, str] = {}  # of the trajectory, name and value of the one at hand
     encodings = 0
 
     def start(tag: str, _: dict[str, str]) -> None:
@@ -94,7 +109,12 @@ def _leaves(raw: bytes, name: str) -> tuple[dict[str, str], int]:
 
     def end(_: str) -> None:
         if encodings <= 1:
-            leaves.setdefault("/".join(path[1:]), "".join(texts[-1]).strip())
+            text, place = "".join(texts[-1]).strip(), "/".join(path[1:])
+            leaves.setdefault(place, text)
+            if place in _PARAMETERS:
+                leaves.setdefault(_DESCRIPTION + parameter.pop("name", ""), parameter.pop("value", ""))
+            elif place.rpartition("/")[0] in _PARAMETERS:
+                parameter[path[-1]] = text
         path.pop()
         texts.pop()
 
@@ -116,6 +136,7 @@ def _leaves(raw: bytes, name: str) -> tuple[dict[str, str], int]:
 class _Fields:
     leaves: dict[str, str]
     name: str
+    guessed: list[str] = field(default_factory=list)
 
     def number(self, key: str) -> float | None:
         if key not in self.leaves:
@@ -130,12 +151,30 @@ class _Fields:
 
     def whole(self, key: str) -> int | None:
         value = self.number(key)
-        return None if value is None else int(value)
+        if value is None:
+            return None
+        nearest = round(value)
+        if abs(value - nearest) > _WHOLE:
+            raise InputError(f"{self.name}: the header's {key} is {self.leaves[key][:40]!r}; a whole number is needed")
+        if value != nearest:
+            self.guessed.append(f"the header's {key.removeprefix('encoding/')} {value:g} means {nearest}")
+        return nearest
 
     def space(self, key: str) -> Space | None:
         matrix = [self.whole(f"{key}/matrixSize/{axis}") for axis in "xyz"]
         if matrix[0] is None or matrix[1] is None:
             return None
-        field = [self.number(f"{key}/fieldOfView_mm/{axis}") or 0.0 for axis in "xyz"]
+        lengths = [self.number(f"{key}/fieldOfView_mm/{axis}") or 0.0 for axis in "xyz"]
         x, y, z = (max(n or 1, 1) for n in matrix)
-        return Space((x, y, z), (field[0], field[1], field[2]))
+        return Space((x, y, z), (lengths[0], lengths[1], lengths[2]))
+
+    def ramp(self) -> Ramp | None:
+        """The gradient of an echo-planar readout, None where the header describes none that rises while it is read."""
+        up, flat, down, dwell = (
+            self.number(_DESCRIPTION + key) for key in ("rampUpTime", "flatTopTime", "rampDownTime", "dwellTime")
+        )
+        if not up or not flat:
+            if up:
+                self.guessed.append("samples lie evenly along the readout (its gradient's flatTopTime is not told)")
+            return None
+        return Ramp(up, flat, up if down is None else down, dwell or 0.0, self.number(f"{_DESCRIPTION}acqDelayTime"))

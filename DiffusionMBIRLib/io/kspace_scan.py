@@ -1,15 +1,12 @@
 """From what a reader found in a file to ``KSpace``: one set of rules for all formats.
 
-A reader fills ``Scan``: k-space on the encoded matrix, centred, with what its header says.  ``finish`` then whitens,
+A reader fills ``Acquisition``: k-space on the encoded matrix, centred, with what its header says.  ``finish`` then whitens,
 turns 3D acquisitions into slices, removes the readout's oversampling, finds the common mask and checks the result.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 
@@ -17,6 +14,8 @@ from ..errors import InputError
 from ..geometry import CartesianMRI, Grid
 from ..scans import KSpace
 from ..sensitivity import SMALLEST_ACS, WHITENED_STD, centred_fft, centred_ifft, whiten
+from .sizes import require_memory
+from .wrapping import named, unwrapped, wrapped_axes
 
 _LARGEST_ACCELERATION = 64  # more positions for each one sampled than any scan leaves out
 _COMMON_SHARE = 0.5  # of the lines of any slice that must have been sampled in all of them
@@ -24,7 +23,7 @@ _FAR_FROM_CENTRE = 0.125  # of the matrix; where the strongest sample of k-space
 
 
 @dataclass
-class Scan:
+class Acquisition:
     """One acquisition on its encoded matrix.
 
     data: complex64 (slices, partitions, coils, rows, columns), zero where not sampled.
@@ -32,7 +31,8 @@ class Scan:
     readout: which of their axes it is, -1 for columns, -2 for rows.  keep: its length without oversampling.
     spacing_mm: (columns, rows, slices or partitions); directions: 3 x 3, unit vectors of these axes in its columns;
     centre_mm: where the voxel n // 2 of each axis lies (LPS).  noise: (coils, samples) of a scan without excitation;
-    noise_bandwidth: its bandwidth over that of the scan.  calibration: separate lines of the middle of k-space, as a
+    noise_bandwidth: its bandwidth over that of the scan.  cut: what becomes of an image that lies half a field of view
+    off, "say", "mend" or "leave".  calibration: separate lines of the middle of k-space, as a
     scan on the same encoded matrix.
     """
 
@@ -48,34 +48,15 @@ class Scan:
     noise: np.ndarray | None = None
     noise_bandwidth: float = 1.0
     noise_std: float = 0.0
-    calibration: Scan | None = None
+    cut: str = "say"
+    calibration: Acquisition | None = None
     axes: str = "slices, coils, rows, columns"
     guessed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
-def require_memory(name: str, shape: Iterable[int], itemsize: int = 8) -> None:
-    """Raise InputError where an array that a header announces cannot lie in this machine's memory."""
-    sizes = [int(n) for n in shape]
-    if min(sizes) < 1:
-        raise InputError(f"{name}: its header announces an empty matrix {tuple(sizes)}; is the file damaged?")
-    needed, there = prod(sizes) * itemsize, _memory_bytes()
-    if 2 * needed > there:
-        raise InputError(
-            f"{name}: its header announces k-space {tuple(sizes)} of {needed / 1e9:.1f} GB, this machine has "
-            f"{there / 1e9:.1f} GB of memory; is the file damaged? else cut it into parts"
-        )
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 64 << 30
-
-
 class Lines:
-    """Collects readouts into a ``Scan``; what was measured several times is averaged."""
+    """Collects readouts into a ``Acquisition``; what was measured several times is averaged."""
 
     def __init__(self, name: str, shape: tuple[int, int, int, int, int], lines: int) -> None:
         """Take ``lines`` readouts for (slices, partitions, coils, rows, columns); InputError if they are too few."""
@@ -120,12 +101,14 @@ class Lines:
         return self._sum, sampled
 
 
-def finish(scan: Scan) -> KSpace:
+def finish(scan: Acquisition) -> KSpace:
     """The scan as ``KSpace``.  Raises InputError, naming the file, for what cannot be reconstructed."""
     _require_values(scan)
+    _look_for_cut(scan)
     oversampling = scan.data.shape[scan.readout] / scan.keep
-    _remove_oversampling(scan)
-    _turn_3d_into_slices(scan)
+    with np.errstate(over="ignore", invalid="ignore"):  # found not to be finite later
+        _remove_oversampling(scan)
+        _turn_3d_into_slices(scan)
     mask = _common_mask(scan)
     data = scan.data[:, 0]
     data *= mask  # lines that some slices lack are used in none
@@ -155,7 +138,7 @@ def finish(scan: Scan) -> KSpace:
     )
 
 
-def _calibration(scan: Scan, shape: tuple[int, ...]) -> np.ndarray | None:
+def _calibration(scan: Acquisition, shape: tuple[int, ...]) -> np.ndarray | None:
     """The fully sampled block of separate calibration lines, treated as the scan was: whitened, cropped, in slices.
 
     shape: of the scan's data.  Lines that do not fit are left aside with a remark.
@@ -163,7 +146,7 @@ def _calibration(scan: Scan, shape: tuple[int, ...]) -> np.ndarray | None:
     lines = scan.calibration
     if lines is None:
         return None
-    lines.noise, lines.keep = scan.noise, scan.keep
+    lines.noise, lines.keep, lines.cut = scan.noise, scan.keep, scan.cut
     lines.sampled = np.repeat(lines.sampled.any(axis=-1, keepdims=True), lines.sampled.shape[-1], axis=-1)
     try:
         separate = finish(lines)
@@ -180,7 +163,7 @@ def _calibration(scan: Scan, shape: tuple[int, ...]) -> np.ndarray | None:
     return None
 
 
-def _require_values(scan: Scan) -> None:
+def _require_values(scan: Acquisition) -> None:
     bad = int(scan.data.size - np.count_nonzero(np.isfinite(scan.data)))
     if bad:
         raise InputError(f"{scan.name}: {bad} of {scan.data.size} samples are NaN or infinite; repair the file")
@@ -192,7 +175,31 @@ def _require_values(scan: Scan) -> None:
         raise InputError(f"{scan.name}: {len(empty)} of {len(scan.data)} slices are empty ({listed}); leave them out")
 
 
-def _remove_oversampling(scan: Scan) -> None:
+def _look_for_cut(scan: Acquisition) -> None:
+    """Find the object along the borders instead of in the middle: say so, or move it where it is to be mended.
+
+    Where oversampling is removed it would be cropped away, and is moved in any case.
+    """
+    if scan.cut == "leave":
+        return
+    found = wrapped_axes(scan.data, np.asarray(scan.sampled.all(axis=(0, 1))))
+    cropped = scan.readout if scan.keep < scan.data.shape[scan.readout] else 0
+    moved = [axis for axis in found if scan.cut == "mend" or axis == cropped]
+    left = [axis for axis in found if axis not in moved]
+    if moved:
+        scan.data = unwrapped(scan.data, moved)
+        scan.remarks.append(
+            f"the image was cut apart along {named(moved)} (transformed without ifftshift) and is moved by half its "
+            "field of view"
+        )
+    if left:
+        scan.remarks.append(
+            f"the object lies at both borders of the image along {named(left)} and not in the middle; was it simulated "
+            "without ifftshift?"
+        )
+
+
+def _remove_oversampling(scan: Acquisition) -> None:
     """Crop the image along the readout; exact where the readout is complete, so that is asked for."""
     axis, length = scan.readout, scan.data.shape[scan.readout]
     if scan.keep >= length:
@@ -211,7 +218,7 @@ def _remove_oversampling(scan: Scan) -> None:
     scan.sampled = np.repeat(lines, scan.keep, axis=axis)
 
 
-def _turn_3d_into_slices(scan: Scan) -> None:
+def _turn_3d_into_slices(scan: Acquisition) -> None:
     """Inverse transform along the direction that was sampled completely: partitions, or else the readout."""
     partitions = scan.data.shape[1]
     if partitions == 1:
@@ -237,7 +244,7 @@ def _turn_3d_into_slices(scan: Scan) -> None:
     scan.remarks.append("3D acquisition, slices along the readout, rows are partitions")
 
 
-def _common_mask(scan: Scan) -> np.ndarray:
+def _common_mask(scan: Acquisition) -> np.ndarray:
     """What was sampled in every slice."""
     sampled = scan.sampled[:, 0]
     common = np.asarray(sampled.all(axis=0))
@@ -249,9 +256,11 @@ def _common_mask(scan: Scan) -> np.ndarray:
     return common
 
 
-def _check_centre(scan: Scan, data: np.ndarray) -> None:
+def _check_centre(scan: Acquisition, data: np.ndarray) -> None:
     """A k-space that is not centred, or has other axes than thought, has its strongest sample elsewhere."""
-    energy = (np.abs(data) ** 2).sum(axis=(0, 1))
+    energy: np.ndarray = np.zeros(data.shape[2:])
+    for part in data:
+        energy += (np.abs(part).astype(np.float64) ** 2).sum(axis=0)
     peak = np.unravel_index(int(energy.argmax()), energy.shape)
     off = [int(p) - n // 2 for p, n in zip(peak, energy.shape, strict=True)]
     if any(abs(d) > max(4, _FAR_FROM_CENTRE * n) for d, n in zip(off, energy.shape, strict=True)):
@@ -261,7 +270,7 @@ def _check_centre(scan: Scan, data: np.ndarray) -> None:
         )
 
 
-def _grid(scan: Scan, shape: tuple[int, int, int]) -> Grid:
+def _grid(scan: Acquisition, shape: tuple[int, int, int]) -> Grid:
     directions = scan.directions
     if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-2):
         directions = np.eye(3)

@@ -1,4 +1,4 @@
-"""Arrays of MATLAB files: version 5 to 7 through scipy (extra ``mri``), version 7.3 is HDF5."""
+"""Arrays of MATLAB files: version 5 to 7, and version 7.3, which is HDF5."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from . import matlab5
 from .hdf5 import opened
-from .kspace_scan import require_memory
+from .sizes import require_memory
 
 _FAN_BEAM = ("CtDataLimited", "CtDataFull", "CtData")  # structures of Helsinki's tomography data
-_NUMBERS = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "logical")
 
 
 def is_matlab_hdf5(path: Path) -> bool:
@@ -52,7 +52,8 @@ def _read_73(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarr
 
     with opened(path) as fields:
         there = [key for key in fields.file if not key.startswith("#")]
-        arrays = [key for key in there if isinstance(fields.file.get(key), h5py.Dataset)]
+        inside = [key for key in there if fields.file.get(key, getclass=True, getlink=True) is h5py.HardLink]
+        arrays = [key for key in inside if isinstance(fields.file[key], h5py.Dataset)]
         _refuse_fan_beam(path, there)
         candidates = [key for key in arrays if _is_complex(fields.file[key]) and fields.file[key].ndim > 1]
         chosen = _choose(path, candidates, arrays, variable)
@@ -80,29 +81,15 @@ def _values_73(fields: Any, name: str) -> np.ndarray:
 
 
 def _read_5(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        from scipy.io import loadmat, whosmat
-    except ImportError:
-        raise InputError(
-            f'{path}: MATLAB files before version 7.3 need scipy: pip install "diffusionmbir[mri]", or save with -v7.3'
-        ) from None
-    try:
-        listed = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-        _refuse_fan_beam(path, list(listed))
-        numbers = [name for name, (_, kind) in listed.items() if kind in _NUMBERS]
-        for name in numbers:
-            require_memory(str(path), [max(n, 1) for n in listed[name][0]], 16)
-        wanted = [name for name in (variable, mask) if name] if variable else numbers
-        found = {k: np.asarray(v) for k, v in loadmat(path, variable_names=wanted).items() if k in numbers}
-    except InputError:
-        raise
-    except Exception as error:  # scipy's reader of damaged files raises whatever comes
-        raise InputError(f"{path}: cannot be read as a MATLAB file; is it truncated?") from error
-    candidates = [name for name, values in found.items() if values.dtype.kind == "c" and min(values.shape) > 0]
-    chosen = _choose(path, candidates, numbers, variable)
-    if mask and mask not in found:
-        raise InputError(f"{path}: has no variable {mask!r} for the mask; there are {', '.join(numbers)}")
-    return found[chosen], found[mask] if mask else None
+    with matlab5.opened(path) as file:
+        there = {one.name: one for one in file.variables}
+        _refuse_fan_beam(path, list(there))
+        numbers = {name: one for name, one in there.items() if one.type}
+        candidates = [name for name, one in numbers.items() if one.is_complex and min(one.shape) > 0]
+        chosen = _choose(path, candidates, list(numbers), variable)
+        if mask and mask not in numbers:
+            raise InputError(f"{path}: has no variable {mask!r} for the mask; there are {', '.join(numbers)}")
+        return file.values(numbers[chosen]), file.values(numbers[mask]) if mask else None
 
 
 def _refuse_fan_beam(path: Path, names: list[str]) -> None:

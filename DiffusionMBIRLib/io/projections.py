@@ -18,7 +18,7 @@ from ..formats import CT, Format, register
 from ..geometry import Grid, ParallelBeam
 from ..scans import Measurement
 from .hdf5 import SUFFIXES, Fields, reading, recognising
-from .kspace_scan import require_memory
+from .sizes import require_memory
 
 _TIFF = (".tif", ".tiff")
 _ANGLES = "angles.txt"

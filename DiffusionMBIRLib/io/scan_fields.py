@@ -35,7 +35,7 @@ from ..provenance import plain, software_version
 from ..scans import scan_kind
 from ..scans.base import require_data_shape
 from ..volume import Volume
-from .kspace_scan import require_memory
+from .sizes import require_memory
 
 FORMAT = "DiffusionMBIR scan"
 VERSION = 2

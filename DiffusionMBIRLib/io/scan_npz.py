@@ -16,8 +16,8 @@ from ..errors import EngineError, InputError
 from ..formats import SCAN, Format, register
 from .files import replacing
 from .hdf5 import Fields
-from .kspace_scan import require_memory
 from .scan_fields import content_of, holds_scan, scan_in
+from .sizes import require_memory
 
 SUFFIX = ".npz"
 _FIELDS = "fields.json"

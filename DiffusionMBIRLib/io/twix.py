@@ -16,7 +16,10 @@ import numpy as np
 from ..errors import InputError
 from ..formats import MR, Format, register
 from ..scans import KSpace
-from .kspace_scan import Lines, Scan, finish
+from .kspace_scan import Acquisition, Lines, finish
+from .ramps import Ramp
+from .readouts import Marks, Placer
+from .stack import Stack, stacked
 
 _LARGEST_HEADER = 64 << 20
 _RAID_ENTRY = struct.Struct("<IIQQ128x")
@@ -83,10 +86,10 @@ def _measurements(stream: BinaryIO, path: Path) -> tuple[list[tuple[int, int]], 
 
 
 class _Protocol:
-    """Numbers of the ASCCONV text by their key."""
+    """Numbers of the ASCCONV text by their key; those of the gradient from the text before it."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, before: str = "") -> None:
+        self._text, self._before = text, before
 
     def number(self, key: str, default: float | None = None) -> float | None:
         found = re.search(rf"^{re.escape(key)}\s*=\s*([-+0-9.eExA-Fa-f]{{1,40}})\s*$", self._text, re.MULTILINE)
@@ -97,6 +100,30 @@ class _Protocol:
             return float(int(text, 16)) if text.lower().startswith("0x") else float(text)
         except ValueError:
             return default
+
+    @property
+    def of_pulseq(self) -> bool:
+        """True for a sequence that Pulseq's interpreter played; the protocol does not describe it."""
+        found = re.search(r"^tSequenceFileName\s*=\s*\"*([^\"\n]*)", self._text, re.MULTILINE)
+        return found is not None and "pulseq" in found.group(1).lower()
+
+    def ramp(self, samples: int) -> Ramp | None:
+        """The readout gradient in microseconds, where samples were taken on its ramps."""
+        mode = self._regridding("alRegridMode")
+        if mode not in (2.0, 4.0):  # straight, sine
+            return None
+        names = ("RampupTime", "FlattopTime", "RampdownTime", "DelaySamplesTime")
+        up, flat, down, delay = (self._regridding(f"alRegrid{name}") for name in names)
+        dwell = self._regridding("aflRegridADCDuration") / samples
+        return Ramp(up, flat, down, dwell, delay, sine=mode == 4.0)
+
+    def _regridding(self, key: str) -> float:
+        """The first number of an entry such as <ParamLong."alRegridMode"> { 2 2 }, 0 if there is none."""
+        found = re.search(rf'"{key}">\s*{{\s*(?:<[^>]*>\s*[-+0-9]*\s*)*([-+0-9.eE]{{1,40}})', self._before)
+        try:
+            return float(found.group(1)) if found else 0.0
+        except ValueError:
+            return 0.0
 
 
 def _protocol(stream: BinaryIO, begin: int, path: Path) -> tuple[_Protocol, int]:
@@ -110,7 +137,7 @@ def _protocol(stream: BinaryIO, begin: int, path: Path) -> tuple[_Protocol, int]
     if len(text) < length:
         raise InputError(f"{path}: ends within its header; copy the file again")
     parts = re.findall(r"### ASCCONV BEGIN[^\n]*\n(.*?)### ASCCONV END", text, re.DOTALL)
-    return _Protocol(next((p for p in parts if "sKSpace.lBaseResolution" in p), "")), length
+    return _Protocol(next((p for p in parts if "sKSpace.lBaseResolution" in p), ""), text), length
 
 
 def _blocks(stream: BinaryIO, at: int, end: int, block_type: Any, modern: bool, path: Path) -> Iterator[Any]:
@@ -121,10 +148,10 @@ def _blocks(stream: BinaryIO, at: int, end: int, block_type: Any, modern: bool, 
             block = block_type(stream, modern)
         except (ValueError, OSError):
             block = None
+        if block is not None and block.is_flag_set("ACQEND"):  # whatever length it claims
+            return
         if block is None or int(block.dma_len) < _SMALLEST_BLOCK or at + int(block.dma_len) > end:
             raise InputError(f"{path}: is cut or damaged at byte {at}; copy the file again")
-        if block.is_flag_set("ACQEND"):
-            return
         if not block.is_flag_set("SYNCDATA"):
             if not (block.mdh.SamplesInScan and block.mdh.UsedChannels):
                 raise InputError(f"{path}: is cut or damaged at byte {at}; copy the file again")
@@ -162,35 +189,68 @@ class _Reader:
                 )
         return kept
 
-    def scan(self) -> Scan:
+    def scan(self) -> Acquisition:
         first = self.blocks[0].mdh
         columns, coils = int(first.SamplesInScan), int(first.UsedChannels)
         rows, row = self._along("Lin", "CenterLin", "sKSpace.lPhaseEncodingLines")
         partitions, part = self._along("Par", "CenterPar", self._partitions_key())
-        # An echo that is not centred has fewer samples before its centre than the matrix.
-        columns = max(columns, 2 * int(first.CenterCol), 2 * (columns - int(first.CenterCol)))
-        slices, where, along = self._slices()
+        columns, base = self._columns(columns)
+        where, stack = self._stack()
+        slices = len(stack.order)
         shape = (slices, partitions, coils, rows, columns)
+        self.placer.learn(
+            lambda: ((self._samples(b), _marks(b)) for b in self.blocks),
+            any(b.is_flag_set("REFLECT") for b in self.blocks),
+        )
         data, sampled = self._lines(self.blocks, shape, zip(where, part, row, strict=True))
-        base = int(self.protocol.number("sKSpace.lBaseResolution", 0.0) or 0)
-        if not 0 < base <= columns:
-            base = columns
-            self.guessed.append("no oversampling of the readout (no base resolution in the protocol)")
-        return Scan(
+        return Acquisition(
             self.name,
             "Siemens twix",
             data,
             sampled,
             keep=base,
-            spacing_mm=self._spacing(base, rows, partitions, along),
-            directions=self._directions(),
-            centre_mm=self._centre(where, slices),
+            spacing_mm=self._spacing(base, rows, partitions, stack.spacing_mm),
+            directions=self._directions(self.blocks[0]),
+            centre_mm=self._position(self.blocks[int(np.flatnonzero(where == slices // 2)[0])]),
             noise=self._noise(coils),
             calibration=self._calibration(shape, where),
             axes="rows are phase encoding, columns are readout",
-            guessed=self.guessed,
-            remarks=self.remarks,
+            guessed=[*self.guessed, *self.placer.guessed],
+            remarks=[*self.remarks, *self.placer.remarks],
         )
+
+    def _columns(self, samples: int) -> tuple[int, int]:
+        """Columns of the encoded matrix and of the image; makes the placer of readouts."""
+        base = int(self.protocol.number("sKSpace.lBaseResolution", 0.0) or 0)
+        ramp = self.protocol.ramp(samples)
+        if ramp is not None and not ramp.on_flat_top(samples):
+            if not 0 < base <= samples:
+                raise InputError(f"{self.name}: its protocol lacks the base resolution of an echo-planar readout")
+            # The samples cover base cycles per field of view; the field of view is encoded twice as wide.
+            self.placer = Placer(self.name, 2 * base, base, ramp)
+            return 2 * base, base
+        # An echo that is not centred has fewer samples before its centre than the matrix.
+        centre = int(self.blocks[0].mdh.CenterCol)
+        columns = max(samples, 2 * centre, 2 * (samples - centre))
+        if self.protocol.of_pulseq:
+            self._require_described(columns, base)
+        if not 0 < base <= columns:
+            base = columns
+            self.guessed.append("no oversampling of the readout (no base resolution in the protocol)")
+        elif abs(columns / base - round(columns / base)) * base > 1:
+            self.guessed.append(f"readouts of {columns} samples hold {base} columns (no whole factor of oversampling)")
+        self.placer = Placer(self.name, columns, base)
+        return columns, base
+
+    def _require_described(self, columns: int, base: int) -> None:
+        lines = int(self.protocol.number("sKSpace.lPhaseEncodingLines", 0.0) or 0)
+        most = max(int(b.mdh.Counter.Lin) for b in self.blocks) + 1
+        if base and (columns not in (base, 2 * base) or most > lines):
+            raise InputError(
+                f"{self.name}: was measured by Pulseq, and its protocol ({base} columns, {lines} lines) does not "
+                f"describe its {columns} samples and {most} lines; convert it to ISMRMRD with the sequence's trajectory"
+            )
+        self.guessed.append("matrix, field of view and even sampling (Pulseq leaves the protocol as it was)")
 
     def _partitions_key(self) -> str:
         return "sKSpace.lPartitions" if self.protocol.number("sKSpace.ucDimension") == 4.0 else ""
@@ -201,11 +261,11 @@ class _Reader:
         """Readouts at (slice, partition, row) on the encoded matrix, and what they sampled."""
         lines = Lines(self.name, shape, len(blocks))
         for block, (where, part, row) in zip(blocks, places, strict=True):
-            samples, begin = self._samples(block, shape[-1])
+            samples, begin = self.placer.place(self._samples(block), _marks(block))
             lines.add(samples, (int(where), int(part), int(row)), begin)
         return lines.finish()
 
-    def _calibration(self, shape: tuple[int, int, int, int, int], where: np.ndarray) -> Scan | None:
+    def _calibration(self, shape: tuple[int, int, int, int, int], where: np.ndarray) -> Acquisition | None:
         """Separate calibration lines, whose counters run around a centre of their own."""
         rank = {int(b.mdh.Counter.Sli): int(place) for b, place in zip(self.blocks, where, strict=True)}
         blocks = [b for b in self.apart if int(b.mdh.Counter.Sli) in rank]
@@ -224,7 +284,7 @@ class _Reader:
             reason = str(error).removeprefix(f"{self.name}: ")
             self.remarks.append(f"separate calibration lines are not used ({reason})")
             return None
-        return Scan(self.name, "Siemens twix", data, sampled, keep=shape[-1])
+        return Acquisition(self.name, "Siemens twix", data, sampled, keep=shape[-1])
 
     def _along(self, counter: str, centre: str, key: str) -> tuple[int, np.ndarray]:
         """Size of an encoded direction and the index of each readout in it, with the centre at size // 2."""
@@ -237,16 +297,11 @@ class _Reader:
         size = max(size, 2 * middle, 2 * (int(steps.max()) - middle + 1))
         return size, steps - middle + size // 2
 
-    def _samples(self, block: Any, columns: int) -> tuple[np.ndarray, int]:
+    def _samples(self, block: Any) -> np.ndarray:
         samples = np.asarray(block.data)
         if samples.dtype != np.complex64 or samples.ndim != 2:
             raise InputError(f"{self.name}: a readout is damaged; copy the file again")
-        pre, post = int(block.mdh.CutOff.Pre), int(block.mdh.CutOff.Post)
-        if pre + post >= samples.shape[1]:
-            raise InputError(f"{self.name}: a readout discards all of its samples")
-        begin = columns // 2 - int(block.mdh.CenterCol) + pre
-        kept = samples[:, pre : samples.shape[1] - post]
-        return (kept[:, ::-1] if block.is_flag_set("REFLECT") else kept), begin
+        return samples
 
     def _noise(self, coils: int) -> np.ndarray | None:
         fitting = [np.asarray(b.data) for b in self.noise if int(b.mdh.UsedChannels) == coils]
@@ -260,23 +315,18 @@ class _Reader:
         place = block.mdh.SliceData.SlicePos
         return np.array([place.Sag, place.Cor, place.Tra], dtype=float)
 
-    def _slices(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Number of slices, the place of each readout's slice along the normal, and the slices' positions there."""
+    def _stack(self) -> tuple[np.ndarray, Stack]:
+        """The place of each readout's slice along the normal, and the stack of slices."""
         numbers = np.array([int(b.mdh.Counter.Sli) for b in self.blocks])
-        found, first = np.unique(numbers, return_index=True)
-        along = np.array([self._position(self.blocks[n]) @ self._directions()[:, 2] for n in first])
-        if len(np.unique(np.round(along, 3))) < len(found):
-            self.guessed.append("order and distance of the slices (positions are not told)")
-            return len(found), np.searchsorted(found, numbers), np.zeros(len(found))
-        rank = np.argsort(np.argsort(along))
-        return len(found), rank[np.searchsorted(found, numbers)], np.sort(along)
+        _, first, where = np.unique(numbers, return_index=True, return_inverse=True)
+        slices = [self.blocks[n] for n in first]
+        directions = np.stack([self._directions(b) for b in slices])
+        stack = stacked(self.name, np.stack([self._position(b) for b in slices]), directions, self.guessed)
+        return stack.order[where], stack
 
-    def _centre(self, where: np.ndarray, slices: int) -> np.ndarray:
-        return self._position(self.blocks[int(np.flatnonzero(where == slices // 2)[0])])
-
-    def _directions(self) -> np.ndarray:
-        """Unit vectors (LPS) of readout, phase and slice in the columns, from the quaternion of the first readout."""
-        w, i, j, k = (float(q) for q in self.blocks[0].mdh.SliceData.Quaternion)
+    def _directions(self, block: Any) -> np.ndarray:
+        """Unit vectors (LPS) of readout, phase and slice in the columns, from a readout's quaternion."""
+        w, i, j, k = (float(q) for q in block.mdh.SliceData.Quaternion)
         if abs(w * w + i * i + j * j + k * k - 1) > 1e-2:
             return np.zeros((3, 3))
         phase = [w * w + i * i - j * j - k * k, 2 * (i * j + k * w), 2 * (i * k - j * w)]
@@ -284,7 +334,7 @@ class _Reader:
         normal = [2 * (i * k + j * w), 2 * (j * k - i * w), w * w - i * i - j * j + k * k]
         return np.stack([-np.array(readout), -np.array(phase), np.array(normal)], axis=1)
 
-    def _spacing(self, base: int, rows: int, partitions: int, along: np.ndarray) -> tuple[float, float, float]:
+    def _spacing(self, base: int, rows: int, partitions: int, apart_mm: float) -> tuple[float, float, float]:
         prefix = "sSliceArray.asSlice[0]."
         x, y, z = (self.protocol.number(prefix + key, 0.0) or 0.0 for key in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
         resolution = self.protocol.number("sKSpace.dPhaseResolution", 1.0) or 1.0
@@ -294,7 +344,7 @@ class _Reader:
         else:
             x /= base
             y = x / resolution  # rows beyond those of the field of view are phase oversampling
-        z = float(np.mean(np.diff(along))) if len(along) > 1 and np.ptp(along) > 0 else z / partitions
+        z = apart_mm or z / partitions
         if z <= 0:
             self.guessed.append("slice spacing 1 mm (no thickness in the protocol)")
             z = 1.0
@@ -309,3 +359,8 @@ def _read(path: Path) -> KSpace:
 
 
 register(Format("Siemens twix", MR, (".dat",), _read))
+
+
+def _marks(block: Any) -> Marks:
+    cut = block.mdh.CutOff
+    return Marks(int(cut.Pre), int(cut.Post), int(block.mdh.CenterCol), bool(block.is_flag_set("REFLECT")))

@@ -173,8 +173,22 @@ def protocol(**others) -> str:
     return PROTOCOL.format(**{**values, "partitions": 1, "trajectory": 1, **others})
 
 
-def twix_block(samples: np.ndarray, *, line=0, where=0, flags=(), centre_line=ROWS // 2, average=0, end=False) -> bytes:
-    """One readout (coils, samples), or the mark of the end, in the layout that twixtools declares."""
+def twix_block(
+    samples: np.ndarray,
+    *,
+    line=0,
+    where=0,
+    flags=(),
+    centre_line=ROWS // 2,
+    average=0,
+    end=False,
+    centre=None,
+    turned=(1.0, 0.0, 0.0, 0.0),
+) -> bytes:
+    """One readout (coils, samples), or the mark of the end, in the layout that twixtools declares.
+
+    centre: the sample of the lowest frequency.  turned: the slice's orientation as a quaternion.
+    """
     import ctypes
 
     from twixtools import mdh_def
@@ -182,10 +196,11 @@ def twix_block(samples: np.ndarray, *, line=0, where=0, flags=(), centre_line=RO
     head = mdh_def.Scan_header()
     coils, count = samples.shape
     head.SamplesInScan, head.UsedChannels, head.CenterCol, head.CenterLin = count, coils, count // 2, centre_line
+    head.CenterCol = count // 2 if centre is None else centre
     head.Counter.Lin, head.Counter.Sli, head.Counter.Ave = line, where, average
     position = head.SliceData.SlicePos
     position.Sag, position.Cor, position.Tra = 1.0, 2.0, 3.0 + 5.0 * where
-    for k, q in enumerate((1.0, 0.0, 0.0, 0.0)):
+    for k, q in enumerate(turned):
         head.SliceData.Quaternion[k] = q
     for flag in (*flags, *(["ACQEND"] if end else [])):
         mdh_def.set_flag(head, flag, True)

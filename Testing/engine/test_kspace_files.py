@@ -207,15 +207,11 @@ def test_info_tells_what_was_guessed(tmp_path, capsys):
     assert (about["kind"], about["coils"], about["acceleration"]) == ("k-space", COILS, 1.0)
 
 
-@pytest.mark.parametrize(("hidden", "suffix"), [("twixtools", ".dat"), ("scipy", ".mat")])
-def test_a_missing_extra_is_named(tmp_path, hidden, suffix):
-    path = tmp_path / f"scan{suffix}"
-    if suffix == ".mat":
-        pytest.importorskip("scipy.io").savemat(path, {"ksp": KSPACE[0]})
-    else:
-        path.write_bytes((0).to_bytes(4, "little") + (1).to_bytes(4, "little") + bytes(2000))
+def test_a_missing_extra_is_named(tmp_path):
+    path = tmp_path / "scan.dat"
+    path.write_bytes((0).to_bytes(4, "little") + (1).to_bytes(4, "little") + bytes(2000))
     code = (
-        f"import sys\nsys.modules[{hidden!r}] = None\nfrom DiffusionMBIRLib import cli\n"
+        f"import sys\nsys.modules['twixtools'] = None\nfrom DiffusionMBIRLib import cli\n"
         f"sys.exit(cli.main(['info', {str(path)!r}]))"
     )
     done = subprocess.run(

@@ -235,7 +235,7 @@ def test_a_huge_announcement_is_refused_before_it_is_read(path):
     with h5py.File(path, "a") as file:
         del file["data"]
         file.create_dataset("data", (1 << 40, 3, 11), "f4", chunks=(1, 3, 11))
-    assert "slices" in refusal(path)
+    assert "announces" in refusal(path)
 
 
 def test_writing_names_what_is_wrong(tmp_path):

@@ -69,15 +69,15 @@ def test_a_neighbour_does_not_take_the_place_of_a_deleted_input(ready, new_scene
 
 
 def test_the_dialogs_offer_what_the_engine_reads(ready, desktop):
-    from DiffusionMBIRLib.io import kspace, measurements, volumes
+    from DiffusionMBIRLib import formats
 
     asked = []
     desktop.open_file = lambda title, kinds: asked.append(kinds) or ""
-    sources = {"volume": volumes.READABLE, "sinogram": measurements.SUFFIXES, "k-space": kspace.SUFFIXES}
-    for source, suffixes in sources.items():
+    kinds = {"volume": formats.VOLUME, "sinogram": formats.CT, "k-space": formats.MR}
+    for source, holds in kinds.items():
         ready.parameters.update({"task": MR_TASK if source == "k-space" else "sparse-view-ct", "source": source})
         ready.form.inputFileOpen.click()
-        assert f"({' '.join(f'*{suffix}' for suffix in suffixes)})" in asked[-1]
+        assert f"({' '.join(f'*{suffix}' for suffix in formats.suffixes(holds))})" in asked[-1]
 
 
 def test_k_space_asks_for_a_file_or_a_complex_volume(ready):
