@@ -1,6 +1,6 @@
 """From what a reader found in a file to ``KSpace``: one set of rules for all formats.
 
-A reader fills ``Acquisition``: k-space on the encoded matrix, centred, with what its header says.  ``finish`` then whitens,
+A reader fills ``Acquisition``: k-space on the encoded matrix, centred, with what its header says.  ``finish`` then
 turns 3D acquisitions into slices, removes the readout's oversampling, finds the common mask and checks the result.
 """
 
