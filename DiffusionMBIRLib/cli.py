@@ -15,7 +15,7 @@ from typing import Any
 
 from . import cli_benchmark, cli_info, cli_jobs, cli_models
 from .cli_info import describe_measurement, lines
-from .config import DEMOS, MASKS, SUPERVISED_METHODS, ReconSettings
+from .config import DEMOS, DEVICES, MASKS, SUPERVISED_METHODS, ReconSettings
 from .data import CT_TASKS
 from .errors import Cancelled, EngineError, InputError
 from .monitor import Console, Monitor, Silent
@@ -110,7 +110,7 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("demo-output"), help="folder (default demo-output)")
     parser.add_argument("--task", choices=DEMOS, default=DEMOS[0], help="what to reconstruct (default %(default)s)")
     parser.add_argument("--prior", help="installed id or file of the prior (default: the bundled one)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help=DEVICES)
 
 
 def _demo(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
@@ -204,6 +204,7 @@ def _reconstruct(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[
     result.volume.save(arguments.output)
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
     entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
+    entries |= {key: result.provenance[key] for key in ("device", "precision")}
     text = f"{arguments.output}: {lines(entries, skip=('output',))}"
     if result.deviation is not None:
         beside = _beside(arguments.output, "-deviation")
@@ -278,7 +279,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--initial", help="id or file of a prior whose weights to start from")
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each level (default 64 96 128 192)")
     parser.add_argument("--blocks", type=int, help="residual blocks a level (default 2)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help=DEVICES)
     add_settings(parser, TrainSettings)
     supervised = parser.add_argument_group("supervised methods, which have other default sizes")
     supervised.add_argument("--task", choices=CT_TASKS, help="what scans to simulate (default: the method's first)")
@@ -290,9 +291,9 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
     if arguments.method != "diffusion":
         return _train_supervised(arguments, monitor)
+    from .devices import choose_device
     from .models import MR_VALUE, ValueScale, read_card
     from .priors.compact import CompactConfig
-    from .reconstruction import choose_device
     from .training.loop import train
     from .training.settings import TrainSettings
 
@@ -320,8 +321,8 @@ def _train(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, A
 
 
 def _train_supervised(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
+    from .devices import choose_device
     from .models import read_card
-    from .reconstruction import choose_device
     from .supervised.about import TASKS_OF
     from .supervised.networks import SupervisedConfig
     from .supervised.pairs import PairSettings

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .config import DEVICES, PRECISIONS
 from .errors import InputError
 from .monitor import Monitor
 
@@ -29,7 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--supervised", type=Path, metavar="FOLDER", help="networks of supervised methods (default: the checkout's)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of scans and samplers")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help=DEVICES)
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the network (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any], str]:
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, Any]
         ablations=arguments.ablations,
         methods=arguments.methods,
         device=arguments.device,
+        precision=arguments.precision,
         prior=arguments.prior,
         seed=arguments.seed,
         compile=arguments.compile,

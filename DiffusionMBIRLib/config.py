@@ -22,6 +22,8 @@ MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")  # of simulated k
 TV_AXES = ("z", "xyz")  # directions of the total variation in the data step
 SCHEDULES = ("karras", "geometric")
 COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICES = "auto, cpu, cuda, cuda:N or mps (Apple's GPU, for networks; all else on the CPU)"
 
 
 def methods_for(task: str) -> tuple[str, ...]:
@@ -154,7 +156,14 @@ class ReconSettings:
         "faster on two CPU cores; values differ by rounding.",
     )
     seed: int = setting(0, "Seed", "Seed of all noise.", range=(0, 2**63 - 1))
-    device: str = setting("auto", "Device", "auto, cpu, cuda or cuda:N.")
+    device: str = setting("auto", "Device", f"{DEVICES}.")
+    precision: str = setting(
+        "auto",
+        "Precision",
+        "Of the network's arithmetic; auto: bfloat16 where the processor or GPU computes in it natively and the prior "
+        "is not a published one, else float32.",
+        choices=PRECISIONS,
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .config import DIFFUSION_METHODS, SUPERVISED_METHODS, ReconSettings, methods_for, starts_for
 from .data import MR_TASK, Measurement, Volume
+from .devices import volume_device
 from .errors import InputError
 from .geometry import Grid
 from .kspace import KSpace
@@ -21,7 +22,7 @@ from .monitor import Checkpoint, Monitor
 from .operators import LinearOperator, SliceDifference
 from .operators.difference import Gradient
 from .priors.base import Denoiser, Prior, SliceDenoiser
-from .priors.checkpoints import load_prior
+from .priors.checkpoints import in_precision, load_prior
 from .priors.networks import NetworkPrior
 from .samplers import dds, mbir, slicewise
 from .samplers import published as published_samplers
@@ -36,7 +37,7 @@ from .solvers.published import PeriodicDifference, aliased_descend
 from .supervised.methods import SliceRestorer, SupervisedNetwork, load_network
 
 SLOW_SWEEPS = 10  # of the paper's Algorithm 2, which starts the ADMM anew at every noise level
-PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22}
+PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}
 
 
 @dataclass
@@ -65,20 +66,26 @@ class Problem(ABC):
     def build(
         measurement: Measurement | KSpace, settings: ReconSettings, prior: str | Prior | None, device: torch.device
     ) -> Problem:
-        """The problem of a measurement.  Raises InputError for a method, start or prior that does not fit it."""
+        """The problem of a measurement, with networks on ``device`` and all else there or beside it.
+
+        Raises InputError for a method, start, prior or precision that does not fit it or the device.
+        """
         require_fitting(measurement.task, settings)
+        volumes = volume_device(device)
         if isinstance(measurement, KSpace):
             from .problem_mr import MRProblem
 
-            return MRProblem.of(measurement, settings, load(settings, prior, device, "MR", channels=(1, 2)), device)
+            return MRProblem.of(measurement, settings, load(settings, prior, device, "MR", channels=(1, 2)), volumes)
         from .problem_ct import CTProblem
 
         if settings.method in SUPERVISED_METHODS:
             chosen = settings.prior if prior is None else prior
-            loaded: Prior | None = load_network(chosen, settings.method, measurement.task, device=device)
+            loaded: Prior | None = load_network(
+                chosen, settings.method, measurement.task, device=device, precision=settings.precision
+            )
         else:
             loaded = load(settings, prior, device, "CT", channels=(1,))
-        return CTProblem.of(measurement, settings, loaded, device)
+        return CTProblem.of(measurement, settings, loaded, volumes)
 
     # --- what the kinds of measurement do differently
 
@@ -122,6 +129,12 @@ class Problem(ABC):
     @property
     def prior(self) -> Prior | None:
         return self.denoiser.prior if self.denoiser else None
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the network's arithmetic; all else is computed in float32."""
+        found: torch.dtype = getattr(self.prior, "precision", torch.float32)
+        return found
 
     def solve(self, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
         """The volume (slices, rows, columns) in the value scale."""
@@ -368,7 +381,10 @@ def load(
     if settings.method not in DIFFUSION_METHODS:
         return None
     chosen = settings.prior if prior is None else prior
-    loaded = load_prior(chosen, device=device) if isinstance(chosen, str) else chosen
+    if isinstance(chosen, str):
+        loaded: Prior = load_prior(chosen, device=device, precision=settings.precision)
+    else:
+        loaded = in_precision(chosen, settings.precision)
     card = loaded.card
     if card.modality not in (modality, "any"):
         raise InputError(f"prior {card.id!r} is for {card.modality}, the measurement is {modality}; choose another")
@@ -401,7 +417,8 @@ def slice_denoiser(
     if prior is None:
         return None
     rows, columns = grid.in_plane
-    batch = settings.slices_per_batch or max(1, PIXELS_PER_BATCH[device.type] // (rows * columns))
+    place: torch.device = getattr(prior, "device", device)
+    batch = settings.slices_per_batch or max(1, PIXELS_PER_BATCH[place.type] // (rows * columns))
     if settings.method in SUPERVISED_METHODS and isinstance(prior, SupervisedNetwork):
         return SliceRestorer(prior, batch)
     return SliceDenoiser(prior, batch)

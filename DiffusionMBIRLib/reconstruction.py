@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .allocation import give_back_what_is_free, keep_what_is_free
 from .config import ReconSettings
 from .data import MR_TASK, Measurement, Volume
-from .errors import EngineError, InputError
+from .devices import choose_device, device_text, is_device_failure, precision_name
+from .errors import EngineError
 from .kspace import KSpace
 from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
@@ -53,15 +54,18 @@ def reconstruct(
     prior: str | Prior | None = None,
     settings: ReconSettings | None = None,
     device: str | None = None,
+    precision: str | None = None,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Reconstruct a measurement.
 
     prior: installed id, file or an object that obeys the Prior contract; defaults to ``settings.prior``.
-    settings: defaults to the preset of the measurement's task.  device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+    settings: defaults to the preset of the measurement's task.  device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+    precision: of the network, as in the settings, which device and precision overrule where they are given.
     checkpoint: keeps the state of the run; with one that holds a state, the run goes on from there.
-    Raises InputError for what the user can mend, EngineError when the computation fails (no memory).
+    Raises InputError for what the user can mend, EngineError when the computation fails (no memory, a
+    GPU that is lost).
     """
     import torch
 
@@ -75,7 +79,8 @@ def reconstruct(
     keep_what_is_free()
     try:
         with torch.inference_mode():
-            problem = Problem.build(measurement, settings, prior, chosen)
+            used = replace(settings, precision=precision or settings.precision)
+            problem = Problem.build(measurement, used, prior, chosen)
             x = problem.solve(settings, monitor, checkpoint or NoCheckpoint())
             residual = problem.residual(x)
             volume = problem.volume(x, f"{settings.method} of {measurement.name}")
@@ -83,6 +88,9 @@ def reconstruct(
             name = f"standard deviation of {volume.name}"
             deviation = None if spread is None else problem.volume(spread, name, difference=True)
     except (RuntimeError, MemoryError) as error:
+        if is_device_failure(error):
+            reason = str(error).strip().splitlines()[0]
+            raise EngineError(f"device {chosen} failed ({reason}); try again, or --device cpu") from error
         if not is_out_of_memory(error):
             raise
         raise EngineError(
@@ -115,23 +123,11 @@ def _record(
     card = problem.prior.card if problem.prior else None
     named = settings.prior if prior is None else prior
     digest = sha256(find(named)) if card and isinstance(named, str) else ""
-    return provenance(settings, prior=card, prior_sha256=digest, device=device, measurement=measurement.provenance)
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' (CUDA where it is, else CPU), 'cpu', 'cuda' or 'cuda:N' as a torch device."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise InputError(f"device {name!r} is not there: {count} CUDA device(s) found; use --device auto")
-    return device
+    return provenance(
+        settings,
+        prior=card,
+        prior_sha256=digest,
+        device=device_text(device),
+        precision=precision_name(problem.precision),
+        measurement=measurement.provenance,
+    )

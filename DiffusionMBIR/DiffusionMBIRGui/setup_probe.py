@@ -90,6 +90,8 @@ def main(requirements):
                 free, total = torch.cuda.mem_get_info(index)
                 title = torch.cuda.get_device_name(index)
                 report["devices"].append({"name": f"cuda:{index}", "title": title, "total": total, "free": free})
+            if torch.backends.mps.is_available():  # its memory is the processor's
+                report["devices"].append({**processor(), "name": "mps", "title": "Apple GPU"})
             import DiffusionMBIRLib  # noqa: F401
         except Exception as error:  # a broken torch raises anything
             report["problem"] = "torch"

@@ -27,13 +27,14 @@ import torch
 from DiffusionMBIRLib.allocation import give_back_what_is_free
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.data import Measurement, Volume
+from DiffusionMBIRLib.devices import choose_device
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.problem import slice_denoiser
-from DiffusionMBIRLib.reconstruction import choose_device, preset_for, reconstruct
+from DiffusionMBIRLib.reconstruction import preset_for, reconstruct
 from DiffusionMBIRLib.simulation import simulate
 
 PARTS = ("projector", "network", "run")

@@ -17,11 +17,12 @@ import torch
 
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.data import Measurement, Volume
+from DiffusionMBIRLib.devices import choose_device
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.problem import PIXELS_PER_BATCH
-from DiffusionMBIRLib.reconstruction import choose_device, preset_for, reconstruct
+from DiffusionMBIRLib.reconstruction import preset_for, reconstruct
 from DiffusionMBIRLib.simulation import simulate
 
 

@@ -165,6 +165,7 @@ OPTIONS = {
     "setting out of range": (["--prior", "prior.safetensors", "--steps", "0"], "setting steps: 0"),
     "unknown preset": (["--preset", "best-ever"], "preset 'best-ever' is not known"),
     "unknown device": (["--prior", "prior.safetensors", "--device", "abacus"], "device 'abacus' is not known"),
+    "device that is gone": (["--prior", "prior.safetensors", "--device", "cuda:99"], "device 'cuda:99' is not there"),
     "missing reference": (["--prior", "prior.safetensors", "--reference", "gone.nrrd"], "gone.nrrd: no such file"),
     "foreign prior": (["--prior", "volume.nrrd"], "volume.nrrd: "),
 }
