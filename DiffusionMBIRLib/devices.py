@@ -172,7 +172,7 @@ def _bfloat16_pays() -> bool:
 
     with torch.random.fork_rng(devices=[]):
         network = CompactUNet(CompactConfig()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.zeros((1, 1, 128, 128)).to(memory_format=torch.channels_last)
+    image = torch.zeros((1, 1, 64, 64)).to(memory_format=torch.channels_last)
 
     def evaluate(precision: torch.dtype) -> None:
         with torch.inference_mode(), arithmetic(image.device, precision):

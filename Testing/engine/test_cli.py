@@ -179,6 +179,14 @@ def test_a_wrong_option_is_refused_in_one_line(case, files, capsys, monkeypatch)
     check_refusal(outcome, message, files)
 
 
+def test_an_unknown_precision_is_refused(files, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(capsys, "reconstruct", files / "scan.h5", "-o", files / "out.nrrd", "--precision", "nonsense")
+    assert caught.value.code == 2
+    assert "argument --precision: invalid choice: 'nonsense' (choose from" in capsys.readouterr().err
+    assert not (files / "out.nrrd").exists()
+
+
 def test_a_prior_for_another_modality_is_refused(files, capsys):
     write_prior(files / "prior.safetensors", modality="MR")
     options = ["--prior", files / "prior.safetensors", *FAST]
