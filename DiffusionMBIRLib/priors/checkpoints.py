@@ -105,7 +105,7 @@ def precision_of(id_or_file: str | os.PathLike[str], wanted: str | torch.dtype, 
     return choose_precision(wanted, device, trained_in_float32=published)
 
 
-def in_precision(prior: Any, wanted: str) -> Any:
+def in_precision(prior: Any, wanted: str | torch.dtype) -> Any:
     """A network that is open already, in another precision unless that is 'auto'; the weights are shared."""
     if wanted == "auto" or not hasattr(prior, "precision"):
         return prior

@@ -7,6 +7,7 @@ import itertools
 import json
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -332,7 +333,8 @@ def job(tmp_path, machine, units, monkeypatch, sent, **settings):
 
 
 def test_a_job_goes_on_in_the_precision_it_began_with(tmp_path, machine, monkeypatch):
-    native, emulated, sent = {"avx512_bf16": True}, {"avx512_bf16": False}, []
+    native, emulated = {"avx512_bf16": True}, {"avx512_bf16": False}
+    sent: list[Any] = []
     folder, first = job(tmp_path, machine, native, monkeypatch, sent)
     assert (first._precision, folder.begun()["precision"]) == ("bfloat16", "bfloat16")
     _, anew = job(tmp_path, machine, emulated, monkeypatch, sent)  # no state to go on from: it begins again
