@@ -12,19 +12,18 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .config import ReconSettings
-    from .data import Measurement, Volume
     from .errors import Cancelled, EngineError, InputError
-    from .geometry import Grid, ParallelBeam
-    from .geometry_mr import CartesianMRI
+    from .geometry import CartesianMRI, Grid, ParallelBeam
     from .io.measurements import read_measurement as read
     from .io.measurements import write_measurement as write
     from .io.volumes import read_volume, sample_data
-    from .kspace import KSpace
     from .metrics import evaluate
     from .monitor import Console, Silent
     from .priors.checkpoints import load_prior
     from .reconstruction import Result, reconstruct
+    from .scans import KSpace, Measurement
     from .simulation import simulate, truth_for
+    from .volume import Volume
 
 _WHERE = {
     "ReconSettings": "config",

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import cli_benchmark, cli_info, cli_jobs, cli_models
-from .cli_info import describe_measurement, lines
-from .config import DEMOS, DEVICES, MASKS, SUPERVISED_METHODS, ReconSettings
-from .data import CT_TASKS
+from .cli_info import describe_scan, lines
+from .config import DEMOS, DEVICES, MASKS, ReconSettings
 from .errors import Cancelled, EngineError, InputError
+from .methods import SUPERVISED_METHODS
 from .monitor import Console, Monitor, Silent
 from .provenance import NOTICE
+from .tasks import CT_TASKS
 from .version import __version__
 
 Handler = Callable[[argparse.Namespace, Monitor], "tuple[dict[str, Any], str]"]  # what --json prints, what else
@@ -128,7 +129,8 @@ def _demo(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str, An
 
 
 def _simulate_options(parser: argparse.ArgumentParser) -> None:
-    from .data import MU_WATER_PER_MM, TASKS
+    from .tasks import TASKS
+    from .volume import MU_WATER_PER_MM
 
     parser.add_argument("volume", type=Path, help="volume file (NRRD, NIfTI, MetaImage) or DICOM folder; of CT in HU")
     parser.add_argument("-o", "--output", type=Path, required=True, help="measurement file to write (.h5)")
@@ -174,7 +176,7 @@ def _simulate(arguments: argparse.Namespace, monitor: Monitor) -> tuple[dict[str
         monitor=monitor,
     )
     write_measurement(measurement, arguments.output)
-    entries = describe_measurement(measurement)
+    entries = describe_scan(measurement)
     return {"output": str(arguments.output), **entries}, f"{arguments.output}: {lines(entries)}"
 
 

@@ -14,8 +14,8 @@ from .provenance import NOTICE
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .data import Measurement, Volume
-    from .kspace import KSpace
+    from .scans import KSpace, Measurement
+    from .volume import Volume
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def describe_file(path: Path) -> dict[str, Any]:
     from .io.measurements import is_measurement, read_measurement
 
     if is_measurement(path):
-        return describe_measurement(read_measurement(path))
+        return describe_scan(read_measurement(path))
     from .io.volumes import read_volume
 
     return describe_volume(read_volume(path))
@@ -81,8 +81,8 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
     return {**entries, **volume.grid.to_dict()}
 
 
-def describe_measurement(measurement: Measurement | KSpace) -> dict[str, Any]:
-    from .kspace import KSpace
+def describe_scan(measurement: Measurement | KSpace) -> dict[str, Any]:
+    from .scans import KSpace
 
     if isinstance(measurement, KSpace):
         from .io.kspace import describe

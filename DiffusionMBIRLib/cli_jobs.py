@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _scan_options(group: Any) -> None:
-    from .data import TASKS
+    from .tasks import TASKS
 
     group.add_argument("--task", choices=TASKS, help=f"default {TASKS[0]}")
     group.add_argument("--views", type=int)

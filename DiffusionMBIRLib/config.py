@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .data import MR_TASK
 from .errors import InputError
+from .tasks import MR_TASK
 
 _CT_METHODS = ("dds", "mbir", "mbir-slow", "score-ct", "admm-tv", "sirt", "fbp")
 _MR_METHODS = ("dds", "mbir", "mbir-slow", "score-mri", "admm-tv", "espirit-l1", "sense-cg", "zero-filled")

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from .config import DEMOS, ReconSettings
-from .data import MR_TASK, Measurement, Volume
 from .errors import EngineError, InputError
 from .io.volumes import read_volume, sample_data
-from .kspace import KSpace
 from .metrics import evaluate
 from .models import MR_PERCENTILE
 from .monitor import Monitor, Silent
 from .provenance import file_name
 from .reconstruction import Result, preset_for, reconstruct
 from .report import save_metrics, save_montage
+from .scans import KSpace, Measurement
 from .simulation import simulate, truth_for
+from .tasks import MR_TASK
+from .volume import Volume
 
 COARSEN = 2  # data come from the sample's 256 x 256 grid, reconstructions are made on 128 x 128
 CASES = (("sparse-view-ct", 8, 180.0), ("limited-angle-ct", 90, 90.0))

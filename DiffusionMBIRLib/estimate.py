@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import NETWORK_METHODS, SUPERVISED_METHODS, ReconSettings
-from .data import MR_TASK
+from .config import ReconSettings
 from .geometry import coarse_start
+from .methods import NETWORK_METHODS, SUPERVISED_METHODS
 from .models import user_data
+from .tasks import MR_TASK
 
 USUAL_VIEWS = {"sparse-view-ct": 8, "limited-angle-ct": 90, MR_TASK: 0}
 NETWORK_RATE = 5.2e-7  # seconds a pixel and evaluation: ct-compact-v1 on two cores

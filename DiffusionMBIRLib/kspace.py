@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .data import MR_TASK, Volume
 from .errors import InputError
-from .geometry import Grid
-from .geometry_mr import CartesianMRI
+from .geometry import CartesianMRI, Grid
+from .tasks import MR_TASK
+from .volume import Volume
 
 
 @dataclass(frozen=True)

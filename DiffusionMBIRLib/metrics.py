@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .data import Volume, require_finite
 from .errors import InputError
 from .geometry import Grid
+from .volume import Volume, require_finite
 
 PLANES = ("axial", "coronal", "sagittal")  # constant index along array axis 0, 1, 2
 WINDOW_SIGMA, WINDOW_RADIUS = 1.5, 5

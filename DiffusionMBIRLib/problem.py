@@ -11,12 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .config import DIFFUSION_METHODS, SUPERVISED_METHODS, ReconSettings, methods_for, starts_for
-from .data import MR_TASK, Measurement, Volume
+from .config import ReconSettings
 from .devices import volume_device
 from .errors import InputError
 from .geometry import Grid
-from .kspace import KSpace
+from .methods import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for, starts_for
 from .models import ValueScale
 from .monitor import Checkpoint, Monitor
 from .operators import LinearOperator, SliceDifference
@@ -29,12 +28,15 @@ from .samplers import published as published_samplers
 from .samplers.posterior import Moments
 from .samplers.schedules import geometric_sigmas, karras_sigmas
 from .samplers.state import STAGE
+from .scans import KSpace, Measurement
 from .solvers.accelerated import CarriedDescent, CirculantPreconditioner
 from .solvers.cg import descend
 from .solvers.classic import admm_tv
 from .solvers.consistency import ZTVConsistency
 from .solvers.published import PeriodicDifference, aliased_descend
 from .supervised.methods import SliceRestorer, SupervisedNetwork, load_network
+from .tasks import MR_TASK
+from .volume import Volume
 
 SLOW_SWEEPS = 10  # of the paper's Algorithm 2, which starts the ADMM anew at every noise level
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import ReconSettings
-from .data import Measurement, Volume, to_stored_order
 from .errors import InputError
 from .geometry import coarse_start, contiguous
 from .models import ValueScale
@@ -23,9 +22,11 @@ from .operators.xray import XRayTransform, slices_last
 from .priors.base import Prior
 from .problem import Problem, slice_denoiser
 from .samplers.slicewise import Projection
+from .scans import Measurement, to_stored_order
 from .solvers.classic import fbp, sirt
 from .supervised.methods import SliceRestorer, restore
 from .supervised.networks import condition
+from .volume import Volume
 
 # How far line integrals of pixels lie from measured ones, beside the noise.  It bounds how unlike rays are weighed (by
 # photons alone 30 times less behind the body than beside it) and how closely the data are fitted at low noise

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from .config import ReconSettings
-from .data import Volume
 from .errors import InputError
-from .geometry_mr import CartesianMRI
-from .kspace import KSpace
+from .geometry import CartesianMRI
 from .models import MR_PERCENTILE, MR_VALUE
 from .monitor import Checkpoint, Monitor
 from .operators import CartesianFourier, SenseFourier
@@ -20,8 +18,10 @@ from .operators.fourier import centred_fft, centred_ifft, unit_maps
 from .priors.base import Denoiser, Prior
 from .priors.complex import PartsDenoiser, PhaseDenoiser
 from .problem import Problem, slice_denoiser
+from .scans import KSpace
 from .sensitivity import SMALLEST_ACS, compress_coils, estimate_maps, noise_std_of
 from .solvers.sense import espirit_l1, middle_of, sense_cg
+from .volume import Volume
 
 SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
 _COMPLEX = ".complex"  # marks names of complex tensors in a checkpoint

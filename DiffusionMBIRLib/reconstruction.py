@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from .allocation import give_back_what_is_free, keep_what_is_free
 from .config import ReconSettings
-from .data import MR_TASK, Measurement, Volume
 from .devices import choose_device, device_text, is_device_failure, precision_name
 from .errors import EngineError
-from .kspace import KSpace
 from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
+from .scans import KSpace, Measurement
+from .tasks import MR_TASK
+from .volume import Volume
 
 if TYPE_CHECKING:
     import torch

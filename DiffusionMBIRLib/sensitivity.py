@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .geometry_mr import CartesianMRI
-from .kspace import KSpace
+from .geometry import CartesianMRI
+from .scans import KSpace
 
 METHODS = ("auto", "espirit", "low-resolution")
 WHITENED_STD = float(np.sqrt(0.5))  # of real and imaginary parts after ``whiten``: the complex variance is 1

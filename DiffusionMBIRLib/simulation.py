@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from . import simulation_mr
-from .data import MR_TASK, MU_WATER_PER_MM, TASKS, Measurement, Volume, hu_to_attenuation
 from .errors import InputError
 from .geometry import Grid, ParallelBeam, view_angles
-from .kspace import KSpace
 from .monitor import Monitor, Silent
 from .operators import projector
 from .provenance import file_name, software_version
+from .scans import KSpace, Measurement
+from .tasks import MR_TASK, TASKS
+from .volume import MU_WATER_PER_MM, Volume, hu_to_attenuation
 
 SCANS = {"sparse-view-ct": (8, 180.0), "limited-angle-ct": (90, 90.0)}  # default views and range in degrees
 FEWEST_PHOTONS = 0.5  # a ray that nothing came through is read as half a photon, so that its logarithm exists

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .data import Volume
 from .errors import InputError
-from .geometry import Grid
-from .geometry_mr import CartesianMRI
-from .kspace import KSpace
+from .geometry import CartesianMRI, Grid
 from .models import MR_PERCENTILE
 from .operators.masks import sampling_mask
 from .provenance import file_name, software_version
+from .scans import KSpace
+from .volume import Volume
 
 MOST_COILS = 64
 COIL_RING = 1.35  # radius of the ring of coils, in halves of the field of view

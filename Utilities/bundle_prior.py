@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from DiffusionMBIRLib.config import SUPERVISED_METHODS
+from DiffusionMBIRLib.methods import SUPERVISED_METHODS
+
 from DiffusionMBIRLib.models import ModelCard, find, read_card, resources, sha256
 from DiffusionMBIRLib.priors.checkpoints import load_prior, weights_digest, write_weights
 from DiffusionMBIRLib.priors.published import read_safetensors

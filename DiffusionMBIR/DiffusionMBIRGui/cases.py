@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.volume import Volume
+
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.cases import Case, CaseTable, begin_case, require_unique, run_cases

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import slicer
+from DiffusionMBIRLib.volume import Volume
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.provenance import NOTICE, software_version
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for, starts_for
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for, starts_for
 
 from . import texts
 from .panel_data import DataSection, source_choices

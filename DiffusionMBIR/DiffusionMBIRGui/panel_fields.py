@@ -12,8 +12,7 @@ from dataclasses import Field
 from typing import Any
 
 import qt
-
-from DiffusionMBIRLib.config import DIFFUSION_METHODS
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS
 
 from . import texts
 from .parameters import MRI, Parameters, scan_settings

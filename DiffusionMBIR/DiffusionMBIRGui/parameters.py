@@ -11,9 +11,10 @@ from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
+from DiffusionMBIRLib.tasks import TASKS
+
 from DiffusionMBIRLib import config
 from DiffusionMBIRLib.config import MASKS, ReconSettings, preset_values, setting
-from DiffusionMBIRLib.data import TASKS
 from DiffusionMBIRLib.errors import InputError
 
 MODULE = "DiffusionMBIR"

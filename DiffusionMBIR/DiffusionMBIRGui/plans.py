@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from DiffusionMBIRLib.volume import Volume
 
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.asking import ask

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from DiffusionMBIRLib.volume import Volume
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.client import Job

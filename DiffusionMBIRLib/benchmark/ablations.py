@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..data import MR_TASK
+from ..tasks import MR_TASK
 from .plan import Row
 
 _LEVELS = 25  # of Algorithm 1 from a classical start: two evaluations each

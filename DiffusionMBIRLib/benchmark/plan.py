@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import SUPERVISED_METHODS, ReconSettings
-from ..data import MR_TASK
+from ..config import ReconSettings
+from ..methods import SUPERVISED_METHODS
 from ..reconstruction import preset_for
 from ..supervised.about import DEPARTURES, TASKS_OF, TITLES, network_name
+from ..tasks import MR_TASK
 
 # Incident photons a ray.  30 cm of water let 0.3 % of them through: some 3000 counts, and 300 at a tenth of the dose.
 DOSES = {"noise-free": 0.0, "clinical": 1e6, "low": 1e5}

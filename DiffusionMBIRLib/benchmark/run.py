@@ -12,19 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from ..config import NETWORK_METHODS, ReconSettings
-from ..data import MR_TASK, Volume
+from ..config import ReconSettings
 from ..errors import InputError
 from ..io.volumes import read_volume
-from ..kspace import KSpace
+from ..methods import NETWORK_METHODS
 from ..metrics import PLANES, evaluate, uncertainty
 from ..models import find, sha256
 from ..monitor import Monitor, Silent
 from ..provenance import software_version
 from ..reconstruction import Result, reconstruct
 from ..report import save_metrics
+from ..scans import KSpace
 from ..simulation import simulate, truth_for
 from ..supervised.about import networks_folder
+from ..tasks import MR_TASK
+from ..volume import Volume
 from .ablations import ablations_for
 from .plan import Row, Scan, rows_for
 from .results import Results, digest, machine

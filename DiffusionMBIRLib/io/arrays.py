@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..scans import KSpace
 from .kspace_scan import Scan, finish
 from .matlab import read_matlab
 

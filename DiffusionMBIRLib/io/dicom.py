@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Volume
 from ..errors import InputError
 from ..geometry import Grid
+from ..volume import Volume
 from .volumes import quiet_itk, simple_itk
 
 _TAGS = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..scans import KSpace
 from .hdf5 import Fields
 from .ismrmrd_header import Header, parse_header, require_cartesian
 from .kspace_scan import Lines, Scan, finish

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, InputError
-from ..kspace import KSpace
+from ..scans import KSpace
 from ..sensitivity import SMALLEST_ACS, calibration_size, maps_method
 from .arrays import read_array
 from .fastmri import read_fastmri

@@ -24,11 +24,11 @@ import json
 
 import numpy as np
 
-from ..data import MR_TASK
 from ..errors import InputError
-from ..geometry_mr import CartesianMRI
-from ..kspace import KSpace
+from ..geometry import CartesianMRI
 from ..provenance import plain, software_version
+from ..scans import KSpace
+from ..tasks import MR_TASK
 from .hdf5 import Fields
 from .kspace_scan import require_memory
 

@@ -14,9 +14,8 @@ from math import prod
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
-from ..geometry_mr import CartesianMRI
-from ..kspace import KSpace
+from ..geometry import CartesianMRI, Grid
+from ..scans import KSpace
 from ..sensitivity import SMALLEST_ACS, WHITENED_STD, centred_fft, centred_ifft, whiten
 
 _LARGEST_ACCELERATION = 64  # more positions for each one sampled than any scan leaves out

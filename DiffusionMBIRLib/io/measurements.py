@@ -25,11 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import MU_WATER_PER_MM, TASKS, Measurement, require_data_shape
 from ..errors import InputError
 from ..geometry import ParallelBeam
-from ..kspace import KSpace
 from ..provenance import plain, software_version
+from ..scans import KSpace, Measurement
+from ..tasks import TASKS
+from ..volume import MU_WATER_PER_MM
 from .files import replacing
 from .hdf5 import Fields, opened
 from .kspace import SUFFIXES as KSPACE_SUFFIXES

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Measurement
 from ..errors import InputError
 from ..geometry import Grid, ParallelBeam
+from ..scans import Measurement
 from .hdf5 import Fields
 from .kspace_scan import require_memory
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from ..kspace import KSpace
+from ..scans import KSpace
 from .kspace_scan import Lines, Scan, finish
 
 _LARGEST_HEADER = 64 << 20

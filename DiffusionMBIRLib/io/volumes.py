@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Volume
 from ..errors import EngineError, InputError
 from ..geometry import Grid
 from ..models import resources
+from ..volume import Volume
 from .files import replacing
 
 NIFTI = (".nii", ".nii.gz")

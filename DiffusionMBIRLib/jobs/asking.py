@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..config import ReconSettings
-from ..data import MR_TASK, TASKS, Measurement, Volume
 from ..errors import InputError
 from ..geometry import Grid
-from ..kspace import KSpace
 from ..provenance import file_name
 from ..reconstruction import preset_for
+from ..scans import KSpace, Measurement
+from ..tasks import MR_TASK, TASKS
+from ..volume import Volume
 from .request import Request, file_input
 
 CT_SCAN = ("views", "angle_range_deg", "coarsen", "photons", "electronic_noise", "mu_water_per_mm")

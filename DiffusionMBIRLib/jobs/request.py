@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import ReconSettings, methods_for
-from ..data import TASKS
+from ..config import ReconSettings
 from ..errors import InputError
+from ..methods import methods_for
+from ..tasks import TASKS
 
 KINDS = ("volume", "sinogram", "k-space", "file")
 FORMAT = 1

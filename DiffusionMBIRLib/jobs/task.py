@@ -15,19 +15,20 @@ import numpy as np
 import DiffusionMBIRLib as mbir
 
 from .. import estimate
-from ..config import NETWORK_METHODS, ReconSettings
-from ..data import MR_TASK, Measurement, Volume
+from ..config import ReconSettings
 from ..devices import choose_device, device_name, precision_name
 from ..errors import EngineError, InputError
-from ..geometry import Grid, ParallelBeam
-from ..geometry_mr import CartesianMRI
+from ..geometry import CartesianMRI, Grid, ParallelBeam
 from ..io.measurements import is_measurement
-from ..kspace import KSpace
+from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..priors.checkpoints import precision_of
 from ..provenance import plain, software_version
 from ..reconstruction import Result, reconstruct
+from ..scans import KSpace, Measurement
+from ..tasks import MR_TASK
+from ..volume import Volume
 from . import preview
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text

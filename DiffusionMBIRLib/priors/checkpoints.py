@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import SUPERVISED_METHODS
 from ..devices import choose_precision
 from ..errors import EngineError, InputError
+from ..methods import SUPERVISED_METHODS
 from ..models import ModelCard, find, has_card, read_card
 from .adm import ADMConfig, ADMUNet
 from .adm import infer_config as infer_adm

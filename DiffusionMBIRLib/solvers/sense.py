@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry_mr import CartesianMRI
+from ..geometry import CartesianMRI
 from ..operators.base import LinearOperator
 from ..operators.fourier import CartesianFourier, SenseFourier
 from .cg import conjugate_gradient

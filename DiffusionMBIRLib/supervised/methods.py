@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..config import SUPERVISED_METHODS
 from ..devices import arithmetic, choose_precision
 from ..errors import InputError
+from ..methods import SUPERVISED_METHODS
 from ..models import ModelCard, find, read_card
 from ..monitor import Monitor
 from ..operators.base import LinearOperator

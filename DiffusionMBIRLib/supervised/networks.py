@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SUPERVISED_METHODS
-from ..data import CT_TASKS
 from ..errors import InputError
+from ..methods import SUPERVISED_METHODS
 from ..priors.compact import CompactConfig, CompactUNet
 from ..solvers.classic import angular_weights
+from ..tasks import CT_TASKS
 from .about import TASKS_OF
 
 _EMBEDDING = 64

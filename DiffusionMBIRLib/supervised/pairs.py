@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import ReconSettings
-from ..data import Measurement, Volume
 from ..errors import EngineError
 from ..geometry import Grid, ParallelBeam
-from ..kspace import KSpace
 from ..models import ValueScale
 from ..monitor import NoCheckpoint, Silent
 from ..problem_ct import CTProblem
+from ..scans import KSpace, Measurement
 from ..simulation import simulate, truth_for
 from ..training.slices import Stack, background
+from ..volume import Volume
 from .networks import condition
 
 VALUE = ValueScale()

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from DiffusionMBIRLib.scans import Measurement
+from DiffusionMBIRLib.volume import Volume
 
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import Measurement, Volume
 from DiffusionMBIRLib.devices import choose_device
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.monitor import Silent

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.volume import Volume
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.geometry import Grid
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from DiffusionMBIRLib.volume import Volume
 
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Event, Progress

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from DiffusionMBIRLib.scans import KSpace
+from DiffusionMBIRLib.tasks import MR_TASK
+from DiffusionMBIRLib.volume import Volume
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import MR_TASK, Volume
 from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.kspace import KSpace
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard
 from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
 from DiffusionMBIRLib.priors.analytic import GaussianPrior

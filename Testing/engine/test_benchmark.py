@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from DiffusionMBIRLib.methods import methods_for, starts_for
 
 from DiffusionMBIRLib.benchmark.ablations import ablations_for
 from DiffusionMBIRLib.benchmark.plan import FULL, QUICK, Row, Scan, limited_angle, rows_for, sparse_view
@@ -12,7 +13,7 @@ from DiffusionMBIRLib.benchmark.plots import mean_psnr, save_plots
 from DiffusionMBIRLib.benchmark.results import COLUMNS, Results
 from DiffusionMBIRLib.benchmark.run import Case, run_benchmark
 from DiffusionMBIRLib.benchmark.tables import write_tables
-from DiffusionMBIRLib.config import ReconSettings, methods_for, starts_for
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.reconstruction import preset_for

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from DiffusionMBIRLib.methods import METHODS, methods_for
+from DiffusionMBIRLib.tasks import MR_TASK, TASKS
 
-from DiffusionMBIRLib.config import METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import MR_TASK, TASKS
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.estimate import duration, estimate, evaluations, known_rate, note_rate, stages
 from Testing.engine.helpers import ROOT
 

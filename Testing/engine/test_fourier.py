@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.scans import KSpace
 from torch import Tensor
 
 from DiffusionMBIRLib.config import MASKS
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
-from DiffusionMBIRLib.kspace import KSpace
+from DiffusionMBIRLib.geometry import CartesianMRI, Grid
 from DiffusionMBIRLib.operators import CartesianFourier, SenseFourier
 from DiffusionMBIRLib.operators.circulant import fast_length
 from DiffusionMBIRLib.operators.fourier import unit_maps

@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.scans import Measurement, to_stored_order
+from DiffusionMBIRLib.volume import Volume
 
-from DiffusionMBIRLib.data import Measurement, Volume, to_stored_order
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, axial_order, view_angles
 from Testing.engine.helpers import rotation

@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.scans import KSpace
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.geometry import CartesianMRI, Grid
 from DiffusionMBIRLib.jobs.asking import CT_SCAN, MR_SCAN, ask
 from DiffusionMBIRLib.jobs.cases import Case, CaseTable, begin_case, run_cases
 from DiffusionMBIRLib.jobs.messages import Finished
-from DiffusionMBIRLib.kspace import KSpace
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import small_prior
 

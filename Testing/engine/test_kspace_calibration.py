@@ -10,7 +10,7 @@ import torch
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.io.kspace import describe, read_kspace, write_kspace
 from DiffusionMBIRLib.problem_mr import MRProblem
 from DiffusionMBIRLib.sensitivity import compress_coils, estimate_maps, root_sum_of_squares

@@ -9,13 +9,12 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from DiffusionMBIRLib.scans import KSpace
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
-from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.geometry import CartesianMRI, Grid
 from DiffusionMBIRLib.io.kspace import describe, read_kspace, write_kspace
-from DiffusionMBIRLib.kspace import KSpace
 from Testing.engine.helpers import ROOT
 from Testing.engine.kspace_files import (
     COILS,

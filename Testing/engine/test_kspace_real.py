@@ -12,7 +12,7 @@ import pytest
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.io.kspace import describe, read_kspace
 from DiffusionMBIRLib.sensitivity import centred_fft, centred_ifft, estimate_maps, noise_std_of, root_sum_of_squares
 from Testing.engine.vectors import SHARED

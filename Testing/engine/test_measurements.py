@@ -10,8 +10,8 @@ import re
 import h5py
 import numpy as np
 import pytest
+from DiffusionMBIRLib.scans import Measurement
 
-from DiffusionMBIRLib.data import Measurement
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, axial_order
 from DiffusionMBIRLib.io.measurements import FORMAT, read_measurement, write_measurement

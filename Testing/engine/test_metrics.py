@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.volume import Volume
 from scipy.stats import t as student
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.metrics import _student_interval, evaluate, per_plane, psnr, ssim, uncertainty, uncertainty_text

@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.denoisers import SliceDenoiser
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS, methods_for
+from DiffusionMBIRLib.scans import KSpace
+from DiffusionMBIRLib.tasks import MR_TASK
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import MR_TASK
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import Cancelled
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
-from DiffusionMBIRLib.kspace import KSpace
+from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.models import MR_VALUE
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
 from DiffusionMBIRLib.problem_mr import MRProblem, noise_of
 from DiffusionMBIRLib.simulation_mr import smooth_phase

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.methods import methods_for, starts_for
+from DiffusionMBIRLib.tasks import MR_TASK
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import methods_for, starts_for
-from DiffusionMBIRLib.data import MR_TASK
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
+from DiffusionMBIRLib.geometry import CartesianMRI
 from DiffusionMBIRLib.models import ValueScale
 from DiffusionMBIRLib.simulation_mr import coil_maps
 from Testing.engine.mri import head, known_maps, scan, settings, small_prior, two_channel_prior

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.models import ModelCard, ValueScale
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import Prior, SliceDenoiser
+from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior, load_prior, save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet, edm_denoise, pad_to_multiple
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from torch import Tensor
 
 import DiffusionMBIRLib as mbir
@@ -13,7 +14,6 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.operators import LinearOperator
 from DiffusionMBIRLib.operators.masks import line_mask, point_mask
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from torch import Tensor
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.operators import LinearOperator
 from DiffusionMBIRLib.operators.masks import line_mask, point_mask
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend

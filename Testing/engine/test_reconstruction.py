@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.methods import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for
+from DiffusionMBIRLib.volume import Volume
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import DIFFUSION_METHODS, SUPERVISED_METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import Volume
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import ModelCard, ValueScale

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from DiffusionMBIRLib.denoisers import SliceDenoiser
 from torch import Tensor
 
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
@@ -18,7 +19,7 @@ from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
 from DiffusionMBIRLib.operators.xray import slices_last
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import Prior, SliceDenoiser
+from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.samplers import dds, mbir

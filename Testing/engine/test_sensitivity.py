@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.scans import KSpace
 
 from DiffusionMBIRLib import sensitivity
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.espirit import espirit_maps
-from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.geometry_mr import CartesianMRI
-from DiffusionMBIRLib.kspace import KSpace
+from DiffusionMBIRLib.geometry import CartesianMRI, Grid
 from DiffusionMBIRLib.sensitivity import centred_fft, centred_ifft, estimate_maps, root_sum_of_squares
 from Testing.engine.kspace_files import COILS, COLUMNS, ROWS, coil_images, kspace_of
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.scans import to_stored_order
+from DiffusionMBIRLib.volume import MU_WATER_PER_MM, Volume, attenuation_to_hu, hu_to_attenuation
 
 from DiffusionMBIRLib import simulation
-from DiffusionMBIRLib.data import MU_WATER_PER_MM, Volume, attenuation_to_hu, hu_to_attenuation, to_stored_order
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid, axial_order
 from DiffusionMBIRLib.io.measurements import read_measurement, write_measurement

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.methods import SUPERVISED_METHODS
+from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.benchmark.plan import limited_angle, sparse_view
 from DiffusionMBIRLib.benchmark.run import Case, left_out, run_benchmark
-from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings
-from DiffusionMBIRLib.data import CT_TASKS, MR_TASK
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import estimate, evaluations
 from DiffusionMBIRLib.geometry import view_angles

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.tasks import CT_TASKS
+from DiffusionMBIRLib.volume import Volume
 
 from DiffusionMBIRLib.cli import main
-from DiffusionMBIRLib.data import CT_TASKS, Volume
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import read_card

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.volume import Volume
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.devices import arithmetic
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid

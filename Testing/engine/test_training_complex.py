@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.denoisers import SliceDenoiser
+from DiffusionMBIRLib.volume import Volume
 
 from DiffusionMBIRLib.cli import main
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import MR_VALUE, read_card
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.training.complex_images import for_real_and_imaginary, random_phase

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from DiffusionMBIRLib.volume import Volume
 
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.io.files import replacing

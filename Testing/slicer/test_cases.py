@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
+from DiffusionMBIRLib.volume import Volume
 
 from DiffusionMBIRGui.cases import Case, reconstruct, reconstruct_cases
 from DiffusionMBIRGui.volumes import grid_of, voxels
-from DiffusionMBIRLib.data import Volume
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
 from DiffusionMBIRLib.jobs.cases import CaseTable
 from Testing.slicer.helpers import nodes_of

@@ -14,10 +14,11 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
 import qt  # noqa: E402
+from DiffusionMBIRLib.methods import SUPERVISED_METHODS  # noqa: E402
 
 from DiffusionMBIRGui.panel_fields import decimals_for  # noqa: E402
 from DiffusionMBIRGui.parameters import MRI, Parameters  # noqa: E402
-from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings  # noqa: E402
+from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
 from Testing.slicer.host.played import GUI, UI, shown, text  # noqa: E402
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import slicer
+from DiffusionMBIRLib.tasks import TASKS
 
 from DiffusionMBIRGui.parameters import (
     MODULE,
@@ -20,7 +21,6 @@ from DiffusionMBIRGui.parameters import (
     presets_of,
 )
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.data import TASKS
 from DiffusionMBIRLib.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
