@@ -17,6 +17,8 @@ PROJECTORS = ("auto", "own", "astra", "torch-radon")
 TV_AXES = ("z", "xyz")  # directions of the total variation in the data step
 SCHEDULES = ("karras", "geometric")
 COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICES = "auto, cpu, cuda, cuda:N or mps (Apple's GPU, for networks; all else on the CPU)"
 
 
 def setting(
@@ -148,7 +150,14 @@ class ReconSettings:
         "back-projection is not the exact adjoint.",
         choices=PROJECTORS,
     )
-    device: str = setting("auto", "Device", "auto, cpu, cuda or cuda:N.")
+    device: str = setting("auto", "Device", f"{DEVICES}.")
+    precision: str = setting(
+        "auto",
+        "Precision",
+        "Of the network's arithmetic; auto: bfloat16 where the processor or GPU computes in it natively and the prior "
+        "is not a published one, else float32.",
+        choices=PRECISIONS,
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .config import DEMOS, ReconSettings
+from .devices import choose_device
 from .errors import EngineError, InputError
 from .estimate import duration, estimate
 from .io.volumes import read_volume, sample_data
@@ -19,7 +20,7 @@ from .models import MR_PERCENTILE
 from .monitor import Monitor, Silent
 from .pace import pace_of
 from .provenance import file_name
-from .reconstruction import Result, choose_device, reconstruct
+from .reconstruction import Result, reconstruct
 from .report import save_metrics, save_montage
 from .scans import KSpace, Measurement
 from .simulation import simulate, truth_for

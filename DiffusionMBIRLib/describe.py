@@ -39,8 +39,10 @@ def describe_machine() -> dict[str, Any]:
     """Versions, devices and the priors at hand."""
     import torch
 
+    from .devices import choose_device, choose_precision, device_text, precision_name
     from .models import installed
 
+    device = choose_device("auto")
     gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     return {
         "version": __version__,
@@ -48,6 +50,8 @@ def describe_machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda_devices": gpus,
         "cpu_threads": torch.get_num_threads(),
+        "auto_device": device_text(device),
+        "auto_precision": precision_name(choose_precision("auto", device)),
         "priors": sorted(installed()),
         "notice": NOTICE,
     }

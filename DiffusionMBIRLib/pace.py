@@ -21,13 +21,12 @@ from .operators import CartesianFourier, LinearOperator, projector
 from .priors.base import Prior, is_out_of_memory
 from .priors.checkpoints import load_prior
 from .rates import Pace, Place, known_pace
-from .scans import Measurement
 from .solvers.classic import admm_tv
 from .supervised.methods import SupervisedNetwork, load_network
 from .tasks import MR_TASK
 
 if TYPE_CHECKING:
-    from .scans import KSpace
+    pass
 
 _SIDE = 128  # pixels along rows and columns of what is timed
 _SLICES = {"cuda": 64}  # that the network is timed on: on a GPU enough to fill it,
@@ -52,20 +51,19 @@ def place_of(device: torch.device) -> Place:
     return Place(machine(), name)
 
 
-def pace_of(settings: ReconSettings, task: str, device: torch.device, *, precision: str = "auto") -> Pace:
+def pace_of(settings: ReconSettings, task: str, device: torch.device) -> Pace:
     """The pace of a run on this machine: what was noted before; the rest is measured, in a second or so, and noted.
 
-    A network that is to be compiled counts as it is until its first run is over: compiling takes long.  precision: as
-    the settings name it.  Raises InputError where the prior cannot be used, EngineError where there is no memory.
+    A network that is to be compiled counts as it is until its first run is over: compiling takes long.  Raises InputError where the prior cannot be used, EngineError where there is no memory.
     """
     place = place_of(device)
-    found = known_pace(place, settings, task, precision=precision)
+    found = known_pace(place, settings, task)
     network, solver = found.network, found.solver
     try:
         if network is None and settings.method in NETWORK_METHODS:
             network = measure_network(_loaded(settings, task, device), device)
             if not settings.compile:
-                rates.note(place.network_key(settings, precision), network)
+                rates.note(place.network_key(settings), network)
         if solver is None:
             solver = measure_solver(task, device)
             rates.note(place.solver_key(task), solver)
@@ -76,9 +74,7 @@ def pace_of(settings: ReconSettings, task: str, device: torch.device, *, precisi
     return Pace(network, solver)
 
 
-def estimate_of(
-    measurement: Measurement | KSpace, settings: ReconSettings, device: torch.device, *, precision: str = "auto"
-) -> Estimate:
+def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device) -> Estimate:
     """What the reconstruction of a measurement will take on this machine; measures its pace where it is not known."""
     return estimate(
         measurement.grid.shape,
@@ -86,14 +82,14 @@ def estimate_of(
         measurement.task,
         views=getattr(measurement.geometry, "views", None),
         coils=getattr(measurement.geometry, "coils", 1),
-        pace=pace_of(settings, measurement.task, device, precision=precision),
+        pace=pace_of(settings, measurement.task, device),
     )
 
 
 def _loaded(settings: ReconSettings, task: str, device: torch.device) -> Prior:
     if settings.method in SUPERVISED_METHODS:
-        return load_network(settings.prior, settings.method, task, device=device)
-    return load_prior(settings.prior, device=device)
+        return load_network(settings.prior, settings.method, task, device=device, precision=settings.precision)
+    return load_prior(settings.prior, device=device, precision=settings.precision)
 
 
 def measure_network(prior: Prior, device: torch.device) -> float:

@@ -29,15 +29,16 @@ def provenance(
     prior_sha256: str = "",
     seed: int | None = None,
     device: Any = "cpu",
+    precision: str = "float32",
     inputs: Iterable[Any] = (),
     measurement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of one run as plain dictionaries, lists, strings and numbers, ready for ``json.dumps``.
 
     settings: a dataclass or mapping; its ``seed`` counts if none is given.  measurement: what the measurement itself
-    tells of its origin, such as how it was simulated.  device: a torch device or its name.  inputs: files or their
-    names; only the last part of each is kept.  Paths elsewhere are cut in the same way; numbers that are not finite
-    become null.
+    tells of its origin, such as how it was simulated.  device: a torch device, or words for it.  precision: that the
+    network computed in.  inputs: files or their names; only the last part of each is kept.  Paths elsewhere are cut in
+    the same way; numbers that are not finite become null.
     """
     chosen = plain(settings)
     record: dict[str, Any] = {
@@ -48,6 +49,7 @@ def provenance(
         "torch": installed_version("torch"),
         "numpy": np.__version__,
         "device": str(device),
+        "precision": precision,
         "seed": chosen.get("seed") if seed is None else seed,
         "inputs": [file_name(name) for name in inputs],
         "settings": chosen,

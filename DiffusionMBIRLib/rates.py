@@ -40,11 +40,13 @@ class Place:
     machine: str
     device: str
 
-    def network_key(self, settings: ReconSettings, precision: str) -> str:
+    def network_key(self, settings: ReconSettings) -> str:
         """Of a file of the user's, the name alone is kept."""
         named = settings.prior.replace("\\", "/")
         prior = Path(named).stem if "/" in named else named
-        return "|".join((self.machine, self.device, prior, precision, *(["compiled"] if settings.compile else [])))
+        return "|".join(
+            (self.machine, self.device, prior, settings.precision, *(["compiled"] if settings.compile else []))
+        )
 
     def solver_key(self, task: str) -> str:
         return "|".join((self.machine, self.device, f"{task_info(task).modality} solver"))
@@ -64,11 +66,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def known_pace(place: Place, settings: ReconSettings, task: str, *, precision: str = "auto") -> Pace:
-    """What is known of the pace of a run.  precision: as the settings name it."""
+def known_pace(place: Place, settings: ReconSettings, task: str) -> Pace:
+    """What is known of the pace of a run."""
     rates = _read()
     uses = settings.method in NETWORK_METHODS
-    network = _number(rates, place.network_key(settings, precision)) if uses else None
+    network = _number(rates, place.network_key(settings)) if uses else None
     return Pace(network, _number(rates, place.solver_key(task)))
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .allocation import give_back_what_is_free, keep_what_is_free
 from .checkpoints import AsReal
 from .config import ReconSettings
-from .errors import EngineError, InputError
+from .devices import choose_device, device_text, is_device_failure, precision_name, volume_device
+from .errors import EngineError
 from .methods import method, require_fitting
 from .methods.run import Run
 from .models import find, sha256
@@ -55,15 +56,18 @@ def reconstruct(
     prior: str | Prior | None = None,
     settings: ReconSettings | None = None,
     device: str | None = None,
+    precision: str | None = None,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Reconstruct a measurement.
 
     prior: installed id, file or an object that obeys the Prior contract; defaults to ``settings.prior``.
-    settings: defaults to the preset of the measurement's task.  device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+    settings: defaults to the preset of the measurement's task.  device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+    precision: of the network, as in the settings, which device and precision overrule where they are given.
     checkpoint: keeps the state of the run; with one that holds a state, the run goes on from there.
-    Raises InputError for what the user can mend, EngineError when the computation fails (no memory).
+    Raises InputError for what the user can mend, EngineError when the computation fails (no memory, a
+    GPU that is lost).
     """
     import torch
 
@@ -79,8 +83,10 @@ def reconstruct(
     keep_what_is_free()
     try:
         with torch.inference_mode():
-            network, card = way.load(settings, prior, measurement, chosen)
-            problem = build_problem(measurement, settings, card.value if card else None, chosen)
+            used = replace(settings, precision=precision or settings.precision)
+            network, card = way.load(used, prior, measurement, chosen)
+            value = card.value if card else None
+            problem = build_problem(measurement, settings, value, volume_device(chosen))
             run = Run(_Watcher(problem, watched), AsReal(checkpoint or NoCheckpoint()), counter, network)
             estimate = way.run(problem, settings, run)
             residual = problem.residual(estimate.volume)
@@ -88,6 +94,9 @@ def reconstruct(
             spread, name = estimate.deviation, f"standard deviation of {volume.name}"
             deviation = None if spread is None else problem.to_volume(spread, name, True)
     except (RuntimeError, MemoryError) as error:
+        if is_device_failure(error):
+            reason = str(error).strip().splitlines()[0]
+            raise EngineError(f"device {chosen} failed ({reason}); try again, or --device cpu") from error
         if not is_out_of_memory(error):
             raise
         raise EngineError(
@@ -95,7 +104,8 @@ def reconstruct(
         ) from error
     finally:
         give_back_what_is_free()
-    record = _record(measurement, settings, card, prior, chosen)
+    computed_in = precision_name(getattr(network, "precision", torch.float32))
+    record = _record(measurement, settings, card, prior, chosen, computed_in)
     volume = replace(volume, metadata={**volume.metadata, "provenance": json.dumps(record)})
     return Result(
         volume,
@@ -128,27 +138,15 @@ class _Watcher:
 
 
 def _record(
-    scan: Scan, settings: ReconSettings, card: ModelCard | None, prior: Any, device: torch.device
+    scan: Scan, settings: ReconSettings, card: ModelCard | None, prior: Any, device: torch.device, precision: str
 ) -> dict[str, Any]:
     named = settings.prior if prior is None else prior
     digest = sha256(find(named)) if card and isinstance(named, str) else ""
-    return provenance(settings, prior=card, prior_sha256=digest, device=device, measurement=scan.provenance)
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' (CUDA where it is, else CPU), 'cpu', 'cuda' or 'cuda:N' as a torch device."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise InputError(f"device {name!r} is not there: {count} CUDA device(s) found; use --device auto")
-    return device
+    return provenance(
+        settings,
+        prior=card,
+        prior_sha256=digest,
+        device=device_text(device),
+        precision=precision,
+        measurement=scan.provenance,
+    )

@@ -21,7 +21,7 @@ MODULE = "DiffusionMBIR"
 NODE_CLASS = "vtkMRMLScriptedModuleNode"
 SOURCES = ("volume", "sinogram", "k-space")
 ROLES = ("input", "reference", "output")
-KEPT_BY_PRESETS = ("prior", "seed", "device", "slices_per_batch")
+KEPT_BY_PRESETS = ("prior", "seed", "device", "precision", "slices_per_batch")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Parameters:
             self.apply_preset(names[0])
 
     def apply_preset(self, name: str) -> None:
-        """Take over a preset's settings; prior, seed, device and batch size stay unless the preset names them."""
+        """Take over a preset's settings; those of ``KEPT_BY_PRESETS`` stay unless the preset names them."""
         values, settings = _preset(name)
         kept = [entry for entry in KEPT_BY_PRESETS if entry not in values]
         self.update({**{k: v for k, v in settings.items() if k not in kept}, "preset": name})

@@ -53,7 +53,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Device:
-    """A place to compute.  name: 'cpu' or 'cuda:N'; title: for people; memory in bytes, 0 where it is not known."""
+    """A place to compute.  name: 'cpu', 'cuda:N' or 'mps'; title: for people; memory in bytes, 0 where not known."""
 
     name: str
     title: str

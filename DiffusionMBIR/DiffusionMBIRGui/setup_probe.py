@@ -94,6 +94,9 @@ def main(requirements):
             from DiffusionMBIRLib.rates import machine_key
 
             report["machine"] = machine_key(threads=torch.get_num_threads(), torch_version=torch.__version__)
+            if torch.backends.mps.is_available():  # its memory is the processor's
+                report["devices"].append({**processor(), "name": "mps", "title": "Apple GPU"})
+            import DiffusionMBIRLib  # noqa: F401
         except Exception as error:  # a broken torch raises anything
             report["problem"] = "torch"
             report["reason"] = (str(error).splitlines() or [type(error).__name__])[0]

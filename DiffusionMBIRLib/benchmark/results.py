@@ -121,12 +121,15 @@ def machine() -> dict[str, Any]:
 
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    from ..devices import choose_device, choose_precision, device_name, precision_name
+
+    device = choose_device("auto")
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": "" if device.type == "cpu" else device_name(device),
+        "precision": precision_name(choose_precision("auto", device)),
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,

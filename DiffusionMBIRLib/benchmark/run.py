@@ -75,6 +75,7 @@ def run_benchmark(
     ablations: bool = False,
     methods: Sequence[str] = (),
     device: str = "auto",
+    precision: str = "auto",
     prior: str | None = None,
     seed: int = 0,
     compile: bool = False,
@@ -84,9 +85,9 @@ def run_benchmark(
     """Run what is missing of cases x scans x methods; returns all records, in order, and writes results.csv.
 
     ablations: rows of :mod:`.ablations` instead of the methods.  methods: labels of the rows to run; all by default.
-    prior: id or file for the diffusion methods, else each preset's own.  compile: the network, in rows that take many
-    minutes.  supervised: folder with the networks of supervised methods, by default the checkout's; rows without a
-    file there are left out.  Raises InputError for a label that no task has.
+    precision: of the networks.  prior: id or file for the diffusion methods, else each preset's own.  compile: the
+    network, in rows that take many minutes.  supervised: folder with the networks of supervised methods, by default the
+    checkout's; rows without a file there are left out.  Raises InputError for a label that no task has.
     """
     monitor, results = monitor or Silent(), Results(output)
     networks = supervised or networks_folder()
@@ -98,7 +99,7 @@ def run_benchmark(
     current: tuple[Case, Scan] | None = None
     for number, (case, scan, row) in enumerate(runs):
         key = f"{case.name}_{scan.label}_{re.sub('[^A-Za-z0-9.]+', '-', row.label).strip('-')}".lower()
-        settings = replace(row.settings(scan.task, seed), compile=compile and row.minutes)
+        settings = replace(row.settings(scan.task, seed), compile=compile and row.minutes, precision=precision)
         network = str(networks / row.network) if row.network else prior
         wanted = _fingerprint(case, scan, settings, network)
         record = results.record(key, wanted, settings)
@@ -189,6 +190,7 @@ def _record(case: Case, scan: Scan, row: Row, result: Result, truth: Volume) -> 
         "network_seconds": round(result.network_seconds, 2),
         "uncertainty": _uncertainty(result, truth),
         "prior": f"{used['id']} {used['sha256'][:12]}" if used else "",
+        "precision": result.provenance["precision"],
         "provenance": result.provenance,
     }
 

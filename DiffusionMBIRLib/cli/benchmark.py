@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ..config import PRECISIONS
 from ..errors import InputError
 from ..monitor import Monitor
 from ..tasks import MODALITIES
@@ -33,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of scans and samplers")
     add_device(parser)
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the network (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
@@ -57,6 +59,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         ablations=arguments.ablations,
         methods=arguments.methods,
         device=arguments.device,
+        precision=arguments.precision,
         prior=arguments.prior,
         seed=arguments.seed,
         compile=arguments.compile,

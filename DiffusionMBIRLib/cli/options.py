@@ -8,6 +8,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from ..config import DEVICES
 from ..simulation.settings import SCANS
 from ..tasks import TASKS, task_info
 
@@ -58,7 +59,7 @@ def given_scan_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option --device where no table of settings brings it."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help=DEVICES)
 
 
 def say(line: str, arguments: argparse.Namespace) -> None:

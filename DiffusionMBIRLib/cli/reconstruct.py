@@ -27,11 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What came out and how good it is; the volume is written to the output."""
+    from ..devices import choose_device
     from ..io.scans import read_scan
     from ..io.volumes import read_volume, require_writable
     from ..metrics import evaluate, uncertainty, uncertainty_text
     from ..pace import estimate_of
-    from ..reconstruction import choose_device, reconstruct
+    from ..reconstruction import reconstruct
 
     measurement = read_scan(arguments.measurement)
     preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)

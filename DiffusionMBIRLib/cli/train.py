@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """Where the prior or the network lies, and how well it learned."""
     if arguments.method != "diffusion":
         return _train_supervised(arguments, monitor)
+    from ..devices import choose_device
     from ..models import MR_VALUE, ValueScale, read_card
     from ..priors.compact import CompactConfig
-    from ..reconstruction import choose_device
     from ..training.loop import train
 
     path = train(
@@ -85,8 +85,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
 
 
 def _train_supervised(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+    from ..devices import choose_device
     from ..models import read_card
-    from ..reconstruction import choose_device
     from ..supervised.networks import SupervisedConfig
     from ..supervised.pairs import PairSettings
     from ..supervised.training import train_supervised

@@ -128,7 +128,7 @@ class JobFolder:
         write_text(self.path / SUMMARY, encode(event) + "\n")
 
     def begun(self) -> dict[str, Any]:
-        """What the first run froze: version, device and the SHA-256 of the prior; empty before."""
+        """What the first run froze: version, device, precision and the SHA-256 of the prior; empty before."""
         try:
             entries = json.loads((self.path / BEGUN).read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The device that a worker runs on: its name and memory."""
+"""The memory of the device that a worker runs on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ import sys
 import torch
 
 
-def device_name(device: torch.device) -> str:
-    """'cpu (8 threads)' or the GPU's name."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"cpu ({torch.get_num_threads()} threads)"
-
-
 def memory(device: torch.device) -> tuple[int, int]:
-    """(total, free) bytes; zeros where the system does not tell."""
+    """(total, free) bytes; zeros where the system does not tell.  Apple's GPU has that of the processor."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(total), int(free)

@@ -17,6 +17,7 @@ import DiffusionMBIRLib as mbir
 
 from .. import rates
 from ..config import ReconSettings
+from ..devices import choose_device, device_name, precision_name
 from ..errors import EngineError, InputError
 from ..estimate import estimate, stages
 from ..formats import SCAN, may_hold
@@ -26,8 +27,9 @@ from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..pace import pace_of, place_of
+from ..priors.checkpoints import precision_of
 from ..provenance import plain, software_version
-from ..reconstruction import Result, choose_device, reconstruct
+from ..reconstruction import Result, reconstruct
 from ..simulation.settings import CTScan
 from ..volume import Volume
 from . import preview
@@ -35,7 +37,7 @@ from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
 from .folder import BEGUN, DEVIATION, INPUT, PROVENANCE, RESULT, STATE, JobFolder
 from .keeper import Keeper
-from .machine import device_name, memory
+from .machine import memory
 from .messages import Event, Finished, Log, Prepared
 from .partial import NAME as PARTIAL
 from .partial import write_partial
@@ -53,7 +55,7 @@ class Task:
         self._settings = self._request.recon_settings()
         self._device = choose_device(self._request.device)
         self._prior_sha256 = sha256(find(self._settings.prior)) if self._uses_prior else ""
-        self._freeze()
+        self._precision = self._freeze()
         self._began = time.monotonic()
         self._keeper: Keeper | None = None
         self._watch: Watch | None = None
@@ -65,22 +67,37 @@ class Task:
     def _uses_prior(self) -> bool:
         return self._settings.method in NETWORK_METHODS
 
-    def _freeze(self) -> None:
-        """Note what the first run found; a later run that finds something else would give another volume."""
+    def _freeze(self) -> str:
+        """Note what the run finds and give its precision; one that goes on from a state keeps to what was noted.
+
+        It would give another volume otherwise.
+        """
         now = {"prior_sha256": self._prior_sha256, "device": self._device.type, "version": software_version()}
-        begun = self._folder.begun()
-        if not begun:
-            write_text(self._folder.path / BEGUN, json.dumps(now))
-        elif begun.get("prior_sha256") != now["prior_sha256"]:
+        begun, resumed = self._folder.begun(), self._folder.resumable
+        if begun and begun.get("prior_sha256") != now["prior_sha256"]:
             raise InputError(
                 f"prior {Path(self._settings.prior).stem!r} is no longer the file that this job began with "
                 "(its SHA-256 differs); bring that file back or begin a new job"
             )
-        elif begun.get("device") != now["device"] and self._folder.resumable:
+        if begun and resumed and begun.get("device") != now["device"]:
             raise InputError(
                 f"this job began on {begun.get('device')}, which is not the device now ({now['device']}); "
                 "resume it there or begin a new job"
             )
+        precision = self._precision_of(self._settings.precision)
+        if begun and resumed:
+            frozen = begun.get("precision", precision)
+            if frozen != precision:
+                self._send(Log("info", f"the job goes on in {frozen}, as it began, not in {precision}"))
+            return self._precision_of(frozen)
+        write_text(self._folder.path / BEGUN, json.dumps({**now, "precision": precision}))
+        return precision
+
+    def _precision_of(self, wanted: str) -> str:
+        """The precision of the network, if the method has one; raises InputError where the device cannot do it."""
+        if not self._uses_prior:
+            return "float32"
+        return precision_name(precision_of(self._settings.prior, wanted, self._device))
 
     # --- the run
 
@@ -97,6 +114,7 @@ class Task:
             measurement,
             settings=self._settings,
             device=str(self._device),
+            precision=self._precision,
             monitor=self._watch,
             checkpoint=self._keeper,
         )
@@ -151,7 +169,7 @@ class Task:
         return watch
 
     def _fingerprint(self) -> str:
-        what = [self._request.to_json(), self._prior_sha256, self._device.type, software_version()]
+        what = [self._request.to_json(), self._prior_sha256, self._device.type, self._precision, software_version()]
         return hashlib.sha256("\n".join(what).encode()).hexdigest()
 
     def _prepare(self, measurement: Any, *, has_truth: bool) -> None:
@@ -191,7 +209,7 @@ class Task:
             (folder / PARTIAL).unlink(missing_ok=True)
         if result.nfe and result.network_seconds > 0:
             seen = result.network_seconds / (result.nfe * result.volume.grid.voxels)
-            rates.note(place_of(self._device).network_key(self._settings, "auto"), seen)
+            rates.note(place_of(self._device).network_key(self._settings), seen)
         metrics = _judge(result.volume, truth) if truth is not None else None
         if truth is not None and result.deviation is not None:
             known = uncertainty(result.volume, result.deviation, truth, samples=self._settings.samples)

@@ -85,11 +85,14 @@ class DiffusionMethod(Method):
     def load(
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
     ) -> tuple[Any, ModelCard | None]:
-        from ..priors.checkpoints import load_prior
+        from ..priors.checkpoints import in_precision, load_prior
         from ..priors.networks import NetworkPrior
 
         chosen = settings.prior if network is None else network
-        prior = load_prior(chosen, device=device) if isinstance(chosen, str) else chosen
+        if isinstance(chosen, str):
+            prior: Any = load_prior(chosen, device=device, precision=settings.precision)
+        else:
+            prior = in_precision(chosen, settings.precision)
         _require_fitting(prior, scan)
         if settings.published and not self.publishes:
             raise InputError(f"setting published: no code of {self.name} was published; use mbir or dds")
@@ -109,7 +112,7 @@ class DiffusionMethod(Method):
         stored = run.checkpoint.load(STAGE) or {}
         run.counter.evaluations = int(stored.get("evaluations", 0))
         run.counter.seconds = float(stored.get("network_seconds", 0.0))
-        batch = slices_per_batch(settings, volumes.shape[1:], volumes.device)
+        batch = slices_per_batch(settings, volumes.shape[1:], getattr(prior, "device", volumes.device))
         slices = SliceDenoiser(prior, batch, counter=run.counter, poll=run.monitor.poll)
         denoiser = problem.seen_by(slices, settings)
         span = settings.noise_span if self.name == "dds" else 1

@@ -38,7 +38,7 @@ class FBPConvNet(Method):
         from ..supervised.methods import load_network
 
         chosen = settings.prior if network is None else network
-        loaded = load_network(chosen, self.name, scan.task, device=device)
+        loaded = load_network(chosen, self.name, scan.task, device=device, precision=settings.precision)
         return loaded, loaded.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
@@ -46,7 +46,7 @@ class FBPConvNet(Method):
         from ..supervised.networks import condition
         from .diffusion import slices_per_batch
 
-        batch = slices_per_batch(settings, problem.grid.in_plane, problem.A.device)
+        batch = slices_per_batch(settings, problem.grid.in_plane, run.network.device)
         restorer = SliceRestorer(run.network, batch, counter=run.counter, poll=run.monitor.poll)
         told = condition(problem.scan.geometry.angles_deg, problem.scan.task)  # type: ignore[attr-defined]
         first = problem.analytic("ramp")

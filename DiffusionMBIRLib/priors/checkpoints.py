@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import uuid
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..devices import choose_precision
 from ..errors import EngineError, InputError
 from ..models import ModelCard, find, has_card, read_card
 from ..supervised.about import TASKS_OF
@@ -24,6 +26,8 @@ from .ncsnpp import infer_config as infer_ncsnpp
 from .networks import CompactPrior, NetworkPrior, NoisePrior, ScorePrior, ddpm_sigmas
 from .published import Checkpoint, is_torch_file, read_checkpoint, read_safetensors
 from .unet import on_meta
+
+PUBLISHED = ("ncsnpp", "adm")  # kinds of networks
 
 __all__ = ["CompactPrior", "build_prior", "card_of", "load_prior", "save_prior", "weights_digest", "write_weights"]
 
@@ -65,31 +69,49 @@ def load_prior(
     id_or_file: str | os.PathLike[str],
     *,
     device: str | torch.device = "cpu",
-    precision: torch.dtype | None = None,
+    precision: str | torch.dtype = "auto",
     config: Mapping[str, Any] | None = None,
     weights: str = "ema",
 ) -> NetworkPrior:
     """Open a prior by installed id or by file: our own safetensors, or a checkpoint in a published layout.
 
-    precision: of the arithmetic inside the network; defaults to bf16 for our compact network and to float32 for
-    published ones, which were trained in it and whose errors are multiplied by sigma.  config, weights: of files
-    without a model card only; entries of the network's configuration that overrule what is inferred from its weights,
-    and "ema" (averaged weights where there are any) or "raw".  Such a prior is taken to see HU from -1000 to
-    1000 as 0 to 1; import it to say otherwise.
+    precision: of the arithmetic inside the network, a torch type or its name; "auto": what
+    :func:`DiffusionMBIRLib.devices.choose_precision` finds fit for the device, but float32 for published networks,
+    which were trained in it and whose errors are multiplied by sigma.  config, weights: of files without a model card
+    only; entries of the network's configuration that overrule what is inferred from its weights, and "ema" (averaged
+    weights where there are any) or "raw".  Such a prior is taken to see HU from -1000 to 1000 as 0 to 1; import it to
+    say otherwise.
 
     Raises InputError if the prior is unknown, truncated or foreign, asks for code to be run, or does not fit its
-    network.
+    network, and for a precision that is unknown or that the device cannot compute in.
     """
     path = find(id_or_file)
+    chosen = precision_of(path, precision, torch.device(device))
     if is_torch_file(path) or not has_card(path):
         checkpoint = read_checkpoint(path, which=weights)
         card, tensors = card_of(path, checkpoint, config), checkpoint.weights
     else:
         card, tensors = read_card(path), read_safetensors(path)
     try:
-        return build_prior(card, tensors, device=torch.device(device), precision=precision)
+        return build_prior(card, tensors, device=torch.device(device), precision=chosen)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def precision_of(id_or_file: str | os.PathLike[str], wanted: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision that the network in a file, of a prior or of a supervised method, is to compute in on a device."""
+    path = find(id_or_file)
+    published = is_torch_file(path) or not has_card(path) or read_card(path).network.get("kind") in PUBLISHED
+    return choose_precision(wanted, device, trained_in_float32=published)
+
+
+def in_precision(prior: Any, wanted: str | torch.dtype) -> Any:
+    """A network that is open already, in another precision unless that is 'auto'; the weights are shared."""
+    if wanted == "auto" or not hasattr(prior, "precision"):
+        return prior
+    twin = copy.copy(prior)
+    twin.precision = choose_precision(wanted, prior.device)
+    return twin
 
 
 def card_of(path: Path, checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> ModelCard:
@@ -136,7 +158,7 @@ def _inferred(checkpoint: Checkpoint, *, needed: bool) -> dict[str, Any]:
 
 
 def build_prior(
-    card: ModelCard, weights: Mapping[str, Tensor], *, device: torch.device, precision: torch.dtype | None = None
+    card: ModelCard, weights: Mapping[str, Tensor], *, device: torch.device, precision: torch.dtype = torch.float32
 ) -> NetworkPrior:
     """The network on a card with these weights; raises InputError that names the first ones that do not fit."""
     kind = card.network.get("kind")
@@ -145,14 +167,14 @@ def build_prior(
     if kind == "ncsnpp":
         ncsnpp = NCSNppConfig.from_dict(card.network)
         network = filled(NCSNpp, ncsnpp, weights).to(device)
-        return ScorePrior(network, card, multiple=ncsnpp.multiple, precision=precision or torch.float32)
+        return ScorePrior(network, card, multiple=ncsnpp.multiple, precision=precision)
     if kind == "adm":
         adm = ADMConfig.from_dict(card.network)
         network = filled(ADMUNet, adm, weights).to(device)
-        return NoisePrior(network, card, multiple=adm.multiple, precision=precision or torch.float32)
+        return NoisePrior(network, card, multiple=adm.multiple, precision=precision)
     compact = filled(CompactUNet, CompactConfig.from_dict(card.network), weights).to(device)
     assert isinstance(compact, CompactUNet)
-    return CompactPrior(compact, card, precision=precision or torch.bfloat16)
+    return CompactPrior(compact, card, precision=precision)
 
 
 def not_a_prior(card: ModelCard) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..devices import arithmetic
 from ..errors import EngineError
 from ..models import ModelCard
 from .base import is_out_of_memory
@@ -21,8 +22,8 @@ from .compact import CompactUNet, edm_denoise, pad_to_multiple
 class NetworkPrior(ABC):
     """What the priors with a network share: padding to the sizes that it takes, and precision.
 
-    network: takes images whose sides are a multiple of ``multiple``.  precision: of the arithmetic inside the network;
-    anything but float32 works through autocast.
+    network: takes images whose sides are a multiple of ``multiple``, on its own device; images are brought there and
+    results back.  precision: of the arithmetic inside the network; anything but float32 works through autocast.
     """
 
     def __init__(self, network: nn.Module, card: ModelCard, *, multiple: int, precision: torch.dtype) -> None:
@@ -31,11 +32,15 @@ class NetworkPrior(ABC):
         self.card, self.multiple, self.precision = card, multiple, precision
         self.sigma_min, self.sigma_max = card.sigma_min, card.sigma_max
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters(), torch.empty(0)).device
+
     def compile(self) -> None:
         """Compile the network, for batches and images of any size; raises EngineError where torch cannot."""
         self.network.compile(dynamic=True)  # one code for all sizes: what it computes never depends on what came before
-        weight = next(self.network.parameters())
-        trial = torch.zeros((2, self.card.channels, 8 * self.multiple, 9 * self.multiple), device=weight.device)
+        trial = torch.zeros((2, self.card.channels, 8 * self.multiple, 9 * self.multiple), device=self.device)
         try:
             self.denoise(trial, self.sigma_max)
         except RuntimeError as error:
@@ -49,10 +54,10 @@ class NetworkPrior(ABC):
         """E[x0 | x]; x (slices, channels, rows, columns) of any size, padded to the network's multiple and cut back."""
         if sigma <= 0:  # the limit of D; its noise label would be infinite
             return x.float()
-        padded, (rows, columns) = pad_to_multiple(x.float(), self.multiple)
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+        padded, (rows, columns) = pad_to_multiple(x.to(self.device, torch.float32), self.multiple)
+        with arithmetic(self.device, self.precision):
             clean = self._estimate(padded, float(sigma))
-        return clean[..., :rows, :columns]
+        return clean[..., :rows, :columns].to(x.device)
 
     @abstractmethod
     def _estimate(self, x: Tensor, sigma: float) -> Tensor:
@@ -60,11 +65,11 @@ class NetworkPrior(ABC):
 
 
 class CompactPrior(NetworkPrior):
-    """A :class:`CompactUNet`; computes in bf16 under autocast unless told otherwise."""
+    """A :class:`CompactUNet`."""
 
     network: CompactUNet
 
-    def __init__(self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.float32) -> None:
         # A copy, since the caller's network may go on training.
         super().__init__(copy.deepcopy(network), card, multiple=network.config.multiple, precision=precision)
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ..denoisers.slices import Counter, SubBatches
+from ..devices import arithmetic, choose_precision
 from ..errors import InputError
 from ..models import ModelCard, find, read_card
 from ..monitor import Monitor
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from ..priors.checkpoints import filled
+from ..priors.checkpoints import filled, in_precision
 from ..priors.compact import pad_to_multiple
 from ..priors.published import is_torch_file, read_safetensors
 from .about import TASKS_OF
@@ -24,20 +25,25 @@ from .networks import StagedNetwork, SupervisedConfig
 class SupervisedNetwork:
     """A trained baseline with its card; it is no prior."""
 
-    def __init__(self, network: StagedNetwork, card: ModelCard, *, precision: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, network: StagedNetwork, card: ModelCard, *, precision: torch.dtype = torch.float32) -> None:
         self.network = network.eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.card, self.precision = network.config, card, precision
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     @torch.inference_mode()
     def restore(self, x: Tensor, condition: float, stage: int) -> Tensor:
         """What a stage makes of images (slices, 1, rows, columns) of any size; float32."""
-        padded, (rows, columns) = pad_to_multiple(x.float(), self.config.multiple)
+        padded, (rows, columns) = pad_to_multiple(x.to(self.device, torch.float32), self.config.multiple)
         padded = padded.to(memory_format=torch.channels_last, copy=True)
-        told = torch.full((len(x),), condition, device=x.device)
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+        told = torch.full((len(x),), condition, device=self.device)
+        with arithmetic(self.device, self.precision):
             restored: Tensor = self.network(padded, told, stage)
-        return restored.float()[..., :rows, :columns]
+        return restored.float()[..., :rows, :columns].to(x.device)
 
 
 class SliceRestorer(SubBatches):
@@ -73,16 +79,26 @@ def restore(
     return x
 
 
-def load_network(id_or_file: str | Prior, method: str, task: str, *, device: torch.device) -> SupervisedNetwork:
-    """Open the network of a supervised method.  Raises InputError, with what to do, where it is not one for it."""
+def load_network(
+    id_or_file: str | Prior,
+    method: str,
+    task: str,
+    *,
+    device: torch.device,
+    precision: str | torch.dtype = "auto",
+) -> SupervisedNetwork:
+    """Open the network of a supervised method; one that is open already keeps its device and, with 'auto', precision.
+
+    Raises InputError, with what to do, where it is not one for the method.
+    """
     if isinstance(id_or_file, str):
         path = find(id_or_file)
         if is_torch_file(path):
             raise InputError(f"{path}: {_needed(method)}; this is a torch checkpoint")
         card = read_card(path)
-        loaded = build_network(card, read_safetensors(path), method, device=device)
+        loaded = build_network(card, read_safetensors(path), method, device=device, precision=precision)
     elif isinstance(id_or_file, SupervisedNetwork):
-        loaded = id_or_file
+        loaded = in_precision(id_or_file, precision)
     else:
         raise InputError(f"prior {id_or_file.card.id!r}: {_needed(method)}")
     config = loaded.config
@@ -94,7 +110,12 @@ def load_network(id_or_file: str | Prior, method: str, task: str, *, device: tor
 
 
 def build_network(
-    card: ModelCard, weights: Mapping[str, Tensor], method: str, *, device: torch.device
+    card: ModelCard,
+    weights: Mapping[str, Tensor],
+    method: str,
+    *,
+    device: torch.device,
+    precision: str | torch.dtype = "auto",
 ) -> SupervisedNetwork:
     """The network on a card with these weights; raises InputError where it is of another kind or they do not fit."""
     if card.network.get("kind") not in TASKS_OF:
@@ -104,7 +125,7 @@ def build_network(
     except InputError as error:
         raise InputError(f"prior {card.id!r}: {error}") from None
     assert isinstance(network, StagedNetwork)
-    return SupervisedNetwork(network.to(device), card)
+    return SupervisedNetwork(network.to(device), card, precision=choose_precision(precision, device))
 
 
 def _needed(method: str) -> str:

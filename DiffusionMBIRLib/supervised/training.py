@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..devices import arithmetic, choose_precision, precision_name
 from ..errors import Cancelled, EngineError, InputError
 from ..models import ModelCard, check_id
 from ..monitor import Monitor, Silent
@@ -100,6 +101,7 @@ class SupervisedTrainer:
         if pairs.size % network.multiple:
             raise InputError(f"setting size: {pairs.size} must be a multiple of {network.multiple} for this network")
         self.config, self.folder, self.device, self.model_id = network, folder, device, model_id
+        self.precision = choose_precision("auto", device)
         self.settings = replace(settings, images=max(settings.batch, settings.images // network.stages))  # of a stage
         self.monitor, self.pair_settings = monitor or Silent(), pairs
         train, rest = split_by_patient(stacks, held_out, held_out_fraction)
@@ -169,7 +171,7 @@ class SupervisedTrainer:
         told = torch.full((16,), block.condition, device=self.device)
         parts = []
         for part in x.split(16):
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with arithmetic(self.device, self.precision):
                 image = _channels_last(part[:, None].float().to(self.device))
                 parts.append(network(image, told[: len(part)], stage)[:, 0].float().cpu())
         return torch.cat(parts)
@@ -194,7 +196,7 @@ class SupervisedTrainer:
         s, stage = self.settings, self.network.stages[self.stage]
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.seen)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with arithmetic(self.device, self.precision):
             restored = self.network(_channels_last(x), told, self.stage)
         loss = ((restored.float() - truth).square().mean(dim=(1, 2, 3)) * weight).mean()
         self.optimizer.zero_grad(set_to_none=True)
@@ -272,6 +274,7 @@ class SupervisedTrainer:
             "error_left_of_fbp": dict(left),
             "train_patients": len(self.patients[0]),
             "held_out_patients": len(self.patients[1]),
+            "precision": precision_name(self.precision),
             "settings": asdict(self.settings),
             "pairs": asdict(self.pair_settings),
         }

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..devices import arithmetic, choose_device, choose_precision, precision_name
 from ..errors import Cancelled, EngineError, InputError
 from ..models import ModelCard, ValueScale, find, read_card, sha256
 from ..monitor import Monitor, Silent
@@ -105,11 +106,7 @@ def train(
 
 def _device(name: str | torch.device) -> torch.device:
     """The device to train on; 'auto' and 'cuda' mean the GPU of this process under torchrun."""
-    if str(name) == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: this torch finds no CUDA GPU; use device cpu or install torch for CUDA")
+    device = choose_device(str(name))
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
@@ -165,6 +162,7 @@ class Trainer:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         self.settings, self.folder, self.device, self.value = settings, folder, device, value
+        self.precision = choose_precision("auto", device)
         self.model_id, self.monitor = model_id, (monitor if monitor and not self.rank else Silent())
         self.licence, self.data = licence, [dict(entry) for entry in data]
         if network.image_channels == 2 and value.unit == "HU":
@@ -282,7 +280,7 @@ class Trainer:
             torch.manual_seed(step_seed(s.seed, self.rank, step))
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.seen)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with arithmetic(self.device, self.precision):
             loss = edm_loss(self.parallel, clean, sigma, noise, self.sigma_data)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -303,7 +301,7 @@ class Trainer:
             for clean in self.held_out.split(16):
                 noise = torch.randn(clean.shape, generator=generator).to(self.device)
                 level = torch.full((len(clean),), sigma, device=self.device)
-                with torch.autocast(self.device.type, torch.bfloat16):
+                with arithmetic(self.device, self.precision):
                     loss = edm_loss(self.ema, clean.to(self.device), level, noise, self.sigma_data)
                 parts.append(float(loss) * len(clean))
             losses[f"{sigma:g}"] = round(sum(parts) / len(self.held_out), 5)
@@ -331,7 +329,8 @@ class Trainer:
             self.best = mean
             self._export(losses)
         high = self.settings.noise_range()[1]
-        save_sample_grid(self.ema, self.sigma_data, high, self.settings.size, self.folder / "samples.png", self.device)
+        picture, size = self.folder / "samples.png", self.settings.size
+        save_sample_grid(self.ema, self.sigma_data, high, size, picture, self.device, self.precision)
         self._save_state()
 
     def _save_state(self) -> None:
@@ -376,6 +375,7 @@ class Trainer:
             "train_patients": len(self.patients[0]),
             "held_out_patients": len(self.patients[1]),
             "pixel_spacings_mm": [self.spacings_mm[0], self.spacings_mm[-1]],
+            "precision": precision_name(self.precision),
             "settings": asdict(self.settings),
         }
         if self.initial:

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import torch
 
+from ..devices import arithmetic
 from ..priors.compact import CompactUNet, edm_denoise
 from ..samplers.schedules import karras_sigmas
 
 
 @torch.inference_mode()
 def save_sample_grid(
-    network: CompactUNet, sigma_data: float, sigma_max: float, size: int, path: Path, device: torch.device
+    network: CompactUNet,
+    sigma_data: float,
+    sigma_max: float,
+    size: int,
+    path: Path,
+    device: torch.device,
+    precision: torch.dtype,
 ) -> None:
     """Draw 2 x 4 samples from noise of ``sigma_max`` (25 Euler steps of the probability-flow ODE) into one PNG.
 
@@ -28,7 +35,7 @@ def save_sample_grid(
     x = torch.randn(rows * columns, channels, size, size, generator=generator).to(device) * sigmas[0]
     for here, there in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         level = torch.full((len(x),), here, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with arithmetic(device, precision):
             clean = edm_denoise(network, x, level, sigma_data)
         x = clean + (x - clean) * (there / here)
     # Of CT -400 to 400 HU.

@@ -27,13 +27,14 @@ import torch
 from DiffusionMBIRLib.allocation import give_back_what_is_free
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.denoisers import SliceDenoiser
+from DiffusionMBIRLib.devices import choose_device
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.methods.diffusion import slices_per_batch
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import load_prior
-from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
+from DiffusionMBIRLib.reconstruction import reconstruct
 from DiffusionMBIRLib.scans import Measurement
 from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.tasks import CT_TASKS, task_info

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.devices import choose_device
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.methods.diffusion import PIXELS_PER_BATCH
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.checkpoints import load_prior
-from DiffusionMBIRLib.reconstruction import choose_device, reconstruct
+from DiffusionMBIRLib.reconstruction import reconstruct
 from DiffusionMBIRLib.scans import Measurement
 from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.tasks import CT_TASKS, task_info

@@ -175,6 +175,7 @@ OPTIONS = {
     "setting out of range": (["--prior", "prior.safetensors", "--steps", "0"], "setting steps: 0"),
     "unknown preset": (["--preset", "best-ever"], "preset 'best-ever' is not known"),
     "unknown device": (["--prior", "prior.safetensors", "--device", "abacus"], "device 'abacus' is not known"),
+    "device that is gone": (["--prior", "prior.safetensors", "--device", "cuda:99"], "device 'cuda:99' is not there"),
     "missing reference": (["--prior", "prior.safetensors", "--reference", "gone.nrrd"], "gone.nrrd: no such file"),
     "foreign prior": (["--prior", "volume.nrrd"], "volume.nrrd: "),
 }
@@ -186,6 +187,14 @@ def test_a_wrong_option_is_refused_in_one_line(case, files, capsys, monkeypatch)
     options, message = OPTIONS[case]
     outcome = run(capsys, "reconstruct", "scan.h5", "-o", "out.nrrd", "--quiet", *options)
     check_refusal(outcome, message, files)
+
+
+def test_an_unknown_precision_is_refused(files, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(capsys, "reconstruct", files / "scan.h5", "-o", files / "out.nrrd", "--precision", "nonsense")
+    assert caught.value.code == 2
+    assert "argument --precision: invalid choice: 'nonsense' (choose from" in capsys.readouterr().err
+    assert not (files / "out.nrrd").exists()
 
 
 def test_a_prior_for_another_modality_is_refused(files, capsys):
