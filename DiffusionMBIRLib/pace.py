@@ -26,6 +26,9 @@ from .supervised.methods import SupervisedNetwork, load_network
 from .tasks import MR_TASK
 
 if TYPE_CHECKING:
+    from .scans import Scan
+
+if TYPE_CHECKING:
     pass
 
 _SIDE = 128  # pixels along rows and columns of what is timed
@@ -54,7 +57,8 @@ def place_of(device: torch.device) -> Place:
 def pace_of(settings: ReconSettings, task: str, device: torch.device) -> Pace:
     """The pace of a run on this machine: what was noted before; the rest is measured, in a second or so, and noted.
 
-    A network that is to be compiled counts as it is until its first run is over: compiling takes long.  Raises InputError where the prior cannot be used, EngineError where there is no memory.
+    A network that is to be compiled counts as it is until its first run is over: compiling takes long.  Raises
+    InputError where the prior cannot be used, EngineError where there is no memory.
     """
     place = place_of(device)
     found = known_pace(place, settings, task)
