@@ -74,7 +74,7 @@ class CompactPrior(NetworkPrior):
         super().__init__(copy.deepcopy(network), card, multiple=network.config.multiple, precision=precision)
 
     def _estimate(self, x: Tensor, sigma: float) -> Tensor:
-        level = torch.full((len(x),), sigma, device=x.device)
+        level = torch.full((1,), sigma, device=x.device)
         return edm_denoise(self.network, x, level, self.card.sigma_data)
 
 

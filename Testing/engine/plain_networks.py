@@ -1,7 +1,7 @@
-"""The published networks once more, plainly from the papers: what ours are compared with and timed against.
+"""The networks once more, the published ones plainly from the papers: what ours are compared with and timed against.
 
-Functions of a state dictionary in the published layout and the configuration; float32, contiguous memory, attention as
-two products around a softmax, FIR filters as zero insertion and a convolution.
+Functions of a state dictionary in the published layout and the configuration; in the precision of the weights,
+contiguous memory, attention as two products around a softmax, FIR filters as zero insertion and a convolution.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from DiffusionMBIRLib.priors.adm import ADMConfig
+from DiffusionMBIRLib.priors.compact import CompactConfig
 from DiffusionMBIRLib.priors.ncsnpp import NCSNppConfig
 
 Weights = Mapping[str, Tensor]
@@ -200,3 +201,44 @@ class PlainADM:
                 if level and block == c.blocks:
                     hidden = self.block(f"{name}.{2 if level in c.attention_levels else 1}", hidden, "up")
         return conv(w, "out.2", swish(self.norm("out.0", hidden))).to(x.dtype)
+
+
+class PlainCompact:
+    """Our compact U-Net; a call evaluates it for one noise label a slice."""
+
+    def __init__(self, config: CompactConfig, weights: Weights) -> None:
+        self.c, self.w = config, weights
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, 1, keepdim=True, unbiased=False)
+        scaled = (x - mean) / (variance + 1e-5).sqrt()
+        return scaled * self.w[f"{name}.weight"][:, None, None] + self.w[f"{name}.bias"][:, None, None]
+
+    def block(self, name: str, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = dense(self.w, f"{name}.modulation", embedding)[:, :, None, None].chunk(2, 1)
+        hidden = conv(self.w, f"{name}.conv1", swish(self.norm(f"{name}.norm1", x)))
+        hidden = self.norm(f"{name}.norm2", hidden) * (1 + scale) + shift
+        skip = conv(self.w, f"{name}.skip", x) if f"{name}.skip.weight" in self.w else x
+        return skip + conv(self.w, f"{name}.conv2", swish(hidden))
+
+    def stage(self, name: str, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in range(self.c.blocks):
+            x = self.block(f"{name}.{block}", x, embedding)
+        return x
+
+    def __call__(self, x: Tensor, label: Tensor) -> Tensor:
+        phase = label[:, None] * 16 ** torch.linspace(0, 1, 16, dtype=label.dtype) / 2
+        embedding = torch.cat([label[:, None], phase.cos(), phase.sin()], 1)
+        for layer in (0, 2):
+            embedding = swish(dense(self.w, f"embed.{layer}", embedding))
+        x = conv(self.w, "stem", F.pixel_unshuffle(x, self.c.stem))
+        skips = []
+        for level in range(len(self.c.widths)):
+            x = self.stage(f"encoder.{level}", x, embedding)
+            if level + 1 < len(self.c.widths):
+                skips.append(x)
+                x = F.conv2d(x, self.w[f"down.{level}.weight"], self.w[f"down.{level}.bias"], stride=2)
+        for level in reversed(range(len(skips))):
+            x = torch.cat([F.pixel_shuffle(conv(self.w, f"up.{level}", x), 2), skips.pop()], 1)
+            x = self.stage(f"decoder.{level}", x, embedding)
+        return F.pixel_shuffle(conv(self.w, "head", swish(self.norm("norm", x))), self.c.stem)

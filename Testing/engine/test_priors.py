@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.errors import EngineError, InputError
@@ -14,7 +15,8 @@ from DiffusionMBIRLib.models import ModelCard, ValueScale
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.base import Prior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior, load_prior, save_prior
-from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet, edm_denoise, pad_to_multiple
+from DiffusionMBIRLib.priors.compact import ChannelNorm, CompactConfig, CompactUNet, edm_denoise, pad_to_multiple
+from Testing.engine.plain_networks import PlainCompact
 
 SMALL = CompactConfig(widths=(8, 16, 24), blocks=1, embedding=16)
 
@@ -156,6 +158,35 @@ def test_limits_of_the_noise_level():
     untrained.head.bias = None
     level = torch.full((1,), 0.5)
     assert torch.allclose(edm_denoise(untrained, x, level, 0.25), x * 0.0625 / 0.3125)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 20.0])
+def test_prior_matches_the_plain_network(sigma):
+    network = random_network()
+    for norm in (m for m in network.modules() if isinstance(m, ChannelNorm)):
+        nn.init.normal_(norm.weight, mean=1, std=0.3)
+        nn.init.normal_(norm.bias, std=0.3)
+    plain = PlainCompact(SMALL, {k: v.double() for k, v in network.state_dict().items()})
+    x = 0.5 + sigma * torch.randn(3, 1, 24, 16)
+    level, variance = torch.full((3,), sigma, dtype=torch.float64), sigma**2 + 0.25**2
+    hidden = plain(x.double() / variance**0.5, level.log() / 4)
+    expected = x.double() * 0.25**2 / variance + hidden * sigma * 0.25 / variance**0.5
+    clean = CompactPrior(network, card(), precision=torch.float32).denoise(x, sigma)
+    assert float((clean - expected).abs().max()) < 2e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("labels", [(-0.4, -0.4), (-0.9, 0.5), (0.3,)])
+def test_network_and_gradients_match_the_plain_network(labels):
+    """In training a batch may hold many noise levels, or one that is told once."""
+    network = random_network().double()
+    weights = {k: v.detach().clone().requires_grad_() for k, v in network.state_dict().items()}
+    x, label = torch.randn(2, 1, 16, 8, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
+    found, expected = network(x, label), PlainCompact(SMALL, weights)(x, label.expand(2))
+    assert torch.allclose(found, expected, atol=1e-6)  # the network's frequencies are of float32
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert torch.allclose(parameter.grad, weights[name].grad, rtol=1e-4, atol=1e-6), name
 
 
 def test_reduced_precision_stays_near():
