@@ -19,16 +19,16 @@ def local_coils(maps: Tensor, image: Tensor, axis: int, spill: float) -> Tensor:
     or -1, the positions.  As few coils are kept, the same number everywhere, as leave out a signal of ``spill`` at
     most: the mean over the pixels that any coil sees of |what the left-out coils see|^2.
     """
-    energy, seen = None, 0
+    energy, seen = None, torch.zeros((), dtype=torch.int64, device=maps.device)
     for k, magnitude in enumerate(image.abs()):
         own = maps[k % len(maps)].movedim(axis, 0)  # (positions, coils, others)
         weighted = own * magnitude.movedim(axis, 0)[:, None]
         products = weighted @ weighted.mH
         energy = products if energy is None else energy.add_(products)
-        seen += int((own != 0).any(1).sum())
+        seen += (own != 0).any(1).sum()
     assert energy is not None
     values, vectors = torch.linalg.eigh(energy.to(torch.complex128))  # rising
-    left_out = values.clamp_min(0).sum(0).cumsum(0) / max(seen, 1)
+    left_out = values.clamp_min(0).sum(0).cumsum(0) / seen.clamp_min(1)
     kept = max(1, len(left_out) - int((left_out <= spill).sum()))
     return vectors.flip(-1)[..., :kept].mH.to(maps.dtype).contiguous()
 

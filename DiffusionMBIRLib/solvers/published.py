@@ -71,14 +71,14 @@ def aliased_descend(
     energy = _inner(residual, residual)
     for _ in range(steps):
         poll()
-        if float(energy) < 1e-20:
-            break
         image = gram(direction)
-        alpha = energy / _inner(direction, image)
+        # Where the published code leaves the loop, x stays instead: to ask on the host would hold up the device.
+        done = energy < 1e-20
+        alpha = torch.where(done, 0.0, energy / _inner(direction, image))
         x.addcmul_(direction, alpha)
         residual.addcmul_(image, -alpha)  # in the first step, the direction as well
         last, energy = energy, _inner(residual, residual)
-        direction = residual + (energy / last) * direction
+        direction = residual + torch.where(done, 0.0, energy / last) * direction
     return x
 
 

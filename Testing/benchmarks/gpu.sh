@@ -61,7 +61,9 @@ both() { # the benchmark of both modalities, with what follows
         "$python" -m DiffusionMBIRLib benchmark --modality MR --device "$device" --compile -o "$output/mr" "$@"
 }
 
-part tests "$python" -m pytest -q -p no:cacheprovider Testing/engine -k "cuda or CUDA or gpu"
+# First of all the comparison with the CPU; rehearsals play a device, which is of no use beside a real one.
+part tests "$python" -m pytest -q -p no:cacheprovider Testing/engine/test_cuda.py Testing/engine \
+    -k "(cuda or CUDA or gpu) and not rehearsal"
 part networks "$python" Testing/benchmarks/networks.py --device "$device"
 part reconstruction "$python" Testing/benchmarks/reconstruction.py --device "$device"
 part memory "$python" Testing/benchmarks/memory.py --device "$device"
