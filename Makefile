@@ -1,4 +1,4 @@
-# make demo | test | bench | lint: each brings its own environment; nothing but Python and its venv module is needed.
+# make demo | test | test-fast | bench | lint: each brings its own environment; nothing but Python and its venv module is needed.
 #
 # PYTHON=python3.12     the interpreter that the environment is made from
 # TORCH=cpu | cuda      which build of torch; otherwise as the machine has an NVIDIA GPU or not
@@ -17,23 +17,31 @@ VENV ?= .venv
 set_up = @"$(PYTHON)" Utilities/set_up.py --venv "$(VENV)" --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 bin = "$(VENV)/bin"
 
-.PHONY: help demo test bench lint
+# Most tests are small, or start workers of their own and wait: several processes of one thread each, and those that wait
+# leave the cores to others.
+pytest = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(bin)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+.PHONY: help demo test test-fast bench lint
 .NOTPARALLEL:
 
 help:
-	@echo "make demo    reconstruct the bundled scan and write pictures and a report to demo-output/"
-	@echo "make test    run the engine's tests"
-	@echo "make bench   time the projector beside ASTRA's, a reconstruction and the networks; the quick benchmark"
-	@echo "make lint    check style and types"
+	@echo "make demo         reconstruct the bundled scan and write pictures and a report to demo-output/"
+	@echo "make test         run all tests"
+	@echo "make test-fast    run those that take a moment, of every part: about a minute"
+	@echo "make bench        time the projector beside ASTRA's, a reconstruction and the networks; the quick benchmark"
+	@echo "make lint         check style and types"
 
 demo:
 	$(set_up) report
 	$(bin)/diffusionmbir demo
 
-# Some tests start workers beside themselves: threads that wait must leave the cores to them, not spin.
 test:
 	$(set_up) test
-	OMP_WAIT_POLICY=PASSIVE $(bin)/python -m pytest
+	$(pytest)
+
+test-fast:
+	$(set_up) test
+	$(pytest) -m "not slow"
 
 bench:
 	$(set_up) bench report

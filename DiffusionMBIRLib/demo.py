@@ -4,7 +4,6 @@ each beside the classical reconstructions.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,12 @@ METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dds"}
 MR_CASES = ((2, 0.15), (4, 0.08))  # acceleration, share of lines in the middle
 MR_COILS, MR_NOISE = 8, 0.01
 MR_METHODS = {"Zero-filled": "zero-filled", "SENSE-CG": "sense-cg", "ADMM-TV": "admm-tv", "Ours": "dds"}
+
+
+def settings_for(task: str, method: str = "dds") -> ReconSettings:
+    """Ours with few levels, so that a demo is quick; the classical methods as the task's usual preset tunes them."""
+    preset = task_info(task).preset
+    return ReconSettings.preset(f"{preset}-quick" if method == "dds" else preset, method=method)
 
 
 def run_demo(
@@ -68,9 +73,9 @@ def expected(*, task: str = "ct", device: str = "auto", prior: str | None = None
     shape = (shape[0], shape[1] // COARSEN, shape[2] // COARSEN) if ct else shape
     chosen, found = choose_device(device), []
     for name in CT_TASKS if ct else len(MR_CASES) * (MR_TASK,):
-        preset = ReconSettings.preset(task_info(name).preset)
         for method in (METHODS if ct else MR_METHODS).values():
-            settings = replace(preset, method=method, prior=prior or preset.prior)
+            settings = settings_for(name, method)
+            settings = replace(settings, prior=prior or settings.prior)
             pace = pace_of(settings, name, chosen)
             found.append(estimate(shape, settings, name, coils=MR_COILS, pace=pace))
     seconds, memory = sum(e.seconds or 0.0 for e in found), max(e.memory_bytes for e in found)
@@ -95,7 +100,6 @@ def _mr_cases(volume: Volume, output: Path, device: str, prior: str | None, moni
     truth = truth_for(volume, task=MR_TASK)
     truth.save(output / "truth.nrrd")
     bright = float(np.percentile(truth.array, MR_PERCENTILE))
-    settings = ReconSettings.preset(task_info(MR_TASK).preset)
     cases = []
     for acceleration, acs in MR_CASES:
         scan = simulate(
@@ -110,15 +114,14 @@ def _mr_cases(volume: Volume, output: Path, device: str, prior: str | None, moni
         )
         assert isinstance(scan, KSpace)
         name = f"{MR_TASK}_x{acceleration}"
-        volumes, scores = _compare(with_maps(scan), truth, settings, MR_METHODS, output / name, device, prior, monitor)
+        volumes, scores = _compare(with_maps(scan), truth, MR_METHODS, output / name, device, prior, monitor)
         save_montage(
             output / f"{name}.png",
             volumes,
             truth.axial()[0].array,
             spacing_mm=truth.axial()[0].grid.spacing_mm,
             title=f"{task_info(MR_TASK).label}: acceleration {acceleration}, {acs:.0%} of the lines in the middle",
-            subtitle=f"{MR_COILS} coils, phase and noise; {settings.steps} network evaluations a slice, "
-            f"prior {file_name(prior or settings.prior)}",
+            subtitle=f"{MR_COILS} coils, phase and noise; {_ours(MR_TASK, prior)}",
             scores=scores,
             level_hu=0.45 * bright,
             window_hu=0.9 * bright,
@@ -141,7 +144,6 @@ def _mr_cases(volume: Volume, output: Path, device: str, prior: str | None, moni
 def _compare(
     scan: Measurement | KSpace,
     truth: Volume,
-    settings: ReconSettings,
     methods: dict[str, str],
     name: Path,
     device: str,
@@ -151,7 +153,7 @@ def _compare(
     """Volumes in axial order and figures of each method; the volumes are also written, beginning with ``name``."""
     volumes, scores = {}, {}
     for label, method in methods.items():
-        chosen = replace(settings, method=method)
+        chosen = settings_for(scan.task, method)
         result = reconstruct(scan, prior=prior, settings=chosen, device=device, monitor=monitor)
         result.volume.save(name.with_name(f"{name.name}_{method}.nrrd"))
         volumes[label], scores[label] = result.volume.axial()[0].array, figures(result, truth)
@@ -161,8 +163,7 @@ def _compare(
 def _case(
     scan: Measurement, truth: Volume, output: Path, *, device: str, prior: str | None, monitor: Monitor
 ) -> dict[str, Any]:
-    settings = ReconSettings.preset(task_info(scan.task).preset)
-    volumes, scores = _compare(scan, truth, settings, METHODS, output / scan.task, device, prior, monitor)
+    volumes, scores = _compare(scan, truth, METHODS, output / scan.task, device, prior, monitor)
     angle_range = scan.provenance.get("settings", {}).get("angle_range_deg", 180.0)
     save_montage(
         output / f"{scan.task}.png",
@@ -170,7 +171,7 @@ def _case(
         truth.axial()[0].array,
         spacing_mm=scan.grid.spacing_mm,
         title=f"{task_info(scan.task).label}: {scan.geometry.views} views over {angle_range:g} degrees",
-        subtitle=f"{settings.steps} network evaluations a slice, prior {file_name(prior or settings.prior)}",
+        subtitle=_ours(scan.task, prior),
         scores=scores,
     )
     return {
@@ -180,6 +181,12 @@ def _case(
         "angle_range_deg": angle_range,
         "methods": scores,
     }
+
+
+def _ours(task: str, prior: str | None) -> str:
+    """What ours took, for the subtitle of a montage."""
+    settings = settings_for(task)
+    return f"{settings.steps} network evaluations a slice, prior {file_name(prior or settings.prior)}"
 
 
 def figures(result: Result, reference: Volume) -> dict[str, Any]:

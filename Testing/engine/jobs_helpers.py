@@ -75,7 +75,7 @@ def step(stage: str, least: int = 1) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, Progress) and event.stage == stage and event.done >= least
 
 
-def gone(pid: int, within_s: float = 2.0) -> bool:
+def gone(pid: int, within_s: float = 60.0) -> bool:
     """True once no process of the group is left."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

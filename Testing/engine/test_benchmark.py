@@ -80,6 +80,7 @@ def test_figures_are_recorded_and_nothing_runs_twice(case, tmp_path):
     assert repeated == 0
 
 
+@pytest.mark.slow
 def test_what_changed_or_was_damaged_runs_again(case, tmp_path):
     run(case, tmp_path / "out")
     _, other_seed = run(case, tmp_path / "out", seed=1)
@@ -90,6 +91,7 @@ def test_what_changed_or_was_damaged_runs_again(case, tmp_path):
     assert 0 < repaired < other_seed
 
 
+@pytest.mark.slow
 def test_a_cancelled_benchmark_keeps_what_it_has(case, tmp_path):
     from DiffusionMBIRLib.errors import Cancelled
 
@@ -127,6 +129,7 @@ def test_a_killed_row_goes_on_where_it_was(case, tmp_path):
     assert not (tmp_path / "again" / "state").exists()
 
 
+@pytest.mark.slow
 def test_table_and_plots(case, tmp_path):
     pytest.importorskip("matplotlib")
     records, _ = run(case, tmp_path, scans=(sparse_view(8), sparse_view(24), limited_angle(90)))

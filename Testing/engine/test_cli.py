@@ -241,6 +241,7 @@ def child(files, setup, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(files):
     pytest.importorskip("resource")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
@@ -252,6 +253,7 @@ def test_a_full_disk_leaves_nothing_half_written(files):
     assert not [p.name for p in files.iterdir() if p.name.startswith((".", "out"))]
 
 
+@pytest.mark.slow
 def test_no_memory_is_one_line(files):
     pytest.importorskip("resource")
     big = mbir.simulate(body((2, 64, 64)), views=4)
@@ -259,7 +261,7 @@ def test_no_memory_is_one_line(files):
 
     from DiffusionMBIRLib.geometry import Grid, ParallelBeam
 
-    grid = Grid((2, 4096, 4096))
+    grid = Grid((2, 16384, 16384))
     wide = ParallelBeam.covering(grid, (0.0, 45.0, 90.0))
     scan = replace(big, grid=grid, stored_grid=None, geometry=wide, data=np.zeros(wide.data_shape(2), np.float32))
     mbir.write(scan, files / "big.h5")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.samplers.slicewise import Projection
+from DiffusionMBIRLib.solvers.accelerated import CarriedDescent, CirculantPreconditioner
 
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import CartesianFourier, SenseFourier, SliceDifference, projector
@@ -18,8 +20,6 @@ from DiffusionMBIRLib.operators.coils import local_coils, mixed
 from DiffusionMBIRLib.operators.difference import Gradient
 from DiffusionMBIRLib.operators.fourier import unit_maps
 from DiffusionMBIRLib.operators.masks import sampling_mask
-from DiffusionMBIRLib.samplers.slicewise import Projection
-from DiffusionMBIRLib.solvers.accelerated import CarriedDescent, CirculantPreconditioner
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
 from DiffusionMBIRLib.solvers.classic import admm_tv, fbp, sirt
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency

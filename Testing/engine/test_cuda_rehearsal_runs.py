@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from DiffusionMBIRLib.data import MR_TASK
+from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings, methods_for
-from DiffusionMBIRLib.data import MR_TASK
 from DiffusionMBIRLib.errors import Cancelled
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard
 from DiffusionMBIRLib.monitor import Silent
@@ -21,7 +22,6 @@ from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.checkpoints import build_prior, save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
-from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
 from DiffusionMBIRLib.priors.ncsnpp import NCSNpp, NCSNppConfig
 from DiffusionMBIRLib.samplers import dds, published, slicewise
 from DiffusionMBIRLib.samplers import mbir as corrector

@@ -125,6 +125,7 @@ def test_bundled_priors_stay(capsys):
     assert path.is_file()
 
 
+@pytest.mark.slow
 def test_damage_after_the_import_is_found(published, folder, capsys):
     as_json(capsys, "import", published, "--id", "mine")
     as_json(capsys, "import", published, "--id", "other")
@@ -269,6 +270,7 @@ def test_a_ct_prior_has_one_channel(tmp_path, folder, capsys):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_imported(published, folder):
     code = (
         "from DiffusionMBIRLib.errors import EngineError\n"

@@ -57,6 +57,7 @@ def test_what_is_unknown_is_named(options, message):
         ask(body((2, 8, 8)), **options)
 
 
+@pytest.mark.slow
 def test_a_table_skips_what_is_done_and_repeats_what_failed_or_changed(tmp_path):
     volume = body((3, 24, 24))
     good = Case("good", volume, choices={"views": 8, **FAST})
@@ -79,6 +80,7 @@ def test_a_table_skips_what_is_done_and_repeats_what_failed_or_changed(tmp_path)
     assert begin_case(CaseTable(tmp_path / "study"), other) is not None
 
 
+@pytest.mark.slow
 def test_an_interrupted_case_goes_on_in_its_job(tmp_path):
     prior = small_prior(tmp_path)
     case = Case("a", body((4, 24, 24)), choices={"prior": str(prior), "steps": 400, "start_sweeps": 3})
@@ -114,6 +116,7 @@ def test_names_are_unique_and_a_foreign_table_is_left_alone(tmp_path):
     assert (tmp_path / "cases.csv").read_text() == "patient,age\nx,3\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["zero-filled", "sense-cg", "admm-tv", "dds"])
 def test_mri_from_a_magnitude_volume_to_the_judged_result(tmp_path, method):
     array = (body((3, 24, 24)).array + 1000).astype(np.float32)

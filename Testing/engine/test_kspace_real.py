@@ -103,6 +103,7 @@ def test_info_and_reconstruction(name, tmp_path, capsys):
     assert result.volume.array.max() > 0
 
 
+@pytest.mark.slow
 def test_x4_with_the_brains_coils_is_unfolded():
     """The measured coils see a sharp brain completely, then at every fourth line and 24 of ACS."""
     pytest.importorskip("sigpy")

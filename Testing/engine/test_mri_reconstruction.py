@@ -27,6 +27,7 @@ from Testing.engine.mri import complex_image, head, known_maps, scan, settings, 
 from Testing.engine.test_reconstruction import Keeper, StopAt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", methods_for(MR_TASK))
 @pytest.mark.parametrize("coils", [1, 4])
 def test_every_method_returns_magnitudes_on_the_inputs_geometry(method, coils):

@@ -133,6 +133,15 @@ def test_no_dependency_is_pinned():
         assert not re.search(r"[<~]=?\d|===?\s*\d", entry), f"{entry} is held back"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "Testing").glob("*/test_*.py")), ids=lambda path: path.stem)
+def test_the_fast_tier_has_tests_of_every_part(path):
+    tests = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    slow = "pytest.mark.slow"
+    assert any(test.name.startswith("test_") and slow not in map(ast.unparse, test.decorator_list) for test in tests), (
+        f"every test of {path.name} is marked {slow}: make test-fast leaves it out"
+    )
+
+
 @pytest.fixture(scope="module")
 def set_up() -> ModuleType:
     """Utilities/set_up.py as a module."""

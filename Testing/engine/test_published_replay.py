@@ -168,6 +168,7 @@ def test_two_admm_calls_for_mri(name, rho, lam):
     check_calls(consistency(A, measured, rho=rho, lam=lam), v, name)
 
 
+@pytest.mark.slow
 @recorded
 @pytest.mark.parametrize("end_on_data", [True, False])
 def test_a_whole_run_of_mbir(end_on_data, monkeypatch):

@@ -69,6 +69,7 @@ def test_any_size_and_any_number_of_slices(shape):
     assert np.isfinite(result.volume.array).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [m for m in methods_for("sparse-view-ct") if m in DIFFUSION_METHODS])
 def test_the_seed_decides_and_the_sub_batch_does_not(method):
     scan = mbir.simulate(body((5, 24, 24)), views=8)
@@ -108,6 +109,7 @@ def test_the_value_scale_of_the_card_is_undone():
     np.testing.assert_allclose(run(ValueScale(-1000, 2000)), run(ValueScale(-1024, 2500)), atol=25)
 
 
+@pytest.mark.slow
 def test_photon_noise_is_weighted():
     """The weight of a ray follows its photons: the total-variation result is better than with equal weights."""
     from dataclasses import replace
@@ -142,6 +144,7 @@ def test_softening_leaves_the_data_to_the_prior_at_the_end():
     assert residual(0.0) < residual(1.0) < residual(10.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sparse-view", "sparse-view-quick", "limited-angle", "limited-angle-best"])
 def test_a_whole_run_holds_few_volumes(monkeypatch, preset):
     """Beside the projector's matrix, once that is built, and with a prior that takes nothing.
@@ -281,6 +284,7 @@ class StopAt(Silent):
             raise Cancelled("enough")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "moments"),
     [

@@ -190,6 +190,7 @@ def test_what_was_carried_follows_the_system():
     assert torch.allclose(solver.image, A.gram(solver.moved) + (0.1 / 0.1) ** 2 * solver.moved, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_holds_few_volumes(monkeypatch):
     """Beside x: what moved and its image, D x + w, residual, direction and its image, or the next direction."""
     monkeypatch.setattr("DiffusionMBIRLib.solvers.recycled._CHUNK", 4096)
@@ -226,6 +227,7 @@ def test_two_steps_fit_the_data_as_many_plain_ones_do():
     assert fast < residual(preconditioner=0.0, cg_steps=4)
 
 
+@pytest.mark.slow
 def test_the_start_may_be_made_on_a_coarser_grid(monkeypatch):
     """Previews and result have the pixels that were asked for; the start is much like the means of the finer one."""
     measured, shapes = scan(), set()
@@ -263,6 +265,7 @@ class KeptUntil:
             raise Cancelled
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_to_the_same_volume():
     measured, settings = scan(), ReconSettings.preset("limited-angle", steps=6, start_sweeps=3, extrapolation=0.3)
     whole = mbir.reconstruct(measured, settings=settings).volume.array

@@ -88,6 +88,7 @@ EXACT: dict[str, tuple[Sampler, list[float], tuple[float, float]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("matrix", [measured_pixels(), mixtures()], ids=["measured pixels", "mixtures"])
 def test_samples_have_the_posterior_mean_and_spread(name, matrix):
@@ -231,6 +232,7 @@ def test_the_result_fits_noiseless_data(name):
     assert coupled.consistency().residual(coupled.run(SAMPLERS[name])) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_seed_is_the_result(name):
     scan = Scan()

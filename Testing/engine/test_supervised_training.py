@@ -161,6 +161,7 @@ def test_whole_slices_keep_the_body_in_the_field_of_view():
 # --- the loop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "task"), [("fbpconvnet", SPARSE), ("lahiri", SPARSE), ("zhang", LIMITED)])
 def test_networks_learn(kind, task, tmp_path, scans):
     settings = replace(SETTINGS, images=400 if kind == "lahiri" else 200)
@@ -207,6 +208,7 @@ class Killer(Silent):
             raise Cancelled("enough")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "stage", "done"), [("fbpconvnet", "train stage 1", 4), ("lahiri", "train stage 2", 32)]
 )

@@ -259,6 +259,7 @@ def test_size_must_fit_the_network(tmp_path):
 # --- the loop
 
 
+@pytest.mark.slow
 def test_a_run_from_files(tmp_path):
     folder, output = write_volumes(tmp_path / "data"), tmp_path / "out"
     before = torch.random.get_rng_state()
@@ -338,6 +339,7 @@ def in_process(call: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, dropout, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "NETWORK", replace(NETWORK, dropout=dropout))
@@ -444,6 +446,7 @@ def one_of_two(folder: str) -> None:
     torch.save(run.network.state_dict(), Path(folder) / f"weights{os.environ['RANK']}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_average_their_gradients(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -103,7 +103,7 @@ def poll_until(runner: Runner, condition: Callable[[], bool], seconds: float = 6
         time.sleep(0.005)
 
 
-def gone(pid: int, within_s: float = 3.0) -> bool:
+def gone(pid: int, within_s: float = 60.0) -> bool:
     """True once no process of the worker's group is left."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

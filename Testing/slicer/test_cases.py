@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import time
 
-import numpy as np
 import pytest
 
 from DiffusionMBIRGui.cases import Case, reconstruct, reconstruct_cases
@@ -36,7 +34,7 @@ def test_five_lines_in_the_console(desk, options, tmp_path):
         volume,
         output,
         task="sparse-view-ct",
-        idle=lambda: turns.append(time.monotonic()),
+        idle=lambda: turns.append(len(heard.progress)),
         listener=heard,
         jobs_folder=tmp_path / "jobs",
         **FAST,
@@ -46,9 +44,10 @@ def test_five_lines_in_the_console(desk, options, tmp_path):
     assert grid_of(node) == grid_of(volume)
     assert voxels(node).max() > 0
     assert heard.last.metrics["axial"]["psnr"] > 10
-    assert max(np.diff(turns)) < 0.5  # the event loop lives
+    assert turns[0] == 0 < turns[-1]  # the event loop lives from before the first sweep to the end
 
 
+@pytest.mark.slow
 def test_without_waiting(desk, options, tmp_path):
     heard = Heard()
     runner = reconstruct(
@@ -76,6 +75,7 @@ def test_stopping_it_ends_the_job(desk, options, tmp_path):
         reconstruct(desk.scene, desk.volume(*chest()), idle=stop, jobs_folder=tmp_path / "jobs", **LONG, **options)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_raised(desk, options, tmp_path):
     volume = desk.volume(*chest(), name="chest")
     options["jobs_folder"] = tmp_path / "jobs"
@@ -100,6 +100,7 @@ def test_what_goes_wrong_is_raised(desk, options, tmp_path):
     assert issubclass(Cancelled, RuntimeError)
 
 
+@pytest.mark.slow
 def test_cases_appear_in_the_scene_and_are_gone_on_with(desk, options, tmp_path):
     volume = desk.volume(*chest(), name="chest")
     cases = [
@@ -111,9 +112,8 @@ def test_cases_appear_in_the_scene_and_are_gone_on_with(desk, options, tmp_path)
     assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
     names = {node.GetName() for node in nodes_of(desk.scene, "vtkMRMLScalarVolumeNode")}
     assert {"eight", "twelve"} <= names
-    began = time.monotonic()
-    again = reconstruct_cases(desk.scene, [cases[0], cases[2]], tmp_path / "study", **options)
-    assert time.monotonic() - began < 1.0
+    no_worker = {**options, "python": (str(tmp_path / "nowhere"),)}
+    again = reconstruct_cases(desk.scene, [cases[0], cases[2]], tmp_path / "study", **no_worker)
     assert [row["status"] for row in again] == ["finished", "finished"]
     assert CaseTable(tmp_path / "study").row("nowhere")["reason"].endswith("no such file or folder")
     hidden = [Case("nine", volume, choices={**FAST, "views": 9})]
@@ -121,6 +121,7 @@ def test_cases_appear_in_the_scene_and_are_gone_on_with(desk, options, tmp_path)
     assert "nine" not in {node.GetName() for node in nodes_of(desk.scene, "vtkMRMLScalarVolumeNode")}
 
 
+@pytest.mark.slow
 def test_the_same_lines_without_a_scene(options, tmp_path):
     array, grid = chest()
     volume = Volume(array, grid, name="chest")
@@ -131,6 +132,7 @@ def test_the_same_lines_without_a_scene(options, tmp_path):
     assert rows[0]["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_notebook_needs_no_slicer(tmp_path):
     """In the engine's own Python, where slicer cannot be imported."""
     code = (

@@ -81,6 +81,7 @@ with module_base.application(slicer.vtkMRMLScene()):
     return dict(zip(names, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["checkout", "installed"])
 def test_module_loads_and_finds_its_files_in_both_layouts(layout, request):
     pytest.importorskip("PySide6")

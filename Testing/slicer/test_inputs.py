@@ -293,6 +293,7 @@ def test_files_are_judged_by_a_glance(tmp_path: Path) -> None:
     assert "DICOM" in inputs.summary_of_file(tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_a_glance_at_files_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "scan.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     code = (

@@ -258,6 +258,7 @@ def test_setup_looks_at_a_real_python_and_folds_away_when_ready(panel, desktop, 
     assert panel.form.priorList.count() >= 1
 
 
+@pytest.mark.slow
 def test_another_python_is_remembered_by_the_machine_not_by_the_scene(panel, desktop, application, tmp_path):
     panel.form.engineKind.setCurrentIndex(1)
     panel.form.enginePath.setText(str(tmp_path / "none"))

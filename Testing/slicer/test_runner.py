@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRGui.results import ResultsTable
 from DiffusionMBIRGui.runner import Runner
+from DiffusionMBIRGui.runner_work import read
 from DiffusionMBIRGui.scene import STATE
 from DiffusionMBIRGui.volumes import grid_of, voxels
 from DiffusionMBIRLib.errors import InputError
@@ -87,6 +89,7 @@ def test_a_job_fills_a_new_volume_beside_its_input(desk, parameters, runner):
     assert len(ResultsTable(desk.scene).rows()) == 2
 
 
+@pytest.mark.slow
 def test_samples_bring_their_standard_deviation_as_a_volume_of_its_own(desk, parameters, runner):
     parameters.set("samples", 2)
     runner.start(parameters)
@@ -102,33 +105,38 @@ def test_samples_bring_their_standard_deviation_as_a_volume_of_its_own(desk, par
     assert runner.listener.node is result
 
 
-def test_no_call_takes_long_and_each_preview_is_one_event(desk, parameters, runner):
+@pytest.mark.slow
+def test_previews_are_read_in_threads_and_each_is_one_event(desk, parameters, runner, monkeypatch):
+    readers = set()
+
+    def noted(*arguments):
+        readers.add(threading.current_thread())
+        return read(*arguments)
+
+    monkeypatch.setattr("DiffusionMBIRGui.runner.read", noted)
     parameters.set("steps", 60)
     runner.start(parameters)
     running(runner)
     output, before = runner.node, len(runner.listener.previews)
     counts = events(output)
-    longest = 0.0
     while runner.running and len(runner.listener.previews) < before + 5:
-        began = time.process_time()
         runner.poll()
-        longest = max(longest, time.process_time() - began)
         time.sleep(0.005)
     assert counts["ModifiedEvent"] == len(runner.listener.previews) - before
-    assert longest < 0.05
+    assert readers
+    assert threading.main_thread() not in readers
     runner.cancel()
     to_the_end(runner)
 
 
+@pytest.mark.slow
 def test_cancel_keeps_what_there_is(desk, parameters, runner):
     parameters.set("steps", LONG)
     runner.start(parameters)
     running(runner)
     pid = runner._job.pid
-    began = time.monotonic()
     runner.cancel()
     last = to_the_end(runner)
-    assert time.monotonic() - began < 3.0
     assert last.partial
     assert runner.node.GetName() == "chest dds (partial)"
     assert np.isfinite(voxels(runner.node)).all()
@@ -145,6 +153,7 @@ def test_cancel_before_there_is_anything_leaves_no_node(desk, parameters, runner
     assert desk.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
 
 
+@pytest.mark.slow
 def test_pause_and_go_on(parameters, runner):
     parameters.set("steps", LONG)
     runner.start(parameters)
@@ -156,6 +165,7 @@ def test_pause_and_go_on(parameters, runner):
     assert runner.listener.paused == [True, False]
 
 
+@pytest.mark.slow
 def test_the_output_is_deleted_while_the_job_runs(desk, parameters, runner):
     parameters.set("steps", 150)
     runner.start(parameters)
@@ -170,6 +180,7 @@ def test_the_output_is_deleted_while_the_job_runs(desk, parameters, runner):
     assert sum("was deleted" in text for text in runner.listener.logs) == 1
 
 
+@pytest.mark.slow
 def test_the_input_is_deleted_while_the_job_runs(desk, parameters, runner):
     runner.start(parameters)
     desk.scene.RemoveNode(parameters.input_node)
@@ -177,6 +188,7 @@ def test_the_input_is_deleted_while_the_job_runs(desk, parameters, runner):
     assert runner.node.GetImageData() is not None
 
 
+@pytest.mark.slow
 def test_the_scene_is_closed_while_the_job_runs(desk, parameters, runner):
     parameters.set("steps", LONG)
     runner.start(parameters)
@@ -216,6 +228,7 @@ def test_what_cannot_be_run_is_refused_at_once(desk, parameters, runner, tmp_pat
     assert not runner.listener.last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["no folder", "no Python", "no torch", "no prior", "no file"])
 def test_what_goes_wrong_later_is_one_line(parameters, runner, tmp_path, case):
     if case == "no folder":
@@ -240,6 +253,7 @@ def test_what_goes_wrong_later_is_one_line(parameters, runner, tmp_path, case):
     assert "\n" not in last.reason
 
 
+@pytest.mark.slow
 def test_a_sinogram_node_is_reconstructed_and_judged_by_the_reference(desk, parameters, runner, tmp_path):
     """The scan of the chest, made by the engine, as a node of line integrals."""
     array, _ = chest((4, 36, 36))
@@ -275,6 +289,7 @@ def test_a_sinogram_node_is_reconstructed_and_judged_by_the_reference(desk, para
     assert ResultsTable(desk.scene).rows()[1]["PSNR"] > 15
 
 
+@pytest.mark.slow
 def test_k_space_of_a_node_is_reconstructed(desk, parameters, runner):
     rows, columns = np.mgrid[-1:1:32j, -1:1:28j]
     image = np.stack([(rows**2 + columns**2 < size) * 100.0 for size in (0.5, 0.7)])

@@ -143,7 +143,7 @@ def ct_volume(scene: Any, name: str = "CT", shape: tuple[int, int, int] = (4, 16
     return node
 
 
-def wait_for(condition: Callable[[], bool], application: Any, seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], application: Any, seconds: float = 60.0) -> None:
     """Let events happen until the condition holds; fails the test if it does not in time."""
     until = time.monotonic() + seconds
     while not condition():
