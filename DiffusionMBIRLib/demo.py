@@ -4,6 +4,7 @@ each beside the classical reconstructions.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

@@ -16,9 +16,7 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 import qt  # noqa: E402
 
 from DiffusionMBIRGui.panel_fields import decimals_for  # noqa: E402
-from DiffusionMBIRGui.parameters import (
-    Parameters,
-)
+from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
 from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
 from DiffusionMBIRLib.methods import SUPERVISED_METHODS  # noqa: E402
 from DiffusionMBIRLib.tasks import MR_TASK  # noqa: E402
