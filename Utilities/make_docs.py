@@ -55,7 +55,7 @@ def presets() -> str:
         for name in info.presets:
             values = defaults() | preset_values(name)
             plainly, changed = differences(values, defaults()), differences(values, usual)
-            as_usual = name != info.preset and len(changed) < len(plainly)
+            as_usual = name != info.preset and len(changed) <= len(plainly)
             told = f"as `{info.preset}`, but {', '.join(changed)}" if as_usual else ", ".join(plainly) or "nothing"
             rows.append((f"`{name}`", info.label, told))
     return table(("`--preset`", "task", "what it sets otherwise than the table of settings"), rows)
