@@ -128,11 +128,12 @@ def described(item: Any) -> tuple[str, str, str, str]:
     if about["choices"]:
         span = ", ".join(f"`{choice}`" for choice in about["choices"]) if item.name != "method" else "see the methods"
     else:
-        span = between(*about["range"], unit) if about["range"] else ""
+        span = between(about["range"], unit) if about["range"] else ""
     return f"`{item.name}`", plain(item.default), span, about["help"]
 
 
-def between(least: float, most: float, unit: str) -> str:
+def between(limits: tuple[float, float], unit: str) -> str:
+    least, most = limits
     return f"{least:g} or more{unit}" if most > 1e14 else f"{least:g} to {most:g}{unit}"
 
 
