@@ -127,7 +127,11 @@ class Task:
             return _read(Path(entries["path"]), entries)
         if entries["kind"] != "folder":
             raise InputError("this job was made by an older version, which keeps its input otherwise; begin a new job")
-        return replace(read_npz(self._folder.path / INPUT), name=request.name)
+        path = self._folder.path / INPUT
+        try:
+            return replace(read_npz(path), name=request.name)
+        except InputError as error:
+            raise InputError(f"{path}: the job's input is missing or damaged; begin a new job") from error
 
     def _shape_of(self, source: Any) -> tuple[int, int, int]:
         slices, rows, columns = source.grid.shape

@@ -27,7 +27,7 @@ class Dense(LinearOperator):
     """A matrix on flattened volumes."""
 
     def __init__(self, matrix: Tensor, domain: tuple[int, int, int]) -> None:
-        super().__init__(domain, (matrix.shape[0],), device=matrix.device, dtype=matrix.dtype)
+        super().__init__(Space(domain, matrix.dtype), Space((matrix.shape[0],), matrix.dtype))
         self.matrix = matrix
 
     def forward(self, x: Tensor) -> Tensor:
