@@ -106,6 +106,7 @@ def scan_in(source: Source) -> Any:
         raise InputError(f"{source.path}: {error}") from None
     grid = source.grid("grid")
     data = source.dataset("data")
+    _require_numbers(source, "data", data, np.dtype(cls.STORED["data"]))
     geometry = _geometry(source, data)
     require_data_shape(data.shape, geometry, grid, str(source.path))  # before a bad file costs memory
     known: Content = {"geometry": geometry, "grid": grid, "name": str(source.path)}
@@ -124,7 +125,8 @@ def _geometry(source: Source, data: Any) -> Geometry:
             node = source.dataset(f"geometry/{name}")
             if node.dtype.kind not in "iufb":
                 raise InputError(f"{source.path}: geometry/{name} is of type {node.dtype}; real numbers are needed")
-            require_memory(str(source.path), node.shape or (1,))
+            if node.size:
+                require_memory(str(source.path), node.shape or (1,))
             value = node[()]
             entries[name] = value.tolist() if value.ndim < 2 else value
     elif source.has("mask"):  # of k-space in version 1
@@ -136,7 +138,7 @@ def _geometry(source: Source, data: Any) -> Geometry:
     try:
         return geometry_from_dict(entries)
     except InputError as error:
-        raise InputError(f"{source.path}: {error}") from None
+        raise InputError(f"{source.path}: {' '.join(str(error).split())}") from None
 
 
 def _volume(source: Source) -> Volume:
@@ -149,6 +151,12 @@ def _volume(source: Source) -> Volume:
     return Volume(node[()], grid, unit=str(source.attribute("/", "unit", "HU")), name=name, metadata=known)
 
 
+def _require_numbers(source: Source, name: str, node: Any, wanted: np.dtype[Any]) -> None:
+    if node.dtype.kind not in ("c" if wanted.kind == "c" else "iuf"):
+        needed = "complex" if wanted.kind == "c" else "real"
+        raise InputError(f"{source.path}: the dataset {name} is of type {node.dtype}; {needed} numbers are needed")
+
+
 # --- a reader for each type of field: (source, name, type in memory, default) -> what the class is given
 
 _Reader = Callable[[Source, str, Any, Any], Content]
@@ -158,9 +166,7 @@ def _array(source: Source, name: str, stored: Any, default: Any) -> Content:
     if not source.has(name) and default is None:
         return {}
     node, wanted = source.dataset(name), np.dtype(stored)
-    if node.dtype.kind not in ("c" if wanted.kind == "c" else "iuf"):
-        needed = "complex" if wanted.kind == "c" else "real"
-        raise InputError(f"{source.path}: the dataset {name} is of type {node.dtype}; {needed} numbers are needed")
+    _require_numbers(source, name, node, wanted)
     if node.ndim == 0:
         raise InputError(f"{source.path}: the dataset {name} holds one value, no array")
     require_memory(str(source.path), node.shape, wanted.itemsize)

@@ -156,7 +156,7 @@ def test_a_job_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_disk_without_room_is_refused_before_the_run(tmp_path):
     huge = request(tmp_path)
-    huge.input["grid"]["shape"] = [10**5, 10**4, 10**4]
+    huge.input["shape"] = [10**5, 10**4, 10**4]
     with pytest.raises(InputError, match=r"the job needs \d+ MB, its disk has \d+ MB left; make room"):
         JobFolder.create(tmp_path, huge)
 
