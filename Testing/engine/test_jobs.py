@@ -267,7 +267,8 @@ def test_no_preview_is_ever_torn(tmp_path):
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)], env=dict(os.environ, PYTHONPATH=str(ROOT)))
     try:
-        reader, seen, end = PreviewReader(path), [], time.monotonic() + 60
+        reader, end = PreviewReader(path), time.monotonic() + 60
+        seen: list[int] = []
         while len(set(seen)) < 50 and time.monotonic() < end:
             found = reader.read()
             if found is not None:

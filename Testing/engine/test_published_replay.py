@@ -191,6 +191,7 @@ def test_the_schedule_of_ddpm():
         np.testing.assert_allclose(1 / (1 + ddpm_sigmas() ** 2), file["alpha"][1:], rtol=CLOSE)
 
 
+@pytest.mark.slow
 @recorded
 def test_a_whole_run_of_dds():
     v = arrays("dds3d_fullrun_svct8_T5")

@@ -368,6 +368,7 @@ def test_admm_tv_goes_on_to_the_same_volume_bit_for_bit(floor):
     assert torch.equal(admm_tv(A, y, lam=0.01, sweeps=7, floor=floor, checkpoint=kept), whole)
 
 
+@pytest.mark.slow
 def test_solvers_hold_few_volumes():
     """x, three of gradients, one of the bound and three of conjugate gradient; A x and y are a seventh here."""
     grid = Grid((16, 48, 48))
