@@ -39,12 +39,15 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     settings = replace(preset, **given_settings(arguments, ReconSettings))
     reference = read_volume(arguments.reference) if arguments.reference else None
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
+    for note in measurement.notes:
+        say(note, arguments)
     if not arguments.quiet:
         say(estimate_of(measurement, settings, choose_device(settings.device)).text, arguments)
     result = reconstruct(measurement, settings=settings, monitor=monitor)
     result.volume.save(arguments.output)
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
     entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
+    entries |= {key: result.provenance[key] for key in ("device", "precision")}
     text = f"{arguments.output}: {lines(entries, skip=('output',))}"
     if result.deviation is not None:
         deviation = beside(arguments.output, "-deviation")

@@ -108,6 +108,8 @@ class Task:
         self._control.begin()
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
+        for note in measurement.notes:
+            self._send(Log("info", note))
         self._grid, self._unit = measurement.result_grid, measurement.UNIT
         self._prepare(measurement, has_truth=truth is not None)
         result = reconstruct(
