@@ -14,6 +14,7 @@ from DiffusionMBIRLib.operators.masks import line_mask, point_mask
 from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
+from DiffusionMBIRLib.samplers.predictor_corrector import predict
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from DiffusionMBIRLib.solvers.published import (
@@ -103,7 +104,7 @@ def test_levels_are_the_recorded_ones():
 def test_predictor_and_corrector():
     v = arrays("mbir_iteration_6x64x64_v8")
     sigma, jump = published.mbir_levels(0.01, 378.0, 2000)[int(v["step_index"])]
-    found = published.predict(Recorded(v["score_pred"]), v["x_in"][:, 0], sigma, jump, v["z_pred"][:, 0])
+    found = predict(Recorded(v["score_pred"]), v["x_in"][:, 0], sigma, jump, v["z_pred"][:, 0])
     assert off(found, v["x_pred"]) < CLOSE
     step = published.correct_sub_batches(
         Recorded(v["score_corr"]), v["x_pred"][:, 0], sigma, 0.16, v["z_corr"][:, 0], 12

@@ -14,8 +14,8 @@ from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.methods import require_fitting
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
-from DiffusionMBIRLib.operators.space import Space
-from DiffusionMBIRLib.solvers.cg import conjugate_gradient, dot
+from DiffusionMBIRLib.operators.space import Space, dot
+from DiffusionMBIRLib.solvers.cg import conjugate_gradient
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from DiffusionMBIRLib.solvers.recycled import CirculantPreconditioner, RecycledGradient
 from Testing.engine.memory import LiveBytes
