@@ -24,13 +24,14 @@ are format, version, data, geometry (or mask) and grid; what else is missing tak
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Geometry, Grid, geometry_from_dict
+from ..geometry import Geometry, Grid, ParallelBeam, geometry_from_dict
+from ..preparation.consistency import with_doubt
 from ..provenance import plain, software_version
 from ..scans import scan_kind
 from ..scans.base import require_data_shape
@@ -115,7 +116,11 @@ def scan_in(source: Source) -> Any:
             continue
         if f.type in _READERS:
             known |= _READERS[f.type](source, f.name, cls.STORED.get(f.name), f.default)
-    return cls(**known)
+    scan = cls(**known)
+    if isinstance(geometry, ParallelBeam):
+        doubted = with_doubt(scan.provenance, scan.data, np.asarray(geometry.angles_deg))
+        scan = replace(scan, provenance=doubted)
+    return scan
 
 
 def _geometry(source: Source, data: Any) -> Geometry:

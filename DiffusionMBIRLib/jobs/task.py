@@ -240,7 +240,9 @@ class Task:
 
 def _read(path: Path, entries: dict[str, Any]) -> Any:
     require_unchanged(entries)
-    return mbir.read(path) if may_hold(path, SCAN) else mbir.read_volume(path)
+    if not may_hold(path, SCAN):
+        return mbir.read_volume(path)
+    return mbir.read(path, pixel_mm=entries.get("pixel_mm"), axis=entries.get("axis"))
 
 
 def _judge(volume: Volume, truth: Volume) -> dict[str, Any]:
