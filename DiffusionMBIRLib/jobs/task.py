@@ -43,7 +43,7 @@ from .partial import NAME as PARTIAL
 from .partial import write_partial
 from .preview import PreviewWriter
 from .request import require_unchanged
-from .watch import Clock, Stage, Watch
+from .watch import Clock, TimedStage, Watch
 
 
 class Task:
@@ -155,7 +155,7 @@ class Task:
         told = estimate(shape, asked, task, views=views, coils=coils, pace=self._pace, device_memory=total)
         self._send(Log("info", told.text))
         passes = {"diffusion": self._settings.samples}
-        clock = Clock([Stage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
+        clock = Clock([TimedStage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
         watch = Watch(self._control, clock, self._send)
         watch.on_no_room = lambda error: self._warn(f"previews are off: {error.strerror}; make room on the disk")
         self._keeper = Keeper(

@@ -103,7 +103,6 @@ class DiffusionMethod(Method):
         return prior, prior.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-
         from ..denoisers import SliceDenoiser
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
@@ -115,7 +114,7 @@ class DiffusionMethod(Method):
         batch = slices_per_batch(settings, volumes.shape[1:], getattr(prior, "device", volumes.device))
         slices = SliceDenoiser(prior, batch, counter=run.counter, poll=run.monitor.poll)
         denoiser = problem.seen_by(slices, settings)
-        span = settings.noise_span if self.name == "dds" else 1
+        span = settings.noise_span if "noise_span" in self.settings else 1
 
         def draw(number: int, start: Callable[[], Tensor], shared: dict[str, Tensor]) -> Tensor:
             keeper = _OfSample(run.checkpoint, number, shared, run.counter)

@@ -37,7 +37,7 @@ from DiffusionMBIRLib.jobs.messages import (
 from DiffusionMBIRLib.jobs.partial import write_partial
 from DiffusionMBIRLib.jobs.preview import PreviewReader, PreviewWriter
 from DiffusionMBIRLib.jobs.request import Request, file_input, require_unchanged
-from DiffusionMBIRLib.jobs.watch import Clock, Stage
+from DiffusionMBIRLib.jobs.watch import Clock, TimedStage
 from Testing.engine.helpers import ROOT, body
 from Testing.engine.jobs_helpers import new_job, request, small_prior
 
@@ -459,7 +459,7 @@ def test_commands_are_obeyed_and_others_named():
 
 
 def test_the_clock_tells_the_fraction_of_the_whole_and_the_time_left():
-    clock = Clock([Stage("a", 10.0), Stage("b", 30.0, passes=2)], now=0.0)
+    clock = Clock([TimedStage("a", 10.0), TimedStage("b", 30.0, passes=2)], now=0.0)
     assert clock.tick("a", 1, 10, now=1.0) == (0.025, 1.0, None)
     fraction, seconds, left = clock.tick("a", 10, 10, now=10.0)
     assert (fraction, seconds, left) == (0.25, 10.0, 30.0)
@@ -474,7 +474,7 @@ def test_the_clock_tells_the_fraction_of_the_whole_and_the_time_left():
 
 
 def test_a_run_that_is_taken_up_counts_its_own_pace():
-    clock = Clock([Stage("b", 30.0)], now=0.0)
+    clock = Clock([TimedStage("b", 30.0)], now=0.0)
     clock.take_up("b", 0, 50)
     clock.tick("b", 51, 100, now=5.0)
     fraction, _, left = clock.tick("b", 52, 100, now=6.0)
