@@ -20,6 +20,8 @@ def shape_of(found: dict[str, Any]) -> Shape:
 def summary_of(found: dict[str, Any], shape: Shape) -> str:
     spacing = " x ".join(f"{s:.3g}" for s in found["spacing_mm"])
     parts = [texts.word(found["task"])] if "task" in found else [_("Volume file")]
+    if "views" in found:
+        parts.append(texts.word(found["geometry"]))
     parts.append(_("{shape}, {spacing} mm").format(shape=texts.shape(shape), spacing=spacing))
     if found.get("views"):
         parts.append(_("{count} views").format(count=found["views"]))

@@ -103,6 +103,13 @@ class Task:
 
     def run(self) -> Finished:
         """The whole job; returns its last word."""
+        try:
+            return self._run()
+        finally:
+            if self._watch is not None:
+                self._watch.close()
+
+    def _run(self) -> Finished:
         source = self._source()
         self._pace = pace_of(self._settings, self._request.task, self._device)  # while a cancel still ends at once
         self._control.begin()

@@ -169,8 +169,15 @@ class Watch:
         try:
             sequence = self.writer.write(array, step)
         except OSError as error:
-            self.writer, self.newest = None, (array, step)
+            self.close()
+            self.newest = array, step
             self.on_no_room(error)
             return
         if self._control.preview_on:
             self._send(Preview(step, sequence))
+
+    def close(self) -> None:
+        """Let go of the file of previews."""
+        if self.writer is not None:
+            self.writer.close()
+        self.writer = None

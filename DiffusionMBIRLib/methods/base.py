@@ -44,8 +44,9 @@ class Method(ABC):
     """One way from data to a volume.
 
     name: in settings and files.  label: for people.  modalities: of the scans that it takes.  settings: what it reads
-    of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at once, at the peak.  network: "" for none, "prior" for a diffusion prior, "supervised" for one
-    that was trained for this method.  order: of the choices that a user is shown.
+    of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at once, at the peak.  network: "" for
+    none, "prior" for a diffusion prior, "supervised" for one that was trained for this method.  order: of the choices
+    that a user is shown.
     """
 
     name: ClassVar[str]
