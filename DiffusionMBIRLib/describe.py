@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .hounsfield import remarks_on
 from .provenance import NOTICE
 from .version import __version__
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from .volume import Volume
 
 
-def describe_file(path: Path) -> dict[str, Any]:
-    """What the file holds.  Raises InputError for what cannot be read."""
+def describe_file(path: Path, *, pixel_mm: float | None = None, axis: float | None = None) -> dict[str, Any]:
+    """What the file holds.  pixel_mm, axis: as for ``read``.  Raises InputError for what cannot be read."""
     if path.suffix.lower() == ".safetensors":
         from .models import read_card
 
@@ -29,7 +30,7 @@ def describe_file(path: Path) -> dict[str, Any]:
     if may_hold(path, SCAN):
         from .io.scans import read_scan
 
-        return describe_scan(read_scan(path))
+        return describe_scan(read_scan(path, pixel_mm=pixel_mm, axis=axis))
     from .io.volumes import read_volume
 
     return describe_volume(read_volume(path))
@@ -61,7 +62,8 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
     """Unit, type, range and grid."""
     low, high = float(volume.array.min()), float(volume.array.max())
     entries = {"kind": "volume", "unit": volume.unit, "type": str(volume.array.dtype), "range": [low, high]}
-    return {**entries, **volume.grid.to_dict()}
+    remarks = remarks_on(volume)
+    return {**entries, **volume.grid.to_dict(), **({"remarks": remarks} if remarks else {})}
 
 
 def describe_scan(scan: Scan) -> dict[str, Any]:
@@ -111,6 +113,13 @@ def _maps(kspace: KSpace) -> str:
         return "cannot be estimated: too few calibration lines"
     apart = ", separate calibration" if calibration_size(kspace) != kspace.geometry.acs else ""
     return f"to be estimated ({maps_method()}{apart})"
+
+
+def text_of(entries: dict[str, Any]) -> str:
+    """Entries on one line, then what was guessed and remarked, each on its own."""
+    notes = {key: entries[key] for key in ("guessed", "remarks") if key in entries}
+    text = lines(entries, skip=tuple(notes))
+    return text + "".join(f"\n{key}: {value}" for key, values in notes.items() for value in values)
 
 
 def lines(entries: dict[str, Any], *, skip: Sequence[str] = ()) -> str:

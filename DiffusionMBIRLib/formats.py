@@ -29,14 +29,16 @@ class Format:
     name: for people.  holds: ``CT``, ``MR``, ``SCAN`` (either) or ``VOLUME``.  suffixes: how its files end, in lower
     case; empty for folders.  read: makes a scan or a volume of a path.  recognises: whether the content is of this
     kind, by a glance that raises nothing; by default the name tells.  last: asked after all others of the same suffix.
+    asks: keywords of ``read`` for what such files do not tell and a user may.
     """
 
     name: str
     holds: str
     suffixes: tuple[str, ...]
-    read: Callable[[Path], Any]
+    read: Callable[..., Any]
     recognises: Callable[[Path], bool] = lambda path: True
     last: bool = False
+    asks: tuple[str, ...] = ()
 
     def takes(self, path: Path) -> bool:
         """Whether the path's name, or that it is a folder, fits."""

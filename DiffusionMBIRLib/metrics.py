@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Grid
+from .hounsfield import remarks_on
 from .volume import Volume, require_finite
 
 PLANES = ("axial", "coronal", "sagittal")  # constant index along array axis 0, 1, 2
@@ -72,15 +73,17 @@ def evaluate(recon: Volume, reference: Volume, *, data_range: float | None = Non
     Both are turned to axial order.  A reference that is finer in-plane by an integer factor is averaged over blocks of
     pixels, any other grid is interpolated linearly onto the reconstruction's; ``"reference"`` in the result says
     which: "as is", "block mean xF" or "resampled".  A reconstruction without unit (MR) is compared with any reference,
-    as volume files seldom name theirs.  Raises InputError where the two cover different fields of view or have
-    different units.
+    as volume files seldom name theirs.  ``"remarks"`` are there where a volume hardly holds the HU that it claims.
+    Raises InputError where the two cover different fields of view or have different units.
     """
     if recon.unit != reference.unit and recon.unit:
         raise InputError(f"{recon.name} is in {recon.unit}, {reference.name} in {reference.unit}; bring one unit")
+    remarks = [f"{volume.name}: {line}" for volume in (recon, reference) for line in remarks_on(volume)]
     recon, reference = recon.axial()[0], reference.axial()[0]
     _check_field_of_view(recon, reference)
     reference, how = _on_grid(reference, recon.grid)
-    return per_plane(recon.array, reference.array, data_range=data_range) | {"reference": how}
+    metrics = per_plane(recon.array, reference.array, data_range=data_range) | {"reference": how}
+    return metrics | ({"remarks": remarks} if remarks else {})
 
 
 def uncertainty(mean: Volume, deviation: Volume, reference: Volume, *, samples: int) -> dict[str, float]:

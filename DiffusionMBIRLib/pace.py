@@ -90,13 +90,13 @@ def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device
     )
 
 
-def _loaded(settings: ReconSettings, task: str, device: torch.device) -> Prior:
+def _loaded(settings: ReconSettings, task: str, device: torch.device) -> Prior | SupervisedNetwork:
     if settings.method in SUPERVISED_METHODS:
         return load_network(settings.prior, settings.method, task, device=device, precision=settings.precision)
     return load_prior(settings.prior, device=device, precision=settings.precision)
 
 
-def measure_network(prior: Prior, device: torch.device) -> float:
+def measure_network(prior: Prior | SupervisedNetwork, device: torch.device) -> float:
     """Seconds a pixel and evaluation of a prior, or of a supervised network, on small slices."""
     images = torch.zeros((_SLICES.get(device.type, _FEW_SLICES), prior.card.channels, _SIDE, _SIDE), device=device)
 

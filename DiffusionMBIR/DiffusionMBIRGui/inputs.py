@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from DiffusionMBIRLib import hounsfield
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.simulation.settings import CTScan
@@ -118,7 +119,7 @@ def summary_of(node: Any, source: str = "volume", parameters: Any = None) -> str
     mri = parameters is not None and parameters.modality == "MR"
     return _summary(grid_of(node), mri) + ", " + (_("{low} to {high}") if mri else _("HU {low} to {high}")).format(
         low=f"{low:.5g}", high=f"{high:.5g}"
-    ) + _remarks(node, mri, low)  # fmt: skip
+    ) + _remarks(node, mri, low, high)  # fmt: skip
 
 
 def _summary(grid: Grid, mri: bool, kind: str = "") -> str:
@@ -127,11 +128,11 @@ def _summary(grid: Grid, mri: bool, kind: str = "") -> str:
     return _("{kind}, {shape}, {spacing} mm").format(kind=kind, shape=shape(grid.shape), spacing=spacing)
 
 
-def _remarks(node: Any, mri: bool, low: float) -> str:
+def _remarks(node: Any, mri: bool, low: float, high: float) -> str:
     """What the user should know, but what does not stand in the way."""
     remarks = ""
-    if not mri and low >= 0:
-        remarks += "; " + _("no values below 0: are these HU?")
+    if not mri and hounsfield.doubt(low, high):
+        remarks += "; " + _("no values below -200: are these HU?")
     if node.GetParentTransformNode() is not None:
         remarks += "; " + _("with its transform")
     return remarks

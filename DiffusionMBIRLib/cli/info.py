@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..describe import describe_file, describe_machine, lines
+from ..describe import describe_file, describe_machine, text_of
 from ..monitor import Monitor
-from .options import Outcome
+from .options import Outcome, add_told, told
 
 NAME, HELP = "info", "describe a file, or this machine"
 
@@ -19,14 +19,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="volume, DICOM folder, measurement, k-space, projections or prior (default: this machine)",
     )
+    add_told(parser)
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """The entries for ``--json``, and the text."""
     path: Path | None = arguments.file
-    entries = describe_machine() if path is None else describe_file(path)
-    notes = {key: entries[key] for key in ("guessed", "remarks") if key in entries}
-    text = lines(entries, skip=tuple(notes))
-    for key, values in notes.items():
-        text += "".join(f"\n{key}: {value}" for value in values)
-    return entries, text
+    entries = describe_machine() if path is None else describe_file(path, **told(arguments))
+    return entries, text_of(entries)

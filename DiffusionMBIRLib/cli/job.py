@@ -18,7 +18,7 @@ from ..jobs.messages import Event, Failed, Finished, Log, Progress
 from ..jobs.request import Request
 from ..monitor import Monitor
 from ..tasks import SPARSE_VIEW, TASKS
-from .options import Outcome, add_scan_settings, add_settings, given_scan_settings, given_settings
+from .options import Outcome, add_scan_settings, add_settings, add_told, given_scan_settings, given_settings, told
 
 NAME, HELP = "job", "reconstruct in a job that can be resumed; list and clean up jobs"
 ACTIONS = ("run", "resume", "list", "clean")
@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="clean: interrupted jobs and new ones as well")
     parser.add_argument("--keep", type=int, default=0, help="clean: leave this many of the newest (default 0)")
     parser.add_argument("--task", choices=TASKS, help=f"of a volume's scan (default {SPARSE_VIEW})")
+    add_told(parser)
     add_scan_settings(parser)
     parser.add_argument("--preset", help="name of a preset (default: the one of the task)")
     add_settings(parser, ReconSettings)
@@ -73,7 +74,7 @@ def _existing(arguments: argparse.Namespace) -> JobFolder:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    choices = given_scan_settings(arguments) | given_settings(arguments, ReconSettings)
+    choices = told(arguments) | given_scan_settings(arguments) | given_settings(arguments, ReconSettings)
     return ask(arguments.input, task=arguments.task, preset=arguments.preset, choices=choices)[0]
 
 

@@ -62,6 +62,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help=DEVICES)
 
 
+def add_told(parser: argparse.ArgumentParser) -> None:
+    """The options for what projections do not tell."""
+    parser.add_argument("--pixel-mm", type=float, help="of projections: size of the detector's pixels in mm")
+    parser.add_argument("--axis", type=float, help="of projections: column of the rotation axis, 0 is the first")
+
+
+def told(arguments: argparse.Namespace) -> dict[str, float]:
+    """What the user gave of them, as keyword arguments of ``read``."""
+    given = {"pixel_mm": arguments.pixel_mm, "axis": arguments.axis}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def say(line: str, arguments: argparse.Namespace) -> None:
     """Tell something on stderr, unless --quiet."""
     if not arguments.quiet:
@@ -81,4 +93,5 @@ def planes_text(metrics: dict[str, Any], unit: str) -> str:
     from ..report import score_text
 
     rows = [f"{plane:<9} {score_text(metrics[plane])}" for plane in PLANES]
-    return "\n".join([*rows, f"PSNR in dB / SSIM; data range {metrics['data_range']:.0f} {unit}".rstrip()])
+    remarks = [f"remarks: {remark}" for remark in metrics.get("remarks", [])]
+    return "\n".join([*rows, f"PSNR in dB / SSIM; data range {metrics['data_range']:.0f} {unit}".rstrip(), *remarks])

@@ -12,13 +12,14 @@ from ..describe import lines
 from ..monitor import Monitor
 from ..provenance import NOTICE
 from ..tasks import task_info
-from .options import Outcome, add_settings, beside, given_settings, planes_text, say
+from .options import Outcome, add_settings, add_told, beside, given_settings, planes_text, say, told
 
 NAME, HELP = "reconstruct", "reconstruct a measurement"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("measurement", type=Path, help="measurement file (.h5)")
+    parser.add_argument("measurement", type=Path, help="measurement file (.h5), or projections")
+    add_told(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="volume to write (.nrrd, .nii.gz, .mha)")
     parser.add_argument("--reference", type=Path, help="volume to judge the result by")
     parser.add_argument("--preset", help="name of a preset (default: the one of the measurement's task)")
@@ -34,17 +35,20 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..pace import estimate_of
     from ..reconstruction import reconstruct
 
-    measurement = read_scan(arguments.measurement)
+    measurement = read_scan(arguments.measurement, **told(arguments))
     preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)
     settings = replace(preset, **given_settings(arguments, ReconSettings))
     reference = read_volume(arguments.reference) if arguments.reference else None
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
+    for note in measurement.notes:
+        say(note, arguments)
     if not arguments.quiet:
         say(estimate_of(measurement, settings, choose_device(settings.device)).text, arguments)
     result = reconstruct(measurement, settings=settings, monitor=monitor)
     result.volume.save(arguments.output)
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
     entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
+    entries |= {key: result.provenance[key] for key in ("device", "precision")}
     text = f"{arguments.output}: {lines(entries, skip=('output',))}"
     if result.deviation is not None:
         deviation = beside(arguments.output, "-deviation")

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What was written, as ``info`` describes it."""
-    from ..describe import describe_scan, lines
+    from ..describe import describe_scan, text_of
     from ..formats import write
     from ..io.volumes import read_volume
     from ..simulation import simulate
@@ -33,4 +33,4 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     )
     write(measurement, arguments.output)
     entries = describe_scan(measurement)
-    return {"output": str(arguments.output), **entries}, f"{arguments.output}: {lines(entries)}"
+    return {"output": str(arguments.output), **entries}, f"{arguments.output}: {text_of(entries)}"

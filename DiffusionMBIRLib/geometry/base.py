@@ -88,8 +88,8 @@ def geometry_kind(name: str) -> type[Geometry]:
     return _KINDS[name]
 
 
-def kinds_of(base: type[Geometry]) -> Names:
-    """The kinds that derive from a class, in the order of their registration."""
+def kinds_of(base: Any) -> Names:
+    """The kinds that derive from a class of geometries, in the order of their registration."""
     return Names(lambda: [kind for kind, cls in _KINDS.items() if issubclass(cls, base)])
 
 

@@ -111,9 +111,11 @@ class Grid:
     def from_dict(cls, entries: dict[str, Any]) -> Grid:
         """The inverse of :meth:`to_dict`; raises InputError that names a missing or damaged field."""
         try:
-            known = [tuple(entries[k]) for k in ("shape", "spacing_mm", "origin_mm", "direction")]
+            shape, spacing, origin, direction = (
+                tuple(entries[k]) for k in ("shape", "spacing_mm", "origin_mm", "direction")
+            )
             isocentre = entries.get("isocentre_mm")
-            return cls(*known, None if isocentre is None else tuple(isocentre))
+            return cls(shape, spacing, origin, direction, None if isocentre is None else tuple(isocentre))
         except KeyError as error:
             raise InputError(f"grid lacks the field {error.args[0]!r}") from None
         except TypeError:

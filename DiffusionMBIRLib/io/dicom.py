@@ -1,14 +1,14 @@
 """A folder with classic (one file a slice) CT images as one volume in HU.
 
-Headers are read with pydicom, pixels decoded by GDCM through SimpleITK, which also applies the rescale slope and
-intercept.  Geometry follows DICOM PS3.3 C.7.6.2: slices lie where ImagePositionPatient puts them along the normal of
-ImageOrientationPatient; file names, instance numbers and slice locations are not believed.  Messages never hold
-patient data: a series is named by its number and UID.
+Headers are read with pydicom, for pixels see ``dicom_pixels``.  Geometry follows DICOM PS3.3 C.7.6.2: slices lie where
+ImagePositionPatient puts them along the normal of ImageOrientationPatient; file names, instance numbers and slice
+locations are not believed.  Messages never hold patient data: a series is named by its number and UID.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..formats import VOLUME, Format, register
 from ..geometry import Grid
+from ..host_memory import require_room
 from ..volume import Volume
-from .volumes import quiet_itk, simple_itk
+from .dicom_pixels import TAGS as PIXEL_TAGS
+from .dicom_pixels import Encoding, pixels
+from .volumes import quiet_itk, require_like_spacing
 
 _TAGS = [
     "Modality",
@@ -38,7 +40,11 @@ _TAGS = [
     "ImageOrientationPatient",
     "RescaleSlope",
     "RescaleIntercept",
+    "RescaleType",
+    *PIXEL_TAGS,
 ]
+_CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # and what begins like it: enhanced and converted CT images
+_HU_TYPES = ("", "HU", "US")  # US: unspecified
 _DOMINANCE = 4  # a series is taken without asking only if it has this many times the slices of any other
 _REGULAR = 0.1  # of the spacing: how far a slice may lie from its place in the regular grid
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -49,7 +55,7 @@ class _Slice:
     path: Path
     series: str
     number: str
-    syntax: str
+    encoding: Encoding
     shape: tuple[int, int]
     spacing_mm: np.ndarray  # (between rows, between columns)
     position_mm: np.ndarray
@@ -64,7 +70,8 @@ class _Slice:
 def read_dicom_folder(path: str | os.PathLike[str], *, series_uid: str | None = None) -> Volume:
     """The CT series in a folder and its sub-folders as a volume in HU, int16 where that is exact, else float32.
 
-    Localizers and files that are not CT images are passed over.  Among several series the one with
+    Localizers, screenshots, reports and files that are not CT images are passed over, and so are series of other values
+    than HU (RescaleType) beside one in HU; the metadata's ``remarks`` count them.  Among several series the one with
     ``series_uid`` is taken, or else one that has at least four times the slices of any other.
 
     Raises InputError, naming the file, series or tag, for a folder without CT images, several series to choose from,
@@ -73,33 +80,68 @@ def read_dicom_folder(path: str | os.PathLike[str], *, series_uid: str | None = 
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    slices = _choose_series(folder, _ct_slices(folder), series_uid)
+    with warnings.catch_warnings():  # pydicom's, on tags that are checked here anyway
+        warnings.simplefilter("ignore")
+        return _read(folder, series_uid)
+
+
+def _read(folder: Path, series_uid: str | None) -> Volume:
+    found, others = _ct_files(folder)
+    chosen = _choose_series(folder, found, series_uid, others)
+    slices = [_slice_of(path, header) for path, header in chosen]
     first = slices[0]
     for other in slices[1:]:
         _require_alike(first, other)
     slices = sorted(slices, key=lambda s: float(s.position_mm @ first.normal))
     grid = _grid_of(folder, slices)
+    require_like_spacing(grid, str(folder))
     with quiet_itk():
-        array = np.stack([_pixels(s) for s in slices])
+        planes = [pixels(s.path, s.shape, s.encoding) for s in slices]
+    require_room(str(folder), grid.shape, max(p.itemsize for p in planes))
     name = f"DICOM series {first.number}".strip()
-    return Volume(array, grid, name=name, metadata={"modality": "CT", "units": "HU"})
+    metadata = {"modality": "CT", "units": "HU"}
+    remarks = [f"passed over: {_counted(others)}"] if others else []
+    if any(s.encoding.is_inverted for s in slices):
+        remarks.append("MONOCHROME1 (small values are white): HU are taken from the values as stored")
+    if remarks:
+        metadata["remarks"] = "; ".join(remarks)
+    return Volume(np.stack(planes), grid, name=name, metadata=metadata)
 
 
-def _ct_slices(folder: Path) -> list[_Slice]:
-    slices, others = [], Counter[str]()
+_File = tuple[Path, Any]  # with its header
+
+
+def _ct_files(folder: Path) -> tuple[list[_File], Counter[str]]:
+    """The CT images with their headers, and how many files of other kinds there are."""
+    found: list[_File] = []
+    others = Counter[str]()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         header = _header(path)
         if header is None:
             continue
-        modality = str(_value(path, header, "Modality"))
-        if modality == "CT" and "LOCALIZER" not in header.get("ImageType", ()):
-            slices.append(_slice_of(path, header))
+        kind = str(header.get("SOPClassUID") or "")
+        if kind and not f"{kind}.".startswith(f"{_CT_STORAGE}."):
+            others[_name_of(path, header, kind)] += 1
+        elif str(_value(path, header, "Modality")) != "CT":
+            others[str(header.get("Modality"))] += 1
+        elif "LOCALIZER" in (header.get("ImageType") or ()):
+            others["CT localizer"] += 1
         else:
-            others[modality if modality != "CT" else "CT localizer"] += 1
-    if not slices:
-        seen = ", ".join(f"{n} x {modality}" for modality, n in others.items()) or "no DICOM files"
-        raise InputError(f"{folder}: holds no CT slices ({seen}); choose the folder of a CT series")
-    return slices
+            found.append((path, header))
+    if not found:
+        raise InputError(
+            f"{folder}: holds no CT slices ({_counted(others) or 'no DICOM files'}); choose the folder of a CT series"
+        )
+    return found, others
+
+
+def _name_of(path: Path, header: Any, kind: str) -> str:
+    modality = str(header.get("Modality") or "")
+    return modality if modality not in ("", "CT") else getattr(header["SOPClassUID"].value, "name", kind)
+
+
+def _counted(others: Counter[str]) -> str:
+    return ", ".join(f"{n} x {what}" for what, n in others.items())
 
 
 def _header(path: Path) -> Any:
@@ -146,8 +188,13 @@ def _slice_of(path: Path, header: Any) -> _Slice:
         raise InputError(f"{path}: is a multi-frame file; convert it to one file a slice or to NRRD first")
     if int(header.get("SamplesPerPixel") or 1) != 1:
         raise InputError(f"{path}: is a colour image; remove it from the folder")
-    for tag in ("RescaleSlope", "RescaleIntercept"):  # without them the values would not be HU
-        _numbers(path, header, tag, 1)
+    # Without them the values would not be HU.
+    slope, intercept = (float(_numbers(path, header, tag, 1)[0]) for tag in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0:
+        raise InputError(f"{path}: RescaleSlope is 0, which makes all values alike; repair the file")
+    if not _is_in_hu(header):
+        kind = str(header.get("RescaleType"))[:16]
+        raise InputError(f"{path}: its values are no HU (RescaleType {kind}); choose the series of CT images in HU")
     axes = _numbers(path, header, "ImageOrientationPatient", 6).reshape(2, 3)
     lengths = np.linalg.norm(axes, axis=1, keepdims=True)
     if np.any(np.abs(lengths - 1) > 1e-2) or abs(axes[0] @ axes[1]) > 1e-2:
@@ -159,7 +206,7 @@ def _slice_of(path: Path, header: Any) -> _Slice:
         path=path,
         series=str(_value(path, header, "SeriesInstanceUID")),
         number=str(header.get("SeriesNumber") or ""),
-        syntax=getattr(getattr(header.file_meta, "TransferSyntaxUID", None), "name", "unknown"),
+        encoding=Encoding.of(header, slope, intercept),
         shape=(int(_value(path, header, "Rows")), int(_value(path, header, "Columns"))),
         spacing_mm=spacing,
         position_mm=_numbers(path, header, "ImagePositionPatient", 3),
@@ -168,18 +215,31 @@ def _slice_of(path: Path, header: Any) -> _Slice:
     )
 
 
-def _choose_series(folder: Path, slices: list[_Slice], series_uid: str | None) -> list[_Slice]:
-    series: defaultdict[str, list[_Slice]] = defaultdict(list)
-    for one in slices:
-        series[one.series].append(one)
-    ranked = sorted(series.values(), key=len, reverse=True)
+def _is_in_hu(header: Any) -> bool:
+    return str(header.get("RescaleType") or "").strip().upper() in _HU_TYPES
+
+
+def _choose_series(folder: Path, files: list[_File], series_uid: str | None, others: Counter[str]) -> list[_File]:
+    """The files of the series to read; those of other series are counted in ``others``."""
+    series: defaultdict[str, list[_File]] = defaultdict(list)
+    for path, header in files:
+        series[str(_value(path, header, "SeriesInstanceUID"))].append((path, header))
+    in_hu = {uid: found for uid, found in series.items() if all(_is_in_hu(header) for _, header in found)}
+    ranked = sorted((in_hu or series).items(), key=lambda item: len(item[1]), reverse=True)
     if series_uid is not None and series_uid in series:
-        return series[series_uid]
-    if series_uid is None and (len(ranked) == 1 or len(ranked[0]) >= _DOMINANCE * len(ranked[1])):
-        return ranked[0]
-    known = "; ".join(f"series {s[0].number or '?'}: {len(s)} slices, UID {s[0].series}" for s in ranked)
-    problem = "holds several CT series" if series_uid is None else f"holds no CT series with the UID {series_uid}"
-    raise InputError(f"{folder}: {problem} ({known}); put the one to use into a folder of its own")
+        chosen = series_uid
+    elif series_uid is None and (len(ranked) == 1 or len(ranked[0][1]) >= _DOMINANCE * len(ranked[1][1])):
+        chosen = ranked[0][0]
+    else:
+        known = "; ".join(
+            f"series {found[0][1].get('SeriesNumber') or '?'}: {len(found)} slices, UID {uid}" for uid, found in ranked
+        )
+        problem = "holds several CT series" if series_uid is None else f"holds no CT series with the UID {series_uid}"
+        raise InputError(f"{folder}: {problem} ({known}); put the one to use into a folder of its own")
+    for uid, found in series.items():
+        if uid != chosen:
+            others[f"image of series {found[0][1].get('SeriesNumber') or '?'}"] += len(found)
+    return series[chosen]
 
 
 def _require_alike(first: _Slice, other: _Slice) -> None:
@@ -237,23 +297,3 @@ def _slice_spacing_mm(folder: Path, slices: list[_Slice]) -> float:
             "resample to an untilted volume first"
         )
     return spacing
-
-
-def _pixels(one: _Slice) -> np.ndarray:
-    """The rescaled values of one file, int16 where that loses nothing, else float32."""
-    sitk = simple_itk()
-    try:
-        values = sitk.GetArrayFromImage(sitk.ReadImage(str(one.path), imageIO="GDCMImageIO"))
-    except RuntimeError as error:
-        raise InputError(
-            f"{one.path}: its pixels cannot be decoded; is the file truncated, "
-            f"or its compression ({one.syntax}) unknown here? Copy it again or decompress it"
-        ) from error
-    if values.size != one.shape[0] * one.shape[1]:
-        raise InputError(f"{one.path}: decodes to {values.shape}, its header says {one.shape}; copy the file again")
-    values = values.reshape(one.shape)
-    compact = np.clip(values, -32768, 32767).astype(np.int16)
-    return compact if np.array_equal(compact, values) else values.astype(np.float32)
-
-
-register(Format("DICOM folder", VOLUME, (), read_dicom_folder, last=True))  # of any folder: it tells what is wrong

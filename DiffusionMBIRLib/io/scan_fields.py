@@ -24,13 +24,14 @@ are format, version, data, geometry (or mask) and grid; what else is missing tak
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Geometry, Grid, geometry_from_dict
+from ..geometry import Geometry, Grid, ParallelBeam, geometry_from_dict
+from ..preparation.consistency import with_doubt
 from ..provenance import plain, software_version
 from ..scans import scan_kind
 from ..scans.base import require_data_shape
@@ -106,6 +107,7 @@ def scan_in(source: Source) -> Any:
         raise InputError(f"{source.path}: {error}") from None
     grid = source.grid("grid")
     data = source.dataset("data")
+    _require_numbers(source, "data", data, np.dtype(cls.STORED["data"]))
     geometry = _geometry(source, data)
     require_data_shape(data.shape, geometry, grid, str(source.path))  # before a bad file costs memory
     known: Content = {"geometry": geometry, "grid": grid, "name": str(source.path)}
@@ -114,7 +116,11 @@ def scan_in(source: Source) -> Any:
             continue
         if f.type in _READERS:
             known |= _READERS[f.type](source, f.name, cls.STORED.get(f.name), f.default)
-    return cls(**known)
+    scan = cls(**known)
+    if isinstance(geometry, ParallelBeam):
+        doubted = with_doubt(scan.provenance, scan.data, np.asarray(geometry.angles_deg))
+        scan = replace(scan, provenance=doubted)
+    return scan
 
 
 def _geometry(source: Source, data: Any) -> Geometry:
@@ -124,7 +130,8 @@ def _geometry(source: Source, data: Any) -> Geometry:
             node = source.dataset(f"geometry/{name}")
             if node.dtype.kind not in "iufb":
                 raise InputError(f"{source.path}: geometry/{name} is of type {node.dtype}; real numbers are needed")
-            require_memory(str(source.path), node.shape or (1,))
+            if node.size:
+                require_memory(str(source.path), node.shape or (1,))
             value = node[()]
             entries[name] = value.tolist() if value.ndim < 2 else value
     elif source.has("mask"):  # of k-space in version 1
@@ -136,7 +143,7 @@ def _geometry(source: Source, data: Any) -> Geometry:
     try:
         return geometry_from_dict(entries)
     except InputError as error:
-        raise InputError(f"{source.path}: {error}") from None
+        raise InputError(f"{source.path}: {' '.join(str(error).split())}") from None
 
 
 def _volume(source: Source) -> Volume:
@@ -149,6 +156,12 @@ def _volume(source: Source) -> Volume:
     return Volume(node[()], grid, unit=str(source.attribute("/", "unit", "HU")), name=name, metadata=known)
 
 
+def _require_numbers(source: Source, name: str, node: Any, wanted: np.dtype[Any]) -> None:
+    if node.dtype.kind not in ("c" if wanted.kind == "c" else "iuf"):
+        needed = "complex" if wanted.kind == "c" else "real"
+        raise InputError(f"{source.path}: the dataset {name} is of type {node.dtype}; {needed} numbers are needed")
+
+
 # --- a reader for each type of field: (source, name, type in memory, default) -> what the class is given
 
 _Reader = Callable[[Source, str, Any, Any], Content]
@@ -158,9 +171,7 @@ def _array(source: Source, name: str, stored: Any, default: Any) -> Content:
     if not source.has(name) and default is None:
         return {}
     node, wanted = source.dataset(name), np.dtype(stored)
-    if node.dtype.kind not in ("c" if wanted.kind == "c" else "iuf"):
-        needed = "complex" if wanted.kind == "c" else "real"
-        raise InputError(f"{source.path}: the dataset {name} is of type {node.dtype}; {needed} numbers are needed")
+    _require_numbers(source, name, node, wanted)
     if node.ndim == 0:
         raise InputError(f"{source.path}: the dataset {name} holds one value, no array")
     require_memory(str(source.path), node.shape, wanted.itemsize)

@@ -109,12 +109,13 @@ class _Member:
         with archive.open(name) as stream:
             self.shape, _, self.dtype = _header(stream)
             size = archive.getinfo(name).file_size - stream.tell()
-        self.ndim = len(self.shape)
-        if self.dtype.hasobject or size != int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize:
+        self.ndim, self.size = len(self.shape), int(np.prod(self.shape, dtype=object))
+        if self.dtype.hasobject or size != self.size * self.dtype.itemsize:
             raise InputError(f"{path}: the array {name} does not hold what its header announces; is it damaged?")
 
     def __getitem__(self, key: tuple[()]) -> np.ndarray:
-        require_memory(str(self._path), self.shape or (1,), self.dtype.itemsize)
+        if self.size:
+            require_memory(str(self._path), self.shape or (1,), self.dtype.itemsize)
         with self._archive.open(self._name) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from math import prod
-from pathlib import Path
 
 from ..errors import InputError
+from ..host_memory import UNKNOWN, host_memory
 
 _DENSEST = 1100  # bytes that a byte of the file can stand for; deflate reaches 1032
 _SMALLEST = 1 << 20  # bytes that are read without a look at the file's size
@@ -35,14 +34,5 @@ def require_bytes(name: str, what: str, announced: int, file_bytes: int) -> None
 
 
 def free_memory() -> int:
-    """Bytes that can be had without swapping; where the system does not tell, all that it has."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(found.split()[1]) * 1024
-    except (OSError, StopIteration, ValueError, IndexError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 64 << 30
+    """Bytes that can be had without swapping; where the system does not tell, more than files hold."""
+    return host_memory()[1] or UNKNOWN

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import math
 import os
+import re
 import shutil
-import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedIOBase
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,15 @@ from ..formats import VOLUME, Format, format_of, register, suffixes, writes
 from ..geometry import Grid
 from ..models import resources
 from ..volume import Volume
+from . import nifti, volume_headers
 from .files import replacing
 
-NIFTI = (".nii", ".nii.gz")
+NIFTI = nifti.SUFFIXES
 WRITABLE = (".nrrd", ".mha", *NIFTI)
 READABLE = (*WRITABLE, ".nhdr", ".mhd")
 METADATA_KEYS = ("modality", "units", "provenance")  # what we keep of a header: nothing that could name a patient
 _BLOCK_BYTES = 1 << 20
+_MOST_UNLIKE = 1000.0
 
 
 def has_volume_suffix(path: str | os.PathLike[str]) -> bool:
@@ -68,52 +69,19 @@ def quiet_itk() -> Iterator[None]:
         switch.SetGlobalWarningDisplay(previous)
 
 
-def _nifti_bytes(header: bytes) -> int:
-    """How long an uncompressed NIfTI-1 or NIfTI-2 file must be by its header; 0 for a header that is neither."""
-    layouts = ((348, "8h", 40, 72, "f", 108), (540, "8q", 16, 14, "q", 168))
-    for size, dimensions, dim_at, bits_at, offset_type, offset_at in layouts:
-        for order in "<>":
-            if len(header) < size or struct.unpack_from(f"{order}i", header)[0] != size:
-                continue
-            count, *extents = struct.unpack_from(order + dimensions, header, dim_at)
-            bits = struct.unpack_from(f"{order}h", header, bits_at)[0]
-            offset = struct.unpack_from(order + offset_type, header, offset_at)[0]
-            voxels = math.prod(max(int(extent), 1) for extent in extents[: max(count, 0)])
-            return int(offset) + voxels * (int(bits) // 8)
-    return 0
-
-
-def _measure(stream: BufferedIOBase) -> tuple[int, bytes]:
-    """The length of the rest of a stream and its first block."""
-    length, first = 0, b""
-    while block := stream.read(_BLOCK_BYTES):
-        first = first or block
-        length += len(block)
-    return length, first
-
-
-def _nifti_damage(path: Path) -> str:
-    """What is wrong with the length of a NIfTI file, '' if nothing; ITK fills what is missing with zeros in silence."""
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-            length, header = _measure(stream)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        return "its compressed data end early or are damaged"
-    needed = _nifti_bytes(header)
-    return "" if needed and length >= needed else f"it holds {length} of the {needed} bytes that its header announces"
-
-
 def _require_written(path: Path, bytes_needed: int) -> None:
     """Raise OSError where a disk that ran full cut the file: ITK does not always notice."""
     name, damage = path.name.lower(), ""
     if name.endswith(NIFTI):
-        damage = _nifti_damage(path)
+        damage = nifti.damage(path)
     elif name.endswith(".nrrd"):
         with path.open("rb") as stream:
             while stream.readline().strip():  # an empty line ends the header
                 pass
             try:
-                length, _ = _measure(gzip.GzipFile(fileobj=stream))
+                length = sum(
+                    len(block) for block in iter(partial(gzip.GzipFile(fileobj=stream).read, _BLOCK_BYTES), b"")
+                )
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 length = 0
         damage = "" if length == bytes_needed else "its compressed data end early"
@@ -140,19 +108,52 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 def read_with_itk(path: Path) -> Volume:
     """Read a file of one of the formats of ``READABLE``; errors as of :func:`read_volume`."""
     if not path.is_file():
-        raise InputError(f"{path}: is no file")
+        raise InputError(f"{path}: no such file")
+    if not has_volume_suffix(path):
+        raise InputError(f"{path}: not a volume file that we read ({', '.join(READABLE)} or a DICOM folder)")
+    name = path.name.lower()
     try:
-        damage = _nifti_damage(path) if path.name.lower().endswith(NIFTI) else ""
-        if damage:
-            raise InputError(f"{path}: {damage}; copy the file again")
-        with quiet_itk():
-            image = simple_itk().ReadImage(str(path))
+        remarks = nifti.require_sound(path) if name.endswith(NIFTI) else volume_headers.require_sound(path)
+        with quiet_itk(), _slightly_skewed() if remarks else nullcontext():
+            image = simple_itk().ReadImage(str(path), imageIO=_reader(name))
     except (RuntimeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a volume; is it truncated or another format?") from error
-    return _volume_of(image, path)
+        if isinstance(error, EngineError):
+            raise
+        raise InputError(
+            f"{path}: cannot be read as a volume ({_reason(error)}); is it truncated or another format?"
+        ) from error
+    return _volume_of(image, path, remarks)
 
 
-def _volume_of(image: Any, path: Path) -> Volume:
+def _reader(name: str) -> str:
+    """ITK's reader by the file's suffix, so that no other one takes the file than the one it was checked for."""
+    return (
+        "NiftiImageIO" if name.endswith(NIFTI) else "MetaImageIO" if name.endswith((".mha", ".mhd")) else "NrrdImageIO"
+    )
+
+
+@contextmanager
+def _slightly_skewed() -> Iterator[None]:
+    """Let ITK replace axes that are not quite orthogonal by the nearest that are; how much so was checked before."""
+    switch = "ITK_NIFTI_SFORM_PERMISSIVE"
+    before = os.environ.get(switch)
+    os.environ[switch] = "ON"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before
+
+
+def _reason(error: Exception) -> str:
+    """The last sentence of ITK's own complaint, without places in memory."""
+    words = " ".join(str(error).split()).rsplit("ERROR: ", 1)[-1].rsplit("[nrrd]", 1)[-1]
+    return re.sub(r"\w+\(0x[0-9a-f]+\): ", "", words)[:160].strip(" .") or type(error).__name__
+
+
+def _volume_of(image: Any, path: Path, remarks: list[str]) -> Volume:
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path}: has {image.GetNumberOfComponentsPerPixel()} components a voxel; a scalar is needed")
     if image.GetDimension() == 2:
@@ -160,12 +161,25 @@ def _volume_of(image: Any, path: Path) -> Volume:
     if image.GetDimension() != 3:
         raise InputError(f"{path}: has {image.GetDimension()} dimensions; a three-dimensional volume is needed")
     metadata = {k.lower(): image.GetMetaData(k) for k in image.GetMetaDataKeys() if k.lower() in METADATA_KEYS}
+    if remarks:
+        metadata["remarks"] = "; ".join(remarks)
     try:
         grid = grid_of(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    require_like_spacing(grid, str(path))
+    array = simple_itk().GetArrayFromImage(image)
+    if array.dtype == np.float64 and not np.abs(array).max() <= np.finfo(np.float32).max and np.isfinite(array).all():
+        raise InputError(f"{path}: values up to {np.abs(array).max():.3g} leave the range of 32 bits; repair them")
     unit = metadata.get("units", "HU")
-    return Volume(simple_itk().GetArrayFromImage(image), grid, unit=unit, name=str(path), metadata=metadata)
+    return Volume(array, grid, unit=unit, name=str(path), metadata=metadata)
+
+
+def require_like_spacing(grid: Grid, name: str) -> None:
+    """Raise InputError where voxels are a thousand times longer than wide, which no scanner makes but a slip does."""
+    spacing = grid.spacing_mm
+    if max(spacing) > _MOST_UNLIKE * min(spacing):
+        raise InputError(f"{name}: its spacing {spacing} mm cannot be right; repair the header")
 
 
 def require_writable(path: str | os.PathLike[str], *, bytes_needed: int = 0) -> None:

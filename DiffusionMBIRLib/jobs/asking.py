@@ -21,6 +21,7 @@ from ..tasks import SPARSE_VIEW, task_info
 from ..volume import Volume
 from .request import Request, file_input, folder_input
 
+TOLD = ("pixel_mm", "axis")  # of projections in files that do not tell them
 Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
 
 
@@ -38,33 +39,43 @@ def ask(
     source: a volume (slices, rows, columns) as an array in HU (of MRI: magnitudes) with ``grid``, or as a Volume; a
     scan (Measurement or KSpace); or a file or DICOM folder, whatever ``diffusionmbir info`` knows.  Of a volume a
     scan is simulated.
-    choices: settings of the scan and of the reconstruction by name; ``seed`` serves both.
+    choices: settings of the scan and of the reconstruction by name; ``seed`` serves both.  Of projections in files also
+    pixel_mm and axis, as for ``read``.
     Raises InputError that names what is unknown or does not fit.
     """
-    entries, inside, measured = _input(source, grid, task)
+    choices = dict(choices or {})
+    told = {name: choices.pop(name) for name in TOLD if name in choices}
+    entries, inside, measured = _input(source, grid, task, told)
     task = task or measured or SPARSE_VIEW
     usual = task_info(task).preset
-    scan, settings = _split(choices or {}, task, is_measured=bool(measured))
+    scan, settings = _split(choices, task, is_measured=bool(measured))
     chosen = replace(ReconSettings.preset(preset or usual), **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
     return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), inside
 
 
-def _input(source: Source, grid: Grid | None, task: str | None) -> tuple[dict[str, Any], Scan | Volume | None, str]:
+def _input(
+    source: Source, grid: Grid | None, task: str | None, told: dict[str, float]
+) -> tuple[dict[str, Any], Scan | Volume | None, str]:
     """(entries of the request, what goes into the job's folder, task of a scan or '')."""
     if isinstance(source, str | os.PathLike):
-        return file_input(Path(source)), None, _task_of_file(Path(source))
+        path = Path(source)
+        return {**file_input(path), **told}, None, _task_of_file(path, told)
+    for name in told:
+        raise InputError(f"setting {name!r} is for projections in files only; leave it out")
     if isinstance(source, np.ndarray):
         source = Volume(source, grid or Grid(source.shape), unit=task_info(task or SPARSE_VIEW).unit)
     return folder_input(source), source, source.task if isinstance(source, Scan) else ""
 
 
-def _task_of_file(path: Path) -> str:
-    if not may_hold(path, SCAN):
-        return ""
-    from ..io.scans import read_scan
+def _task_of_file(path: Path, told: dict[str, float]) -> str:
+    if may_hold(path, SCAN):
+        from ..io.scans import read_scan
 
-    return str(read_scan(path).task)
+        return str(read_scan(path, **told).task)
+    for name in told:
+        raise InputError(f"{path}: {name} is for projections that do not tell it; leave it out")
+    return ""
 
 
 def _split(choices: Mapping[str, Any], task: str, *, is_measured: bool) -> tuple[dict[str, Any], dict[str, Any]]:

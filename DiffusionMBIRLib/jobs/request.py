@@ -29,6 +29,7 @@ class Request:
         {"kind": "folder", "holds": "volume", "ct" or "mr", "shape": [slices, rows, columns]}
             what lies in the job's folder (``folder.INPUT``), in the one form of all scans; a volume is scanned first
         {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a scan, or a volume to simulate a scan of
+            with "pixel_mm" and "axis" of projections that do not tell them, if the user did
     scan: settings of a simulated scan by name, and its seed; empty for measured data.
     settings: every field of ReconSettings.
     """

@@ -115,6 +115,8 @@ class Task:
         self._control.begin()
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
+        for note in measurement.notes:
+            self._send(Log("info", note))
         self._grid, self._unit = measurement.result_grid, measurement.UNIT
         self._prepare(measurement, has_truth=truth is not None)
         result = reconstruct(
@@ -134,7 +136,11 @@ class Task:
             return _read(Path(entries["path"]), entries)
         if entries["kind"] != "folder":
             raise InputError("this job was made by an older version, which keeps its input otherwise; begin a new job")
-        return replace(read_npz(self._folder.path / INPUT), name=request.name)
+        path = self._folder.path / INPUT
+        try:
+            return replace(read_npz(path), name=request.name)
+        except InputError as error:
+            raise InputError(f"{path}: the job's input is missing or damaged; begin a new job") from error
 
     def _shape_of(self, source: Any) -> tuple[int, int, int]:
         slices, rows, columns = source.grid.shape
@@ -241,7 +247,9 @@ class Task:
 
 def _read(path: Path, entries: dict[str, Any]) -> Any:
     require_unchanged(entries)
-    return mbir.read(path) if may_hold(path, SCAN) else mbir.read_volume(path)
+    if not may_hold(path, SCAN):
+        return mbir.read_volume(path)
+    return mbir.read(path, pixel_mm=entries.get("pixel_mm"), axis=entries.get("axis"))
 
 
 def _judge(volume: Volume, truth: Volume) -> dict[str, Any]:

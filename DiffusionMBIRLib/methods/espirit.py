@@ -24,7 +24,9 @@ class EspiritL1(Method):
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from ..problems.mr import operator_of
+        from ..scans import KSpace
         from ..solvers.sense import espirit_l1
 
+        assert isinstance(problem.scan, KSpace)
         A = operator_of(problem.scan, problem.A.device)  # with all coils, not with combinations of them
         return Estimate(espirit_l1(problem.scan.data / problem.unit, A, lam=settings.l1_lam))

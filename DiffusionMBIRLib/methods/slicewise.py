@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ..samplers.schedules import STAGE
 from .base import OF_SAMPLERS, OF_STARTS
-from .diffusion import STAGE, DiffusionMethod, Draw, predictor_corrector_evaluations
+from .diffusion import DiffusionMethod, Draw, predictor_corrector_evaluations
 
 if TYPE_CHECKING:
     from torch import Tensor

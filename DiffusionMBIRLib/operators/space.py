@@ -74,14 +74,16 @@ class Space:
         key: what tells this draw from others of the same seed: level, purpose.  Slice k is drawn from (seed, key,
         first_slice + k) alone.
         """
-        out = self.empty()
+        out, generator = self.empty(), torch.Generator(self.device)
         for k in range(self.shape[0]):
-            out[k] = self.noise_of(seed, *key, self.first_slice + k)
+            out[k] = self._drawn(generator.manual_seed(_mixed(seed, (*key, self.first_slice + k))))
         return out
 
     def noise_of(self, seed: int, *key: int) -> Tensor:
         """One slice of noise, drawn from (seed, key) alone."""
-        generator = torch.Generator(self.device).manual_seed(_mixed(seed, key))
+        return self._drawn(torch.Generator(self.device).manual_seed(_mixed(seed, key)))
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
         parts = (2,) if self.dtype.is_complex else ()
         drawn = torch.randn((*self.shape[1:], *parts), generator=generator, device=self.device, dtype=self.real)
         return torch.view_as_complex(drawn) if parts else drawn

@@ -18,6 +18,7 @@ from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..solvers.consistency import ZTVConsistency
 from . import state
 from .noise import Noise, noised, noised_start
+from .schedules import STAGE
 
 
 def sample(
@@ -44,7 +45,7 @@ def sample(
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noised_start(start, noise, sigmas[0])
     done, x = state.restore(checkpoint, consistency, x)
-    last = (checkpoint.load(state.STAGE) or {}).get("last") if extrapolation and done else None
+    last = (checkpoint.load(STAGE) or {}).get("last") if extrapolation and done else None
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         clean = denoiser(x, sigma)  # in the place of the last one: each volume goes as soon as it can

@@ -60,6 +60,12 @@ class Scan(ABC):
         """The grid of the result: the user's own where it is known."""
         return self.grid if self.stored_grid is None else self.stored_grid
 
+    @property
+    def notes(self) -> list[str]:
+        """What its reader guessed, repaired or found odd, a line each: to be told wherever a result is made of it."""
+        told = {key: self.provenance.get(key) for key in ("guessed", "remarks")}
+        return [f"{key}: {line}" for key, found in told.items() if isinstance(found, list) for line in found]
+
     def save(self, path: Any) -> None:
         """Write every field to a scan file (.h5), whole or not at all."""
         write(self, path)

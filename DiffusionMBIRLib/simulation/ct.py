@@ -23,6 +23,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry import Grid, RayGeometry, geometry_kind, view_angles
+from ..host_memory import require_room
+from ..hounsfield import remarks_on
 from ..monitor import Monitor, Silent
 from ..operators import projector
 from ..provenance import file_name
@@ -62,6 +64,7 @@ def scan(
     grid, mu_water = turned.grid.coarsened(settings.coarsen), settings.mu_water_per_mm
     kind = cast(type[RayGeometry], geometry_kind(settings.geometry))
     geometry = kind.covering(grid, view_angles(settings.views, settings.angle_range_deg))
+    require_room(f"{volume.name}: the scan", geometry.data_shape(grid.shape[0]), 4)
     attenuation = np.maximum(hu_to_attenuation(turned.array, mu_water), np.float32(0.0))
     data = _project(attenuation, turned.grid, geometry, settings.coarsen, device=device, monitor=monitor or Silent())
     if settings.photons > 0:
@@ -75,9 +78,14 @@ def scan(
         mu_water_per_mm=mu_water,
         photons=settings.photons,
         electronic_noise=settings.electronic_noise,
-        provenance=record(volume, {"task": task, **asdict(settings)}, seed),
+        provenance=record(volume, {"task": task, **asdict(settings)}, seed) | _remarks(volume),
         name=f"scan of {file_name(volume.name)}",
     )
+
+
+def _remarks(volume: Volume) -> dict[str, list[str]]:
+    found = remarks_on(volume)
+    return {"remarks": found} if found else {}
 
 
 def _require_hu(volume: Volume) -> None:

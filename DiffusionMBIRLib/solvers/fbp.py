@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry import Grid, ParallelBeam, RayGeometry
 from ..operators.base import LinearOperator
+from .redundancy import Redundancy
 
 Direct = Callable[..., Tensor]  # (A, y, geometry, grid, window=) -> attenuation in 1/mm
 _DIRECT: dict[type[RayGeometry], Direct] = {}
@@ -75,5 +76,8 @@ def fbp(A: LinearOperator, y: Tensor, geometry: ParallelBeam, grid: Grid, *, win
     """Filtered back-projection of line integrals (slices, views, columns) to attenuation in 1/mm."""
     dx, dy, _ = grid.spacing_mm
     weights = angular_weights(geometry.angles_deg).to(y.device, y.dtype)
-    filtered = ramp_filter(y, geometry.pitch_mm, window) * weights[:, None]
+    redundancy = Redundancy.of(geometry)
+    filtered = ramp_filter(redundancy.weighed(y) if redundancy else y, geometry.pitch_mm, window) * weights[:, None]
+    if redundancy:
+        filtered = redundancy.folded(filtered)
     return A.adjoint(filtered) * (geometry.pitch_mm / (dx * dy))

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..geometry import Grid
+from ..hounsfield import doubt_of
 from ..io.volumes import has_volume_suffix, read_volume
 from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
 from .complex_images import with_phase
@@ -98,8 +99,9 @@ def load_stacks(path: Path, pattern: str | None, value: ValueScale) -> list[Stac
     CT: one stack in axial order; what lies outside the field of view (below -1024 HU) becomes air, metal is clipped.
     MR ('p99.5'): the planes that were acquired, all three of a nearly isotropic volume, in multiples of its percentile.
     """
-    volume = read_volume(path)
+    volume, doubt = read_volume(path), ""
     if value.unit == "HU":
+        doubt = doubt_of(volume)
         volume, _ = volume.axial()
         array = volume.array.astype(np.float32)
         array = np.minimum(np.where(array < CLIP_HU[0], np.float32(AIR_HU), array), np.float32(CLIP_HU[1]))
@@ -112,6 +114,8 @@ def load_stacks(path: Path, pattern: str | None, value: ValueScale) -> list[Stac
     if min(planes[0].shape[1:]) < LEAST_SIDE_PX:
         rows, columns = planes[0].shape[1:]
         raise InputError(f"{path}: slices of {rows} x {columns} are too small to learn from; leave this volume out")
+    if doubt:
+        raise InputError(f"{path}: {doubt}; leave this volume out, or bring it in HU")
     patient = patient_of(path, pattern)
     scaled = [(plane - np.float32(value.offset)) / np.float32(value.scale) for plane in planes]
     return [_stack(patient, path.name, min(volume.grid.spacing_mm), plane) for plane in scaled]

@@ -14,7 +14,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Event, Progress
-from DiffusionMBIRLib.jobs.request import Request
+from DiffusionMBIRLib.jobs.request import Request, folder_input
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard, ValueScale
 from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
@@ -38,13 +38,12 @@ def request(folder: Path, volume: Volume | None = None, *, name: str = "body", v
     """A scan of the volume, and its reconstruction with the small prior of the folder."""
     volume = volume or body((4, 24, 24))
     chosen = replace(ReconSettings(prior=str(folder / "small.safetensors"), start_sweeps=3, steps=4), **settings)
-    source = {"kind": "volume", "file": "input.npy", "grid": volume.grid.to_dict(), "unit": "HU"}
-    return Request(name, source, "sparse-view-ct", {"views": views}, asdict(chosen), "cpu")
+    return Request(name, folder_input(volume), "sparse-view-ct", {"views": views}, asdict(chosen), "cpu")
 
 
 def new_job(folder: Path, volume: Volume | None = None, **settings) -> JobFolder:
     volume = volume or body((4, 24, 24))
-    return JobFolder.create(folder / "jobs", request(folder, volume, **settings), volume.array)
+    return JobFolder.create(folder / "jobs", request(folder, volume, **settings), volume)
 
 
 def start(folder: JobFolder) -> Job:

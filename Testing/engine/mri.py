@@ -9,13 +9,16 @@ import torch
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.denoisers import Counter
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.methods import method
+from DiffusionMBIRLib.methods.run import Run
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard
 from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
-from DiffusionMBIRLib.problems.mr import Images
+from DiffusionMBIRLib.problems import build_problem
 from DiffusionMBIRLib.scans import KSpace
 from DiffusionMBIRLib.simulation.mr import coil_maps
 from DiffusionMBIRLib.tasks import MR_TASK
@@ -67,5 +70,7 @@ def complex_image(kspace: KSpace, prior, **changes) -> np.ndarray:
     """What the engine reconstructs before the magnitude is taken."""
     chosen = settings(**changes)
     with torch.inference_mode():
-        problem = Images.of(kspace, chosen, torch.device("cpu"))
-        return problem.solve(chosen, Silent(), NoCheckpoint()).numpy()
+        way = method(chosen.method)
+        network, card = way.load(chosen, prior, kspace, torch.device("cpu"))
+        problem = build_problem(kspace, chosen, card.value if card else None, torch.device("cpu"))
+        return way.run(problem, chosen, Run(Silent(), NoCheckpoint(), Counter(), network)).volume.numpy()

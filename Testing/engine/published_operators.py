@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from DiffusionMBIRLib.operators import LinearOperator
-from DiffusionMBIRLib.samplers import published
+from DiffusionMBIRLib.operators import LinearOperator, Space
 
 
 class RotatingRadon(LinearOperator):
@@ -27,7 +26,7 @@ class RotatingRadon(LinearOperator):
         before = self.wide // 2 - size // 2  # the centres coincide
         self.margin = (before, self.wide - size - before)
         shape = (slices, self.wide, len(angles_deg))
-        super().__init__((slices, size, size), shape, device=torch.device("cpu"), dtype=torch.float32)
+        super().__init__(Space((slices, size, size)), Space(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         wide = F.pad(x[:, None], (*self.margin, *self.margin))
@@ -69,8 +68,7 @@ class MaskedFourier(LinearOperator):
     exact_adjoint = False
 
     def __init__(self, mask: Tensor, slices: int) -> None:
-        shape = (slices, *mask.shape)
-        super().__init__(shape, shape, device=torch.device("cpu"), dtype=torch.float32)
+        super().__init__(*2 * [Space((slices, *mask.shape))])
         self.mask = mask
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +83,7 @@ def off(found: Tensor, expected: Tensor) -> float:
     return float((found.reshape(expected.shape) - expected).norm() / expected.norm())
 
 
-def hand_out_noise(monkeypatch: pytest.MonkeyPatch, draws: Tensor) -> None:
-    """Let the published samplers take these volumes (draws, slices, rows, columns) in place of random numbers."""
-    steps = iter(draws)
-    monkeypatch.setattr(published, "volume_noise", lambda like, generator: next(steps).clone())
+def handed_out(draws: Tensor) -> Callable[..., Tensor]:
+    """Noise for a sampler that takes these volumes (draws, slices, rows, columns) in turn, whatever they are for."""
+    volumes = iter(draws)
+    return lambda level, purpose=0: next(volumes).clone()

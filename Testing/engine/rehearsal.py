@@ -151,6 +151,7 @@ def rehearsed() -> Iterator[Rehearsal]:
         for name, value in {
             "is_available": lambda: True,
             "device_count": lambda: 1,
+            "get_device_capability": lambda device=None: (9, 0),
             "is_bf16_supported": lambda including_emulation=True: True,
             "synchronize": rehearsal.synchronize,
             "empty_cache": lambda: None,

@@ -91,6 +91,7 @@ def test_every_weight_learns():
     assert all(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_memory_is_four_maps(precision):

@@ -108,6 +108,7 @@ def test_a_cancelled_benchmark_keeps_what_it_has(case, tmp_path):
     assert len(records) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_row_goes_on_where_it_was(case, tmp_path):
     from DiffusionMBIRLib.errors import Cancelled
 

@@ -150,6 +150,7 @@ def test_the_published_networks_are_recognised_by_their_layouts(name):
         assert trained_names(weights) == order
 
 
+@pytest.mark.slow
 @recorded
 @pytest.mark.parametrize("name", ["ncsnpp_tiny_img64", "ncsnpp_tiny_img256layout", "ncsnpp_tiny_complex2ch"])
 @pytest.mark.parametrize("which", ["ema", "raw"])

@@ -25,8 +25,8 @@ def agree(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None
 def test_operators_agree(name):
     def images(device):
         A = OPERATORS[name](device)
-        x, y = drawn(A.domain, device, A.dtype), drawn(A.range, device, A.dtype, 1)
-        return A @ x, A.adjoint(y), A.gram(x), A.slope(x, y), A.slopes(y)(x), A.distance(x, y)
+        x, y = drawn(A.domain.shape, device, A.dtype), drawn(A.range.shape, device, A.dtype, 1)
+        return A @ x, A.adjoint(y), A.gram(x), A.gradient(x, y), A.gradients(y)(x), A.distance(x, y)
 
     if name == "coils, fewer":
         pytest.skip("eigenvectors are known up to a phase, which decides how its data look")
@@ -64,7 +64,7 @@ def test_a_solver_never_waits_between_its_steps():
     """Torch itself refuses to wait here; the rehearsals count by a table of what waits."""
     with torch.inference_mode():
         A = OPERATORS["x-ray"]("cuda")
-        y = A @ drawn(A.domain, "cuda")
+        y = A @ drawn(A.domain.shape, "cuda")
         try:
             torch.cuda.set_sync_debug_mode("error")
             A.gram(A.adjoint(y))

@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from DiffusionMBIRLib.samplers.slicewise import Projection
-from DiffusionMBIRLib.solvers.accelerated import CarriedDescent, CirculantPreconditioner
 
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
-from DiffusionMBIRLib.operators import CartesianFourier, SenseFourier, SliceDifference, projector
+from DiffusionMBIRLib.operators import CartesianFourier, SenseFourier, SliceDifference, Space, projector
 from DiffusionMBIRLib.operators.base import LinearOperator, RowWeighted
 from DiffusionMBIRLib.operators.coils import local_coils, mixed
 from DiffusionMBIRLib.operators.difference import Gradient
 from DiffusionMBIRLib.operators.fourier import unit_maps
 from DiffusionMBIRLib.operators.masks import sampling_mask
+from DiffusionMBIRLib.samplers.noise import Noise
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
-from DiffusionMBIRLib.solvers.classic import admm_tv, fbp, sirt
+from DiffusionMBIRLib.solvers.classic import admm_tv, sirt
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+from DiffusionMBIRLib.solvers.fbp import fbp
+from DiffusionMBIRLib.solvers.projection import Projection
 from DiffusionMBIRLib.solvers.published import PeriodicDifference, aliased_descend, final_step
+from DiffusionMBIRLib.solvers.recycled import CirculantPreconditioner, RecycledGradient
 from DiffusionMBIRLib.solvers.sense import sense_cg
 from DiffusionMBIRLib.supervised.consistency import data_consistency
 from Testing.engine.rehearsal import on_both, rehearsed
@@ -39,13 +41,17 @@ def drawn(shape, device, dtype=torch.float32, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype).to(device)
 
 
+def space(device, dtype=torch.float32, **options):
+    return Space((3, 5, 4), dtype, torch.device(device), **options)
+
+
 def ct(device, grid=GRID):
     return projector(GEOMETRY, grid, device=device)
 
 
 def weighted(device):
     A = ct(device)
-    return RowWeighted(A, drawn(A.range, device).abs())
+    return RowWeighted(A, drawn(A.range.shape, device).abs())
 
 
 def fourier(device, *, coils=1, lines=True, shape=(3, 12, 10)):
@@ -58,7 +64,7 @@ def fourier(device, *, coils=1, lines=True, shape=(3, 12, 10)):
 
 def reduced(device, *, spill=0.0, **options):
     A = fourier(device, **options)
-    return A.reduced(drawn(A.range, device, A.dtype), spill=spill)[0]
+    return A.reduced(drawn(A.range.shape, device, A.dtype), spill=spill)[0]
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -69,10 +75,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "adjoint": lambda device: ct(device).H,
     "scaled": lambda device: fourier(device).scaled(0.5),
     "weighted": weighted,
-    "slice difference": lambda device: SliceDifference((3, 5, 4), weight=0.7, device=device),
-    "periodic difference": lambda device: PeriodicDifference((3, 5, 4), device=device),
-    "gradient": lambda device: Gradient((3, 5, 4), weights=(0.7, 1.0, 1.3), device=device),
-    "complex gradient": lambda device: Gradient((3, 5, 4), device=device, dtype=torch.complex64),
+    "slice difference": lambda device: SliceDifference(space(device), weight=0.7),
+    "periodic difference": lambda device: PeriodicDifference(space(device)),
+    "gradient": lambda device: Gradient(space(device), weights=(0.7, 1.0, 1.3)),
+    "complex gradient": lambda device: Gradient(space(device, torch.complex64)),
     "one coil": fourier,
     "one coil, points": partial(fourier, lines=False),
     "one coil, reduced": reduced,
@@ -90,7 +96,7 @@ class Crooked(LinearOperator):
     """Adds a constant that nobody moved to the device."""
 
     def forward(self, x):
-        return x + torch.ones(self.domain)
+        return x + torch.ones(self.domain.shape)
 
     def adjoint(self, y):
         return y
@@ -117,7 +123,7 @@ def test_tensors_of_two_devices_are_refused(mix, swapped):
 
 def test_what_a_careless_operator_does_is_refused():
     with rehearsed():
-        A = Crooked((2, 3), (2, 3), device=torch.device("cuda"), dtype=torch.float32)
+        A = Crooked(*2 * [Space((2, 3), device=torch.device("cuda"))])
         with pytest.raises(RuntimeError, match="cuda:0 and on cpu"):
             A.gram(torch.zeros(2, 3, device="cuda"))
         with pytest.raises(RuntimeError, match="generator"):
@@ -174,9 +180,9 @@ def test_a_value_read_at_each_step_of_a_solver_is_counted():
 def test_operators_give_the_numbers_of_the_cpu_and_never_wait(name):
     def run(device):
         A = OPERATORS[name](device)
-        x, y = drawn(A.domain, device, A.dtype), drawn(A.range, device, A.dtype, 1)
+        x, y = drawn(A.domain.shape, device, A.dtype), drawn(A.range.shape, device, A.dtype, 1)
         before = device_waits(x)
-        images = [A @ x, A.adjoint(y), A.gram(x), A.slope(x, y), A.slopes(y)(x), A.distance(x, y)]
+        images = [A @ x, A.adjoint(y), A.gram(x), A.gradient(x, y), A.gradients(y)(x), A.distance(x, y)]
         assert device_waits(x) == before
         return images
 
@@ -218,11 +224,29 @@ def test_the_choice_of_coils_waits_as_often_for_many_slices_as_for_few():
         assert torch.allclose(expected[1].abs(), found[1].abs(), atol=1e-5)
 
 
+# --- noise
+
+
+@pytest.mark.parametrize("span", [1, 2])
+@pytest.mark.parametrize("slices_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_noise_is_drawn_on_the_device_and_never_waits(dtype, slices_last, span):
+    def run(device):
+        volumes = space(device, dtype, slices_last=slices_last, first_slice=4)
+        drawn = Noise(volumes, 7, span=span)(2)
+        assert drawn.stride() == volumes.empty().stride()
+        return drawn
+
+    expected, found, waits = on_both(run)
+    assert torch.equal(found, expected)
+    assert not waits
+
+
 # --- solvers
 
 
 def data(A, device, seed=3):
-    return A @ drawn(A.domain, device, A.dtype, seed)
+    return A @ drawn(A.domain.shape, device, A.dtype, seed)
 
 
 def run_cg(device, steps):
@@ -253,7 +277,7 @@ def run_sense(device, steps):
 
 def run_fbp(device, steps):
     A = ct(device)
-    return torch.stack([fbp(A, data(A, device), window="hann" if k % 2 else "ramp") for k in range(2)])
+    return torch.stack([fbp(A, data(A, device), GEOMETRY, GRID, window="hann" if k % 2 else "ramp") for k in range(2)])
 
 
 def run_supervised(device, steps):
@@ -265,25 +289,25 @@ def run_supervised(device, steps):
 def run_projection(device, steps, normalised=True):
     A = ct(device).scaled(0.02) if normalised else fourier(device)
     project = Projection(A, data(A, device), normalised=normalised, steps=steps)
-    return project(torch.zeros(A.domain, dtype=A.dtype, device=device))
+    return project(A.domain.zeros())
 
 
-def consistency(device, steps, *, make=ct, difference=SliceDifference, solver=descend, softening=0.0, levels=1):
+def consistency(device, steps, *, make=ct, difference=SliceDifference, solver=descend, noise=0.0, levels=1):
     """``steps`` of conjugate gradient in each of two sweeps at each level, ``levels`` calls."""
     A = make(device)
-    solver = CarriedDescent(CirculantPreconditioner(A, 0.05, 0.1)) if solver is CarriedDescent else solver
+    solver = RecycledGradient(CirculantPreconditioner(A, 0.05, 0.1)) if solver is RecycledGradient else solver
     step = ZTVConsistency(
         A,
         data(A, device),
-        difference=difference(A.domain, device=device, dtype=A.dtype),
+        difference=difference(A.domain),
         rho=0.1,
         lam=0.01,
         cg_steps=steps,
         sweeps=2,
-        softening=softening,
+        noise=noise,
         solver=solver,
     )
-    x = torch.zeros(A.domain, dtype=A.dtype, device=device)
+    x = A.domain.zeros()
     for level in range(levels):
         x = step(x, 1.0 / (1 + level))
     return final_step(A, step.y, x) if not A.dtype.is_complex else x
@@ -303,11 +327,11 @@ SOLVERS: dict[str, Callable[..., Any]] = {
     "consistency": consistency,
     "consistency, complex": partial(consistency, make=partial(reduced, coils=4)),
     "consistency, all directions": partial(consistency, difference=Gradient),
-    "consistency, softened": partial(consistency, softening=0.1),
-    "consistency, carried": partial(consistency, solver=CarriedDescent, softening=0.1),
+    "consistency, with noise": partial(consistency, noise=0.1),
+    "consistency, recycled": partial(consistency, solver=RecycledGradient, noise=0.1),
     "consistency, as published": partial(consistency, difference=PeriodicDifference, solver=aliased_descend),
     "consistency, levels": lambda device, steps: consistency(
-        device, 2, solver=CarriedDescent, softening=0.1, levels=steps
+        device, 2, solver=RecycledGradient, noise=0.1, levels=steps
     ),
 }
 

@@ -8,26 +8,27 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from DiffusionMBIRLib.data import MR_TASK
-from DiffusionMBIRLib.priors.complex import PartsDenoiser, PhaseDenoiser
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import SUPERVISED_METHODS, ReconSettings, methods_for
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.denoisers import PartsDenoiser, PhaseDenoiser, SliceDenoiser
 from DiffusionMBIRLib.errors import Cancelled
+from DiffusionMBIRLib.methods import SUPERVISED_METHODS, methods_for
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import SliceDifference, projector
 from DiffusionMBIRLib.priors.adm import ADMConfig, ADMUNet
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import SliceDenoiser
 from DiffusionMBIRLib.priors.checkpoints import build_prior, save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.priors.ncsnpp import NCSNpp, NCSNppConfig
-from DiffusionMBIRLib.samplers import dds, published, slicewise
-from DiffusionMBIRLib.samplers import mbir as corrector
+from DiffusionMBIRLib.samplers import dds, predictor_corrector, published
+from DiffusionMBIRLib.samplers.noise import Noise
 from DiffusionMBIRLib.samplers.posterior import Moments
 from DiffusionMBIRLib.samplers.schedules import geometric_sigmas
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+from DiffusionMBIRLib.solvers.projection import Projection
+from DiffusionMBIRLib.tasks import MR_TASK
 from Testing.engine.helpers import body
 from Testing.engine.mri import known_maps
 from Testing.engine.mri import scan as mr_scan
@@ -138,41 +139,43 @@ SIGMAS = geometric_sigmas(0.05, 0.5, LEVELS)
 RESIDUALS = 2  # looked at after steps 1 and 6; where a step comes after the last level, after that one, too
 
 
-def tools(device):
-    """(denoiser, consistency, start, generator) of a small scan."""
+def tools(device, span=1):
+    """(denoiser, consistency, start, noise) of a small scan."""
     A = projector(GEOMETRY, GRID, device=device).scaled(0.02)
-    y = A @ drawn(A.domain, device, seed=3).abs()
-    D = SliceDifference(A.domain, device=device)
-    consistency = ZTVConsistency(A, y, difference=D, rho=0.1, lam=0.01, cg_steps=2, softening=0.02)
-    start = drawn(A.domain, device, seed=4)
-    return SliceDenoiser(prior_on(device), 2), consistency, start, torch.Generator(device).manual_seed(5)
+    y = A @ drawn(A.domain.shape, device, seed=3).abs()
+    D = SliceDifference(A.domain)
+    consistency = ZTVConsistency(A, y, difference=D, rho=0.1, lam=0.01, cg_steps=2, noise=0.02)
+    start = drawn(A.domain.shape, device, seed=4)
+    return SliceDenoiser(prior_on(device), 2), consistency, start, Noise(A.domain, 5, span=span)
 
 
-def run_dds(device, **options):
-    denoiser, consistency, start, generator = tools(device)
-    return counted(device, start, lambda: dds.sample(denoiser, consistency, SIGMAS, start, generator, **options))
+def run_dds(device, span=1, **options):
+    denoiser, consistency, start, noise = tools(device, span)
+    return counted(device, start, lambda: dds.sample(denoiser, consistency, SIGMAS, start, noise, **options))
 
 
 def run_mbir(device, **options):
-    denoiser, consistency, start, generator = tools(device)
-    return counted(device, start, lambda: corrector.sample(denoiser, consistency, SIGMAS, start, generator, **options))
+    denoiser, consistency, start, noise = tools(device)
+    sample = predictor_corrector.sample
+    return counted(device, start, lambda: sample(denoiser, consistency, SIGMAS, start, noise, **options))
 
 
 def run_slicewise(device, normalised):
-    denoiser, consistency, start, generator = tools(device)
-    project = slicewise.Projection(consistency.A, consistency.y, normalised=normalised)
-    return counted(device, start, lambda: slicewise.sample(denoiser, project, SIGMAS, start, generator))
+    denoiser, consistency, start, noise = tools(device)
+    project = Projection(consistency.A, consistency.y, normalised=normalised)
+    sample = partial(predictor_corrector.sample, after_predictor=True)
+    return counted(device, start, lambda: sample(denoiser, project, SIGMAS, start, noise))
 
 
 def run_published_mbir(device):
-    denoiser, consistency, start, generator = tools(device)
+    denoiser, consistency, start, noise = tools(device)
     levels = published.mbir_levels(0.05, 0.5, LEVELS)
-    return counted(device, start, lambda: published.sample_mbir(denoiser, consistency, levels, generator))
+    return counted(device, start, lambda: published.sample_mbir(denoiser, consistency, levels, noise))
 
 
 def run_published_dds(device):
-    denoiser, consistency, start, generator = tools(device)
-    return counted(device, start, lambda: published.sample_dds(denoiser, consistency, SIGMAS, generator))
+    denoiser, consistency, start, noise = tools(device)
+    return counted(device, start, lambda: published.sample_dds(denoiser, consistency, SIGMAS, noise))
 
 
 def counted(device, on_device, sample):
@@ -186,7 +189,7 @@ BOTH = 2 * LEVELS  # evaluations of predictor and corrector: at the last level o
 SAMPLERS = {
     "dds": (partial(run_dds, eta=1.0), LEVELS, RESIDUALS),
     "dds, noise kept and shared": (
-        partial(run_dds, eta=0.8, noise_span=2, extrapolation=0.3, share_variables=False),
+        partial(run_dds, span=2, eta=0.8, extrapolation=0.3, share_variables=False),
         LEVELS,
         RESIDUALS,
     ),

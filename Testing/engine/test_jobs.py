@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.io.scan_npz import read_npz
 from DiffusionMBIRLib.jobs import folder as folders
 from DiffusionMBIRLib.jobs import lock
 from DiffusionMBIRLib.jobs.control import ClientGone, Control
@@ -106,7 +108,7 @@ def test_a_request_survives_its_file(tmp_path):
         (lambda e: e["settings"].update(steps=-1), "job.json: setting steps: -1 lies outside"),
         (lambda e: e["settings"].update(magic=1), "job.json: request: setting 'magic' is not known"),
         (lambda e: e["input"].update(kind="pickle"), "input.kind 'pickle'"),
-        (lambda e: e["input"].pop("grid"), "input.grid is missing"),
+        (lambda e: e["input"].pop("shape"), "input.shape is missing"),
     ],
 )
 def test_a_damaged_request_is_refused_by_name(tmp_path, change, message):
@@ -118,8 +120,11 @@ def test_a_damaged_request_is_refused_by_name(tmp_path, change, message):
 
 def test_a_folder_appears_whole_with_its_input(tmp_path):
     volume = body((3, 8, 8))
-    job = JobFolder.create(tmp_path / "a" / "jobs", request(tmp_path, volume), volume.array[:, ::-1])
-    assert np.array_equal(np.load(job.path / "input.npy"), volume.array[:, ::-1])
+    turned = replace(volume, array=volume.array[:, ::-1])
+    job = JobFolder.create(tmp_path / "a" / "jobs", request(tmp_path, volume), turned)
+    inside = read_npz(job.path / "scan.npz")
+    assert np.array_equal(inside.array, volume.array[:, ::-1])
+    assert inside.grid == volume.grid
     assert (job.status, job.result_path, job.summary()) == ("new", None, {})
     assert [p.name for p in (tmp_path / "a" / "jobs").iterdir()] == [job.path.name]
     assert JobFolder.open(job.path).request == job.request
@@ -151,7 +156,7 @@ def test_a_job_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_disk_without_room_is_refused_before_the_run(tmp_path):
     huge = request(tmp_path)
-    huge.input["grid"]["shape"] = [10**5, 10**4, 10**4]
+    huge.input["shape"] = [10**5, 10**4, 10**4]
     with pytest.raises(InputError, match=r"the job needs \d+ MB, its disk has \d+ MB left; make room"):
         JobFolder.create(tmp_path, huge)
 
@@ -262,7 +267,8 @@ def test_no_preview_is_ever_torn(tmp_path):
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)], env=dict(os.environ, PYTHONPATH=str(ROOT)))
     try:
-        reader, seen, end = PreviewReader(path), [], time.monotonic() + 60
+        reader, end = PreviewReader(path), time.monotonic() + 60
+        seen: list[int] = []
         while len(set(seen)) < 50 and time.monotonic() < end:
             found = reader.read()
             if found is not None:
@@ -491,7 +497,7 @@ def test_a_report_for_an_issue_names_nobody(tmp_path):
     home.mkdir()
     small_prior(home)
     volume = body((3, 8, 8))
-    job = JobFolder.create(home / "jobs", request(home, volume, name=f"CT {patient}"), volume.array)
+    job = JobFolder.create(home / "jobs", request(home, volume, name=f"CT {patient}"), volume)
     job.write_last_word(Failed(f"{home}/scan {patient}.nrrd: cannot be read", "input", False))
     (job.path / folders.LOG).write_text(
         f'  File "{home}/engine.py", line 3, in run\nPatientName: {patient}\nMUSTERMANN and erika\n'
@@ -503,8 +509,8 @@ def test_a_report_for_an_issue_names_nobody(tmp_path):
     with zipfile.ZipFile(path) as file:
         names = file.namelist()
         text = "\n".join(file.read(name).decode() for name in names)
-    for secret in ("mustermann", "erika", str(tmp_path).lower(), "secret", "pacs", "0001", "input.npy"):
+    for secret in ("mustermann", "erika", str(tmp_path).lower(), "secret", "pacs", "0001", "scan.npz"):
         assert secret not in text.lower()
-    assert not any(name.endswith((".npy", ".raw", ".nrrd", ".pt")) for name in names)
+    assert not any(name.endswith((".npz", ".raw", ".nrrd", ".pt")) for name in names)
     for expected in ("memory ran out in the projector", "engine.py", '"steps"', "5.12", '"torch"'):
         assert expected in text

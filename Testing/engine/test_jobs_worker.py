@@ -29,7 +29,7 @@ from DiffusionMBIRLib.jobs.messages import (
     Progress,
     Started,
 )
-from DiffusionMBIRLib.jobs.request import file_input
+from DiffusionMBIRLib.jobs.request import file_input, folder_input
 from Testing.engine.helpers import ROOT, body
 from Testing.engine.jobs_helpers import LONG, gone, new_job, request, small_prior, start, step, watch
 
@@ -84,12 +84,12 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["measurement", "volume file", "sinogram"])
+@pytest.mark.parametrize("kind", ["measurement", "volume file", "scan in memory"])
 def test_every_kind_of_input(tmp_path, kind):
     volume = body((4, 24, 24))
     scan = mbir.simulate(volume, views=8)
     asked = request(tmp_path, volume, method="fbp")
-    array = None
+    inside = None
     if kind == "measurement":
         mbir.write(scan, tmp_path / "scan.h5")
         source, scanned = file_input(tmp_path / "scan.h5"), {}
@@ -97,11 +97,10 @@ def test_every_kind_of_input(tmp_path, kind):
         volume.save(tmp_path / "volume.nrrd")
         source, scanned = file_input(tmp_path / "volume.nrrd"), {"views": 8}
     else:
-        source = {"kind": "sinogram", "file": "input.npy", "geometry": scan.geometry.to_dict()}
-        source["grid"], scanned, array = volume.grid.to_dict(), {}, scan.data
+        source, scanned, inside = folder_input(scan), {}, scan
     from dataclasses import replace
 
-    folder = JobFolder.create(tmp_path / "jobs", replace(asked, input=source, scan=scanned), array)
+    folder = JobFolder.create(tmp_path / "jobs", replace(asked, input=source, scan=scanned), inside)
     last = start(folder).wait(60)
     assert isinstance(last, Finished), last
     assert (last.metrics is not None) == (kind == "volume file")
@@ -384,8 +383,8 @@ def test_another_prior_under_the_same_name_is_refused_at_resume(tmp_path):
     ("spoil", "kind", "reason"),
     [
         (lambda p: (p / "job.json").write_text("{"), "input", r"job\.json: is damaged"),
-        (lambda p: (p / "input.npy").write_bytes(b"x"), "input", r"input\.npy: the job's input is missing or damaged"),
-        (lambda p: (p / "input.npy").unlink(), "input", "missing or damaged"),
+        (lambda p: (p / "scan.npz").write_bytes(b"x"), "input", r"scan\.npz: the job's input is missing or damaged"),
+        (lambda p: (p / "scan.npz").unlink(), "input", "missing or damaged"),
     ],
 )
 def test_a_spoilt_folder_is_told_of_in_one_line(tmp_path, spoil, kind, reason):

@@ -73,8 +73,8 @@ def test_own_file_is_checked(tmp_path):
 
         return change
 
-    assert "lacks the dataset mask" in damaged(replaced("mask", None))
-    assert "mask" in damaged(replaced("mask", np.ones((ROWS, COLUMNS + 1))))
+    assert "lacks the field 'mask'" in damaged(replaced("geometry/mask", None))
+    assert "columns" in damaged(replaced("geometry/mask", np.ones((ROWS, COLUMNS + 1))))
     assert "complex" in damaged(replaced("data", np.ones((SLICES, COILS, ROWS, COLUMNS))))
     assert "(slices, coils, rows, columns)" in damaged(replaced("data", KSPACE[0]))
     assert "NaN" in damaged(replaced("data", np.where(small_kspace().data != 0, np.nan, 0).astype(np.complex64)))
@@ -188,10 +188,10 @@ def test_a_header_with_entities_is_refused(tmp_path):
 def test_foreign_and_missing_files(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.npy")
     (tmp_path / "text.txt").write_text("x")
-    assert "no file of k-space" in refusal(tmp_path / "text.txt")
+    assert "no file of a scan" in refusal(tmp_path / "text.txt")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["y"] = 1
-    assert "without k-space" in refusal(tmp_path / "x.h5")
+    assert "no scan" in refusal(tmp_path / "x.h5")
     with pytest.raises(mbir.InputError, match="no measurement of ours"):
         mbir.read(tmp_path / "x.h5")
 

@@ -127,7 +127,7 @@ def test_with_the_phase_taken_out_a_global_phase_turns_each_denoised_volume():
     one = PhaseDenoiser(denoiser, phase, 0.1)(volume, 0.3)
     other = PhaseDenoiser(denoiser, phase + 0.7, 0.1)(volume * turn, 0.3)
     assert torch.allclose(one * turn, other, atol=1e-5)
-    assert denoiser.evaluations == 2
+    assert denoiser.counter.evaluations == 2
 
 
 def test_a_real_image_stays_real():

@@ -1,6 +1,7 @@
 """The pace of this machine: measured once for each device, prior and precision, remembered, and followed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,13 +27,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def known(settings, *, place=HERE, task=SPARSE_VIEW, **options) -> Pace:
-    return known_pace(place, settings, task, **options)
+def known(settings, *, place=HERE, task=SPARSE_VIEW) -> Pace:
+    return known_pace(place, settings, task)
 
 
 def test_rates_are_kept_and_damage_is_forgiven(folder):
     settings = ReconSettings(prior="a")
-    key = HERE.network_key(settings, "auto")
+    key = HERE.network_key(settings)
     assert known(settings) == Pace()
     note(key, 2e-7)
     note(key, 4e-7)
@@ -47,23 +48,23 @@ def test_rates_are_kept_and_damage_is_forgiven(folder):
 
 
 def test_a_pace_is_of_one_machine_device_prior_and_precision(folder):
-    settings = ReconSettings(prior="a")
-    note(HERE.network_key(settings, "float32"), 1e-7)
+    settings = ReconSettings(prior="a", precision="float32")
+    note(HERE.network_key(settings), 1e-7)
     note(HERE.solver_key(SPARSE_VIEW), 1e-9)
-    assert known(settings, precision="float32") == Pace(1e-7, 1e-9)
-    assert known(settings, precision="bfloat16").network is None
-    assert known(ReconSettings(prior="b"), precision="float32").network is None
-    assert known(ReconSettings(prior="a", compile=True), precision="float32").network is None
-    assert known(ReconSettings(method="fbp"), precision="float32") == Pace(None, 1e-9)
+    assert known(settings) == Pace(1e-7, 1e-9)
+    assert known(replace(settings, precision="bfloat16")).network is None
+    assert known(replace(settings, prior="b")).network is None
+    assert known(replace(settings, compile=True)).network is None
+    assert known(replace(settings, method="fbp")) == Pace(None, 1e-9)
     assert known(settings, task=MR_TASK).solver is None
     other_threads = Place(machine_key(threads=4, torch_version="2.9"), "cpu")
     for place in (Place(HERE.machine, "NVIDIA H200"), other_threads):
-        assert known(settings, place=place, precision="float32") == Pace()
+        assert known(settings, place=place) == Pace()
 
 
 def test_the_path_of_a_prior_is_not_kept(folder):
     for name in ("/somewhere/of/mine.safetensors", "C:\\somewhere\\mine.safetensors"):
-        note(HERE.network_key(ReconSettings(prior=name), "auto"), 1e-7)
+        note(HERE.network_key(ReconSettings(prior=name)), 1e-7)
         assert known(ReconSettings(prior=name)).network == 1e-7
     assert "somewhere" not in (folder / "DiffusionMBIR" / "rates.json").read_text()
 
@@ -85,7 +86,7 @@ def test_what_was_measured_is_not_measured_again(folder, task):
     prior.unlink()  # nobody opens it
     assert pace_of(settings, task, CPU) == first == known(settings, place=place_of(CPU), task=task)
     with pytest.raises(InputError, match="small"):
-        pace_of(settings, task, CPU, precision="float32")
+        pace_of(replace(settings, precision="float32"), task, CPU)
 
 
 def test_a_method_without_a_network_needs_no_prior(folder):

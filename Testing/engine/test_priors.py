@@ -316,7 +316,7 @@ def test_sub_batches_shrink_until_they_fit(error):
     assert torch.equal(denoise(x, 0.1), x * 0.5)
     assert prior.calls == [8, 4, 2, 2, 2, 2, 2]
     assert denoise.slices_per_batch == 2
-    assert denoise.evaluations == 1
+    assert denoise.counter.evaluations == 1
 
 
 def test_sub_batches_give_up_or_pass_errors_on():

@@ -14,6 +14,7 @@ from DiffusionMBIRLib.operators.masks import line_mask, point_mask
 from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.networks import ddpm_sigmas
 from DiffusionMBIRLib.samplers import published
+from DiffusionMBIRLib.samplers.predictor_corrector import predict
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from DiffusionMBIRLib.solvers.published import (
@@ -27,7 +28,7 @@ from Testing.engine.published_operators import (
     RotatingRadon,
     centred_fft,
     centred_ifft,
-    hand_out_noise,
+    handed_out,
     off,
 )
 from Testing.engine.vectors import SHARED, arrays, recorded
@@ -103,9 +104,11 @@ def test_levels_are_the_recorded_ones():
 def test_predictor_and_corrector():
     v = arrays("mbir_iteration_6x64x64_v8")
     sigma, jump = published.mbir_levels(0.01, 378.0, 2000)[int(v["step_index"])]
-    found = published.predict(Recorded(v["score_pred"]), v["x_in"][:, 0], sigma, jump, v["z_pred"][:, 0])
+    found = predict(Recorded(v["score_pred"]), v["x_in"][:, 0], sigma, jump, v["z_pred"][:, 0])
     assert off(found, v["x_pred"]) < CLOSE
-    step = published.correct(Recorded(v["score_corr"]), v["x_pred"][:, 0], sigma, 0.16, v["z_corr"][:, 0], 12)
+    step = published.correct_sub_batches(
+        Recorded(v["score_corr"]), v["x_pred"][:, 0], sigma, 0.16, v["z_corr"][:, 0], 12
+    )
     assert off(step, v["x_corr"]) < CLOSE
 
 
@@ -171,14 +174,14 @@ def test_two_admm_calls_for_mri(name, rho, lam):
 @pytest.mark.slow
 @recorded
 @pytest.mark.parametrize("end_on_data", [True, False])
-def test_a_whole_run_of_mbir(end_on_data, monkeypatch):
+def test_a_whole_run_of_mbir(end_on_data):
     v = arrays("mbir_fullrun_6x64x64_v8_N3")
     prior = mbir.load_prior(SHARED / "vectors" / "ncsnpp_tiny_img64.pth")
-    hand_out_noise(monkeypatch, v["noise_sequence"][:, :, 0])
+    noise = handed_out(v["noise_sequence"][:, :, 0])
     step = consistency(radon(), v["sino"][:, 0], rho=10, lam=0.04, solver=aliased_descend)
     levels = published.mbir_levels(prior.sigma_min, prior.sigma_max, int(v["N"]))
     found = published.sample_mbir(
-        SliceDenoiser(prior, 6), step, levels, torch.Generator(), snr=float(v["snr"]), end_on_data=end_on_data
+        SliceDenoiser(prior, 6), step, levels, noise, snr=float(v["snr"]), end_on_data=end_on_data
     )
     assert off(found, v[f"x_final_consistency_{end_on_data}"]) < CLOSE
 
@@ -189,11 +192,12 @@ def test_the_schedule_of_ddpm():
         np.testing.assert_allclose(1 / (1 + ddpm_sigmas() ** 2), file["alpha"][1:], rtol=CLOSE)
 
 
+@pytest.mark.slow
 @recorded
-def test_a_whole_run_of_dds(monkeypatch):
+def test_a_whole_run_of_dds():
     v = arrays("dds3d_fullrun_svct8_T5")
     prior = mbir.load_prior(SHARED / "vectors" / "dds_tiny_img64.pt")
-    hand_out_noise(monkeypatch, v["noise"][:, :, 0])
+    noise = handed_out(v["noise"][:, :, 0])
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Watched(ZTVConsistency):
@@ -204,7 +208,7 @@ def test_a_whole_run_of_dds(monkeypatch):
     D = PeriodicDifference(Space((6, 64, 64)))
     step = Watched(radon(), v["sino"][:, 0], difference=D, rho=10, lam=0.04, cg_steps=5)
     sigmas = published.dds_sigmas(5)
-    found = published.sample_dds(SliceDenoiser(prior, 6), step, sigmas, torch.Generator(), eta=0.85)
+    found = published.sample_dds(SliceDenoiser(prior, 6), step, sigmas, noise, eta=0.85)
     for k, (denoised, consistent) in enumerate(seen):
         assert off(denoised, v["x0_tweedie"][k]) < CLOSE, k
         assert off(consistent, v["x0_after_cg"][k]) < CLOSE, k

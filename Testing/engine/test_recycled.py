@@ -14,8 +14,8 @@ from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.methods import require_fitting
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
-from DiffusionMBIRLib.operators.space import Space
-from DiffusionMBIRLib.solvers.cg import conjugate_gradient, dot
+from DiffusionMBIRLib.operators.space import Space, dot
+from DiffusionMBIRLib.solvers.cg import conjugate_gradient
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from DiffusionMBIRLib.solvers.recycled import CirculantPreconditioner, RecycledGradient
 from Testing.engine.memory import LiveBytes
@@ -93,6 +93,7 @@ def test_without_a_preconditioner_the_first_call_is_plain_conjugate_gradient():
     assert torch.allclose(RecycledGradient()(gram, rhs - gram(start), start.clone(), steps=6), expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_preconditioner_saves_steps():
     precondition = CirculantPreconditioner(limited(), 0.01)
     assert error_after(3, precondition) < 0.5 * error_after(5, None)
@@ -217,6 +218,7 @@ def scan() -> mbir.Measurement:
     return measured
 
 
+@pytest.mark.slow
 def test_two_steps_fit_the_data_as_many_plain_ones_do():
     def residual(**changes) -> float:
         usual = {"steps": 6, "start_sweeps": 5, "lam": 0.0, "noise_weight": 0.0}

@@ -27,7 +27,7 @@ class Dense(LinearOperator):
     """A matrix on flattened volumes."""
 
     def __init__(self, matrix: Tensor, domain: tuple[int, int, int]) -> None:
-        super().__init__(domain, (matrix.shape[0],), device=matrix.device, dtype=matrix.dtype)
+        super().__init__(Space(domain, matrix.dtype), Space((matrix.shape[0],), matrix.dtype))
         self.matrix = matrix
 
     def forward(self, x: Tensor) -> Tensor:
@@ -368,6 +368,7 @@ def test_admm_tv_goes_on_to_the_same_volume_bit_for_bit(floor):
     assert torch.equal(admm_tv(A, y, lam=0.01, sweeps=7, floor=floor, checkpoint=kept), whole)
 
 
+@pytest.mark.slow
 def test_solvers_hold_few_volumes():
     """x, three of gradients, one of the bound and three of conjugate gradient; A x and y are a seventh here."""
     grid = Grid((16, 48, 48))

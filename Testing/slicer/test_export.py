@@ -104,20 +104,20 @@ def test_a_series_is_anonymous_unless_fields_are_given(desk: Desk, result: Any, 
     patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Doe")
     study = hierarchy.CreateStudyItem(patient, "study")
     hierarchy.SetItemAttribute(patient, "DICOM.PatientName", "Doe^Jane")
-    hierarchy.SetItemAttribute(patient, "DICOM.PatientID", "4711")
+    hierarchy.SetItemAttribute(patient, "DICOM.PatientID", "MRN-4711")
     hierarchy.SetItemAttribute(study, "DICOM.StudyInstanceUID", "1.2.3.4")
     hierarchy.CreateItem(study, result)
     export.save_dicom(result, tmp_path / "anonymous")
     for path in sorted((tmp_path / "anonymous").iterdir()):
-        assert b"Doe" not in path.read_bytes()
-        assert b"4711" not in path.read_bytes()
+        assert b"Doe^Jane" not in path.read_bytes()
+        assert b"MRN-4711" not in path.read_bytes()
     header = headers(tmp_path / "anonymous")[0]
     assert (str(header.PatientName), header.PatientIdentityRemoved) == ("Anonymous", "YES")
     fields = export.patient_of(result)
-    assert fields == {"PatientName": "Doe^Jane", "PatientID": "4711", "StudyInstanceUID": "1.2.3.4"}
+    assert fields == {"PatientName": "Doe^Jane", "PatientID": "MRN-4711", "StudyInstanceUID": "1.2.3.4"}
     export.save_dicom(result, tmp_path / "named", patient=fields)
     header = headers(tmp_path / "named")[0]
-    assert (header.PatientName, header.PatientID, header.StudyInstanceUID) == ("Doe^Jane", "4711", "1.2.3.4")
+    assert (header.PatientName, header.PatientID, header.StudyInstanceUID) == ("Doe^Jane", "MRN-4711", "1.2.3.4")
     assert "PatientIdentityRemoved" not in header
     with pytest.raises(InputError, match="Rows: is no field of a patient"):
         export.save_dicom(result, tmp_path / "wrong", patient={"Rows": "1"})

@@ -49,7 +49,7 @@ def test_a_ct_volume_is_understood(desk: Desk) -> None:
 
 def test_the_summary_asks_about_values_that_do_not_look_like_hu(desk: Desk) -> None:
     node = desk.volume(np.abs(ct()), GRID)
-    assert inputs.summary_of(node).endswith("; no values below 0: are these HU?")
+    assert inputs.summary_of(node).endswith("; no values below -200: are these HU?")
 
 
 def unusable_nodes(desk: Desk) -> dict[str, tuple[Any, str]]:
