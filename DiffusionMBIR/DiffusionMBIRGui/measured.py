@@ -17,7 +17,7 @@ def shape_of(found: dict[str, Any]) -> Shape:
     return slices, rows, columns
 
 
-def summary_of(found: dict[str, Any], shape: Shape) -> str:
+def line_of(found: dict[str, Any], shape: Shape) -> str:
     spacing = " x ".join(f"{s:.3g}" for s in found["spacing_mm"])
     parts = [texts.word(found["task"])] if "task" in found else [_("Volume file")]
     if "views" in found:

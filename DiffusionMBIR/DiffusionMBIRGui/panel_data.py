@@ -212,7 +212,7 @@ class DataSection:
         try:
             found = json.loads(self._told[-1])
             kind, shape = str(found["kind"]), measured.shape_of(found)
-            summary = measured.summary_of(found, shape)
+            summary = measured.line_of(found, shape)
         except (IndexError, KeyError, TypeError, ValueError):
             said = next((line for line in reversed(self._told) if line.strip()), _("it cannot be read"))
             self.missing = texts.input_unusable(said.strip())

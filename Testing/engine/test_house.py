@@ -22,10 +22,8 @@ from DiffusionMBIRLib.estimate import estimate, evaluations, stages
 from DiffusionMBIRLib.geometry import geometry_kind, kinds_of
 from DiffusionMBIRLib.geometry.rays import RayGeometry
 from DiffusionMBIRLib.jobs.asking import ask
-from DiffusionMBIRLib.jobs.control import Control
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Finished, Prepared
-from DiffusionMBIRLib.jobs.task import Task
 from DiffusionMBIRLib.methods import METHODS, method, methods_for, settings_used
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.rates import Pace
@@ -33,7 +31,7 @@ from DiffusionMBIRLib.scans import same_scan
 from DiffusionMBIRLib.simulation.settings import CTScan, scan_settings
 from DiffusionMBIRLib.tasks import TASKS
 from Testing.engine.helpers import ROOT, body
-from Testing.engine.jobs_helpers import small_prior
+from Testing.engine.jobs_helpers import run_here, small_prior
 from Testing.engine.operators_contract import assert_operator, assert_poses
 from Testing.engine.toys import SUFFIX, landweber, sino_files, tilted_beam, write_sino
 
@@ -57,9 +55,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, Any]:
 def run_as_job(folder: Path, source: Any, **choices: Any) -> tuple[JobFolder, Finished, list[Any]]:
     """What a worker does, in this process: the classes of these tests are known to no other."""
     job = JobFolder.create(folder / "jobs", *ask(source, choices={"device": "cpu", **choices}))
-    events: list[Any] = []
-    control = Control(on_pause=lambda paused: None, on_unknown=lambda command: None)
-    return job, Task(job, control, events.append).run(), events
+    return job, *run_here(job)
 
 
 # --- a scanner
@@ -127,7 +123,7 @@ def test_a_scanner_is_described(tilted, scan, tmp_path, capsys):
 
     shape = measured.shape_of(found)
     assert shape == scan.grid.shape
-    line = measured.summary_of(found, shape)
+    line = measured.line_of(found, shape)
     assert re.search(r"Tilted beam, 32 x 32 x 4, 2 x 2 x 3 mm, 9 views", line), line
     assert texts.word(tilted.KIND) == "Tilted beam"
 
@@ -289,7 +285,7 @@ def test_a_format_is_read_described_and_offered(sino, capsys):
         assert scan.data.shape == (3, 6, scan.geometry.columns)
         found = told(capsys, "info", sino)
         assert (found["kind"], found["views"]) == ("measurement", 6)
-        assert "6 views" in measured.summary_of(found, measured.shape_of(found))
+        assert "6 views" in measured.line_of(found, measured.shape_of(found))
         assert SUFFIX in inputs.suffixes_of("sinogram")
         assert SUFFIX not in inputs.suffixes_of("k-space") + inputs.suffixes_of("volume")
         assert inputs.problem_with_file(sino, "sinogram") == ""

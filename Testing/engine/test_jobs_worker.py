@@ -29,7 +29,7 @@ from DiffusionMBIRLib.jobs.messages import (
     Progress,
     Started,
 )
-from DiffusionMBIRLib.jobs.request import file_input, folder_input
+from DiffusionMBIRLib.jobs.request import file_input
 from Testing.engine.helpers import ROOT, body
 from Testing.engine.jobs_helpers import LONG, gone, new_job, request, small_prior, start, step, watch
 
@@ -81,31 +81,6 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
     assert sorted(p.name for p in folder.path.iterdir()) == [
         "begun.json", "job.json", "lock", "log.txt", "provenance.json", "result.nrrd", "summary.json"
     ]  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["measurement", "volume file", "scan in memory"])
-def test_every_kind_of_input(tmp_path, kind):
-    volume = body((4, 24, 24))
-    scan = mbir.simulate(volume, views=8)
-    asked = request(tmp_path, volume, method="fbp")
-    inside = None
-    if kind == "measurement":
-        mbir.write(scan, tmp_path / "scan.h5")
-        source, scanned = file_input(tmp_path / "scan.h5"), {}
-    elif kind == "volume file":
-        volume.save(tmp_path / "volume.nrrd")
-        source, scanned = file_input(tmp_path / "volume.nrrd"), {"views": 8}
-    else:
-        source, scanned, inside = folder_input(scan), {}, scan
-    from dataclasses import replace
-
-    folder = JobFolder.create(tmp_path / "jobs", replace(asked, input=source, scan=scanned), inside)
-    last = start(folder).wait(60)
-    assert isinstance(last, Finished), last
-    assert (last.metrics is not None) == (kind == "volume file")
-    expected = mbir.reconstruct(scan, settings=mbir.ReconSettings(method="fbp")).volume
-    np.testing.assert_allclose(volume_of(folder), expected.array, atol=0.5)
 
 
 # --- ends before the end
