@@ -156,7 +156,11 @@ def _middle(grid: Grid, blob: np.ndarray) -> np.ndarray:
 
 def _on_detector(poses: Poses, view: int, point: np.ndarray) -> tuple[float, float]:
     """Steps (along u, along v) from the detector's centre to where the ray through a point meets it."""
-    ray = poses.direction[view] if poses.source is None else point - poses.source[view]
+    if poses.source is None:
+        assert poses.direction is not None
+        ray = poses.direction[view]
+    else:
+        ray = point - poses.source[view]
     steps = np.linalg.solve(np.stack([poses.u[view], poses.v[view], ray], axis=1), point - poses.centre[view])
     return float(steps[0]), float(steps[1])
 

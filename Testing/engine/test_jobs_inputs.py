@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.geometry import CartesianMRI, Grid
+from DiffusionMBIRLib.geometry import CartesianMRI, Grid, ParallelBeam
 from DiffusionMBIRLib.io.scan_npz import read_npz
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.folder import INPUT, JobFolder
@@ -46,6 +46,8 @@ def sagittal() -> Volume:
 def measurement() -> Measurement:
     """Of a sagittal volume: every field differs from its default."""
     made = mbir.simulate(sagittal(), views=11, photons=3e4, electronic_noise=2.0, mu_water_per_mm=0.021, seed=4)
+    assert isinstance(made, Measurement)
+    assert isinstance(made.geometry, ParallelBeam)
     middle = np.array(made.grid.origin_mm) + 7.0
     return replace(
         made,
@@ -70,6 +72,7 @@ def calibrated() -> KSpace:
     lines[:, ::2] = True
     lines[:, 8:12:2] = False
     full = mbir.simulate(head((3, 24, 20)), task=MR_TASK, coils=3, mask=np.ones((24, 20), bool), noise=0.01, seed=2)
+    assert isinstance(full, KSpace)
     return replace(
         full, data=full.data * lines, geometry=CartesianMRI(lines, 3), calibration=full.data[:, :, 4:20, 4:16]
     )

@@ -51,8 +51,8 @@ def imports_of(name: str, tree: ast.AST, known: set[str], *, is_package: bool) -
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
     yield node
-    checked_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-    for child in node.orelse if checked_only else ast.iter_child_nodes(node):
+    checked = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    for child in node.orelse if checked and isinstance(node, ast.If) else ast.iter_child_nodes(node):
         yield from _running(child)
 
 
