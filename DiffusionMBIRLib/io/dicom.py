@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..formats import VOLUME, Format, register
 from ..geometry import Grid
 from ..host_memory import require_room
 from ..volume import Volume
@@ -297,3 +298,6 @@ def _slice_spacing_mm(folder: Path, slices: list[_Slice]) -> float:
             "resample to an untilted volume first"
         )
     return spacing
+
+
+register(Format("DICOM folder", VOLUME, (), read_dicom_folder, last=True))  # of any folder: it tells what is wrong
