@@ -85,7 +85,7 @@ class DiffusionMethod(Method):
     def load(
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
     ) -> tuple[Any, ModelCard | None]:
-        from ..priors.checkpoints import in_precision, load_prior
+        from ..priors.checkpoints import in_precision, load_prior, not_a_prior
         from ..priors.networks import NetworkPrior
 
         chosen = settings.prior if network is None else network
@@ -93,6 +93,8 @@ class DiffusionMethod(Method):
             prior: Any = load_prior(chosen, device=device, precision=settings.precision)
         else:
             prior = in_precision(chosen, settings.precision)
+        if not hasattr(prior, "denoise"):
+            raise InputError(not_a_prior(prior.card))
         _require_fitting(prior, scan)
         if settings.published and not self.publishes:
             raise InputError(f"setting published: no code of {self.name} was published; use mbir or dds")

@@ -137,6 +137,7 @@ def test_a_scanner_is_offered_wherever_one_is_chosen(tilted, tmp_path, capsys):
     assert isinstance(mbir.read(tmp_path / "scan.h5").geometry, tilted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["admm-tv", "sirt", "dds", "dds of many views"])
 def test_a_scanner_s_data_are_reconstructed(tilted, scan, name, tmp_path):
     if name == "dds of many views":  # the start is made from a part of them
