@@ -61,7 +61,7 @@ class DiffusionMBIR(ScriptedLoadableModule):
             "Archive. The bundled priors name the sources of their training data on their cards."
         )
         self._set_icon(parent)
-        slicer.app.connect("startupCompleted()", register_samples)
+        slicer.app.connect("startupCompleted()", offer_samples)
 
     @staticmethod
     def _set_icon(parent: Any) -> None:
@@ -72,9 +72,9 @@ class DiffusionMBIR(ScriptedLoadableModule):
             parent.icon = qt.QIcon(str(icon))
 
 
-def register_samples() -> None:
+def offer_samples() -> None:
     """Offer the bundled data in Slicer's module Sample Data."""
-    from DiffusionMBIRGui.panel_desktop import register_samples
+    from DiffusionMBIRGui.samples import register_samples
 
     register_samples(str(resource("Icons/DiffusionMBIR.png")))
 

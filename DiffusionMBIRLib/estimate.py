@@ -31,8 +31,6 @@ _STEPS_OF_NORM = 3  # of conjugate gradient, to prepare CT
 _STEPS_OF_SCALE = 10  # likewise MRI
 _MATRIX = 600.0  # to build the projector, a pixel and view, whatever the number of slices
 _COIL_BYTES = 32  # of maps and data, a voxel and coil
-_VOLUMES = {"fbp": 4, "sirt": 8, "admm-tv": 10}  # float32 volumes held at once
-_VOLUMES_OF_DIFFUSION = 9
 _VOLUMES_OF_PRECONDITIONER = 1
 _VOLUMES_OF_SAMPLES = 3  # where there are several: start, mean, spread
 _MATRIX_BYTES = 65  # of the projector and its transpose while they are built, a pixel and view
@@ -42,7 +40,7 @@ _PIXELS_PER_BATCH = 2**18  # on a GPU more are taken where there is room
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Needs:
     """memory_bytes: on the device at the peak.  seconds: None where the pace is not known.
 
     text: one line for the user, such as "256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min on this machine".
@@ -62,7 +60,7 @@ def estimate(
     coils: int = 1,
     pace: Pace | None = None,
     device_memory: int | None = None,
-) -> Estimate:
+) -> Needs:
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
     views: of a CT scan, the task's usual number by default.  coils: of an MR scan.  pace: of the machine, as
@@ -76,7 +74,7 @@ def estimate(
     of = f" of {device_memory / 1e9:.1f}" if device_memory else ""
     time = "time not known before the first run" if seconds is None else f"about {duration(seconds)} on this machine"
     short = " - more than there is" if device_memory and needed > device_memory else ""
-    return Estimate(needed, seconds, f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{short}, {time}")
+    return Needs(needed, seconds, f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{short}, {time}")
 
 
 # --- time
@@ -152,7 +150,7 @@ def _uses(settings: ReconSettings) -> bool:
 def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None, coils: int) -> int:
     slices, rows, columns = shape
     volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
-    volumes = _VOLUMES.get(settings.method, _VOLUMES_OF_DIFFUSION)
+    volumes = method(settings.method).volumes
     volumes += _VOLUMES_OF_PRECONDITIONER if _uses(settings) and settings.preconditioner else 0
     volumes += _VOLUMES_OF_SAMPLES if _uses(settings) and settings.samples > 1 else 0
     total = _BASE_BYTES + volume * volumes

@@ -52,6 +52,11 @@ def register(entry: Format) -> None:
     _FORMATS.sort(key=lambda known: known.last)
 
 
+def forget_format(name: str) -> None:
+    """Take a format out of the registry."""
+    _FORMATS[:] = [known for known in _FORMATS if known.name != name]
+
+
 def writes(kind: type, writer: Callable[[Any, Path], None]) -> None:
     """Have ``writer`` save instances of a class and of those derived from it."""
     _WRITERS[kind] = writer
@@ -68,7 +73,7 @@ def suffixes(holds: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s for known in formats(holds) if not known.last for s in known.suffixes))
 
 
-def find(path: str | os.PathLike[str], holds: str = "") -> Format | None:
+def format_of(path: str | os.PathLike[str], holds: str = "") -> Format | None:
     """The format of a file or folder: the first whose suffix fits and that recognises the content."""
     path = Path(path)
     return next((known for known in formats(holds) if known.takes(path) and known.recognises(path)), None)

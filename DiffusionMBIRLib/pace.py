@@ -14,7 +14,7 @@ from torch import Tensor
 from . import rates
 from .config import ReconSettings
 from .errors import EngineError
-from .estimate import Estimate, estimate, stages
+from .estimate import Needs, estimate, stages
 from .geometry import Grid, ParallelBeam, view_angles
 from .methods import NETWORK_METHODS, SUPERVISED_METHODS
 from .operators import CartesianFourier, LinearOperator, projector
@@ -78,7 +78,7 @@ def pace_of(settings: ReconSettings, task: str, device: torch.device) -> Pace:
     return Pace(network, solver)
 
 
-def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device) -> Estimate:
+def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device) -> Needs:
     """What the reconstruction of a measurement will take on this machine; measures its pace where it is not known."""
     return estimate(
         measurement.grid.shape,

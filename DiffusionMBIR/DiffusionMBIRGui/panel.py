@@ -16,9 +16,9 @@ from DiffusionMBIRLib.tasks import task_info
 from . import texts
 from .panel_data import DataSection, source_choices
 from .panel_desktop import Desktop
-from .panel_fields import ChoiceEditor, Fields, Form
+from .panel_fields import ChoiceEditor, Form, SettingFields
 from .panel_results import ResultsSection
-from .panel_run import Runner, RunSection
+from .panel_run import AnyRunner, RunSection
 from .panel_setup import SetupSection
 from .parameters import Parameters, presets_of
 from .texts import Missing, _
@@ -33,14 +33,14 @@ class Panel:
     Raises TypeError where the file lacks the widget of a setting.
     """
 
-    def __init__(self, root: Any, *, scene: Any, desktop: Desktop, runner: Runner) -> None:
+    def __init__(self, root: Any, *, scene: Any, desktop: Desktop, runner: AnyRunner) -> None:
         self.form = Form(root)
         self.scene, self.desktop = scene, desktop
         self._refreshing = self._again = self._closed = False
         self._observed: tuple[Any, int] | None = None
         self._shortcuts: list[Any] = []
         self.parameters = Parameters.of(scene)
-        self.fields = Fields(self.form, self.parameters, self._report)
+        self.fields = SettingFields(self.form, self.parameters, self._report)
         self.run = RunSection(self.form, self.parameters, runner, desktop, self._on_job)
         self.setup = SetupSection(self.form, desktop, self.refresh, self.run.log)
         self.data = DataSection(self.form, self.parameters, desktop, self.refresh)
@@ -285,7 +285,7 @@ class Panel:
         grid = (shape[0], max(shape[1] // factor, 1), max(shape[2] // factor, 1))
         pace = known_pace(self.setup.report.place(device), settings, task) if self.setup.report else None
         found = estimate(grid, settings, task, views=views, coils=coils, pace=pace)
-        line = texts.estimate(grid, found.memory_bytes, device.total or None, found.seconds)
+        line = texts.needs(grid, found.memory_bytes, device.total or None, found.seconds)
         if device.free and found.memory_bytes > device.free:
             line += ". " + texts.too_little_memory(device.free)
         return line

@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import qt
 
-from DiffusionMBIRLib import models
 from DiffusionMBIRLib.geometry import axial_order
-from DiffusionMBIRLib.tasks import MR_TASK, SPARSE_VIEW, TASKS, task_info
+from DiffusionMBIRLib.tasks import TASKS, task_info
 
-from . import inputs, texts
+from . import inputs, measured, texts
+from .measured import Shape
 from .panel_desktop import Desktop
 from .panel_fields import Form
 from .parameters import SOURCES, Parameters
+from .samples import SAMPLES, Sample
 from .setup import Engine, Process
 from .texts import Missing, _
 from .volumes import grid_of, voxels
 
-Shape = tuple[int, int, int]
 KINDS = {"volume": "volume", "measurement": "sinogram", "k-space": "k-space"}  # what a file holds -> source
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A bundled data set.  name: its id with SampleData; file: below Resources/SampleData."""
-
-    name: str
-    file: str
-    sha256: str
-    task: str
-
-    def title(self) -> str:
-        return {"DiffusionMBIRChestCT": _("Chest CT"), "DiffusionMBIRHeadMR": _("Head MRI")}.get(self.name, self.name)
-
-    def path(self) -> Path:
-        return models.resources() / "SampleData" / self.file
-
-    def is_intact(self) -> bool:
-        return hashlib.sha256(self.path().read_bytes()).hexdigest() == self.sha256
-
-
-_KNOWN = (
-    Sample(
-        "DiffusionMBIRChestCT",
-        "ct_chest.nrrd",
-        "8ef2fda41b23b5306ad1eef5d3128bf6e026af602a4d7b2ee4ac32daf3eddcda",
-        SPARSE_VIEW,
-    ),
-    Sample(
-        "DiffusionMBIRHeadMR",
-        "mr_head.nrrd",
-        "fc390bed6a0262a9a8cac8fffd60db8c6c1bde87e9cefcc80a2c9eec600f3c42",
-        MR_TASK,
-    ),
-)
-SAMPLES = tuple(sample for sample in _KNOWN if sample.path().is_file())
 
 
 class DataSection:
@@ -250,8 +211,8 @@ class DataSection:
     def _understand(self) -> None:
         try:
             found = json.loads(self._told[-1])
-            kind, shape = str(found["kind"]), _shape_of(found)
-            summary = _summary_of(found, shape)
+            kind, shape = str(found["kind"]), measured.shape_of(found)
+            summary = measured.line_of(found, shape)
         except (IndexError, KeyError, TypeError, ValueError):
             said = next((line for line in reversed(self._told) if line.strip()), _("it cannot be read"))
             self.missing = texts.input_unusable(said.strip())
@@ -282,27 +243,6 @@ def _choose(box: Any, node: Any) -> None:
         before = box.blockSignals(True)
         box.setCurrentNode(node)
         box.blockSignals(before)
-
-
-def _shape_of(found: dict[str, Any]) -> Shape:
-    """(slices, rows, columns) of the grid to reconstruct on; k-space tells its slices and its matrix."""
-    numbers = found.get("grid") or found.get("shape") or [found["slices"], *found["matrix"]]
-    slices, rows, columns = (int(n) for n in numbers)
-    return slices, rows, columns
-
-
-def _summary_of(found: dict[str, Any], shape: Shape) -> str:
-    spacing = " x ".join(f"{s:.3g}" for s in found["spacing_mm"])
-    parts = [texts.word(found["task"])] if "task" in found else [_("Volume file")]
-    parts.append(_("{shape}, {spacing} mm").format(shape=texts.shape(shape), spacing=spacing))
-    if found.get("views"):
-        parts.append(_("{count} views").format(count=found["views"]))
-    if found.get("coils"):
-        parts.append(_("coils: {count}").format(count=found["coils"]))
-    if found.get("acceleration"):
-        parts.append(_("acceleration {factor}").format(factor=f"{found['acceleration']:g}"))
-    guessed = [_("guessed: {what}").format(what=", ".join(map(str, found["guessed"])))] if found.get("guessed") else []
-    return "; ".join([", ".join(parts), *guessed, *map(str, found.get("remarks", ()))])
 
 
 def _title(source: str) -> str:

@@ -7,6 +7,7 @@ import shutil
 from typing import Any, Protocol
 
 from .parameters import MODULE
+from .samples import register_samples
 
 
 class Desktop(Protocol):
@@ -109,28 +110,6 @@ class SlicerDesktop:
     def slice_logics(self) -> list[Any]:
         logics = self.application_logic().GetSliceLogics()
         return [logics.GetItemAsObject(index) for index in range(logics.GetNumberOfItems())] if logics else []
-
-
-def register_samples(icon: str = "") -> None:
-    """Make the bundled data known to Slicer's module Sample Data, with their SHA-256; again does no harm."""
-    import SampleData
-    import slicer
-
-    from .panel_data import SAMPLES
-
-    known = getattr(slicer.modules, "sampleDataSources", {}).get(MODULE, ())
-    registered = {source.sampleName for source in known}
-    for sample in SAMPLES:
-        if sample.name not in registered:
-            SampleData.SampleDataLogic.registerCustomSampleDataSource(
-                category=MODULE,
-                sampleName=sample.name,
-                uris=sample.path().as_uri(),
-                fileNames=sample.file,
-                nodeNames=sample.title(),
-                checksums=f"SHA256:{sample.sha256}",
-                thumbnailFileName=icon or None,
-            )
 
 
 def _path(answer: Any) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field
+from dataclasses import Field, fields
 from typing import Any
 
 import qt
 
-from DiffusionMBIRLib.methods import DIFFUSION_METHODS
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.methods import settings_used
 from DiffusionMBIRLib.simulation.settings import scan_names
 from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 
@@ -21,45 +22,21 @@ from . import texts
 from .parameters import Parameters
 
 MOST_OF_A_SPIN_BOX = 2**31 - 1
-_OF_NETWORK = ("prior", "slices_per_batch", "precision", "compile")
-_NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", *_OF_NETWORK)
-_START = ("start", "start_sweeps", "tv_lam")
-_FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight")
-_CT_FIT = ("preconditioner",)
-_MRI_FIT = ("complex_prior",)
-USED_BY = {
-    "dds": (*_NETWORK, *_START, *_FIT, "share_variables", "schedule", "eta", "noise_span", "extrapolation"),
-    "mbir": (*_NETWORK, *_START, *_FIT, "snr"),
-    "mbir-slow": (*_NETWORK, *_START, *_FIT, "snr"),
-    "score-ct": (*_NETWORK, *_START, "snr"),
-    "score-mri": (*_NETWORK, *_START, "snr"),
-    "admm-tv": ("tv_lam", "tv_sweeps"),
-    "sirt": ("sirt_iterations",),
-    "fbp": ("fbp_filter",),
-    "espirit-l1": ("l1_lam", "cg_iterations"),
-    "sense-cg": ("cg_iterations", "cg_lam"),
-}
-OF_METHODS = {name for names in USED_BY.values() for name in names}
-_MRI_ONLY = ("virtual_coils",)  # whatever the method
 _CT_SCAN = {name for task in CT_TASKS for name in scan_names(task)}
 _MRI_SCAN = scan_names(MR_TASK)
+_OF_RECONSTRUCTION = {item.name for item in fields(ReconSettings)}
 
 
 def is_shown(name: str, parameters: Parameters) -> bool:
     """Whether a setting means something for the source, task and method that are chosen."""
-    mri, source, method = parameters.modality == "MR", parameters.get("source"), parameters.get("method")
+    mri, source = parameters.modality == "MR", parameters.get("source")
     if name in _MRI_SCAN:
         return mri and source == "volume"
     if name in _CT_SCAN:
         # A sinogram node has its views as an axis, but does not know the range that they cover.
         from_node = source == "sinogram" and not parameters.input_file
         return not mri and (source == "volume" or (name == "angle_range_deg" and from_node))
-    if name in _MRI_ONLY:
-        return mri
-    if name in (*_CT_FIT, *_MRI_FIT):
-        return mri == (name in _MRI_FIT) and method in DIFFUSION_METHODS
-    # A method that this table does not know yet shows everything.
-    return name not in OF_METHODS or name in USED_BY.get(method, OF_METHODS)
+    return name not in _OF_RECONSTRUCTION or name in settings_used(parameters.get("method"), parameters.get("task"))
 
 
 def named_children(widget: Any) -> Iterator[tuple[str, Any]]:
@@ -284,7 +261,7 @@ def editor_for(item: Field[Any], widget: Any, label: Any, changed: Callable[[str
     return NumberEditor(item, widget, label, changed)
 
 
-class Fields:
+class SettingFields:
     """All settings of the table that have a widget: those of the ``.ui`` file, and the rest made under Advanced."""
 
     def __init__(self, form: Form, parameters: Parameters, report: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ from .parameters import Parameters
 from .texts import Missing, _
 
 
-class Runner(Protocol):
+class AnyRunner(Protocol):
     """What the panel asks of :class:`DiffusionMBIRGui.runner.Runner`."""
 
     listener: Any
@@ -53,7 +53,7 @@ class RunSection:
     """Drives a runner and shows what it tells.  ``changed()`` is called when a job begins or ends."""
 
     def __init__(
-        self, form: Form, parameters: Parameters, runner: Runner, desktop: Desktop, changed: Callable[[], None]
+        self, form: Form, parameters: Parameters, runner: AnyRunner, desktop: Desktop, changed: Callable[[], None]
     ) -> None:
         self._form, self.parameters, self._changed = form, parameters, changed
         self._missing: Missing | None = None

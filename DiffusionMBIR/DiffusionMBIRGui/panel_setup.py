@@ -30,7 +30,7 @@ class SetupSection:
         self._said: list[str] = []
         self.engine: Engine | None = None
         self.report: Report | None = None
-        self.priors: list[setup.Prior] = []
+        self.priors: list[setup.KnownPrior] = []
         self._fill()
         self._connect()
 
@@ -168,7 +168,7 @@ class SetupSection:
             return
         name = self._desktop.ask_text(_("Name of the new prior:"), _suggestion(file))
         if name:
-            self._begin(lambda: setup.import_prior(self.engine, file, name), name)
+            self._begin(lambda: setup.begin_import(self.engine, file, name), name)
 
     # How it goes on.
 

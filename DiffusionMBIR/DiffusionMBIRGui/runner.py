@@ -31,7 +31,7 @@ from DiffusionMBIRLib.jobs.messages import (
 
 from .plans import Plan, plan_of
 from .results import ConvergencePlot, ResultsTable
-from .runner_work import Shown, Task, final, read, when_free
+from .runner_work import InThread, Shown, final, read, when_free
 from .scene import OutputVolume, PreviewSequence, put_beside
 from .texts import _
 
@@ -76,10 +76,10 @@ class Runner:
         self._plan: Plan | None = None
         self._folder: JobFolder | None = None
         self._output: OutputVolume | None = None
-        self._preparing: Task | None = None
+        self._preparing: InThread | None = None
         self._job: Job | None = None
-        self._fetching: Task | None = None
-        self._finishing: Task | None = None
+        self._fetching: InThread | None = None
+        self._finishing: InThread | None = None
         self._last: Finished | None = None
         self._spare: np.ndarray | None = None
         self._wanted_preview: Preview | None = None
@@ -145,7 +145,7 @@ class Runner:
         self._cancelled = self._resumable = self._paused = self._was_deleted = False
         self._last, self._wanted_preview, self._began = None, None, time.monotonic()
         self._watch_scene()
-        self._preparing = Task(lambda: when_free(find()))
+        self._preparing = InThread(lambda: when_free(find()))
 
     def pause(self) -> None:
         if self._job is not None:
@@ -204,7 +204,7 @@ class Runner:
     def _tell(self) -> Any:
         return self.listener if self.listener is not None else Quiet()
 
-    def _start_job(self, preparing: Task) -> None:
+    def _start_job(self, preparing: InThread) -> None:
         self._preparing = None
         if preparing.error is not None:
             self._fail(_failure(preparing.error))
@@ -246,7 +246,7 @@ class Runner:
         elif isinstance(event, Finished):
             self._job, self._last, self._wanted_preview = None, event, None
             keep = self.sequence.copy_of if self.sequence is not None else None
-            self._finishing = Task(lambda: final(job, event, self._plan, keep))
+            self._finishing = InThread(lambda: final(job, event, self._plan, keep))
         elif isinstance(event, Failed):
             self._job = None
             self._fail(event)
@@ -300,9 +300,9 @@ class Runner:
         spare, self._spare = self._spare, None
         keep = self.sequence.copy_of if self.sequence is not None else None
         shape = self._output.grid.shape if self._output is not None and not self._output.updates else None
-        self._fetching = Task(lambda: (read(job, spare, keep, shape), event))
+        self._fetching = InThread(lambda: (read(job, spare, keep, shape), event))
 
-    def _show_preview(self, fetched: Task) -> None:
+    def _show_preview(self, fetched: InThread) -> None:
         self._fetching = None
         shown, event = fetched.value if fetched.value is not None else (None, None)
         if shown is None or self._finishing is not None or self._output is None:
@@ -328,7 +328,7 @@ class Runner:
             self.sequence.record(found.array, self._recorded, last=bool(choices.get("final")), copy=found.copy)
         return shown
 
-    def _finish(self, finishing: Task) -> None:
+    def _finish(self, finishing: InThread) -> None:
         event, shown = self._last, finishing.value
         assert event is not None
         if finishing.error is not None or shown is None:

@@ -24,7 +24,7 @@ from .volumes import empty_image, image_voxels
 Keep = Callable[[np.ndarray], Any]
 
 
-class Task:
+class InThread:
     """A call in a thread.  ``value`` or ``error`` is set once ``done``."""
 
     def __init__(self, act: Callable[[], Any]) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 from DiffusionMBIRLib import models
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.jobs.processes import end_tree, group_of_its_own
 from DiffusionMBIRLib.rates import Place
 
 from . import texts
@@ -138,10 +138,6 @@ class Process:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._cancelled = False
         self.returncode: int | None = None
-        group: dict[str, Any] = {"start_new_session": True}
-        if WINDOWS:
-            flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
-            group = {"creationflags": flags}
         self._process = subprocess.Popen(
             list(arguments),
             env=dict(environment),
@@ -150,7 +146,7 @@ class Process:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            **group,
+            **group_of_its_own(),
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -177,7 +173,7 @@ class Process:
         """End the process with all its children, at once."""
         if self._process.poll() is None:
             self._cancelled = True
-            _end_tree(self._process)
+            end_tree(self._process)
 
     def _read(self) -> None:
         stream = self._process.stdout
@@ -187,22 +183,6 @@ class Process:
                 self._lines.put(line.rstrip())
         self._process.wait()
         self._lines.put(None)
-
-
-def _end_tree(process: subprocess.Popen[str]) -> None:
-    # A launcher (PythonSlicer) that is killed alone leaves the real Python behind.
-    if WINDOWS:
-        subprocess.Popen(
-            ["taskkill", "/F", "/T", "/PID", str(process.pid)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        return
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 class Probe:
@@ -265,7 +245,7 @@ def install(engine: Engine, lacking: Sequence[str]) -> Process:
 
 
 @dataclass(frozen=True)
-class Prior:
+class KnownPrior:
     """What is shown of a prior."""
 
     id: str
@@ -285,13 +265,13 @@ class Prior:
         return "\n".join(filter(None, (self.title, self.licence)))
 
 
-def priors() -> list[Prior]:
+def priors() -> list[KnownPrior]:
     """Every prior at hand, by id; read from the files' headers, without torch."""
     found = []
     for name, path in sorted(models.installed().items()):
         card = models.read_card(path)
         size = path.stat().st_size
-        found.append(Prior(name, card.modality, card.title, card.licence, size, models.is_bundled(path)))
+        found.append(KnownPrior(name, card.modality, card.title, card.licence, size, models.is_bundled(path)))
     return found
 
 
@@ -302,7 +282,7 @@ def id_for(file: str) -> str:
     return models.check_id(cleaned[:100] or "prior")
 
 
-def import_prior(engine: Engine, file: str, name: str) -> Process:
+def begin_import(engine: Engine, file: str, name: str) -> Process:
     """Begin to bring in a checkpoint under an id, in the engine's Python; nothing that the file carries is run."""
     models.place_for(name)  # raises InputError where the id cannot be taken
     command = [*engine.command, "-m", "DiffusionMBIRLib", "models", "import", file, "--id", name, "--json"]

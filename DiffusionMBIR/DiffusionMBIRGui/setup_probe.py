@@ -37,7 +37,7 @@ def numbers(version):
     return tuple(int(part) for part in re.match(r"[0-9]+(?:\.[0-9]+)*", version).group().split("."))
 
 
-def processor():
+def cpu_share():
     """The CPU's share of a report: memory in bytes, 0 where it cannot be told."""
     total = free = 0
     try:
@@ -95,12 +95,12 @@ def main(requirements):
 
             report["machine"] = machine_key(threads=torch.get_num_threads(), torch_version=torch.__version__)
             if torch.backends.mps.is_available():  # its memory is the processor's
-                report["devices"].append({**processor(), "name": "mps", "title": "Apple GPU"})
+                report["devices"].append({**cpu_share(), "name": "mps", "title": "Apple GPU"})
             import DiffusionMBIRLib  # noqa: F401
         except Exception as error:  # a broken torch raises anything
             report["problem"] = "torch"
             report["reason"] = (str(error).splitlines() or [type(error).__name__])[0]
-        report["devices"].append(processor())
+        report["devices"].append(cpu_share())
     print(json.dumps(report), flush=True)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from DiffusionMBIRLib.geometry import GEOMETRIES, geometry_kind
+from DiffusionMBIRLib.methods import METHODS, method
 from DiffusionMBIRLib.tasks import TASKS, task_info
 
 try:
@@ -120,15 +122,6 @@ _WORDS = {
     "volume": lambda: _("Volume: simulate a scan of it"),
     "sinogram": lambda: _("Sinogram: measured projections"),
     "k-space": lambda: _("k-space: measured MRI data"),
-    "dds": lambda: _("Diffusion, accelerated (DDS)"),
-    "mbir": lambda: _("Diffusion, as in the paper (slow)"),
-    "mbir-slow": lambda: _("Diffusion, paper's Algorithm 2 (very slow)"),
-    "admm-tv": lambda: _("Total variation (ADMM-TV)"),
-    "score-ct": lambda: _("Diffusion, slice by slice (score-CT)"),
-    "score-mri": lambda: _("Diffusion, slice by slice (score-MRI)"),
-    "espirit-l1": lambda: _("Wavelets with coil maps (ESPIRiT-L1)"),
-    "sense-cg": lambda: _("SENSE, conjugate gradient"),
-    "zero-filled": lambda: _("Zero-filled"),
     "noise": lambda: _("Noise"),
     "ramp": lambda: _("Ramp"),
     "hann": lambda: _("Hann"),
@@ -141,8 +134,6 @@ _WORDS = {
     "two-channel": lambda: _("Two channels"),
     "mri": lambda: _("MRI"),
     "published-mri": lambda: _("MRI, as published (2000 steps)"),
-    "sirt": lambda: _("SIRT"),
-    "fbp": lambda: _("Filtered back-projection (FBP)"),
     "auto": lambda: _("Automatic"),
     "cpu": lambda: _("CPU"),
     "simulate": lambda: _("Simulating the scan"),
@@ -163,9 +154,13 @@ _WORDS = {
 
 
 def word(value: str) -> str:
-    """How a choice, task or stage is shown; one that has no name of its own is shown as it is."""
+    """How a choice, task, method, geometry or stage is shown; one that has no name of its own is shown as it is."""
     if value in TASKS:
         return setting_text(task_info(value).label)
+    if value in METHODS:
+        return setting_text(method(value).label)
+    if value in GEOMETRIES:
+        return setting_text(geometry_kind(value).LABEL)
     return _WORDS[value]() if value in _WORDS else value
 
 
@@ -201,7 +196,7 @@ def shape(slices_rows_columns: tuple[int, int, int]) -> str:
     return f"{columns} x {rows} x {slices}"
 
 
-def estimate(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float | None) -> str:
+def needs(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float | None) -> str:
     """'256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min'."""
     memory = of_size(needs, has) if has else size(needs)
     unknown = _("time not known before the first run")

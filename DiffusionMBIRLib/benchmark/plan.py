@@ -15,7 +15,7 @@ DOSES = {"noise-free": 0.0, "clinical": 1e6, "low": 1e5}
 
 
 @dataclass(frozen=True)
-class Scan:
+class PlannedScan:
     """One simulated acquisition.  ``options`` are keyword arguments of :func:`DiffusionMBIRLib.simulate`."""
 
     task: str
@@ -50,20 +50,20 @@ class Row:
         return ReconSettings.preset(self.preset or graded, **{"seed": seed, **self.changes})
 
 
-def sparse_view(views: int, dose: str = "noise-free") -> Scan:
+def sparse_view(views: int, dose: str = "noise-free") -> PlannedScan:
     options = {"views": views, "angle_range_deg": 180.0, "photons": DOSES[dose]}
-    return Scan(SPARSE_VIEW, f"{views}-views-{dose}", views, dose, options)
+    return PlannedScan(SPARSE_VIEW, f"{views}-views-{dose}", views, dose, options)
 
 
-def limited_angle(degrees: int, dose: str = "noise-free") -> Scan:
+def limited_angle(degrees: int, dose: str = "noise-free") -> PlannedScan:
     options = {"views": degrees, "angle_range_deg": float(degrees), "photons": DOSES[dose]}
-    return Scan(LIMITED_ANGLE, f"{degrees}-degrees-{dose}", degrees, dose, options)
+    return PlannedScan(LIMITED_ANGLE, f"{degrees}-degrees-{dose}", degrees, dose, options)
 
 
-def mri(acceleration: int, acs: float, coils: int) -> Scan:
+def mri(acceleration: int, acs: float, coils: int) -> PlannedScan:
     measured = {"coils": coils, "phase": True, "noise": 0.01} if coils > 1 else {}
     options = {"acceleration": acceleration, "acs": acs, "mask": "uniform1d", **measured}
-    return Scan(MR_TASK, f"x{acceleration}-{coils}-coils", 0, "noisy" if coils > 1 else "noise-free", options)
+    return PlannedScan(MR_TASK, f"x{acceleration}-{coils}-coils", 0, "noisy" if coils > 1 else "noise-free", options)
 
 
 QUICK = {"CT": (sparse_view(8), limited_angle(90)), "MR": (mri(2, 0.15, 1),)}

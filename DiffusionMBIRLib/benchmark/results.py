@@ -115,7 +115,7 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def machine() -> dict[str, Any]:
+def machine_record() -> dict[str, Any]:
     """What the seconds were measured on."""
     import os
 

@@ -28,12 +28,12 @@ from ..supervised.about import networks_folder
 from ..tasks import MR_TASK
 from ..volume import Volume
 from .ablations import ablations_for
-from .plan import Row, Scan, rows_for
-from .results import Results, digest, machine
+from .plan import PlannedScan, Row, rows_for
+from .results import Results, digest, machine_record
 
 
 @dataclass(frozen=True)
-class Case:
+class Subject:
     """A volume that is scanned.
 
     coarsen: reconstruct CT on block means of this size (1: the volume's own grid).  slices: only so many in the middle
@@ -67,8 +67,8 @@ class _Nested:
 
 
 def run_benchmark(
-    cases: Sequence[Case],
-    scans: Sequence[Scan],
+    cases: Sequence[Subject],
+    scans: Sequence[PlannedScan],
     output: Path,
     *,
     quick: bool = False,
@@ -96,7 +96,7 @@ def run_benchmark(
     if not runs:
         raise InputError(f"--methods {', '.join(methods)}: none of the tasks has a row of this name")
     records: list[dict[str, Any]] = []
-    current: tuple[Case, Scan] | None = None
+    current: tuple[Subject, PlannedScan] | None = None
     for number, (case, scan, row) in enumerate(runs):
         key = f"{case.name}_{scan.label}_{re.sub('[^A-Za-z0-9.]+', '-', row.label).strip('-')}".lower()
         settings = replace(row.settings(scan.task, seed), compile=compile and row.minutes, precision=precision)
@@ -120,11 +120,13 @@ def run_benchmark(
             results.forget_state(key)
         records.append(record | {"note": row.note})
         results.write_csv(records)
-    save_metrics(output / "machine.json", {"machine": machine(), "date": _today(), "version": software_version()})
+    save_metrics(
+        output / "machine.json", {"machine": machine_record(), "date": _today(), "version": software_version()}
+    )
     return records
 
 
-def left_out(scans: Sequence[Scan], supervised: Path | None = None) -> list[str]:
+def left_out(scans: Sequence[PlannedScan], supervised: Path | None = None) -> list[str]:
     """Files of networks that rows of these scans need and that are not there."""
     networks = supervised or networks_folder()
     rows = [row for scan in scans for row in rows_for(scan.task, quick=False)]
@@ -135,7 +137,7 @@ def _lacks(row: Row, networks: Path) -> bool:
     return bool(row.network) and not (networks / row.network).is_file()
 
 
-def _rows(scan: Scan, quick: bool, ablations: bool, methods: Sequence[str]) -> list[Row]:
+def _rows(scan: PlannedScan, quick: bool, ablations: bool, methods: Sequence[str]) -> list[Row]:
     rows = ablations_for(scan.task) if ablations else rows_for(scan.task, quick=quick)
     if methods:
         return [row for row in rows if row.label in methods]
@@ -147,7 +149,7 @@ def truth_key(record: Mapping[str, Any]) -> str:
     return f"{record['case']}_{record['scan']}_truth".lower()
 
 
-def _scan(case: Case, scan: Scan, seed: int, monitor: Monitor) -> tuple[Any, Volume]:
+def _scan(case: Subject, scan: PlannedScan, seed: int, monitor: Monitor) -> tuple[Any, Volume]:
     volume = case.volume()
     if scan.task == MR_TASK:
         from ..problems.mr import with_maps
@@ -159,7 +161,7 @@ def _scan(case: Case, scan: Scan, seed: int, monitor: Monitor) -> tuple[Any, Vol
     return simulate(volume, task=scan.task, **options, seed=seed, monitor=monitor), truth_for(volume, case.coarsen)
 
 
-def _fingerprint(case: Case, scan: Scan, settings: ReconSettings, prior: str | None) -> str:
+def _fingerprint(case: Subject, scan: PlannedScan, settings: ReconSettings, prior: str | None) -> str:
     """Of what determines a run besides its settings."""
     weights = sha256(find(prior or settings.prior)) if settings.method in NETWORK_METHODS else ""
     return digest(
@@ -174,7 +176,7 @@ def _fingerprint(case: Case, scan: Scan, settings: ReconSettings, prior: str | N
     )
 
 
-def _record(case: Case, scan: Scan, row: Row, result: Result, truth: Volume) -> dict[str, Any]:
+def _record(case: Subject, scan: PlannedScan, row: Row, result: Result, truth: Volume) -> dict[str, Any]:
     judged = evaluate(result.volume, truth)
     used = result.provenance.get("prior", {})
     return {

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..benchmark.plan import FULL, QUICK
     from ..benchmark.plots import save_plots
     from ..benchmark.results import Results
-    from ..benchmark.run import Case, left_out, run_benchmark
+    from ..benchmark.run import Subject, left_out, run_benchmark
     from ..benchmark.tables import write_tables
     from ..io.volumes import sample_data
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     if not scans:
         raise InputError(f"--scans: none of them is known; choose from {', '.join(scan.label for scan in plan)}")
     volumes = arguments.volumes or [sample_data("ct_chest.nrrd" if arguments.modality == "CT" else "mr_head.nrrd")]
-    cases = [Case(path.name.split(".")[0], path, arguments.coarsen, arguments.slices) for path in volumes]
+    cases = [Subject(path.name.split(".")[0], path, arguments.coarsen, arguments.slices) for path in volumes]
     records = run_benchmark(
         cases,
         scans,

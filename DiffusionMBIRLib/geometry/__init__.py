@@ -1,13 +1,14 @@
 """Where voxels lie and how data of them were taken: grids, and one file for each kind of scanner.  Needs numpy only."""
 
 from ..discovery import import_all
-from .base import Geometry, geometry_from_dict, geometry_kind, kinds_of
+from .base import Geometry, forget_geometry, geometry_from_dict, geometry_kind, kinds_of
 from .cartesian import CartesianMRI
 from .grid import AxisOrder, Grid, axial_order, contiguous
 from .parallel import ParallelBeam, view_angles
 from .rays import Poses, RayGeometry
 
 __all__ = [
+    "GEOMETRIES",
     "AxisOrder",
     "CartesianMRI",
     "Geometry",
@@ -17,10 +18,13 @@ __all__ = [
     "RayGeometry",
     "axial_order",
     "contiguous",
+    "forget_geometry",
     "geometry_from_dict",
     "geometry_kind",
     "kinds_of",
     "view_angles",
 ]
+
+GEOMETRIES = kinds_of(Geometry)
 
 import_all(__name__, __path__)  # further scanners register themselves

@@ -93,7 +93,7 @@ def kinds_of(base: Any) -> Names:
     return Names(lambda: [kind for kind, cls in _KINDS.items() if issubclass(cls, base)])
 
 
-def forget(kind: str) -> None:
+def forget_geometry(kind: str) -> None:
     """Take a kind out of the registry."""
     _KINDS.pop(kind, None)
 

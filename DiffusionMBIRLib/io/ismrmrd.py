@@ -12,13 +12,13 @@ from ..errors import InputError
 from ..formats import MR, Format, register
 from ..scans import KSpace
 from .hdf5 import SUFFIXES, Fields, reading, recognising
-from .ismrmrd_header import Header, Space, parse_header, require_cartesian
+from .ismrmrd_header import EncodingSpace, Header, parse_header, require_cartesian
 from .ismrmrd_paths import cells
 from .ismrmrd_space import encoded_space
 from .kspace_scan import Acquisition, Lines, finish
 from .ramps import is_even
 from .readouts import Marks, Placer
-from .stack import Stack, stacked
+from .stack import SliceStack, stacked
 
 _CHUNK = 512  # readouts held at a time
 
@@ -122,7 +122,7 @@ class _Reader:
             if not np.allclose(heads[key], heads[key][first], atol=1e-2, equal_nan=True):
                 raise InputError(f"{self.name}: the orientation changes from readout to readout; is it Cartesian?")
 
-    def _prepare(self, chosen: np.ndarray, encoded: Space, keep: int) -> None:
+    def _prepare(self, chosen: np.ndarray, encoded: EncodingSpace, keep: int) -> None:
         """Settle how readouts are placed, by a first look at them where they run back and forth or have a path."""
         self.encoded = encoded
         ramp, count = self.header.ramp, int(self.heads["number_of_samples"][chosen[0]])
@@ -267,7 +267,7 @@ class _Reader:
         dwell, silent = float(heads["sample_time_us"][0]), float(self.heads["sample_time_us"][noise][0])
         return dwell / silent if dwell > 0 and silent > 0 else 1.0
 
-    def _spacing(self, encoded: Space, stack: Stack, slices: int) -> tuple[float, float, float]:
+    def _spacing(self, encoded: EncodingSpace, stack: SliceStack, slices: int) -> tuple[float, float, float]:
         x, y, z = (length / n for length, n in zip(encoded.field_mm, encoded.matrix, strict=True))
         if encoded.matrix[2] == 1 and stack.spacing_mm > 0:
             z = stack.spacing_mm

@@ -20,7 +20,7 @@ _PARAMETERS = tuple(f"{_DESCRIPTION}userParameter{kind}" for kind in ("Long", "D
 
 
 @dataclass(frozen=True)
-class Space:
+class EncodingSpace:
     """Matrix and field of view in mm along (readout, phase, partition); a field of view of 0 is not known."""
 
     matrix: tuple[int, int, int]
@@ -36,8 +36,8 @@ class Header:
     """
 
     trajectory: str
-    encoded: Space | None
-    image: Space | None
+    encoded: EncodingSpace | None
+    image: EncodingSpace | None
     centre_line: int | None
     centre_partition: int | None
     last_line: int | None
@@ -160,13 +160,13 @@ class _Fields:
             self.guessed.append(f"the header's {key.removeprefix('encoding/')} {value:g} means {nearest}")
         return nearest
 
-    def space(self, key: str) -> Space | None:
+    def space(self, key: str) -> EncodingSpace | None:
         matrix = [self.whole(f"{key}/matrixSize/{axis}") for axis in "xyz"]
         if matrix[0] is None or matrix[1] is None:
             return None
         lengths = [self.number(f"{key}/fieldOfView_mm/{axis}") or 0.0 for axis in "xyz"]
         x, y, z = (max(n or 1, 1) for n in matrix)
-        return Space((x, y, z), (lengths[0], lengths[1], lengths[2]))
+        return EncodingSpace((x, y, z), (lengths[0], lengths[1], lengths[2]))
 
     def ramp(self) -> Ramp | None:
         """The gradient of an echo-planar readout, None where the header describes none that rises while it is read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from .ismrmrd_header import Space
+from .ismrmrd_header import EncodingSpace
 from .ramps import is_even
 
 _GRID_TOLERANCE = 0.05  # of a cell, how far a readout may leave its line
@@ -13,7 +13,7 @@ _EXTENT = 0.1  # by which the largest k may differ from half the matrix
 _FEWEST = 8  # samples, below which a trajectory tells no unit
 
 
-def cells(points: np.ndarray, samples: int, encoded: Space, name: str) -> np.ndarray:
+def cells(points: np.ndarray, samples: int, encoded: EncodingSpace, name: str) -> np.ndarray:
     """Place along the readout of each sample, in cells of the encoded matrix from the middle.
 
     points: (samples, dimensions) as they are stored.  The standard defines no unit; known are cycles per pixel, cycles

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from .ismrmrd_header import Header, Space
+from .ismrmrd_header import EncodingSpace, Header
 
 _TRIMMED = 0.9  # of the encoded matrix, that a readout around its middle still covers
 _ALIKE = 0.05  # by which two ratios of lengths may differ and mean the same
 
 
-def encoded_space(header: Header, heads: np.ndarray, guessed: list[str], name: str) -> tuple[Space, int]:
+def encoded_space(header: Header, heads: np.ndarray, guessed: list[str], name: str) -> tuple[EncodingSpace, int]:
     """The matrix and field of view that the readouts fill, and the columns to keep of it.
 
     heads: of the image's readouts.  Raises InputError, naming the file, for readouts that do not fit.
@@ -40,7 +40,7 @@ def encoded_space(header: Header, heads: np.ndarray, guessed: list[str], name: s
             assert header.image is not None
             matrix[0] = keep = narrow
             field_mm[0] = header.image.field_mm[0] or field_mm[0] / header.oversampling
-    return Space((matrix[0], matrix[1], matrix[2]), (field_mm[0], field_mm[1], field_mm[2])), keep
+    return EncodingSpace((matrix[0], matrix[1], matrix[2]), (field_mm[0], field_mm[1], field_mm[2])), keep
 
 
 def _is_3d(header: Header, heads: np.ndarray, name: str) -> bool:

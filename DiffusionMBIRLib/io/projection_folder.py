@@ -26,7 +26,7 @@ LAYOUT = f"views as TIFF here or in one folder, flat*.tif and dark*.tif or folde
 
 
 @dataclass
-class Images:
+class FolderImages:
     """The TIFF files of a folder and of the folders in it."""
 
     views: list[Path] = field(default_factory=list)
@@ -42,9 +42,9 @@ class Images:
         return ", ".join(f"{folder.name} ({count})" for folder, count in places.items())
 
 
-def images_in(folder: Path) -> Images:
+def images_in(folder: Path) -> FolderImages:
     """Sort a folder's TIFF files by their names, and those one folder below by that folder's name too."""
-    found = Images()
+    found = FolderImages()
     below = sorted((p for p in folder.iterdir() if p.is_dir() and not p.is_symlink()), key=lambda p: p.name)
     for place in (folder, *below):
         files = sorted(p for p in place.iterdir() if is_tiff(p))
@@ -83,11 +83,11 @@ def read_sinogram(path: Path) -> ParallelScan:
     if not listed.is_file():
         raise InputError(f"{path}: lacks the list {ANGLES} beside it, one angle in degrees a line")
     beside = images_in(path.parent)
-    images = Images([path], [p for p in beside.flats if p != path], [p for p in beside.darks if p != path])
+    images = FolderImages([path], [p for p in beside.flats if p != path], [p for p in beside.darks if p != path])
     return _scan(path, images, read_angles(listed))
 
 
-def _require_references(folder: Path, images: Images) -> None:
+def _require_references(folder: Path, images: FolderImages) -> None:
     for what, found in (("flat", images.flats), ("dark", images.darks)):
         other = images.darks if what == "flat" else images.flats
         if not found and (other or not _is_float(images.views[0])):
@@ -110,7 +110,7 @@ def read_angles(path: Path) -> np.ndarray:
         raise InputError(f"{path}: must hold one angle in degrees a line, nothing else") from None
 
 
-def _scan(name: Path, images: Images, listed: np.ndarray) -> ParallelScan:
+def _scan(name: Path, images: FolderImages, listed: np.ndarray) -> ParallelScan:
     angles, guess, doubt = in_degrees(listed)
     scan = ParallelScan(str(name), "TIFF", np.zeros(0), None, None, angles)
     scan.guessed += [guess] if guess else []
@@ -129,7 +129,7 @@ def _scan(name: Path, images: Images, listed: np.ndarray) -> ParallelScan:
     return scan
 
 
-def _with_folders(name: Path, images: Images) -> str:
+def _with_folders(name: Path, images: FolderImages) -> str:
     places = {p.parent for p in images.views}
     return f"{name} ({images.folders})" if len(places) > 1 else str(name)
 

@@ -116,7 +116,7 @@ def scan_in(source: Source) -> Any:
             continue
         if f.type in _READERS:
             known |= _READERS[f.type](source, f.name, cls.STORED.get(f.name), f.default)
-    scan = cls(**known)
+    scan: Any = cls(**known)
     if isinstance(geometry, ParallelBeam):
         doubted = with_doubt(scan.provenance, scan.data, np.asarray(geometry.angles_deg))
         scan = replace(scan, provenance=doubted)

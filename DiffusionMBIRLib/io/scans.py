@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, InputError
-from ..formats import SCAN, Format, find, register, suffixes, write
+from ..formats import SCAN, Format, format_of, register, suffixes, write
 from .hdf5 import SUFFIXES as HDF5
 from .hdf5 import opened
 
@@ -27,7 +27,7 @@ def read_scan(path: str | os.PathLike[str], *, pixel_mm: float | None = None, ax
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    known = find(path, SCAN)
+    known = format_of(path, SCAN)
     if known is None:
         if path.is_dir():
             raise InputError(f"{path}: is no folder of projections (no list of angles, angles.txt); see the formats")

@@ -16,7 +16,7 @@ _ASIDE_MM = 1.0  # by which slices may be shifted within their plane
 
 
 @dataclass(frozen=True)
-class Stack:
+class SliceStack:
     """order: for each slice its place along the normal; spacing_mm: 0 where positions do not tell it."""
 
     order: np.ndarray
@@ -28,7 +28,7 @@ class Stack:
         return int(np.flatnonzero(self.order == len(self.order) // 2)[0])
 
 
-def stacked(name: str, positions: np.ndarray, directions: np.ndarray, guessed: list[str]) -> Stack:
+def stacked(name: str, positions: np.ndarray, directions: np.ndarray, guessed: list[str]) -> SliceStack:
     """Find the order of slices.
 
     positions: (slices, 3) mm of their centres; directions: (slices, 3, 3) with the normal in the last column.
@@ -42,11 +42,11 @@ def stacked(name: str, positions: np.ndarray, directions: np.ndarray, guessed: l
             "localizer?); put the slices that belong together into a file of their own"
         )
     if count == 1:
-        return Stack(np.zeros(1, dtype=int), 0.0)
+        return SliceStack(np.zeros(1, dtype=int), 0.0)
     along = positions @ directions[0, :, 2]
     if not np.isfinite(along).all() or np.ptp(along) < _SAME_PLACE_MM:
         guessed.append("order and distance of the slices (positions are not told)")
-        return Stack(np.arange(count), 0.0)
+        return SliceStack(np.arange(count), 0.0)
     ranked = np.argsort(along, kind="stable")
     gaps = np.diff(along[ranked])
     _require_even(name, ranked, gaps)
@@ -60,7 +60,7 @@ def stacked(name: str, positions: np.ndarray, directions: np.ndarray, guessed: l
         )
     order = np.empty(count, dtype=int)
     order[ranked] = np.arange(count)
-    return Stack(order, spacing)
+    return SliceStack(order, spacing)
 
 
 def _require_even(name: str, ranked: np.ndarray, gaps: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from ..scans import KSpace
 from .kspace_scan import Acquisition, Lines, finish
 from .ramps import Ramp
 from .readouts import Marks, Placer
-from .stack import Stack, stacked
+from .stack import SliceStack, stacked
 
 _LARGEST_HEADER = 64 << 20
 _RAID_ENTRY = struct.Struct("<IIQQ128x")
@@ -315,7 +315,7 @@ class _Reader:
         place = block.mdh.SliceData.SlicePos
         return np.array([place.Sag, place.Cor, place.Tra], dtype=float)
 
-    def _stack(self) -> tuple[np.ndarray, Stack]:
+    def _stack(self) -> tuple[np.ndarray, SliceStack]:
         """The place of each readout's slice along the normal, and the stack of slices."""
         numbers = np.array([int(b.mdh.Counter.Sli) for b in self.blocks])
         _, first, where = np.unique(numbers, return_index=True, return_inverse=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError, InputError
-from ..formats import VOLUME, Format, find, register, suffixes, writes
+from ..formats import VOLUME, Format, format_of, register, suffixes, writes
 from ..geometry import Grid
 from ..models import resources
 from ..volume import Volume
@@ -98,7 +98,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    known = find(path, VOLUME)
+    known = format_of(path, VOLUME)
     if known is None:
         raise InputError(f"{path}: not a volume file that we read ({', '.join(suffixes(VOLUME))} or a DICOM folder)")
     volume: Volume = known.read(path)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +22,7 @@ from .partial import NAME as PARTIAL
 from .partial import write_partial
 from .preview import NAME as PREVIEW
 from .preview import PreviewReader
+from .processes import end_tree, group_of_its_own
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _LONGEST_LINE = 1 << 20
@@ -78,8 +77,7 @@ class Job:
                 stderr=log,
                 cwd=folder.path,
                 env=None if environment is None else dict(environment),
-                start_new_session=os.name == "posix",
-                creationflags=_windows_flags(),
+                **group_of_its_own(),
             )
         except OSError as error:
             raise InputError(f"{python[0]}: cannot be started as Python ({error.strerror}); choose another") from None
@@ -203,7 +201,7 @@ class Job:
     def kill(self) -> None:
         """End the worker and every process that it started, now."""
         if self._thread.is_alive():
-            _kill_tree(self._process)
+            end_tree(self._process)
 
     def close(self) -> None:
         """Let go of the job: a worker that still runs saves its state and ends by itself."""
@@ -224,7 +222,7 @@ class Job:
         now = time.monotonic()
         self._dead_since = self._dead_since or now
         if now - self._dead_since > _LAUNCHER_S:
-            _kill_tree(self._process)
+            end_tree(self._process)
 
     # --- previews
 
@@ -235,18 +233,3 @@ class Job:
         cancelled this is the result.
         """
         return self._reader.read(out)
-
-
-def _windows_flags() -> int:
-    if sys.platform == "win32":
-        return subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    return 0
-
-
-def _kill_tree(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        command = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
-        subprocess.run(command, capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW)
-        return
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # the worker leads its group

@@ -15,7 +15,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, g
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def rewriting(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A stream whose content takes the place of ``path``, whole or not at all.  Raises OSError.
 
     durable: wait for the disk, so that it survives a power cut from then on.
@@ -36,7 +36,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all.  Raises OSError."""
-    with replacing(path) as stream:
+    with rewriting(path) as stream:
         stream.write(text.encode("utf-8"))
 
 

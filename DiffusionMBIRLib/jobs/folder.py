@@ -22,7 +22,7 @@ from ..models import user_data
 from ..scans import Scan
 from ..volume import Volume
 from . import lock, partial, preview
-from .files import replacing, write_text
+from .files import rewriting, write_text
 from .messages import Event, Failed, Finished, decode, encode
 from .request import Request
 
@@ -209,7 +209,7 @@ def _fill(folder: Path, request: Request, inside: Scan | Volume | None) -> None:
     if prior.is_file():  # the worker has another working directory
         request = replace(request, settings=request.settings | {"prior": str(prior.absolute())})
     if inside is not None:
-        with replacing(folder / INPUT) as stream:
+        with rewriting(folder / INPUT) as stream:
             write_npz_to(stream, inside)
     write_text(folder / REQUEST, request.to_json())
 

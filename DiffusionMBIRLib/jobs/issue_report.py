@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import EngineError, InputError
 from ..models import user_data
 from ..provenance import installed_version, plain, software_version
-from .files import replacing
+from .files import rewriting
 from .folder import JobFolder
 from .redact import redactor
 from .request import Request
@@ -45,7 +45,7 @@ def save_issue_report(
         "extra.json": _json(dict(extra or {})),
     }
     try:
-        with replacing(target) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+        with rewriting(target) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
             for name, text in texts.items():
                 file.writestr(name, clean(text))
     except OSError as error:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .control import ClientGone
-from .files import replacing
+from .files import rewriting
 
 SHARE = 0.02  # of a run's time that may go into saving
 _USUAL_BYTES_PER_S = 1.5e8
@@ -105,7 +105,7 @@ class Keeper:
     def _write(self, stage: str, state: dict[str, Tensor], now: float) -> None:
         content = {"format": _FORMAT, "fingerprint": self._fingerprint, "seconds": self.seconds(), "state": state}
         try:
-            with replacing(self._path(stage)) as stream:
+            with rewriting(self._path(stage)) as stream:
                 torch.save(content, stream)
         except (OSError, RuntimeError) as error:  # torch wraps errors of the stream
             if not self._broken:

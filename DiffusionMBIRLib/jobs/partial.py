@@ -10,7 +10,7 @@ import numpy as np
 
 from ..geometry import Grid
 from ..provenance import NOTICE, software_version
-from .files import replacing
+from .files import rewriting
 
 NAME = "result-partial.nrrd"
 
@@ -19,7 +19,7 @@ def write_partial(path: Path, array: np.ndarray, grid: Grid, *, unit: str, step:
     """Write an estimate (slices, rows, columns) as a plain NRRD that is marked as partial.  Raises OSError."""
     record = {"software": "DiffusionMBIR", "version": software_version(), "partial": True, "step": step}
     metadata = {"units": unit, "provenance": json.dumps(record | {"notice": NOTICE})}
-    with replacing(path, durable=False) as stream:  # somebody waits
+    with rewriting(path, durable=False) as stream:  # somebody waits
         stream.write(nrrd_header(grid, metadata))
         stream.write(np.ascontiguousarray(array, dtype="<f4").data)
 

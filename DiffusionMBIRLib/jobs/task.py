@@ -43,7 +43,7 @@ from .partial import NAME as PARTIAL
 from .partial import write_partial
 from .preview import PreviewWriter
 from .request import require_unchanged
-from .watch import Clock, Stage, Watch
+from .watch import Clock, TimedStage, Watch
 
 
 class Task:
@@ -103,6 +103,13 @@ class Task:
 
     def run(self) -> Finished:
         """The whole job; returns its last word."""
+        try:
+            return self._run()
+        finally:
+            if self._watch is not None:
+                self._watch.close()
+
+    def _run(self) -> Finished:
         source = self._source()
         self._pace = pace_of(self._settings, self._request.task, self._device)  # while a cancel still ends at once
         self._control.begin()
@@ -161,7 +168,7 @@ class Task:
         told = estimate(shape, asked, task, views=views, coils=coils, pace=self._pace, device_memory=total)
         self._send(Log("info", told.text))
         passes = {"diffusion": self._settings.samples}
-        clock = Clock([Stage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
+        clock = Clock([TimedStage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
         watch = Watch(self._control, clock, self._send)
         watch.on_no_room = lambda error: self._warn(f"previews are off: {error.strerror}; make room on the disk")
         self._keeper = Keeper(

@@ -19,7 +19,7 @@ _USUAL_BYTES_PER_S = 5e8
 
 
 @dataclass
-class Stage:
+class TimedStage:
     """A part of the run.  predicted_s: before it began; passes: how often its steps are gone through."""
 
     name: str
@@ -30,7 +30,7 @@ class Stage:
 class Clock:
     """How far the whole run is, and how long it still takes, from predictions that its own pace replaces."""
 
-    def __init__(self, stages: Sequence[Stage], now: float) -> None:
+    def __init__(self, stages: Sequence[TimedStage], now: float) -> None:
         self._stages = list(stages)
         self._began = self._step_ended = now
         self._at = -1  # the present stage
@@ -78,7 +78,7 @@ class Clock:
     def _enter(self, name: str) -> bool:
         names = [s.name for s in self._stages]
         if name not in names:
-            self._stages.append(Stage(name, 0.0))
+            self._stages.append(TimedStage(name, 0.0))
             names.append(name)
         if self._at != names.index(name):
             self._at = names.index(name)
@@ -169,8 +169,15 @@ class Watch:
         try:
             sequence = self.writer.write(array, step)
         except OSError as error:
-            self.writer, self.newest = None, (array, step)
+            self.close()
+            self.newest = array, step
             self.on_no_room(error)
             return
         if self._control.preview_on:
             self._send(Preview(step, sequence))
+
+    def close(self) -> None:
+        """Let go of the file of previews."""
+        if self.writer is not None:
+            self.writer.close()
+        self.writer = None

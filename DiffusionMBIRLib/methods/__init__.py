@@ -1,7 +1,7 @@
 """Methods of reconstruction, one file each; needs no torch until one is run."""
 
 from ..discovery import import_all
-from .base import Method, forget, method, methods_for, names, require_fitting, starts_for
+from .base import Method, forget_method, method, methods_for, names, require_fitting, settings_used, starts_for
 
 __all__ = [
     "DIFFUSION_METHODS",
@@ -9,10 +9,11 @@ __all__ = [
     "NETWORK_METHODS",
     "SUPERVISED_METHODS",
     "Method",
-    "forget",
+    "forget_method",
     "method",
     "methods_for",
     "require_fitting",
+    "settings_used",
     "starts_for",
 ]
 

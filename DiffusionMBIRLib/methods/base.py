@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 # Settings that several methods use.
 OF_NETWORKS = ("prior", "slices_per_batch", "compile", "precision")
 OF_SAMPLERS = (*OF_NETWORKS, "steps", "sigma_start", "sigma_end", "samples", "seed")
-OF_STARTS = ("start", "start_sweeps", "tv_lam", "fbp_filter", "cg_iterations", "cg_lam")
+OF_STARTS = ("start", "start_sweeps", "tv_lam", "cg_iterations", "cg_lam")
 OF_FITS = (
     "published", "lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight", "preconditioner",
     "complex_prior",
 )  # fmt: skip
 OF_ALL = ("method", "device", "projector", "virtual_coils")  # settings of the scan's operator, whatever the method
+_OF_MODALITY = {  # those that mean nothing elsewhere
+    "CT": ("projector", "preconditioner"),
+    "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
+}
 
 _METHODS: dict[str, Method] = {}
 
@@ -40,14 +44,16 @@ class Method(ABC):
     """One way from data to a volume.
 
     name: in settings and files.  label: for people.  modalities: of the scans that it takes.  settings: what it reads
-    of ``ReconSettings``, besides ``OF_ALL``.  network: "" for none, "prior" for a diffusion prior, "supervised" for one
-    that was trained for this method.  order: of the choices that a user is shown.
+    of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at once, at the peak.  network: "" for
+    none, "prior" for a diffusion prior, "supervised" for one that was trained for this method.  order: of the choices
+    that a user is shown.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR")
     settings: ClassVar[tuple[str, ...]] = ()
+    volumes: ClassVar[int] = 9
     network: ClassVar[str] = ""
     order: ClassVar[int] = 100
 
@@ -109,9 +115,16 @@ def methods_for(task: str) -> tuple[str, ...]:
     return tuple(name for name in names() if _METHODS[name].fits(task))
 
 
-def forget(name: str) -> None:
+def forget_method(name: str) -> None:
     """Take a method out of the table."""
     _METHODS.pop(name, None)
+
+
+def settings_used(name: str, task: str) -> tuple[str, ...]:
+    """The settings of a reconstruction that mean something for a method and a task; the choice of the method is one."""
+    modality = task_info(task).modality
+    foreign = {entry for other, entries in _OF_MODALITY.items() if other != modality for entry in entries}
+    return tuple(entry for entry in (*OF_ALL, *method(name).settings) if entry not in foreign)
 
 
 @dataclass(frozen=True)

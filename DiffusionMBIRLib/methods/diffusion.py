@@ -85,7 +85,7 @@ class DiffusionMethod(Method):
     def load(
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
     ) -> tuple[Any, ModelCard | None]:
-        from ..priors.checkpoints import in_precision, load_prior
+        from ..priors.checkpoints import in_precision, load_prior, not_a_prior
         from ..priors.networks import NetworkPrior
 
         chosen = settings.prior if network is None else network
@@ -93,6 +93,8 @@ class DiffusionMethod(Method):
             prior: Any = load_prior(chosen, device=device, precision=settings.precision)
         else:
             prior = in_precision(chosen, settings.precision)
+        if not hasattr(prior, "denoise"):
+            raise InputError(not_a_prior(prior.card))
         _require_fitting(prior, scan)
         if settings.published and not self.publishes:
             raise InputError(f"setting published: no code of {self.name} was published; use mbir or dds")
@@ -103,7 +105,6 @@ class DiffusionMethod(Method):
         return prior, prior.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-
         from ..denoisers import SliceDenoiser
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
@@ -115,7 +116,7 @@ class DiffusionMethod(Method):
         batch = slices_per_batch(settings, volumes.shape[1:], getattr(prior, "device", volumes.device))
         slices = SliceDenoiser(prior, batch, counter=run.counter, poll=run.monitor.poll)
         denoiser = problem.seen_by(slices, settings)
-        span = settings.noise_span if self.name == "dds" else 1
+        span = settings.noise_span if "noise_span" in self.settings else 1
 
         def draw(number: int, start: Callable[[], Tensor], shared: dict[str, Tensor]) -> Tensor:
             keeper = _OfSample(run.checkpoint, number, shared, run.counter)

@@ -17,6 +17,7 @@ class FBP(Method):
     label: ClassVar[str] = "Filtered back-projection (FBP)"
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("fbp_filter",)
+    volumes: ClassVar[int] = 4
     order: ClassVar[int] = 60
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:

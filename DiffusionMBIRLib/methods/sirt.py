@@ -17,6 +17,7 @@ class SIRT(Method):
     label: ClassVar[str] = "SIRT"
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("sirt_iterations",)
+    volumes: ClassVar[int] = 8
     order: ClassVar[int] = 50
 
     def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:

@@ -42,7 +42,7 @@ class FBPConvNet(Method):
         return loaded, loaded.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from ..supervised.methods import SliceRestorer, restore
+        from ..supervised.methods import SliceRestorer, restore_volume
         from ..supervised.networks import condition
         from .diffusion import slices_per_batch
 
@@ -50,7 +50,7 @@ class FBPConvNet(Method):
         restorer = SliceRestorer(run.network, batch, counter=run.counter, poll=run.monitor.poll)
         told = condition(problem.scan.geometry.angles_deg, problem.scan.task)  # type: ignore[attr-defined]
         first = problem.analytic("ramp")
-        return Estimate(restore(restorer, problem.A, problem.y, first, condition=told, monitor=run.monitor))
+        return Estimate(restore_volume(restorer, problem.A, problem.y, first, condition=told, monitor=run.monitor))
 
 
 class Lahiri(FBPConvNet):

@@ -17,6 +17,7 @@ class ADMMTV(Method):
     label: ClassVar[str] = "Total variation (ADMM-TV)"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR")
     settings: ClassVar[tuple[str, ...]] = ("tv_lam", "tv_sweeps")
+    volumes: ClassVar[int] = 10
     order: ClassVar[int] = 40
 
     def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:

@@ -172,4 +172,5 @@ class RowWeighted(LinearOperator):
         return self._operator.forward(x).mul_(self._weights)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        self.range.check(y, "y")
         return self._operator.adjoint(y * self._weights)

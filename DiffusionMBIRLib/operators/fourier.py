@@ -25,14 +25,14 @@ _PLANE = (-2, -1)
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}  # over slices and coils: on a CPU what stays in its cache
 
 
-def centred_fft(x: Tensor, axes: Sequence[int] = _PLANE) -> Tensor:
+def fft2c(x: Tensor, axes: Sequence[int] = _PLANE) -> Tensor:
     """Orthonormal Fourier transform along ``axes``, origin and lowest frequency at the index size // 2."""
     axes = tuple(axes)
     return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, axes), dim=axes, norm="ortho"), axes)
 
 
-def centred_ifft(y: Tensor, axes: Sequence[int] = _PLANE) -> Tensor:
-    """The inverse, and the adjoint, of :func:`centred_fft`."""
+def ifft2c(y: Tensor, axes: Sequence[int] = _PLANE) -> Tensor:
+    """The inverse, and the adjoint, of :func:`fft2c`."""
     axes = tuple(axes)
     return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(y, axes), dim=axes, norm="ortho"), axes)
 
@@ -90,7 +90,7 @@ class CartesianFourier(LinearOperator):
         self.range.check(y, "y")
         out = self.domain.empty()
         for part in self._parts:
-            images = centred_ifft(y[part] * self.mask) if self._centred else self._images(y[part] * self._corner_mask)
+            images = ifft2c(y[part] * self.mask) if self._centred else self._images(y[part] * self._corner_mask)
             out[part] = self._combined(images, part)
         return out
 
@@ -142,7 +142,7 @@ class CartesianFourier(LinearOperator):
         replace(self.range, shape=(self.range.shape[0], self._coils_of_data, *self.range.shape[2:])).check(y, "y")
         out = self.range.empty()
         for part in self._parts:
-            out[part] = self._mixed(self._spectrum(centred_ifft(y[part] * self.mask)))
+            out[part] = self._mixed(self._spectrum(ifft2c(y[part] * self.mask)))
         return out
 
     @property
@@ -155,7 +155,7 @@ class CartesianFourier(LinearOperator):
     def _samples(self, x: Tensor, part: slice) -> Tensor:
         """A x of some slices."""
         seen = self._seen(x, part)
-        return centred_fft(seen) * self.mask if self._centred else self._spectrum(seen)
+        return fft2c(seen) * self.mask if self._centred else self._spectrum(seen)
 
     def _seen(self, x: Tensor, part: slice) -> Tensor:
         """What each coil sees of some slices: (slices, coils, rows, columns)."""

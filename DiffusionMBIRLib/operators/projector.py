@@ -33,6 +33,12 @@ def projects(geometry: type[RayGeometry], backend: str = OWN) -> Callable[[Build
     return note
 
 
+def forget_projectors(geometry: type[RayGeometry]) -> None:
+    """Take the operators of a geometry out of the registry."""
+    for key in [key for key in _BUILDERS if key[0] is geometry]:
+        del _BUILDERS[key]
+
+
 def projector(
     geometry: RayGeometry,
     grid: Grid,

@@ -24,7 +24,7 @@ from .compact import CompactConfig, CompactUNet
 from .ncsnpp import NCSNpp, NCSNppConfig
 from .ncsnpp import infer_config as infer_ncsnpp
 from .networks import CompactPrior, NetworkPrior, NoisePrior, ScorePrior, ddpm_sigmas
-from .published import Checkpoint, is_torch_file, read_checkpoint, read_safetensors
+from .published import PublishedWeights, is_torch_file, read_checkpoint, read_safetensors
 from .unet import on_meta
 
 PUBLISHED = ("ncsnpp", "adm")  # kinds of networks
@@ -114,7 +114,7 @@ def in_precision(prior: Any, wanted: str | torch.dtype) -> Any:
     return twin
 
 
-def card_of(path: Path, checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> ModelCard:
+def card_of(path: Path, checkpoint: PublishedWeights, config: Mapping[str, Any] | None = None) -> ModelCard:
     """A card for a checkpoint that came without one: what its weights tell, overruled by the entries of ``config``."""
     try:
         entries = _inferred(checkpoint, needed=config is None) | dict(config or {})
@@ -141,7 +141,7 @@ def _card(path: Path, channels: int, network: dict[str, Any], sigma_min: float, 
     )
 
 
-def _inferred(checkpoint: Checkpoint, *, needed: bool) -> dict[str, Any]:
+def _inferred(checkpoint: PublishedWeights, *, needed: bool) -> dict[str, Any]:
     """The network's entries, from its weights and the noise levels that the file tells; else its kind, or an error."""
     try:
         if checkpoint.kind == "adm":

@@ -22,7 +22,7 @@ CHOICES = ("ema", "raw")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class PublishedWeights:
     """Weights of one network by the names that the network gives them.
 
     kind: "ncsnpp" or "adm".  which: "ema" for averaged weights, "raw" otherwise.  sigmas: the (lowest, highest) noise
@@ -35,7 +35,7 @@ class Checkpoint:
     sigmas: tuple[float, float] | None = None
 
 
-def read_checkpoint(path: Path, *, which: str = "ema") -> Checkpoint:
+def read_checkpoint(path: Path, *, which: str = "ema") -> PublishedWeights:
     """The weights in a file of a published layout, .safetensors or one of torch's, without its optimizer.
 
     which: "ema" prefers averaged weights, as the published solvers do; "raw" takes those of the last step.  Raises
@@ -54,8 +54,8 @@ def read_checkpoint(path: Path, *, which: str = "ema") -> Checkpoint:
     sigmas = weights.pop("sigmas", None)  # a table that training used; the network itself does not
     levels = (float(sigmas.min()), float(sigmas.max())) if sigmas is not None and sigmas.numel() else None
     if which == "raw" or averages is None:
-        return Checkpoint(weights, kind, "raw", levels)
-    return Checkpoint(_averaged(path, weights, averages), kind, "ema", levels)
+        return PublishedWeights(weights, kind, "raw", levels)
+    return PublishedWeights(_averaged(path, weights, averages), kind, "ema", levels)
 
 
 def is_torch_file(path: Path) -> bool:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..geometry import CartesianMRI
 from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
 from ..operators import CartesianFourier, SenseFourier
-from ..operators.fourier import centred_fft, centred_ifft, unit_maps
+from ..operators.fourier import fft2c, ifft2c, unit_maps
 from ..samplers.schedules import USUAL_LEVEL
 from ..scans import KSpace
 from ..sensitivity import SMALLEST_ACS, compress_coils, estimate_maps, noise_std_of
@@ -137,10 +137,8 @@ class Images:
 
     def _low_resolution(self, *, tapered: bool) -> Tensor:
         if self._middle is not self.kspace.geometry:
-            whole = centred_fft(sense_cg(self.A, self.y, lam=0.0, steps=SCALE_STEPS))[:, None].cpu().numpy()
-            return centred_ifft(torch.from_numpy(middle_of(whole, self._middle, tapered=tapered)))[:, 0].to(
-                self.A.device
-            )
+            whole = fft2c(sense_cg(self.A, self.y, lam=0.0, steps=SCALE_STEPS))[:, None].cpu().numpy()
+            return ifft2c(torch.from_numpy(middle_of(whole, self._middle, tapered=tapered)))[:, 0].to(self.A.device)
         middle = middle_of(self.kspace.data, self.kspace.geometry, tapered=tapered) / self.unit
         return self.A.adjoint(self.A.carried_over(torch.from_numpy(middle).to(self.A.device)))
 

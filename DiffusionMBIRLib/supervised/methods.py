@@ -65,7 +65,7 @@ class SliceRestorer(SubBatches):
         return self.of_volume(x, lambda part: self.network.restore(part[:, None], condition, self.stage)[:, 0])
 
 
-def restore(
+def restore_volume(
     restorer: SliceRestorer, A: LinearOperator, y: Tensor, x: Tensor, *, condition: float, monitor: Monitor
 ) -> Tensor:
     """The volume from its FBP x (slices, rows, columns); A has norm 1.  Each of several stages ends on the data."""

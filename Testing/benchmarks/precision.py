@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from DiffusionMBIRLib.benchmark.results import machine
+from DiffusionMBIRLib.benchmark.results import machine_record
 from DiffusionMBIRLib.config import PRECISIONS, ReconSettings
 from DiffusionMBIRLib.devices import choose_device, precision_name
 from DiffusionMBIRLib.errors import InputError
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--slices", type=int, default=4, help="slices of an evaluation (%(default)s)")
     parser.add_argument("--runs", type=int, default=7, help="timed evaluations in each precision (%(default)s)")
     options = parser.parse_args(arguments)
-    device, about = choose_device(options.device), machine()
+    device, about = choose_device(options.device), machine_record()
     where = about["processor"] if device.type == "cpu" else about["gpu"]
     found = " ".join(flags()) or platform.machine()
     print(f"{where} ({found}), {about['threads']} threads, torch {about['torch']}, {options.size} x {options.size}")

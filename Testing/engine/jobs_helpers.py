@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -12,23 +14,25 @@ import torch
 
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.jobs.client import Job
+from DiffusionMBIRLib.jobs.control import Control
 from DiffusionMBIRLib.jobs.folder import JobFolder
-from DiffusionMBIRLib.jobs.messages import Event, Progress
+from DiffusionMBIRLib.jobs.messages import Event, Finished, Progress
 from DiffusionMBIRLib.jobs.request import Request, folder_input
+from DiffusionMBIRLib.jobs.task import Task
 from DiffusionMBIRLib.models import MR_VALUE, ModelCard, ValueScale
 from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.volume import Volume
-from Testing.engine.helpers import body
+from Testing.engine.helpers import ROOT, body
 
 LONG = 5000  # steps of a run that nobody waits for
 
 
-def small_prior(folder: Path, seed: int = 0, modality: str = "CT") -> Path:
+def small_prior(folder: Path, seed: int = 0, modality: str = "CT", name: str = "small") -> Path:
     """A prior that takes milliseconds."""
     torch.manual_seed(seed)
     network = CompactUNet(CompactConfig(widths=(8, 8), blocks=1))
-    path = folder / "small.safetensors"
+    path = folder / f"{name}.safetensors"
     value = MR_VALUE if modality == "MR" else ValueScale()
     save_prior(network, ModelCard(id="small", modality=modality, value=value, network=network.config.to_dict()), path)
     return path
@@ -84,3 +88,34 @@ def gone(pid: int, within_s: float = 60.0) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def run_here(folder: JobFolder) -> tuple[Finished, list[Event]]:
+    """What a worker does between its first and its last event, in this process: (its last word, what it told)."""
+    events: list[Event] = []
+    control = Control(on_pause=lambda paused: None, on_unknown=lambda command: None)
+    return Task(folder, control, events.append).run(), events
+
+
+_SEVERAL = """
+import os, sys
+from pathlib import Path
+from DiffusionMBIRLib.jobs.streams import Channel
+from DiffusionMBIRLib.jobs.worker import Worker
+for folder in sys.argv[1:]:
+    channel = Channel(os.open(os.devnull, os.O_WRONLY))
+    Worker(Path(folder), channel).run()
+    channel.close()
+"""
+
+
+def run_apart(folders: list[JobFolder], data: Path) -> None:
+    """Run jobs one after the other in one process of their own, which costs its start once.
+
+    As many threads as here: sums over slices come out the same to the last bit.
+    """
+    variables = dict(os.environ, OMP_NUM_THREADS=str(torch.get_num_threads()), PYTHONPATH=str(ROOT))
+    variables["XDG_DATA_HOME"] = variables["LOCALAPPDATA"] = str(data)
+    paths = [str(folder.path) for folder in folders]
+    done = subprocess.run([sys.executable, "-c", _SEVERAL, *paths], env=variables, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()

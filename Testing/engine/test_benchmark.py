@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from DiffusionMBIRLib.benchmark.ablations import ablations_for
-from DiffusionMBIRLib.benchmark.plan import FULL, QUICK, Row, Scan, limited_angle, rows_for, sparse_view
+from DiffusionMBIRLib.benchmark.plan import FULL, QUICK, PlannedScan, Row, limited_angle, rows_for, sparse_view
 from DiffusionMBIRLib.benchmark.plots import mean_psnr, save_plots
 from DiffusionMBIRLib.benchmark.results import COLUMNS, Results
-from DiffusionMBIRLib.benchmark.run import Case, run_benchmark
+from DiffusionMBIRLib.benchmark.run import Subject, run_benchmark
 from DiffusionMBIRLib.benchmark.tables import write_tables
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
@@ -35,7 +35,7 @@ class Counter(Silent):
 @pytest.fixture
 def case(tmp_path):
     body((6, 32, 32)).save(tmp_path / "body.nrrd")
-    return Case("body", tmp_path / "body.nrrd", coarsen=1)
+    return Subject("body", tmp_path / "body.nrrd", coarsen=1)
 
 
 def run(case, output, scans=SCANS, **options):
@@ -200,5 +200,5 @@ def test_only_the_middle_slices_are_scanned_where_asked(case):
 def test_an_unknown_method_is_named(case, tmp_path):
     with pytest.raises(InputError, match="--methods Magic: none of the tasks has a row of this name"):
         run_benchmark([case], [sparse_view(8)], tmp_path, methods=["Magic"])
-    assert Scan("sparse-view-ct", "x") == Scan("sparse-view-ct", "x")
+    assert PlannedScan("sparse-view-ct", "x") == PlannedScan("sparse-view-ct", "x")
     assert Row("FBP", {"method": "fbp"}).settings("sparse-view-ct", 0).method == "fbp"

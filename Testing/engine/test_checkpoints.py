@@ -16,7 +16,7 @@ from DiffusionMBIRLib.models import ModelCard, ValueScale
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import card_of
 from DiffusionMBIRLib.priors.networks import NoisePrior, ScorePrior, ddpm_sigmas
-from DiffusionMBIRLib.priors.published import Checkpoint, trained_names
+from DiffusionMBIRLib.priors.published import PublishedWeights, trained_names
 from Testing.engine.published_files import adm, averaged, images, ncsnpp, score_sde
 from Testing.engine.vectors import SHARED, arrays, error, layout, meta_tensors, recorded
 
@@ -143,7 +143,7 @@ def test_the_published_networks_are_recognised_by_their_layouts(name):
     entries, (kind, channels) = layout(name), LAYOUTS[name]
     weights = {k.removeprefix("module."): v for k, v in meta_tensors(entries["model"]).items()}
     weights.pop("sigmas", None)
-    card = card_of(Path("any.pth"), Checkpoint(weights, kind))
+    card = card_of(Path("any.pth"), PublishedWeights(weights, kind))
     assert (card.network["kind"], card.channels) == (kind, channels)
     if kind == "ncsnpp":
         order = [k.removeprefix("module.") for k in entries["ema_shadow_params_order"]]

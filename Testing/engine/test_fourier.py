@@ -16,6 +16,7 @@ from DiffusionMBIRLib.operators.fourier import unit_maps
 from DiffusionMBIRLib.operators.masks import sampling_mask
 from DiffusionMBIRLib.scans import KSpace
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient
+from Testing.engine.operators_contract import assert_operator
 
 SHAPE = (3, 12, 9)
 
@@ -45,16 +46,10 @@ ALL = [(kind, coils) for kind in ("rows", "columns", "points") for coils in (Fal
 
 
 @pytest.mark.parametrize(("kind", "coils"), ALL)
-def test_adjoint_and_gram_are_exact(kind, coils):
+def test_operators_keep_their_contract(kind, coils):
     A = operator(kind, coils)
-    x, y = normal(*A.domain.shape, seed=1), normal(*A.range.shape, seed=2)
-    for same in (A, A.reduced(y)[0]):
-        there, back = (
-            torch.vdot(y.reshape(-1), same.forward(x).reshape(-1)),
-            torch.vdot(same.adjoint(y).reshape(-1), x.reshape(-1)),
-        )
-        assert abs(there - back) < 1e-10 * abs(there)
-        assert torch.allclose(same.gram(x), A.adjoint(A.forward(x)), atol=1e-12)
+    assert_operator(A, kind)
+    assert_operator(A.reduced(normal(*A.range.shape, seed=2))[0], f"{kind}, reduced")
 
 
 @pytest.mark.parametrize(("kind", "coils"), ALL)
@@ -73,10 +68,7 @@ def test_sides_with_large_prime_factors_are_embedded_exactly(kind, sides):
     chosen = np.random.default_rng(1).random(sides) < 0.4
     lines = {"rows": chosen[:, :1], "columns": chosen[:1], "points": chosen}[kind] | np.zeros(sides, bool)
     A = SenseFourier(lines, unit_maps(normal(2, 3, *sides, seed=5)))
-    x = normal(2, *sides)
-    assert torch.allclose(A.gram(x), A.adjoint(A.forward(x)), atol=1e-12)
-    there, back = (torch.vdot(a.flatten(), b.flatten()) for a, b in ((A.gram(x), x), (x, A.gram(x))))
-    assert abs(there - back.conj()) < 1e-10 * abs(there)
+    assert_operator(A, kind)
 
 
 def test_lengths_to_transform_have_small_factors():
@@ -98,8 +90,6 @@ def test_reduced_problem_has_the_same_residuals(kind, coils):
     fewer, z = A.reduced(y)
     assert torch.allclose(torch.linalg.vector_norm(fewer.forward(x) - z), torch.linalg.vector_norm(A.forward(x) - y))
     assert torch.allclose(fewer.adjoint(z), A.adjoint(y), atol=1e-12)
-    for same, data in ((A, y), (fewer, z)):
-        assert torch.allclose(same.distance(x, data), torch.linalg.vector_norm(same.forward(x) - data))
 
 
 def ring(rows: int = 12, columns: int = 9, coils: int = 6) -> Tensor:
@@ -129,9 +119,7 @@ def test_fewer_coils_along_the_sampled_axis_lose_no_more_than_they_may(kind):
     lost = 1 - fewer.maps.abs().square().sum(1)
     assert float(lost.min()) > -1e-12
     assert float((lost * A.adjoint(y).abs().square()).mean()) <= weak
-    there = torch.vdot(z.reshape(-1), fewer.forward(x).reshape(-1))
-    assert torch.allclose(there, torch.vdot(fewer.adjoint(z).reshape(-1), x.reshape(-1)))
-    assert torch.allclose(fewer.gram(x), fewer.adjoint(fewer.forward(x)), atol=1e-12)
+    assert_operator(fewer, f"{kind}, fewer coils")
     assert torch.allclose(fewer.forward(x), z, atol=1e-12)  # data of an image stay data of that image
     assert torch.linalg.vector_norm(fewer.gram(x) - A.gram(x)) < 0.05 * torch.linalg.vector_norm(A.gram(x))
     scattered = SenseFourier(mask("points"), maps)
@@ -142,12 +130,7 @@ def test_fewer_coils_along_the_sampled_axis_lose_no_more_than_they_may(kind):
 
 @pytest.mark.parametrize(("kind", "coils"), ALL)
 def test_norm_is_at_most_one(kind, coils):
-    A = operator(kind, coils)
-    units = torch.eye(int(np.prod(SHAPE)), dtype=torch.complex128).reshape(-1, *SHAPE)
-    matrix = torch.stack([A.forward(unit).reshape(-1) for unit in units])
-    largest = float(torch.linalg.matrix_norm(matrix, ord=2))
-    assert largest <= 1 + 1e-12
-    assert A.norm() == pytest.approx(largest, rel=2e-3)
+    assert 0 < operator(kind, coils).norm() <= 1 + 1e-12
 
 
 def test_one_map_serves_all_slices_and_parts_change_nothing(monkeypatch):
@@ -186,8 +169,6 @@ def test_operators_name_what_does_not_fit():
         SenseFourier(mask("rows"), 2 * maps())
     with pytest.raises(InputError, match="maps are for 2 slices, the volume has 3"):
         SenseFourier(mask("rows"), maps(2), slices=3)
-    with pytest.raises(InputError, match=r"complex64 on cpu, the operator is torch.complex128"):
-        operator("rows", True).forward(normal(*SHAPE).to(torch.complex64))
 
 
 # --- masks

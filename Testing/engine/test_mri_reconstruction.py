@@ -247,9 +247,9 @@ def test_softening_is_the_written_equation():
 
 
 def full(x):
-    from DiffusionMBIRLib.operators.fourier import centred_fft
+    from DiffusionMBIRLib.operators.fourier import fft2c
 
-    return centred_fft(x)
+    return fft2c(x)
 
 
 def test_complex_total_variation_shrinks_magnitudes():

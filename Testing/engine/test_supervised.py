@@ -12,7 +12,7 @@ import torch
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.benchmark.plan import limited_angle, sparse_view
-from DiffusionMBIRLib.benchmark.run import Case, left_out, run_benchmark
+from DiffusionMBIRLib.benchmark.run import Subject, left_out, run_benchmark
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import estimate, evaluations
@@ -271,7 +271,7 @@ def test_rows_of_the_benchmark_run_where_their_networks_are(tmp_path):
     scans = (sparse_view(8), limited_angle(90))
     methods = ("FBP", "FBPConvNet", "Lahiri et al.", "Zhang et al.")
     records = run_benchmark(
-        [Case("body", tmp_path / "body.nrrd", coarsen=1)],
+        [Subject("body", tmp_path / "body.nrrd", coarsen=1)],
         scans,
         tmp_path / "out",
         methods=methods,

@@ -17,9 +17,11 @@ import qt  # noqa: E402
 
 from DiffusionMBIRGui.panel_fields import decimals_for  # noqa: E402
 from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
+from DiffusionMBIRGui.texts import word  # noqa: E402
 from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
 from DiffusionMBIRLib.methods import SUPERVISED_METHODS  # noqa: E402
 from DiffusionMBIRLib.tasks import MR_TASK  # noqa: E402
+from Testing.engine.toys import landweber, tilted_beam  # noqa: E402
 from Testing.slicer.host.played import GUI, UI, shown, text  # noqa: E402
 
 
@@ -192,3 +194,28 @@ def test_no_local_name_hides_the_translation(path):
         if isinstance(node, ast.FunctionDef | ast.Lambda):
             names = [a.arg for a in (*node.args.args, node.args.vararg, node.args.kwarg) if a is not None]
             assert "_" not in names, f"{path.name}:{node.lineno}"
+
+
+def test_a_method_that_the_panel_has_never_heard_of_is_offered_with_its_own_settings(ready):
+    """From the methods' table alone."""
+    with landweber() as way:
+        ready.refresh()
+        editor = ready.fields.editors["method"]
+        assert way.name in editor.values
+        titles = [editor.widget.itemText(index) for index in range(len(editor.values))]
+        assert titles[editor.values.index(way.name)] == way.label
+        ready.parameters.set("method", way.name)
+        for name in ("sirt_iterations", "projector", "device"):
+            assert shown(ready.fields.editors[name].widget), name
+        for name in ("steps", "prior", "tv_lam", "fbp_filter", "virtual_coils", "cg_lam"):
+            assert not shown(ready.fields.editors[name].widget), name
+    ready.parameters.set("method", "sirt")
+    ready.refresh()
+    assert way.name not in editor.values
+
+
+def test_a_scanner_that_the_panel_has_never_heard_of_is_offered_by_its_label(ready):
+    with tilted_beam() as kind:
+        ready.parameters.set("geometry", kind.KIND)
+        assert ready.parameters.request_scan()["geometry"] == kind.KIND
+        assert word(kind.KIND) == "Tilted beam"

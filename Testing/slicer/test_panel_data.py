@@ -146,7 +146,7 @@ def test_estimate_before_the_run(ready, new_scene, tmp_path, monkeypatch):
     assert text(ready.form.estimate).endswith(" of 16.0 GB, time not known before the first run")
     for device in (GPU, CPU):  # as a worker notes it
         place, settings = ready.setup.report.place(device), ready.parameters.settings()
-        note(place.network_key(settings, "auto"), 1e-8 if device is GPU else 1e-6)
+        note(place.network_key(settings), 1e-8 if device is GPU else 1e-6)
         note(place.solver_key("sparse-view-ct"), 1e-10)
     ready.refresh()
     assert text(ready.form.estimate).endswith(" of 16.0 GB, about 10 min")
@@ -211,8 +211,8 @@ def fake_engine(folder: Path, answer: str) -> setup.Engine:
 
 
 MEASURED = {
-    "kind": "measurement", "task": "limited-angle-ct", "views": 90, "grid": [40, 128, 130], "spacing_mm": [1.5, 1.5, 3],
-    "remarks": ["angles run backwards"],
+    "kind": "measurement", "task": "limited-angle-ct", "geometry": "parallel-beam", "views": 90, "grid": [40, 128, 130],
+    "spacing_mm": [1.5, 1.5, 3], "remarks": ["angles run backwards"],
 }  # fmt: skip
 
 
@@ -222,7 +222,7 @@ MEASURED = {
         (
             "sinogram",
             json.dumps(MEASURED),
-            "Limited-angle CT, 130 x 128 x 40, 1.5 x 1.5 x 3 mm, 90 views; angles run backwards",
+            "Limited-angle CT, Parallel beam, 130 x 128 x 40, 1.5 x 1.5 x 3 mm, 90 views; angles run backwards",
             True,
         ),
         ("sinogram", json.dumps({**MEASURED, "kind": "k-space"}), texts.other_source("k-space"), False),

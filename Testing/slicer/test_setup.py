@@ -220,8 +220,8 @@ def test_ids_from_file_names(file, name):
 def test_import_of_a_checkpoint_runs_in_the_engine(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(tmp_path))
     with pytest.raises(InputError, match="bundled"):
-        setup.import_prior(HERE, "/none.pth", "ct-compact-v1")
-    process = setup.import_prior(HERE, str(tmp_path / "none.pth"), "mine")
+        setup.begin_import(HERE, "/none.pth", "ct-compact-v1")
+    process = setup.begin_import(HERE, str(tmp_path / "none.pth"), "mine")
     lines = finish(process)
     assert process.returncode != 0
     assert lines

@@ -1,0 +1,164 @@
+"""The state of a job: kept at a small share of the time, resumed from only where it is exactly what was written."""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from DiffusionMBIRLib.jobs.control import ClientGone
+from DiffusionMBIRLib.jobs.keeper import Keeper
+from Testing.engine.helpers import ROOT
+
+
+def keeper(folder, fingerprint="a", **options):
+    warnings: list[str] = []
+    made = Keeper(folder, fingerprint, warn=warnings.append, **options)
+    return made, warnings
+
+
+def test_what_a_run_saved_itself_is_nothing_to_go_on_from(tmp_path):
+    """Each of several samples asks: a run is not longer than it was because it finds what the last one left."""
+    earlier, _ = keeper(tmp_path, share=1e9)
+    time.sleep(0.3)
+    earlier.save("diffusion", {"x": torch.ones(3), "done": torch.tensor(1)})
+    assert earlier.load("diffusion") is None
+    assert earlier.seconds_before == 0.0
+    assert earlier.steps_done("diffusion") == (0, 0)
+    later, _ = keeper(tmp_path, share=1e9)
+    assert later.load("diffusion") is not None
+    assert later.seconds_before >= 0.3
+    later.save("diffusion", {"x": torch.ones(3), "done": torch.tensor(2)})
+    assert later.load("diffusion") is None
+
+
+def test_a_state_comes_back_with_types_and_strides(tmp_path):
+    state = {
+        "x": torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1),
+        "k": torch.randn(3, dtype=torch.complex64),
+        "done": torch.tensor(5),
+        "generator": torch.Generator().get_state(),
+    }
+    first, _ = keeper(tmp_path, share=1e9)
+    first.save("diffusion", state)
+    second, warnings = keeper(tmp_path)
+    back = second.load("diffusion")
+    assert back.keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(back[name], value)
+        assert (back[name].dtype, back[name].stride()) == (value.dtype, value.stride())
+    assert second.steps_done("diffusion") == (0, 5)
+    assert second.load("ADMM-TV") is None
+    assert warnings == []
+
+
+def test_only_the_newest_stage_is_kept(tmp_path):
+    made, _ = keeper(tmp_path, share=1e9)
+    made.save("ADMM-TV", {"done": torch.tensor(1)})
+    made.save("diffusion", {"done": torch.tensor(1)})
+    assert [p.name for p in tmp_path.iterdir()] == ["diffusion.pt"]
+
+
+@pytest.mark.parametrize("length", [0, 100, 600])
+def test_a_damaged_state_is_left_aside_with_a_warning(tmp_path, length):
+    keeper(tmp_path, share=1e9)[0].save("diffusion", {"x": torch.zeros(100), "done": torch.tensor(1)})
+    os.truncate(tmp_path / "diffusion.pt", length)
+    second, warnings = keeper(tmp_path)
+    assert second.load("diffusion") is None
+    assert "cannot be read" in warnings[0]
+
+
+def test_a_state_of_other_settings_is_left_aside(tmp_path):
+    keeper(tmp_path, share=1e9)[0].save("diffusion", {"done": torch.tensor(1)})
+    second, warnings = keeper(tmp_path, "b")
+    assert second.load("diffusion") is None
+    assert "another version or prior" in warnings[0]
+
+
+def test_saving_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
+    """By a clock that a step and every look at it move on, so that two looks are what a save takes."""
+    look_s, step_s, steps = 0.01, 0.03, 500
+    now = itertools.count()
+    monkeypatch.setattr("DiffusionMBIRLib.jobs.keeper.time", SimpleNamespace(monotonic=lambda: next(now) * look_s))
+    made, _ = keeper(tmp_path, share=0.1)
+    seen = []
+    for k in range(steps):
+        for _ in range(round(step_s / look_s)):
+            next(now)
+        made.save("diffusion", {"done": torch.tensor(k)})
+        seen.append(int(torch.load(tmp_path / "diffusion.pt")["state"]["done"]) if k > 50 else 0)
+    run_s = next(now) * look_s
+    saves = len(set(seen))
+    assert 0.07 * run_s < saves * 2 * look_s <= 0.1 * run_s
+    assert seen == sorted(seen)
+
+
+def test_the_first_state_comes_early_in_a_long_run(tmp_path):
+    made, _ = keeper(tmp_path, expected_s=lambda: 600.0)
+    made.save("diffusion", {"done": torch.tensor(1)})
+    assert (tmp_path / "diffusion.pt").exists()
+
+
+def test_a_full_disk_while_saving_is_one_warning(tmp_path, monkeypatch):
+    made, warnings = keeper(tmp_path, share=1e9)
+    made.save("diffusion", {"x": torch.zeros(10), "done": torch.tensor(1)})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for done in (2, 3):
+        made.save("diffusion", {"x": torch.zeros(10), "done": torch.tensor(done)})
+    assert len(warnings) == 1
+    assert "no space left" in warnings[0]
+    assert keeper(tmp_path)[0].load("diffusion")["done"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["diffusion.pt"]
+
+
+@pytest.mark.slow
+def test_killed_while_it_writes_the_older_state_is_whole(tmp_path):
+    """The writer does nothing but save; it is killed at moments spread over many saves."""
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from DiffusionMBIRLib.jobs.keeper import Keeper\n"
+        "keeper = Keeper(Path(sys.argv[1]), 'a', warn=print, share=1e9)\n"
+        "k = 0\n"
+        "while True:\n"
+        "    k += 1\n"
+        "    keeper.save('diffusion', {'x': torch.full((300_000,), float(k)), 'done': torch.tensor(k)})\n"
+        "    print(k, flush=True)\n"
+    )
+    interrupted = 0
+    for turn in range(4):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        command = [sys.executable, "-c", code, str(folder)]
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        writer.stdout.readline()
+        end = time.monotonic() + 5
+        while not list(folder.glob(".*.tmp")) and time.monotonic() < end:
+            pass
+        time.sleep(0.002 * turn)
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        interrupted += len(list(folder.glob(".*.tmp")))
+        second, warnings = keeper(folder)
+        state = second.load("diffusion")
+        assert (state["x"] == float(state["done"])).all()
+        assert warnings == []
+        assert not list(folder.glob(".*.tmp"))
+    assert interrupted >= 1
+
+
+def test_for_a_client_that_is_gone_the_state_is_saved_at_once(tmp_path):
+    made, _ = keeper(tmp_path, client_gone=lambda: True, share=0.0)
+    with pytest.raises(ClientGone):
+        made.save("diffusion", {"done": torch.tensor(1)})
+    assert keeper(tmp_path)[0].load("diffusion")["done"] == 1
