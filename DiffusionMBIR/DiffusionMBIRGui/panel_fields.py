@@ -22,7 +22,7 @@ from .parameters import Parameters
 
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _OF_NETWORK = ("prior", "slices_per_batch", "precision", "compile")
-_NETWORK = ("steps", "sigma_start", "sigma_end", "published", "samples", *_OF_NETWORK)
+_NETWORK = ("tile", "steps", "sigma_start", "sigma_end", "published", "samples", *_OF_NETWORK)
 _START = ("start", "start_sweeps", "tv_lam")
 _FIT = ("lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight")
 _CT_FIT = ("preconditioner",)
