@@ -86,12 +86,15 @@ class DiffusionMethod(Method):
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
     ) -> tuple[Any, ModelCard | None]:
         from ..denoisers import TiledPrior
+        from ..priors.base import Prior
         from ..priors.checkpoints import in_precision, load_prior
         from ..priors.networks import NetworkPrior
 
         chosen = settings.prior if network is None else network
         if isinstance(chosen, str):
             prior: Any = load_prior(chosen, device=device, precision=settings.precision)
+        elif not isinstance(chosen, Prior):
+            raise InputError(f"prior {chosen.card.id!r} is no diffusion prior, which method {self.name} needs")
         else:
             prior = in_precision(chosen, settings.precision)
         _require_fitting(prior, scan)

@@ -202,12 +202,12 @@ class TrainingLoop(ABC, Generic[Network]):
         loss = self.loss(step, *batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        weights = list(self.trained(self.network).parameters())
+        weights = list[Tensor](self.trained(self.network).parameters())
         nn.utils.clip_grad_norm_(weights, 1.0)
         self.optimizer.step()
         decay = min(self.settings.ema, (step + 1) / (step + 10))  # else the first weights would count for long
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.trained(self.ema).parameters()), weights, 1 - decay)
+            torch._foreach_lerp_(list[Tensor](self.trained(self.ema).parameters()), weights, 1 - decay)
         return loss.detach()
 
     # --- judging and keeping

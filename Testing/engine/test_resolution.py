@@ -118,7 +118,8 @@ def test_tiles_of_a_prior_at_another_resolution():
         network.head.weight.normal_(std=0.1)
     coarse = CompactPrior(network, ModelCard("small", "CT", network=config.to_dict()))
     whole = ResolutionPrior(coarse, (2, 2), detail=0.05)
-    tiles = TiledPrior(whole, 4 * whole.reach + 2 * whole.multiple)
+    tiles = TiledPrior(whole, 8 * (coarse.reach + coarse.multiple))
+    assert whole.reach == 2 * coarse.reach + 1
     x = torch.randn(1, 1, 2 * tiles.side, tiles.side // 2, generator=torch.Generator().manual_seed(0))
     expected = whole.denoise(x, 0.3)
     assert float((expected - whole.denoise(x + 0.1, 0.3)).abs().max()) > 1e-3
