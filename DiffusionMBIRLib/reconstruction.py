@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .denoisers import Counter
     from .models import ModelCard
     from .priors.base import Prior
     from .problems import Problem
@@ -69,54 +70,84 @@ def reconstruct(
     Raises InputError for what the user can mend, EngineError when the computation fails (no memory, a
     GPU that is lost).
     """
-    import torch
-
-    from .denoisers import Counter
-    from .priors.base import is_out_of_memory
-    from .problems import build_problem
-
     started = time.perf_counter()
     settings = settings or ReconSettings.preset(task_info(measurement.task).preset)
     require_fitting(measurement.task, settings)
-    chosen, way = choose_device(device or settings.device), method(settings.method)
-    watched, counter = monitor or Silent(), Counter()
+    used = replace(settings, precision=precision or settings.precision)
+    chosen = choose_device(device or settings.device)
     keep_what_is_free()
     try:
-        with torch.inference_mode():
-            used = replace(settings, precision=precision or settings.precision)
-            network, card = way.load(used, prior, measurement, chosen)
-            value = card.value if card else None
-            problem = build_problem(measurement, settings, value, volume_device(chosen))
-            run = Run(_Watcher(problem, watched), AsReal(checkpoint or NoCheckpoint()), counter, network)
-            estimate = way.run(problem, settings, run)
-            residual = problem.residual(estimate.volume)
-            volume = problem.to_volume(estimate.volume, f"{settings.method} of {measurement.name}", False)
-            spread, name = estimate.deviation, f"standard deviation of {volume.name}"
-            deviation = None if spread is None else problem.to_volume(spread, name, True)
+        made = _compute(measurement, prior, used, chosen, monitor or Silent(), checkpoint or NoCheckpoint())
     except (RuntimeError, MemoryError) as error:
-        if is_device_failure(error):
-            reason = str(error).strip().splitlines()[0]
-            raise EngineError(f"device {chosen} failed ({reason}); try again, or --device cpu") from error
-        if not is_out_of_memory(error):
+        failure = _as_engine_error(error, chosen, measurement.name)
+        if failure is None:
             raise
-        raise EngineError(
-            f"no memory on {chosen} for {measurement.name}; use a coarser grid, fewer views or --device cpu"
-        ) from error
+        raise failure from error
     finally:
         give_back_what_is_free()
-    computed_in = precision_name(getattr(network, "precision", torch.float32))
-    record = _record(measurement, settings, card, prior, chosen, computed_in)
-    volume = replace(volume, metadata={**volume.metadata, "provenance": json.dumps(record)})
+    record = _record(measurement, settings, made.card, prior, chosen, made.precision)
     return Result(
-        volume,
+        replace(made.volume, metadata={**made.volume.metadata, "provenance": json.dumps(record)}),
         settings.method,
-        residual,
+        made.residual,
         time.perf_counter() - started,
-        counter.evaluations,
-        counter.seconds,
+        made.counter.evaluations,
+        made.counter.seconds,
         record,
-        deviation,
+        made.deviation,
     )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the computation gave."""
+
+    volume: Volume
+    deviation: Volume | None
+    residual: float
+    counter: Counter
+    card: ModelCard | None
+    precision: str
+
+
+def _compute(
+    scan: Scan,
+    prior: str | Prior | None,
+    settings: ReconSettings,
+    device: torch.device,
+    monitor: Monitor,
+    checkpoint: Checkpoint,
+) -> _Made:
+    """The method's network, the problem, the run, and its estimate as volumes for the user."""
+    import torch
+
+    from .denoisers import Counter
+    from .problems import build_problem
+
+    way, counter = method(settings.method), Counter()
+    with torch.inference_mode():
+        network, card = way.load(settings, prior, scan, device)
+        problem = build_problem(scan, settings, card.value if card else None, volume_device(device))
+        run = Run(_Watcher(problem, monitor), AsReal(checkpoint), counter, network)
+        estimate = way.run(problem, settings, run)
+        volume = problem.to_volume(estimate.volume, f"{settings.method} of {scan.name}", False)
+        name = f"standard deviation of {volume.name}"
+        deviation = None if estimate.deviation is None else problem.to_volume(estimate.deviation, name, True)
+        residual = problem.residual(estimate.volume)
+    precision = precision_name(getattr(network, "precision", torch.float32))
+    return _Made(volume, deviation, residual, counter, card, precision)
+
+
+def _as_engine_error(error: RuntimeError | MemoryError, device: torch.device, name: str) -> EngineError | None:
+    """What a failure of the device or of its memory is told as; None for any other error."""
+    from .priors.base import is_out_of_memory
+
+    if is_device_failure(error):
+        reason = str(error).strip().splitlines()[0]
+        return EngineError(f"device {device} failed ({reason}); try again, or --device cpu")
+    if is_out_of_memory(error):
+        return EngineError(f"no memory on {device} for {name}; use a coarser grid, fewer views or --device cpu")
+    return None
 
 
 @dataclass
