@@ -136,6 +136,14 @@ class ReconSettings:
     slices_per_batch: int = setting(
         0, "Slices a batch", "Slices denoised at once; 0: fitted to memory.", range=(0, 4096)
     )
+    tile: int = setting(
+        0,
+        "Tile",
+        "The diffusion prior sees slices in overlapping tiles of at most this side, so that large ones need less "
+        "memory and more time; for priors that treat each position alike, as our own do.  0: whole slices.",
+        unit="px",
+        range=(0, 8192),
+    )
     compile: bool = setting(
         False,
         "Compile",

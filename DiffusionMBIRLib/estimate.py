@@ -16,6 +16,7 @@ from .rates import Pace
 from .simulation.settings import CTScan, scan_settings
 from .starts import coarse_start
 from .tasks import MR_TASK, SPARSE_VIEW
+from .tiling import tiled_pixels
 
 # Relative costs a voxel: as it is, and for each view of CT or transform of MRI.
 _SWEEP = (60.0, 6.0)  # of a sweep of ADMM-TV
@@ -107,7 +108,7 @@ def stages(
         stride, factor = (1, 1) if mr else coarse_start(_views(task, views), (shape[1], shape[2]))
         fewer = _cost(_SWEEP, count / stride) * voxels / factor**2 * unit
         parts["ADMM-TV"] = settings.start_sweeps * (sweep if stride == 1 else fewer)
-    network = evaluations(settings, task, views=views) * voxels * (pace.network or 0.0)
+    network = evaluations(settings, task, views=views) * pixels_seen(shape, settings) * (pace.network or 0.0)
     work = method(settings.method).work(settings)
     return parts | {stage: number * units[what] + network / len(work) for stage, (what, number) in work.items()}
 
@@ -133,11 +134,21 @@ def evaluations(settings: ReconSettings, task: str = SPARSE_VIEW, *, views: int 
     return method(settings.method).evaluations(settings, task, _views(task, views))
 
 
+def pixels_seen(shape: tuple[int, int, int], settings: ReconSettings) -> int:
+    """Pixels that the network sees in one evaluation of a volume: of tiles, those that they share count twice."""
+    slices, rows, columns = shape
+    return slices * tiled_pixels((rows, columns), _tile(settings))
+
+
 def duration(seconds: float) -> str:
     """As a person says it: '20 s', '3 min', '1.5 h'."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _tile(settings: ReconSettings) -> int:
+    return settings.tile if "tile" in method(settings.method).settings else 0
 
 
 def _uses(settings: ReconSettings) -> bool:
@@ -157,6 +168,8 @@ def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, vie
     pixels = rows * columns
     total += _COIL_BYTES * slices * pixels * coils if task == MR_TASK else _MATRIX_BYTES * pixels * _views(task, views)
     if _uses(settings):
-        batch = settings.slices_per_batch or max(1, _PIXELS_PER_BATCH // pixels)
-        total += _NETWORK_BYTES_PER_PIXEL * pixels * min(slices, batch)
+        tile = _tile(settings)
+        at_once = min(rows, tile or rows) * min(columns, tile or columns)
+        batch = settings.slices_per_batch or max(1, _PIXELS_PER_BATCH // at_once)
+        total += _NETWORK_BYTES_PER_PIXEL * at_once * min(slices, batch)
     return int(total)

@@ -21,7 +21,7 @@ MODULE = "DiffusionMBIR"
 NODE_CLASS = "vtkMRMLScriptedModuleNode"
 SOURCES = ("volume", "sinogram", "k-space")
 ROLES = ("input", "reference", "output")
-KEPT_BY_PRESETS = ("prior", "seed", "device", "precision", "slices_per_batch")
+KEPT_BY_PRESETS = ("prior", "seed", "device", "precision", "slices_per_batch", "tile")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """How whole volumes are seen by a 2D prior; each denoiser wraps another one."""
 
 from .complex import PartsDenoiser, PhaseDenoiser
+from .resolution import ResolutionPrior
 from .slices import Counter, Denoiser, SliceDenoiser
+from .tiles import TiledPrior
 
-__all__ = ["Counter", "Denoiser", "PartsDenoiser", "PhaseDenoiser", "SliceDenoiser"]
+__all__ = ["Counter", "Denoiser", "PartsDenoiser", "PhaseDenoiser", "ResolutionPrior", "SliceDenoiser", "TiledPrior"]

@@ -69,7 +69,7 @@ class SubBatches:
                 if self.slices_per_batch == 1:
                     raise EngineError(
                         f"no memory for one slice of {x.shape[1]} x {x.shape[2]} on {x.device}; "
-                        "use another device or a coarser grid"
+                        "use another device, a coarser grid or, with a diffusion prior, smaller tiles (setting tile)"
                     ) from error
                 self.slices_per_batch = max(1, (stop - start) // 2)
                 if x.device.type == "cuda":

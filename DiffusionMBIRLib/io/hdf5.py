@@ -65,7 +65,9 @@ class Fields:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         for at, part in enumerate(parts):
             link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-            if link is None or links > _MOST_LINKS:
+            if links > _MOST_LINKS:
+                raise InputError(f"{self.path}: the links to {name} lead in a circle; write it into this file")
+            if link is None:
                 return None
             if isinstance(link, h5py.ExternalLink):
                 raise InputError(f"{self.path}: the dataset {name} lies in another file; write it into this one")

@@ -19,7 +19,7 @@ from .. import rates
 from ..config import ReconSettings
 from ..devices import choose_device, device_name, precision_name
 from ..errors import EngineError, InputError
-from ..estimate import estimate, stages
+from ..estimate import estimate, pixels_seen, stages
 from ..formats import SCAN, may_hold
 from ..geometry import Grid
 from ..io.scan_npz import read_npz
@@ -221,7 +221,7 @@ class Task:
         with suppress(OSError):
             (folder / PARTIAL).unlink(missing_ok=True)
         if result.nfe and result.network_seconds > 0:
-            seen = result.network_seconds / (result.nfe * result.volume.grid.voxels)
+            seen = result.network_seconds / (result.nfe * pixels_seen(result.volume.grid.shape, self._settings))
             rates.note(place_of(self._device).network_key(self._settings), seen)
         metrics = _judge(result.volume, truth) if truth is not None else None
         if truth is not None and result.deviation is not None:

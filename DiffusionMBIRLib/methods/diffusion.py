@@ -85,6 +85,7 @@ class DiffusionMethod(Method):
     def load(
         self, settings: ReconSettings, network: Any, scan: Scan, device: torch.device
     ) -> tuple[Any, ModelCard | None]:
+        from ..denoisers import TiledPrior
         from ..priors.checkpoints import in_precision, load_prior, not_a_prior
         from ..priors.networks import NetworkPrior
 
@@ -96,6 +97,8 @@ class DiffusionMethod(Method):
         if not hasattr(prior, "denoise"):
             raise InputError(not_a_prior(prior.card))
         _require_fitting(prior, scan)
+        if settings.tile:
+            TiledPrior(prior, settings.tile)  # raises where the prior cannot be asked for tiles
         if settings.published and not self.publishes:
             raise InputError(f"setting published: no code of {self.name} was published; use mbir or dds")
         if not settings.published:
@@ -105,7 +108,7 @@ class DiffusionMethod(Method):
         return prior, prior.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from ..denoisers import SliceDenoiser
+        from ..denoisers import SliceDenoiser, TiledPrior
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
 
@@ -113,8 +116,10 @@ class DiffusionMethod(Method):
         stored = run.checkpoint.load(STAGE) or {}
         run.counter.evaluations = int(stored.get("evaluations", 0))
         run.counter.seconds = float(stored.get("network_seconds", 0.0))
-        batch = slices_per_batch(settings, volumes.shape[1:], getattr(prior, "device", volumes.device))
-        slices = SliceDenoiser(prior, batch, counter=run.counter, poll=run.monitor.poll)
+        in_plane = tuple(min(n, settings.tile or n) for n in volumes.shape[1:])
+        batch = slices_per_batch(settings, in_plane, getattr(prior, "device", volumes.device))
+        seen = TiledPrior(prior, settings.tile, poll=run.monitor.poll) if settings.tile else prior
+        slices = SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll)
         denoiser = problem.seen_by(slices, settings)
         span = settings.noise_span if "noise_span" in self.settings else 1
 

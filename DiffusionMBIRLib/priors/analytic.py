@@ -46,6 +46,11 @@ class GaussianPrior:
             limits="For tests of samplers only.",
         )
 
+    @property
+    def reach(self) -> int | None:
+        """Pixels around a pixel that count for it: none where all are independent, else all of the image (None)."""
+        return None if self.mean.ndim or self.spectrum.ndim else 0
+
     @classmethod
     def from_covariance(cls, mean: float | Tensor, covariance: Tensor) -> GaussianPrior:
         """From the covariance (rows, columns) of pixel (0, 0) with every pixel; periodic, so C is circulant."""

@@ -12,7 +12,11 @@ from ..models import ModelCard
 
 @runtime_checkable
 class Prior(Protocol):
-    """A Gaussian denoiser with a card.  One sigma convention: x = x0 + sigma n, in the card's value scale."""
+    """A Gaussian denoiser with a card.  One sigma convention: x = x0 + sigma n, in the card's value scale.
+
+    One that can be asked for parts of slices also tells its ``reach``, the pixels around a pixel that count for it, and
+    of which ``multiple`` parts must begin at, if not of 1.
+    """
 
     sigma_min: float
     sigma_max: float

@@ -47,6 +47,17 @@ class CompactConfig:
         """Image sides are padded to a multiple of this."""
         return self.stem * 2 ** (len(self.widths) - 1)
 
+    @property
+    def reach(self) -> int:
+        """Pixels from an image's pixel beyond which none counts for it: half the receptive field, or a little more.
+
+        Convolutions of 3 x 3 reach a cell of their level, of which a stage has two a block and all levels but the
+        lowest two stages; coming to a coarser level's grid adds up to less than one of the coarsest cells.
+        """
+        cells = [self.stem * 2**level for level in range(len(self.widths))]
+        stem_and_head, stage = 2 * cells[0], 2 * self.blocks
+        return stem_and_head + stage * (2 * sum(cells) - cells[-1]) + cells[-1] - 1
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "compact-unet", **asdict(self), "widths": list(self.widths)}
 

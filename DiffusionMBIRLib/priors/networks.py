@@ -72,6 +72,7 @@ class CompactPrior(NetworkPrior):
     def __init__(self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.float32) -> None:
         # A copy, since the caller's network may go on training.
         super().__init__(copy.deepcopy(network), card, multiple=network.config.multiple, precision=precision)
+        self.reach = network.config.reach
 
     def _estimate(self, x: Tensor, sigma: float) -> Tensor:
         level = torch.full((1,), sigma, device=x.device)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import math
-import os
-import pickle
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..devices import arithmetic, choose_precision, precision_name
-from ..errors import Cancelled, EngineError, InputError
+from ..devices import arithmetic
+from ..errors import InputError
 from ..models import ModelCard, check_id
 from ..monitor import Monitor, Silent
 from ..tasks import SPARSE_VIEW
+from ..training.base import TrainingLoop, seeded
 from ..training.settings import TrainSettings
-from ..training.slices import Stack, find_volumes, load_stacks, split_by_patient
+from ..training.slices import Stack, read_stacks, split_by_patient
 from .about import DEPARTURES, TITLES, network_name
 from .consistency import data_consistency
 from .networks import StagedNetwork, SupervisedConfig
@@ -58,10 +53,7 @@ def train_supervised(
     """
     monitor, folder = monitor or Silent(), Path(output)
     settings = settings or TrainSettings()
-    files, stacks = find_volumes(folders, glob), []
-    for number, path in enumerate(files, start=1):
-        stacks += load_stacks(path, patient_regex, VALUE)
-        monitor.tick("read volumes", number, len(files))
+    stacks = read_stacks(folders, glob, patient_regex, VALUE, monitor)
     folder.mkdir(parents=True, exist_ok=True)
     trainer = SupervisedTrainer(
         stacks,
@@ -78,10 +70,12 @@ def train_supervised(
     return trainer.run()
 
 
-class SupervisedTrainer:
-    """Holds network, averaged weights, optimiser and pairs.  ``run`` trains the stages one after the other, each on its
-    share of ``settings.images``; the inputs of a later stage are what the earlier ones make of the scans.
+class SupervisedTrainer(TrainingLoop[StagedNetwork]):
+    """Trains a baseline.  ``run`` trains the stages one after the other, each on its share of ``settings.images``; the
+    inputs of a later stage are what the earlier ones make of the scans.
     """
+
+    held_out_per = "per_geometry"
 
     def __init__(
         self,
@@ -100,34 +94,24 @@ class SupervisedTrainer:
     ) -> None:
         if pairs.size % network.multiple:
             raise InputError(f"setting size: {pairs.size} must be a multiple of {network.multiple} for this network")
-        self.config, self.folder, self.device, self.model_id = network, folder, device, model_id
-        self.precision = choose_precision("auto", device)
-        self.settings = replace(settings, images=max(settings.batch, settings.images // network.stages))  # of a stage
-        self.monitor, self.pair_settings = monitor or Silent(), pairs
         train, rest = split_by_patient(stacks, held_out, held_out_fraction)
-        self.patients = sorted({s.patient for s in train}), sorted({s.patient for s in rest})
+        super().__init__(
+            seeded(lambda: StagedNetwork(network), settings.seed),
+            folder,
+            settings=replace(settings, images=max(settings.batch, settings.images // network.stages)),  # of a stage
+            model_id=model_id,
+            stacks=(train, rest),
+            device=device,
+            monitor=monitor,
+        )
+        self.config, self.pair_settings = network, pairs
         self.pairs = Pairs(train, pairs_folder, network.task, pairs, "training")
         self.held_out_pairs = Pairs(rest, pairs_folder, network.task, pairs, "held out")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self.network = StagedNetwork(network)
-        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.optimizer = self._optimizer(0)
-        self.stage, self.seen, self.seconds = 0, 0, 0.0
-        self.total = 0  # images of all stages; a resumed run may have been given another length
-        self._resume()
+        self.earlier = 0  # images of the stages before; a resumed run may have been given another length
+        self.resume()
 
-    def _optimizer(self, stage: int) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.network.stages[stage].parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
-
-    @property
-    def state_file(self) -> Path:
-        return self.folder / "training-state.pt"
-
-    @property
-    def network_file(self) -> Path:
-        return self.folder / f"{self.model_id}.safetensors"
+    def trained(self, network: StagedNetwork) -> nn.Module:
+        return network.stages[self.stage]
 
     # --- the run
 
@@ -136,13 +120,12 @@ class SupervisedTrainer:
         blocks, held_out = self._blocks()
         for stage in range(self.stage, self.config.stages):
             if stage > self.stage:
-                self.stage, self.seen, self.optimizer = stage, 0, self._optimizer(stage)
-            inputs, checked = self._inputs(blocks, "training"), self._inputs(held_out, "held-out")
-            try:
-                self._train(_Batches(blocks, inputs, self.pair_settings.size, self.settings), held_out, checked)
-            except Cancelled:
-                self._save_state()
-                raise
+                self.stage, self.seen, self.earlier = stage, 0, self.earlier + self.seen
+                self.optimizer = self.new_optimizer()
+            inputs = self._inputs(blocks, "training")
+            self._drawn = _Batches(blocks, inputs, self.pair_settings.size, self.settings)
+            self._checked = held_out, self._inputs(held_out, "held-out")
+            self.train_stage(f"train stage {stage + 1}")
         return self.network_file
 
     def _blocks(self) -> tuple[list[Block], list[Block]]:
@@ -160,122 +143,66 @@ class SupervisedTrainer:
             x = block.fbp
             for stage in range(self.stage):
                 problem = problem_of(block.measurement)
-                x = self._apply(self.ema, block, x, stage)
+                x = self._apply(block, x, stage)
                 penalty, steps = self.config.penalty, self.config.cg_steps
                 x = data_consistency(problem.A, problem.y, x, penalty=penalty, steps=steps).contiguous().half()
                 self.monitor.tick(f"{what} images of stage {self.stage + 1}", number, len(blocks))
             out.append(x)
         return out
 
-    def _apply(self, network: nn.Module, block: Block, x: Tensor, stage: int) -> Tensor:
+    def _apply(self, block: Block, x: Tensor, stage: int) -> Tensor:
+        """What a stage of the averaged network makes of a block's images."""
         told = torch.full((16,), block.condition, device=self.device)
         parts = []
         for part in x.split(16):
             with arithmetic(self.device, self.precision):
                 image = _channels_last(part[:, None].float().to(self.device))
-                parts.append(network(image, told[: len(part)], stage)[:, 0].float().cpu())
+                parts.append(self.ema(image, told[: len(part)], stage)[:, 0].float().cpu())
         return torch.cat(parts)
 
-    def _train(self, batches: _Batches, held_out: Sequence[Block], inputs: Sequence[Tensor]) -> None:
-        s = self.settings
-        steps = range(self.seen // s.batch, math.ceil(s.images / s.batch))
-        saved = started = time.monotonic()
-        before, recent = self.seconds, deque[Tensor](maxlen=100)
-        for step, batch in zip(steps, batches.of(steps), strict=True):
-            recent.append(self._step(step, *(part.to(self.device) for part in batch)))
-            self.seen, self.total = self.seen + s.batch, self.total + s.batch
-            self.seconds = before + time.monotonic() - started
-            if time.monotonic() - saved > 60 * s.save_minutes or step == steps[-1]:
-                self._checkpoint(float(torch.stack(list(recent)).mean()), held_out, inputs)
-                saved = time.monotonic()
-            if step % 20 == 0 or step == steps[-1]:
-                loss = float(torch.stack(list(recent)).mean())
-                self.monitor.tick(f"train stage {self.stage + 1}", self.seen, s.images, loss=loss)
+    def batches(self, steps: range) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        return self._drawn.of(steps)
 
-    def _step(self, step: int, x: Tensor, truth: Tensor, told: Tensor, weight: Tensor) -> Tensor:
-        s, stage = self.settings, self.network.stages[self.stage]
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.rate(self.seen)
+    def loss(self, step: int, *batch: Tensor) -> Tensor:
+        x, truth, told, weight = batch
         with arithmetic(self.device, self.precision):
             restored = self.network(_channels_last(x), told, self.stage)
-        loss = ((restored.float() - truth).square().mean(dim=(1, 2, 3)) * weight).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
-        self.optimizer.step()
-        decay = min(s.ema, (step + 1) / (step + 10))
-        averaged: list[Tensor] = list(self.ema.stages[self.stage].parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged, list[Tensor](stage.parameters()), 1 - decay)
-        return loss.detach()
+        return ((restored.float() - truth).square().mean(dim=(1, 2, 3)) * weight).mean()
 
     # --- judging and keeping
 
+    def evaluate(self) -> dict[str, float]:
+        return self.error_left(*self._checked)
+
     @torch.inference_mode()
-    def evaluate(self, blocks: Sequence[Block], inputs: Sequence[Tensor]) -> dict[str, float]:
-        """Error energy that the averaged network leaves of FBP's on held-out slices, for each geometry."""
+    def error_left(self, blocks: Sequence[Block], inputs: Sequence[Tensor]) -> dict[str, float]:
+        """Error energy that the averaged network leaves of FBP's, for each geometry."""
         left = {}
         for block, x in zip(blocks, inputs, strict=True):
-            restored = self._apply(self.ema, block, x, self.stage)
+            restored = self._apply(block, x, self.stage)
             error = float((restored - block.truth.float()).square().mean())
             left[str(block.measurement.geometry.views)] = round(error / block.error, 5)
         return left
 
-    def _checkpoint(self, train_loss: float, held_out: Sequence[Block], inputs: Sequence[Tensor]) -> None:
-        """Held-out loss, one line of statistics, the network's file and the state to resume from."""
-        left = self.evaluate(held_out, inputs)
-        mean = sum(left.values()) / len(left)
-        if not math.isfinite(mean + train_loss):
-            raise EngineError("training has diverged; the last checkpoint is kept: resume with a lower learning_rate")
-        line: dict[str, Any] = {"stage": self.stage + 1, "images": self.seen, "seconds": round(self.seconds)}
-        line |= {"train": round(train_loss, 5), "held_out": round(mean, 5), "per_geometry": left}
-        with (self.folder / "stats.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-        self._export(left)
-        self._save_state()
+    def progress(self) -> dict[str, Any]:
+        return {"stage": self.stage + 1} | super().progress()
 
-    def _save_state(self) -> None:
-        state: dict[str, Any] = {"network": self.network.state_dict(), "ema": self.ema.state_dict()}
-        state |= {"optimizer": self.optimizer.state_dict(), "stage": self.stage, "seen": self.seen, "total": self.total}
-        state |= {"seconds": self.seconds, "config": json.dumps(self.config.to_dict(), sort_keys=True)}
-        temporary = self.state_file.with_suffix(".tmp")
-        try:
-            torch.save(state, temporary)
-            os.replace(temporary, self.state_file)
-        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-            raise EngineError(f"{self.state_file}: could not be written; is the disk full? ({error})") from None
+    def own_state(self) -> dict[str, Any]:
+        return {"stage": self.stage, "total": self.earlier + self.seen, "config": self._config_text()}
 
-    def _resume(self) -> None:
-        if not self.state_file.is_file():
-            return
-        try:
-            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
-            raise InputError(f"{self.state_file}: is damaged; delete it to train from the start") from None
-        if not isinstance(state, Mapping) or state.get("config") != json.dumps(self.config.to_dict(), sort_keys=True):
-            raise InputError(f"{self.state_file}: holds another network; choose another output folder")
-        self.network.load_state_dict(state["network"])
-        self.ema.load_state_dict(state["ema"])
-        self.stage, self.seen, self.total = state["stage"], state["seen"], state["total"]
-        self.seconds = state["seconds"]
-        self.optimizer = self._optimizer(self.stage)
-        self.optimizer.load_state_dict(state["optimizer"])
+    def take_own_state(self, state: Mapping[str, Any]) -> None:
+        if state["config"] != self._config_text():
+            raise ValueError
+        self.stage, self.earlier = state["stage"], state["total"] - state["seen"]
 
-    def _export(self, left: Mapping[str, float]) -> None:
-        """The averaged weights with their card, and who was held out in a file that stays here: names are private."""
-        from ..priors.checkpoints import save_prior
+    def _config_text(self) -> str:
+        return json.dumps(self.config.to_dict(), sort_keys=True)
 
-        split = {"train_patients": self.patients[0], "held_out_patients": self.patients[1]}
-        (self.folder / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
-        training = {
+    def keep(self, held_out: float, losses: Mapping[str, float]) -> None:
+        training = self.training_entries() | {
             "stage": self.stage + 1,
-            "images_seen": self.total,
-            "seconds": round(self.seconds),
-            "error_left_of_fbp": dict(left),
-            "train_patients": len(self.patients[0]),
-            "held_out_patients": len(self.patients[1]),
-            "precision": precision_name(self.precision),
-            "settings": asdict(self.settings),
+            "images_seen": self.earlier + self.seen,
+            "error_left_of_fbp": dict(losses),
             "pairs": asdict(self.pair_settings),
         }
         card = ModelCard(
@@ -287,7 +214,7 @@ class SupervisedTrainer:
             training=training,
             limits=f"{DEPARTURES[self.config.kind]} Research use only, not for diagnosis.",
         )
-        save_prior(self.ema, card, self.network_file)
+        self.export(card)
 
 
 class _Batches:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
 import math
 import os
-import pickle
 import re
-import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +15,26 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..devices import arithmetic, choose_device, choose_precision, precision_name
-from ..errors import Cancelled, EngineError, InputError
+from ..devices import arithmetic, choose_device
+from ..errors import InputError
 from ..models import ModelCard, ValueScale, find, read_card, sha256
 from ..monitor import Monitor, Silent
 from ..priors.compact import CompactConfig, CompactUNet, edm_denoise
 from ..priors.published import read_safetensors
+from .base import TrainingLoop, seeded
 from .complex_images import for_real_and_imaginary
 from .settings import TrainSettings
 from .slices import (
     NoisySteps,
     SliceSampler,
     Stack,
-    find_volumes,
     fixed_images,
-    load_stacks,
+    read_stacks,
     split_by_patient,
     step_seed,
 )
 
-__all__ = ["TrainSettings", "Trainer", "find_volumes", "load_stacks", "train"]
+__all__ = ["TrainSettings", "Trainer", "train"]
 
 HELD_OUT_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -79,12 +73,7 @@ def train(
         raise InputError(f"model_id {model_id!r} becomes a file name: use letters, digits, '.', '_' and '-'")
     rank, monitor = int(os.environ.get("RANK", 0)), monitor or Silent()
     value, target = value or ValueScale(), _device(device)
-    files = find_volumes(folders, glob)
-    stacks = []
-    for number, path in enumerate(files, start=1):
-        stacks += load_stacks(path, patient_regex, value)
-        if rank == 0:
-            monitor.tick("read volumes", number, len(files))
+    stacks = read_stacks(folders, glob, patient_regex, value, monitor if rank == 0 else Silent())
     Path(output).mkdir(parents=True, exist_ok=True)
     with _process_group(target):
         trainer = Trainer(
@@ -134,11 +123,13 @@ def edm_loss(network: nn.Module, clean: Tensor, sigma: Tensor, noise: Tensor, si
     return (weight * (edm_denoise(network, clean + s * noise, sigma, sigma_data) - clean).square()).mean()
 
 
-class Trainer:
-    """Holds network, EMA, optimiser and data of one process; ``run`` trains until ``settings.images`` were seen.
+class Trainer(TrainingLoop[CompactUNet]):
+    """Trains a prior; ``run`` goes on until ``settings.images`` were seen.
 
     With more than one process (torch.distributed initialised) gradients are averaged and rank 0 writes.
     """
+
+    held_out_per = "per_sigma"
 
     def __init__(
         self,
@@ -159,137 +150,82 @@ class Trainer:
     ) -> None:
         if settings.size % network.multiple:
             raise InputError(f"setting size: {settings.size} must be a multiple of {network.multiple} for this network")
-        grouped = dist.is_available() and dist.is_initialized()
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
-        self.settings, self.folder, self.device, self.value = settings, folder, device, value
-        self.precision = choose_precision("auto", device)
-        self.model_id, self.monitor = model_id, (monitor if monitor and not self.rank else Silent())
-        self.licence, self.data = licence, [dict(entry) for entry in data]
         if network.image_channels == 2 and value.unit == "HU":
             raise InputError("--channels 2 (real and imaginary part) is for MR; add --modality MR")
-        self._take_data(stacks, held_out, held_out_fraction, network.image_channels)
-        with torch.random.fork_rng(devices=[]):  # the same weights on every rank
-            torch.manual_seed(settings.seed)
-            self.network = CompactUNet(network)
-        self.initial = self._take_weights(initial) if initial else {}
-        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
-        self.seen, self.best, self.seconds = 0, math.inf, 0.0
-        self._resume()
-        self.parallel: nn.Module = nn.parallel.DistributedDataParallel(self.network) if self.world > 1 else self.network
+        grouped = dist.is_available() and dist.is_initialized()
+        rank, world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+        train, rest = split_by_patient(stacks, held_out, held_out_fraction)
+        self._take_data(train, rest, settings, value, network.image_channels, rank)
+        self.value, self.licence, self.data = value, licence, [dict(entry) for entry in data]
+        first = seeded(lambda: CompactUNet(network), settings.seed)  # the same weights on every rank
+        self.initial = self._start_from(initial, first) if initial else {}
+        super().__init__(
+            first,
+            folder,
+            settings=settings,
+            model_id=model_id,
+            stacks=(train, rest),
+            device=device,
+            monitor=monitor,
+            rank=rank,
+            world=world,
+        )
+        self.best = math.inf
+        self.resume()
+        self.parallel: nn.Module = nn.parallel.DistributedDataParallel(self.network) if world > 1 else self.network
         if settings.compile:
             self.parallel = torch.compile(self.parallel)  # type: ignore[assignment]
 
-    def _take_data(self, stacks: Sequence[Stack], held_out: Sequence[str], fraction: float, channels: int) -> None:
-        s = self.settings
-        train, rest = split_by_patient(stacks, held_out, fraction)
-        self.patients = sorted({stack.patient for stack in train}), sorted({stack.patient for stack in rest})
-        self.spacings_mm = sorted({round(stack.spacing_mm * k, 3) for stack in train for k in (1, 2)})
-        shape: dict[str, Any] = {"size": s.size, "value": self.value, "channels": channels}
-        self.sampler = SliceSampler(train, seed=s.seed, rank=self.rank, **shape)
+    def _take_data(
+        self, train: list[Stack], rest: list[Stack], s: TrainSettings, value: ValueScale, channels: int, rank: int
+    ) -> None:
+        shape: dict[str, Any] = {"size": s.size, "value": value, "channels": channels}
+        self.sampler = SliceSampler(train, seed=s.seed, rank=rank, **shape)
         self.held_out = fixed_images(rest, count=s.held_out_images, **shape)
         # Of one and the same sample on every rank: all must agree on the preconditioning.
         sample = SliceSampler(train, seed=s.seed, **shape).batch(2**31, 128)
         self.sigma_data = max(round(float(sample.std()), 3), 0.001)
+        self.spacings_mm = sorted({round(stack.spacing_mm * k, 3) for stack in train for k in (1, 2)})
 
-    def _take_weights(self, initial: str | Path) -> dict[str, str]:
-        """Start from another prior's weights; returns what the card says of it."""
+    def _start_from(self, initial: str | Path, network: CompactUNet) -> dict[str, str]:
+        """Give the network another prior's weights; returns what the card says of it."""
         path = find(initial)
         card, weights = read_card(path), read_safetensors(path)
-        if self.network.config.image_channels == 2 and card.channels == 1:
+        if network.config.image_channels == 2 and card.channels == 1:
             weights = for_real_and_imaginary(weights)
             self.sigma_data = card.sigma_data  # of the inputs that these weights expect
         try:
-            self.network.load_state_dict(weights)
+            network.load_state_dict(weights)
         except RuntimeError:
             raise InputError(f"{path}: its network is another than the one to train; give the same sizes") from None
         return {"id": card.id, "sha256": sha256(path)}
-
-    @property
-    def state_file(self) -> Path:
-        return self.folder / "training-state.pt"
-
-    @property
-    def prior_file(self) -> Path:
-        return self.folder / f"{self.model_id}.safetensors"
-
-    def _resume(self) -> None:
-        if not self.state_file.is_file():
-            return
-        try:
-            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
-            raise InputError(f"{self.state_file}: is damaged; delete it to train from the start") from None
-        try:
-            self.network.load_state_dict(state["network"])
-            self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.seen, self.best, self.seconds = state["seen"], state["best"], state["seconds"]
-            self.sigma_data = state["sigma_data"]
-        except (KeyError, RuntimeError, ValueError, TypeError):
-            raise InputError(f"{self.state_file}: holds another network; choose another output folder") from None
-        if self.rank == 0:
-            self._trim_statistics()
 
     def run(self) -> Path:
         """Train to the end; returns the file of the prior with the lowest held-out loss.
 
         A monitor that cancels leaves a state from which the same run goes on.
         """
-        try:
-            self._run()
-        except Cancelled:
-            if self.rank == 0:
-                self._save_state()
-            raise
+        self.train_stage("train")
         if self.world > 1:
             dist.barrier()  # rank 0 may still be writing
-        return self.prior_file
+        return self.network_file
 
-    def _run(self) -> None:
-        s, per_step = self.settings, self.settings.batch * self.world
-        steps = range(self.seen // per_step, math.ceil(s.images / per_step))
-        loader = DataLoader(
-            NoisySteps(self.sampler, s),
+    def batches(self, steps: range) -> Iterable[Sequence[Tensor]]:
+        return DataLoader(
+            NoisySteps(self.sampler, self.settings),
             batch_size=None,
             sampler=steps,
-            num_workers=s.workers,
+            num_workers=self.settings.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own, or it would draw from the global one
         )
-        saved = started = time.monotonic()
-        before = self.seconds
-        recent: deque[Tensor] = deque(maxlen=100)
-        total, count = torch.zeros((), device=self.device), 0
-        for step, batch in zip(steps, loader, strict=True):
-            loss = self._step(step, *(part.to(self.device, non_blocking=True) for part in batch))
-            recent.append(loss)
-            total, count = total + loss, count + 1
-            self.seen += per_step
-            self.seconds = before + time.monotonic() - started
-            if time.monotonic() - saved > 60 * s.save_minutes or step == steps[-1]:
-                self._checkpoint(float(total) / count)
-                saved, total, count = time.monotonic(), torch.zeros_like(total), 0
-            if step % 20 == 0 or step == steps[-1]:
-                self.monitor.tick("train", self.seen, s.images, loss=float(torch.stack(list(recent)).mean()))
 
-    def _step(self, step: int, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-        s = self.settings
+    def loss(self, step: int, *batch: Tensor) -> Tensor:
+        clean, sigma, noise = batch
         if self.network.config.dropout:  # masks come from torch's global generator, which no state file holds
-            torch.manual_seed(step_seed(s.seed, self.rank, step))
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.rate(self.seen)
+            torch.manual_seed(step_seed(self.settings.seed, self.rank, step))
         with arithmetic(self.device, self.precision):
-            loss = edm_loss(self.parallel, clean, sigma, noise, self.sigma_data)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        decay = min(s.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
-        return loss.detach()
+            return edm_loss(self.parallel, clean, sigma, noise, self.sigma_data)
 
     @torch.inference_mode()
     def evaluate(self) -> dict[str, float]:
@@ -307,81 +243,37 @@ class Trainer:
             losses[f"{sigma:g}"] = round(sum(parts) / len(self.held_out), 5)
         return losses
 
-    def _checkpoint(self, train_loss: float) -> None:
-        """Held-out loss, one line of statistics, the best prior so far and the state to resume from (rank 0)."""
-        if self.rank:
-            return
+    def progress(self) -> dict[str, Any]:
+        return super().progress() | {"rate": self.settings.rate(self.seen)}
+
+    def keep(self, held_out: float, losses: Mapping[str, float]) -> None:
+        """The best prior so far, and a picture of what it has learnt."""
         from .samples import save_sample_grid
 
-        losses = self.evaluate()
-        mean = sum(losses.values()) / len(losses)
-        if not math.isfinite(mean + train_loss):
-            raise EngineError("training has diverged; the last checkpoint is kept: resume with a lower learning_rate")
-        line: dict[str, Any] = {
-            "images": self.seen,
-            "seconds": round(self.seconds),
-            "rate": self.settings.rate(self.seen),
-        }
-        line |= {"train": round(train_loss, 5), "held_out": round(mean, 5), "per_sigma": losses}
-        with self._statistics_file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-        if mean < self.best:
-            self.best = mean
-            self._export(losses)
+        if held_out < self.best:
+            self.best = held_out
+            self.export(self._card(losses))
         high = self.settings.noise_range()[1]
         picture, size = self.folder / "samples.png", self.settings.size
         save_sample_grid(self.ema, self.sigma_data, high, size, picture, self.device, self.precision)
-        self._save_state()
 
-    def _save_state(self) -> None:
-        state: dict[str, Any] = {"network": self.network.state_dict(), "ema": self.ema.state_dict()}
-        state |= {"optimizer": self.optimizer.state_dict(), "seen": self.seen, "best": self.best}
-        state |= {"seconds": self.seconds, "sigma_data": self.sigma_data}
-        temporary = self.state_file.with_suffix(".tmp")
-        try:
-            torch.save(state, temporary)
-            os.replace(temporary, self.state_file)
-        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-            raise EngineError(f"{self.state_file}: could not be written; is the disk full? ({error})") from None
+    def own_state(self) -> dict[str, Any]:
+        return {"best": self.best, "sigma_data": self.sigma_data}
 
-    @property
-    def _statistics_file(self) -> Path:
-        return self.folder / "stats.jsonl"
+    def take_own_state(self, state: Mapping[str, Any]) -> None:
+        self.best, self.sigma_data = state["best"], state["sigma_data"]
 
-    def _trim_statistics(self) -> None:
-        """Drop lines from after the state (and a half-written one): the run was killed before it was saved."""
-        if not self._statistics_file.is_file():
-            return
-        kept = []
-        for line in self._statistics_file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                if json.loads(line)["images"] <= self.seen:
-                    kept.append(line + "\n")
-        temporary = self._statistics_file.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self._statistics_file)
-
-    def _export(self, losses: dict[str, float]) -> None:
-        """The averaged weights with their card, and who was held out in a file that stays here: names are private."""
-        from ..priors.checkpoints import save_prior
-
-        split = {"train_patients": self.patients[0], "held_out_patients": self.patients[1]}
-        (self.folder / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
-        training = {
+    def _card(self, losses: Mapping[str, float]) -> ModelCard:
+        training = self.training_entries() | {
             "images_seen": self.seen,
             "steps": self.seen // (self.settings.batch * self.world),
-            "seconds": round(self.seconds),
-            "held_out_loss": losses,
-            "train_patients": len(self.patients[0]),
-            "held_out_patients": len(self.patients[1]),
+            "held_out_loss": dict(losses),
             "pixel_spacings_mm": [self.spacings_mm[0], self.spacings_mm[-1]],
-            "precision": precision_name(self.precision),
-            "settings": asdict(self.settings),
         }
         if self.initial:
             training["initial"] = self.initial
         low, high = self.settings.noise_range()
-        card = ModelCard(
+        return ModelCard(
             id=self.model_id,
             modality="CT" if self.value.unit == "HU" else "MR",
             title="Compact 2D U-Net with EDM preconditioning",
@@ -395,4 +287,3 @@ class Trainer:
             licence=self.licence,
             data=self.data,
         )
-        save_prior(self.ema, card, self.prior_file)

@@ -19,6 +19,7 @@ from ..geometry import Grid
 from ..hounsfield import doubt_of
 from ..io.volumes import has_volume_suffix, read_volume
 from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
+from ..monitor import Monitor
 from .complex_images import with_phase
 from .settings import TrainSettings
 
@@ -119,6 +120,17 @@ def load_stacks(path: Path, pattern: str | None, value: ValueScale) -> list[Stac
     patient = patient_of(path, pattern)
     scaled = [(plane - np.float32(value.offset)) / np.float32(value.scale) for plane in planes]
     return [_stack(patient, path.name, min(volume.grid.spacing_mm), plane) for plane in scaled]
+
+
+def read_stacks(
+    folders: Sequence[str | Path], glob: str, pattern: str | None, value: ValueScale, monitor: Monitor
+) -> list[Stack]:
+    """The stacks of all volumes below the folders, as :func:`find_volumes` and :func:`load_stacks` take them."""
+    files, stacks = find_volumes(folders, glob), []
+    for number, path in enumerate(files, start=1):
+        stacks += load_stacks(path, pattern, value)
+        monitor.tick("read volumes", number, len(files))
+    return stacks
 
 
 def _by_percentile(array: np.ndarray, path: Path) -> np.ndarray:

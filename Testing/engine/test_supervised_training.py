@@ -167,7 +167,7 @@ def test_networks_learn(kind, task, tmp_path, scans):
     settings = replace(SETTINGS, images=400 if kind == "lahiri" else 200)
     run = trainer(tmp_path, scans, kind, task, settings)
     held_out = run.held_out_pairs.fixed(8)
-    before = run.evaluate(held_out, [block.fbp for block in held_out])
+    before = run.error_left(held_out, [block.fbp for block in held_out])
     path = run.run()
     lines = statistics(tmp_path)
     assert [line["stage"] for line in lines] == ([1, 2] if kind == "lahiri" else [1])

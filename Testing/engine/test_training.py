@@ -24,6 +24,7 @@ from DiffusionMBIRLib.models import MR_VALUE, ValueScale, read_card, sha256
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig
 from DiffusionMBIRLib.training import loop
+from DiffusionMBIRLib.training.base import Statistics
 from DiffusionMBIRLib.training.loop import Trainer, TrainSettings, edm_loss, train
 from DiffusionMBIRLib.training.memorisation import check_memorisation, nearest_distances
 from DiffusionMBIRLib.training.slices import (
@@ -377,6 +378,20 @@ def test_a_cancelled_run_keeps_its_state(tmp_path):
     assert resumed.seen == 4
     assert resumed.run() == tmp_path / "tiny.safetensors"
     assert trainer(tmp_path).run() == tmp_path / "tiny.safetensors"  # already finished: nothing left to do
+
+
+def test_statistics_from_after_the_state_are_dropped(tmp_path):
+    statistics = Statistics(tmp_path / "stats.jsonl")
+    statistics.trim((1, 0))  # there are none yet
+    done = [(1, 8), (1, 16), (2, 8), (2, 16)]
+    for stage, images in done:
+        statistics.append({"stage": stage, "images": images})
+    with statistics.path.open("a") as stream:
+        stream.write('{"stage": 2, "ima')
+    for state, left in (((2, 8), done[:3]), ((2, 0), done[:2]), ((1, 8), done[:1])):
+        statistics.trim(state)
+        lines = [json.loads(line) for line in statistics.path.read_text().splitlines()]
+        assert [(line["stage"], line["images"]) for line in lines] == left
 
 
 def test_training_may_start_from_another_prior(tmp_path):
