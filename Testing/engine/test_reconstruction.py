@@ -159,7 +159,7 @@ def test_a_whole_run_holds_few_volumes(monkeypatch, preset):
 
     task = f"{preset.rsplit('-', preset.count('-') - 1)[0]}-ct"
     scan = mbir.simulate(body((32, 96, 96), (4.0, 4.0, 4.0)), task=task, views=24 if task == "limited-angle-ct" else 8)
-    monkeypatch.setattr("DiffusionMBIRLib.solvers.accelerated._CHUNK", 2**14)
+    monkeypatch.setattr("DiffusionMBIRLib.solvers.recycled._CHUNK", 2**14)
     sizes, build = [], parallel._csr
 
     def seen(*arguments):
