@@ -152,7 +152,7 @@ def _truncate(files):
 
 
 SPOILT = {
-    "NaN": (_nan, r"scan.h5: data.*NaN"),
+    "NaN": (_nan, r"scan.h5: .*data: 1 of .* NaN"),
     "wrong dimensions": (lambda f: damage(f / "scan.h5", "data", np.zeros((4, 8))), r"scan.h5.*axes"),
     "angle count": (lambda f: damage(f / "scan.h5", "geometry/angles_deg", np.arange(7.0)), r"scan.h5.*7.*angles"),
     "missing geometry": (lambda f: damage(f / "scan.h5", "geometry"), r"scan.h5: lacks .*geometry"),
