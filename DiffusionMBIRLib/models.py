@@ -89,15 +89,18 @@ def resources() -> Path:
 
 
 def user_data() -> Path:
-    """The user's data folder, which may not exist yet."""
-    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "DiffusionMBIR"
+    """The user's data folder, absolute, which may not exist yet.  Raises InputError where nobody knows of a home."""
+    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_DATA_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "share").absolute() / "DiffusionMBIR"
+    except RuntimeError:
+        raise InputError("the home folder is not known; set HOME or XDG_DATA_HOME to a folder") from None
 
 
 def user_models() -> Path:
     """Where imported and trained priors live: $DIFFUSIONMBIR_MODELS or the user's data folder."""
     chosen = os.environ.get("DIFFUSIONMBIR_MODELS")
-    return Path(chosen) if chosen else user_data() / "models"
+    return Path(chosen).absolute() if chosen else user_data() / "models"
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:

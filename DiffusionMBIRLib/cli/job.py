@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of all actions; those of ``run`` stand in groups of their own."""
     parser.add_argument("action", choices=ACTIONS, help="run a new job, resume one, list them, or clean up")
     parser.add_argument("input", nargs="?", type=Path, help="measurement, volume or job (run), job (resume)")
-    parser.add_argument("--folder", type=Path, help=f"where jobs lie (default {jobs_root()})".replace("%", "%%"))
+    parser.add_argument("--folder", type=Path, help="where jobs lie (default: $DIFFUSIONMBIR_JOBS or your data folder)")
     parser.add_argument("-o", "--output", type=Path, help="also write the result here (.nrrd, .nii.gz, .mha)")
     parser.add_argument("--all", action="store_true", help="clean: interrupted jobs and new ones as well")
     parser.add_argument("--keep", type=int, default=0, help="clean: leave this many of the newest (default 0)")
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
 
 
 def _root(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.folder) if arguments.folder else jobs_root()
+    return Path(arguments.folder).absolute() if arguments.folder else jobs_root()
 
 
 def _check_output(path: Path | None) -> None:
