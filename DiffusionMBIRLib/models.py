@@ -8,6 +8,7 @@ import math
 import os
 import re
 import struct
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,10 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def installed() -> dict[str, Path]:
     """Every prior at hand by id; the user's folder wins over the bundled one.  Unreadable files are left out."""
     found: dict[str, Path] = {}
-    for folder in (resources() / "Models", user_models()):
+    folders = [resources() / "Models"]
+    with suppress(InputError):  # no home folder
+        folders.append(user_models())
+    for folder in folders:
         for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
             try:
                 found[read_card(path).id] = path

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import EngineError, InputError
 from ..io.scan_npz import write_npz_to
 from ..models import user_data
+from ..names import require_unicode
 from ..scans import Scan
 from ..volume import Volume
 from . import lock, partial, preview
@@ -53,6 +54,7 @@ class JobFolder:
         cannot be written to or its disk lacks the space for the whole job: input, previews, state and result.
         """
         root = root.absolute()  # the worker has another working directory
+        require_unicode(root)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         temporary, path = root / f"{_UNFINISHED}{name}", root / name
         try:
@@ -122,7 +124,16 @@ class JobFolder:
     def last_word(self) -> Event | None:
         """The event that ended the job, None as long as none did."""
         entries = self.summary()
-        return decode(json.dumps(entries)) if entries else None
+        try:
+            last = decode(json.dumps(entries)) if entries else None
+        except RecursionError:
+            return None
+        return last if isinstance(last, Finished | Failed) else None
+
+    @property
+    def summary_is_damaged(self) -> bool:
+        """True where the last word is there and says nothing."""
+        return os.path.lexists(self.path / SUMMARY) and self.last_word() is None
 
     def write_last_word(self, event: Event) -> None:
         """Raises OSError."""
@@ -188,7 +199,7 @@ def list_jobs(root: Path) -> list[JobFolder]:
     if not root.is_dir():
         return []
     root = root.absolute()
-    return [JobFolder(p) for p in sorted(root.iterdir()) if not p.name.startswith(".") and (p / REQUEST).is_file()]
+    return [JobFolder(p) for p in sorted(root.iterdir()) if not p.name.startswith(".") and os.path.isfile(p / REQUEST)]
 
 
 def clean(root: Path, statuses: Iterable[str] = ("finished", "partial", "failed"), keep: int = 0) -> list[JobFolder]:
