@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ class Keeper:
         try:
             with rewriting(self._path(stage)) as stream:
                 hashed = _Hashed(stream)
-                torch.save(content, hashed)
+                torch.save(content, cast("IO[bytes]", hashed))
                 stream.write(hashed.digest())
         except (OSError, RuntimeError) as error:  # torch wraps errors of the stream
             if not self._broken:
