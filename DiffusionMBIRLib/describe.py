@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .hounsfield import remarks_on
+from .names import printable
 from .provenance import NOTICE
 from .version import __version__
 
@@ -119,7 +120,7 @@ def text_of(entries: dict[str, Any]) -> str:
     """Entries on one line, then what was guessed and remarked, each on its own."""
     notes = {key: entries[key] for key in ("guessed", "remarks") if key in entries}
     text = lines(entries, skip=tuple(notes))
-    return text + "".join(f"\n{key}: {value}" for key, values in notes.items() for value in values)
+    return text + "".join(f"\n{key}: {printable(value)}" for key, values in notes.items() for value in values)
 
 
 def lines(entries: dict[str, Any], *, skip: Sequence[str] = ()) -> str:
@@ -132,4 +133,4 @@ def _short(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return " x ".join(_short(v) for v in value) if value else "none"
-    return str(value)
+    return printable(value)

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import struct
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,18 @@ def resources() -> Path:
 
 
 def user_data() -> Path:
-    """The user's data folder, which may not exist yet."""
-    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "DiffusionMBIR"
+    """The user's data folder, absolute, which may not exist yet.  Raises InputError where nobody knows of a home."""
+    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_DATA_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "share").absolute() / "DiffusionMBIR"
+    except RuntimeError:
+        raise InputError("the home folder is not known; set HOME or XDG_DATA_HOME to a folder") from None
 
 
 def user_models() -> Path:
     """Where imported and trained priors live: $DIFFUSIONMBIR_MODELS or the user's data folder."""
     chosen = os.environ.get("DIFFUSIONMBIR_MODELS")
-    return Path(chosen) if chosen else user_data() / "models"
+    return Path(chosen).absolute() if chosen else user_data() / "models"
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:
@@ -145,7 +149,10 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def installed() -> dict[str, Path]:
     """Every prior at hand by id; the user's folder wins over the bundled one.  Unreadable files are left out."""
     found: dict[str, Path] = {}
-    for folder in (resources() / "Models", user_models()):
+    folders = [resources() / "Models"]
+    with suppress(InputError):  # no home folder
+        folders.append(user_models())
+    for folder in folders:
         for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
             try:
                 found[read_card(path).id] = path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
 
@@ -91,11 +92,10 @@ class Console:
         bar = "#" * filled + "." * (self._width - filled)
         extra = "".join(f"  {name} {value:.4g}" for name, value in metrics.items())
         line = f"{stage:<18} [{bar}] {done}/{total}  {clock}{extra}"
-        if terminal:
-            self._stream.write(f"\r\x1b[2K{line}" + ("\n" if finished else ""))
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+        text = f"\r\x1b[2K{line}" + ("\n" if finished else "") if terminal else line + "\n"
+        with suppress(OSError, ValueError):  # a stream that is full or closed must not end the run
+            self._stream.write(text)
+            self._stream.flush()
 
     def preview(self, estimate: Callable[[], Any], step: int) -> None:
         return None

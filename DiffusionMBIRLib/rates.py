@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import ReconSettings
+from .errors import InputError
 from .methods import NETWORK_METHODS
 from .models import user_data
 from .tasks import task_info
@@ -78,10 +79,10 @@ def note(key: str, seconds: float) -> None:
     """Remember a pace, half of it the newest; a folder that cannot be written to is left alone."""
     rates = _read()
     before = _number(rates, key)
-    path = _file()
-    temporary = path.with_name(f".{secrets.token_hex(4)}.json")
     text = json.dumps({**rates, key: seconds if before is None else (before + seconds) / 2}, indent=1, sort_keys=True)
-    with suppress(OSError):
+    with suppress(OSError, InputError):
+        path = _file()
+        temporary = path.with_name(f".{secrets.token_hex(4)}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)

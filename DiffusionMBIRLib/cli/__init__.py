@@ -12,13 +12,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..errors import Cancelled, EngineError, InputError
 from ..monitor import Console, Monitor, Silent
+from ..names import printable, require_unicode
 from ..provenance import NOTICE
 from ..version import __version__
-from . import benchmark, demo, evaluate, info, job, models, reconstruct, simulate, train
+from . import benchmark, demo, evaluate, info, job, models, reconstruct, simulate, terminal, train
 from .options import Outcome
 
 
@@ -37,10 +38,26 @@ VERBS: tuple[Verb, ...] = (demo, simulate, reconstruct, evaluate, job, benchmark
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.  Raises SystemExit after --help, --version and for a wrong option."""
+    terminal.prepare()
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+    except SystemExit:
+        if not terminal.settle():
+            return 1
+        raise
+    except KeyboardInterrupt:
+        terminal.refuse("cancelled")
+        code = 1
+    return code if terminal.settle() else code or 1
+
+
+def _run(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     monitor = Silent() if arguments.quiet else Console()
     try:
+        for given in argv:
+            require_unicode(given)
         entries, text = arguments.run(arguments, monitor)
     except InputError as error:
         return _fail(error, arguments, code=2)
@@ -54,22 +71,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         return _fail("memory ran out; use a smaller volume, fewer views or another device", arguments, code=1)
-    sys.stdout.write((json.dumps(entries) if arguments.json else text) + "\n")
-    return 0
+    return 0 if terminal.put(json.dumps(entries) if arguments.json else printable(text, keep="\n\t")) else 1
 
 
 def _fail(reason: object, arguments: argparse.Namespace, *, code: int) -> int:
-    line = " ".join(str(reason).split())
     if arguments.json:
-        sys.stdout.write(json.dumps({"error": line, "exit_code": code}) + "\n")
-    sys.stderr.write(f"diffusionmbir: {line}\n")
+        terminal.put(json.dumps({"error": " ".join(str(reason).split()), "exit_code": code}))
+    terminal.refuse(reason)
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows what was wrong in an argument without obeying it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """The inherited one says nothing where it cannot write."""
+        if file is not sys.stdout:
+            terminal.tell(message.rstrip("\n"))
+        elif not terminal.put(message.rstrip("\n")):
+            sys.exit(1)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="diffusionmbir", description=f"3D CT and MRI reconstruction with diffusion priors. {NOTICE}"
-    )
+    parser = _Parser(prog="diffusionmbir", description=f"3D CT and MRI reconstruction with diffusion priors. {NOTICE}")
     parser.add_argument("--version", action="version", version=f"diffusionmbir {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for verb in VERBS:

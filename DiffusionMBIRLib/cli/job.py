@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,10 @@ from ..jobs.folder import STATUSES, JobFolder, clean, jobs_root, list_jobs
 from ..jobs.messages import Event, Failed, Finished, Log, Progress
 from ..jobs.request import Request
 from ..monitor import Monitor
+from ..names import printable
 from ..tasks import SPARSE_VIEW, TASKS
 from .options import Outcome, add_scan_settings, add_settings, add_told, given_scan_settings, given_settings, told
+from .terminal import tell
 
 NAME, HELP = "job", "reconstruct in a job that can be resumed; list and clean up jobs"
 ACTIONS = ("run", "resume", "list", "clean")
@@ -28,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of all actions; those of ``run`` stand in groups of their own."""
     parser.add_argument("action", choices=ACTIONS, help="run a new job, resume one, list them, or clean up")
     parser.add_argument("input", nargs="?", type=Path, help="measurement, volume or job (run), job (resume)")
-    parser.add_argument("--folder", type=Path, help=f"where jobs lie (default {jobs_root()})".replace("%", "%%"))
+    parser.add_argument("--folder", type=Path, help="where jobs lie (default: $DIFFUSIONMBIR_JOBS or your data folder)")
     parser.add_argument("-o", "--output", type=Path, help="also write the result here (.nrrd, .nii.gz, .mha)")
     parser.add_argument("--all", action="store_true", help="clean: interrupted jobs and new ones as well")
     parser.add_argument("--keep", type=int, default=0, help="clean: leave this many of the newest (default 0)")
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
 
 
 def _root(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.folder) if arguments.folder else jobs_root()
+    return Path(arguments.folder).absolute() if arguments.folder else jobs_root()
 
 
 def _check_output(path: Path | None) -> None:
@@ -103,7 +104,7 @@ def _show(event: Event, arguments: argparse.Namespace, monitor: Monitor) -> None
         monitor.tick(event.stage, event.done, event.total, **numbers)
     elif isinstance(event, Log) and not arguments.quiet:
         level = "" if event.level == "info" else f"diffusionmbir: {event.level}: "
-        sys.stderr.write(f"{level}{event.text}\n")
+        tell(f"{level}{event.text}")
 
 
 def _stop(job: Job, interrupts: int) -> None:
@@ -156,13 +157,15 @@ def _list(root: Path) -> Outcome:
         entry = _entry(folder)
         entries.append(entry)
         size = f"{entry['bytes'] / 1e6:.0f} MB"
-        rows.append(f"{folder.path.name}  {entry['status']:<11} {size:>9}  {entry['method']:<11} {entry['name']}")
+        name, method, title = map(printable, (folder.path.name, entry["method"], entry["name"]))
+        rows.append(f"{name}  {entry['status']:<11} {size:>9}  {method:<11} {title}")
     return {"folder": str(root), "jobs": entries}, "\n".join(rows) or f"no jobs in {root}"
 
 
 def _entry(folder: JobFolder) -> dict[str, Any]:
     result = folder.result_path
-    entry: dict[str, Any] = {"id": folder.path.name, "status": folder.status, "bytes": folder.bytes}
+    status = "damaged" if folder.summary_is_damaged else folder.status
+    entry: dict[str, Any] = {"id": folder.path.name, "status": status, "bytes": folder.bytes}
     entry |= {"result": str(result) if result else None, "name": "", "task": "", "method": "damaged"}
     try:
         request = folder.request

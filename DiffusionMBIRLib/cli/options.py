@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from ..config import DEVICES
 from ..simulation.settings import SCANS
 from ..tasks import TASKS, task_info
+from .terminal import tell
 
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what is printed otherwise
 
@@ -77,8 +77,7 @@ def told(arguments: argparse.Namespace) -> dict[str, float]:
 def say(line: str, arguments: argparse.Namespace) -> None:
     """Tell something on stderr, unless --quiet."""
     if not arguments.quiet:
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        tell(line)
 
 
 def beside(path: Path, mark: str) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..host_memory import require_room
+from ..names import require_unicode
 from .volumes import simple_itk
 
 TAGS = ("PhotometricInterpretation", "BitsAllocated")
@@ -70,6 +71,7 @@ def require_pixels(path: Path, shape: tuple[int, int], encoding: Encoding) -> No
 
 def pixels(path: Path, shape: tuple[int, int], encoding: Encoding) -> np.ndarray:
     """The rescaled values (rows, columns) of one file, int16 where that loses nothing, else float32."""
+    require_unicode(path)
     require_pixels(path, shape, encoding)
     try:
         values = _as_stored(path, encoding) if encoding.is_inverted else _decoded(path)

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import Cancelled, EngineError, InputError
+from ..names import require_unicode
 
 
 def require_file(path: Path) -> None:
     """Raise InputError unless ``path`` is a file with an end, which a pipe or a device is not."""
+    require_unicode(path)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -31,6 +33,7 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
     So a full disk, a crash or a cancelled run leaves neither a half file nor a damaged older one.  Raises InputError
     where the folder is missing and EngineError where writing fails.
     """
+    require_unicode(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():

@@ -19,6 +19,7 @@ from ..errors import EngineError, InputError
 from ..formats import VOLUME, Format, format_of, register, suffixes, writes
 from ..geometry import Grid
 from ..models import resources
+from ..names import require_unicode
 from ..volume import Volume
 from . import nifti, volume_headers
 from .files import replacing
@@ -107,6 +108,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 
 def read_with_itk(path: Path) -> Volume:
     """Read a file of one of the formats of ``READABLE``; errors as of :func:`read_volume`."""
+    require_unicode(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not has_volume_suffix(path):

@@ -4,10 +4,14 @@ The package is taken from where this file lies, whatever else that Python has in
 folder nor its parent comes onto sys.path, where their names would shadow others.
 """
 
-import importlib.util
 import os
 import sys
-from pathlib import Path
+
+# The working directory is the job's folder: a file in it is no module.  First of all, since what follows is searched.
+sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != os.path.realpath(os.curdir)]
+
+import importlib.util  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 
 def load() -> None:
@@ -25,7 +29,7 @@ def load() -> None:
 
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
     load()
     from DiffusionMBIRLib.jobs.worker import main
 

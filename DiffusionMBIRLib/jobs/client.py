@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
+from .files import require_no_links
 from .folder import LOG, JobFolder
 from .messages import Continued, Event, Failed, Finished, Paused, Prepared, decode
 from .partial import NAME as PARTIAL
@@ -27,6 +29,16 @@ from .processes import end_tree, group_of_its_own
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _LONGEST_LINE = 1 << 20
 _LAUNCHER_S = 1.0  # for the real Python to end after a launcher did
+
+
+def _without_here(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a worker, whose working directory is the job's folder: no module is to be imported from there.
+
+    An empty or relative entry of PYTHONPATH would mean that folder, for Python's own start as well.
+    """
+    variables = {**environment, "PYTHONSAFEPATH": "1"}  # of Python 3.11 and newer
+    entries = [os.path.abspath(entry) for entry in variables.pop("PYTHONPATH", "").split(os.pathsep) if entry]
+    return {**variables, "PYTHONPATH": os.pathsep.join(entries)} if entries else variables
 
 
 class Job:
@@ -62,8 +74,10 @@ class Job:
         process's own.  Raises InputError where that Python cannot be started, or the
         folder is gone.
         """
+        folder = JobFolder(folder.path.absolute())
         if not folder.path.is_dir():
             raise InputError(f"{folder.path}: the folder of the job is gone; begin a new job")
+        require_no_links(folder.path)
         command = [*python, str(_BOOTSTRAP), str(folder.path)]
         try:
             log: IO[bytes] | int = (folder.path / LOG).open("ab")  # what Python says before the worker is up
@@ -76,7 +90,7 @@ class Job:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder.path,
-                env=None if environment is None else dict(environment),
+                env=_without_here(os.environ if environment is None else environment),
                 **group_of_its_own(),
             )
         except OSError as error:

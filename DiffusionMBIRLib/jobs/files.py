@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import EngineError
+from ..errors import EngineError, InputError
 
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link, and no pipe that is waited for
+_LONGEST_TEXT = 16 << 20
 
 
 @contextlib.contextmanager
@@ -22,7 +26,8 @@ def rewriting(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as stream:  # follows no link
             yield stream
             stream.flush()
             if durable:
@@ -32,6 +37,29 @@ def rewriting(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def require_no_links(folder: Path) -> None:
+    """Raise InputError that names a symbolic link in a job's folder: what it leads to would be written or deleted."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_symlink() or getattr(entry, "is_junction", bool)():
+            raise InputError(f"{entry.path}: is a link, which a job's folder must not hold; remove it")
+        if entry.is_dir(follow_symlinks=False):
+            require_no_links(Path(entry.path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file of a job.  Raises OSError, also for what is no plain file, and ValueError."""
+    handle = os.open(path, os.O_RDONLY | _PLAIN)
+    with open(handle, "rb") as stream:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _LONGEST_TEXT:
+            raise OSError(errno.EINVAL, "is not a small file")
+        return stream.read().decode("utf-8")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,10 +19,11 @@ import numpy as np
 from ..errors import EngineError, InputError
 from ..io.scan_npz import write_npz_to
 from ..models import user_data
+from ..names import require_unicode
 from ..scans import Scan
 from ..volume import Volume
 from . import lock, partial, preview
-from .files import rewriting, write_text
+from .files import read_text, rewriting, write_text
 from .messages import Event, Failed, Finished, decode, encode
 from .request import Request
 
@@ -34,9 +35,9 @@ _UNFINISHED = ".new-"
 
 
 def jobs_root() -> Path:
-    """Where jobs live: $DIFFUSIONMBIR_JOBS or the user's data folder."""
+    """Where jobs live, an absolute path: $DIFFUSIONMBIR_JOBS or the user's data folder."""
     chosen = os.environ.get("DIFFUSIONMBIR_JOBS")
-    return Path(chosen) if chosen else user_data() / "jobs"
+    return Path(chosen).absolute() if chosen else user_data() / "jobs"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class JobFolder:
         inside: the scan or volume of a request whose input lies in the folder.  Raises InputError where the folder
         cannot be written to or its disk lacks the space for the whole job: input, previews, state and result.
         """
+        root = root.absolute()  # the worker has another working directory
+        require_unicode(root)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         temporary, path = root / f"{_UNFINISHED}{name}", root / name
         try:
@@ -79,7 +82,7 @@ class JobFolder:
     def request(self) -> Request:
         path = self.path / REQUEST
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except ValueError:
@@ -113,15 +116,24 @@ class JobFolder:
     def summary(self) -> dict[str, Any]:
         """What the last event said, as plain entries; empty as long as there was none."""
         try:
-            entries = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            entries = json.loads(read_text(self.path / SUMMARY))
+        except (OSError, ValueError, RecursionError):
             return {}
         return entries if isinstance(entries, dict) else {}
 
     def last_word(self) -> Event | None:
         """The event that ended the job, None as long as none did."""
         entries = self.summary()
-        return decode(json.dumps(entries)) if entries else None
+        try:
+            last = decode(json.dumps(entries)) if entries else None
+        except RecursionError:
+            return None
+        return last if isinstance(last, Finished | Failed) else None
+
+    @property
+    def summary_is_damaged(self) -> bool:
+        """True where the last word is there and says nothing."""
+        return os.path.lexists(self.path / SUMMARY) and self.last_word() is None
 
     def write_last_word(self, event: Event) -> None:
         """Raises OSError."""
@@ -130,8 +142,8 @@ class JobFolder:
     def begun(self) -> dict[str, Any]:
         """What the first run froze: version, device, precision and the SHA-256 of the prior; empty before."""
         try:
-            entries = json.loads((self.path / BEGUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            entries = json.loads(read_text(self.path / BEGUN))
+        except (OSError, ValueError, RecursionError):
             return {}
         return entries if isinstance(entries, dict) else {}
 
@@ -186,7 +198,8 @@ def list_jobs(root: Path) -> list[JobFolder]:
     """The jobs under a folder, the oldest first."""
     if not root.is_dir():
         return []
-    return [JobFolder(p) for p in sorted(root.iterdir()) if not p.name.startswith(".") and (p / REQUEST).is_file()]
+    root = root.absolute()
+    return [JobFolder(p) for p in sorted(root.iterdir()) if not p.name.startswith(".") and os.path.isfile(p / REQUEST)]
 
 
 def clean(root: Path, statuses: Iterable[str] = ("finished", "partial", "failed"), keep: int = 0) -> list[JobFolder]:

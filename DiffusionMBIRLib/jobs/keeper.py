@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -17,11 +18,16 @@ from .files import rewriting
 SHARE = 0.02  # of a run's time that may go into saving
 _USUAL_BYTES_PER_S = 1.5e8
 _USUAL_LATENCY_S = 0.02
-_FORMAT = 2
+_FORMAT = 3
+_DIGEST_BYTES = 32
+_BLOCK_BYTES = 1 << 20
 
 
 class Keeper:
     """A Checkpoint in a folder: one file for the present stage, written to a temporary name and renamed.
+
+    The SHA-256 of what torch wrote stands at the file's end, since torch itself does not notice a flipped bit; a file
+    of its own could be of another state after a power cut.
 
     fingerprint: of the request, the prior and the version; a state with another one is not taken up.
     """
@@ -79,14 +85,32 @@ class Keeper:
         if not path.is_file():
             return None
         try:
+            if not _is_whole(path):
+                self._warn("the saved state is damaged (its SHA-256 differs); starting from the beginning")
+                return None
             content: dict[str, Any] = torch.load(path, weights_only=True)
             if content["format"] == _FORMAT and content["fingerprint"] == self._fingerprint:
+                state = _sound(content["state"])
                 self.seconds_before = float(content["seconds"])
-                return dict(content["state"])
+                return state
             self._warn("the saved state belongs to another version or prior; starting from the beginning")
+        except _Odd as error:
+            self._warn(f"the saved state is not one of a run ({error}); starting from the beginning")
         except Exception as error:  # a damaged file may raise nearly anything
             self._warn(f"the saved state cannot be read ({type(error).__name__}); starting from the beginning")
         return None
+
+    @property
+    def unproven(self) -> bool:
+        """True from when a state is taken up until a step was made from it."""
+        return bool(self._loaded) and not self._saved
+
+    def forget(self) -> None:
+        """Delete what an earlier run left: nothing can be made of it."""
+        self._loaded.clear()
+        self._taken_up.clear()
+        self.seconds_before = 0.0
+        self._forget_all_but("")
 
     def save(self, stage: str, state: dict[str, Tensor]) -> None:
         """Write the state if its time is worth it; a full disk is a warning, since the run itself can go on.
@@ -106,7 +130,9 @@ class Keeper:
         content = {"format": _FORMAT, "fingerprint": self._fingerprint, "seconds": self.seconds(), "state": state}
         try:
             with rewriting(self._path(stage)) as stream:
-                torch.save(content, stream)
+                hashed = _Hashed(stream)
+                torch.save(content, cast("IO[bytes]", hashed))
+                stream.write(hashed.digest())
         except (OSError, RuntimeError) as error:  # torch wraps errors of the stream
             if not self._broken:
                 self._warn(f"the state cannot be saved, so that this job could not be resumed: {_reason(error)}")
@@ -132,6 +158,54 @@ class Keeper:
 
     def _path(self, stage: str) -> Path:
         return self._folder / f"{stage.lower()}.pt"
+
+
+class _Hashed:
+    """A stream that knows the SHA-256 of what was written to it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._hash = stream, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the digest at the file's end is that of the rest."""
+    digest = hashlib.sha256()
+    left = path.stat().st_size - _DIGEST_BYTES
+    with path.open("rb") as stream:
+        while left > 0 and (block := stream.read(min(_BLOCK_BYTES, left))):
+            digest.update(block)
+            left -= len(block)
+        return left == 0 and stream.read() == digest.digest()
+
+
+class _Odd(ValueError):
+    """What is odd about a state."""
+
+
+def _sound(state: Any) -> dict[str, Tensor]:
+    """The state, if a run can have left it: tensors by name, counts and finite values."""
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise _Odd("it holds other things than tensors")
+    for name in ("done", "number"):
+        value = state.get(name, torch.tensor(0))
+        if value.shape or value.dtype != torch.int64 or value < 0:
+            raise _Odd(f"{name} is no count")
+    if "done" not in state:
+        raise _Odd("done is missing")
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise _Odd(f"{name} has values that are not finite")
+    return state
 
 
 def _reason(error: BaseException) -> str:

@@ -35,7 +35,7 @@ class Lock:
 
 def is_taken(path: Path) -> bool:
     """True while a process holds the lock."""
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():  # opened, a pipe would wait for a writer
         return False
     probe = Lock(path)
     try:

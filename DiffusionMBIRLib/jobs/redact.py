@@ -37,7 +37,7 @@ def _shortened(match: re.Match[str]) -> str:
 
 
 def _secrets(request: Request | None) -> set[str]:
-    found = {_login(), platform.node(), str(Path.home())}
+    found = {_login(), platform.node(), _home()}
     if request is not None:
         found |= {request.name, *_words(request.name)}
         for path in (str(request.input.get("path", "")), str(request.settings.get("prior", ""))):
@@ -50,6 +50,13 @@ def _secrets(request: Request | None) -> set[str]:
 def _words(text: str) -> list[str]:
     """The parts of a name: a log might hold one of them."""
     return re.split(r"[\W_]+", text)
+
+
+def _home() -> str:
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        return ""
 
 
 def _login() -> str:

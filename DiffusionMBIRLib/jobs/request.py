@@ -10,6 +10,7 @@ from typing import Any
 from ..config import ReconSettings
 from ..errors import InputError
 from ..methods import methods_for
+from ..names import require_unicode
 from ..scans import Scan
 from ..simulation.settings import CTScan, MRScan, scan_settings
 from ..tasks import TASKS
@@ -42,6 +43,9 @@ class Request:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        for name in ("name", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"request: {name} is no text")
         kind = self.input.get("kind")
         if kind not in (*KINDS, *OLDER_KINDS):
             raise InputError(f"request: input.kind {kind!r} is none of {', '.join(KINDS)}")
@@ -81,7 +85,7 @@ class Request:
             if entries.pop("format") not in (1, FORMAT):
                 raise InputError(f"{path}: was written by a newer version; update DiffusionMBIR")
             return cls(**entries)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise InputError(f"{path}: {error}") from None
             raise InputError(f"{path}: is damaged and cannot be read; begin a new job") from None
@@ -95,6 +99,7 @@ def folder_input(inside: Scan | Volume) -> dict[str, Any]:
 
 def file_input(path: Path) -> dict[str, Any]:
     """The entries of an input that stays where it is: a file or a DICOM folder.  Raises InputError if it is missing."""
+    require_unicode(path)
     path = path.expanduser().absolute()
     size, changed = _stamp(path)
     return {"kind": "file", "path": str(path), "bytes": size, "mtime_ns": changed}

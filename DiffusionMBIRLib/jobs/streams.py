@@ -100,7 +100,7 @@ def take_over(log: Path) -> tuple[int, BinaryIO]:
     events, commands = os.dup(1), os.fdopen(os.dup(0), "rb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
     try:
-        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except OSError:
         handle = nothing
     os.dup2(nothing, 0)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import DiffusionMBIRLib as mbir
 from .. import rates
 from ..config import ReconSettings
 from ..devices import choose_device, device_name, precision_name
-from ..errors import EngineError, InputError
+from ..errors import Cancelled, EngineError, InputError
 from ..estimate import estimate, pixels_seen, stages
 from ..formats import SCAN, may_hold
 from ..geometry import Grid
@@ -119,7 +120,13 @@ class Task:
             self._send(Log("info", note))
         self._grid, self._unit = measurement.result_grid, measurement.UNIT
         self._prepare(measurement, has_truth=truth is not None)
-        result = reconstruct(
+        return self._save(self._reconstruct(measurement), truth)
+
+    def _reconstruct(self, measurement: Any) -> Result:
+        """From the saved state, if there is one; from the beginning where nothing can be made of it."""
+        assert self._keeper is not None
+        begin = partial(
+            reconstruct,
             measurement,
             settings=self._settings,
             device=str(self._device),
@@ -127,7 +134,14 @@ class Task:
             monitor=self._watch,
             checkpoint=self._keeper,
         )
-        return self._save(result, truth)
+        try:
+            return begin()
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError | EngineError | Cancelled) or not self._keeper.unproven:
+                raise
+            self._warn(f"the saved state does not fit the job ({type(error).__name__}); starting from the beginning")
+            self._keeper.forget()
+        return begin()
 
     def _source(self) -> Any:
         """The measurement, or the volume that a scan is to be simulated of."""

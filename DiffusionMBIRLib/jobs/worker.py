@@ -95,10 +95,16 @@ class Worker:
         return Failed(f"{type(error).__name__}: {_one_line(error)}", "crash", True)
 
     def _run(self) -> Event:
+        from ..errors import InputError
+        from .files import require_no_links
         from .folder import SUMMARY, JobFolder
         from .lock import NAME, Lock
 
         folder = JobFolder(self._path)
+        try:
+            require_no_links(self._path)
+        except InputError as error:
+            return self._failed(error, "input", False)
         lock = Lock(self._path / NAME)
         if self.control.client_gone:
             return _nobody_listens(folder)

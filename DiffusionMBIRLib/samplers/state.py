@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 
 from ..monitor import Checkpoint, Monitor
+from ..solvers.classic import require_like
 from ..solvers.consistency import DataFit
 from .schedules import STAGE
 
 
 def restore(checkpoint: Checkpoint, consistency: DataFit, x: Tensor) -> tuple[int, Tensor]:
-    """(steps that are done, x); puts the ADMM's variable back to where it was."""
+    """(steps that are done, x); puts the ADMM's variable back to where it was.
+
+    Raises ValueError for a state of another volume.
+    """
     state = checkpoint.load(STAGE)
     if state is None:
         return 0, x
+    require_like(state["x"], x)
     consistency.restore(state)
     return int(state["done"]), state["x"]
 

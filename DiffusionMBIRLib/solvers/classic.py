@@ -34,6 +34,7 @@ def sirt(
     inverse_columns = torch.where(columns > 1e-6 * columns.max(), 1 / columns, 0.0)
     kept = checkpoint.load("SIRT") or {"x": torch.zeros_like(columns), "done": 0}
     x = kept["x"]
+    require_like(x, columns)
     for k in range(int(kept["done"]), iterations):
         x = x + A.adjoint((y - A.forward(x)) * inverse_rows) * inverse_columns
         x = x if floor is None else x.clamp_(min=floor)
@@ -76,6 +77,8 @@ def admm_tv(
     x = torch.zeros_like(back_projection) if start is None else start.clone()
     del back_projection
     kept = checkpoint.load("ADMM-TV") or {}
+    if kept:
+        require_like(kept["x"], x)
     x, done = kept.get("x", x), int(kept.get("done", 0))
     slopes = _Gradients(gradient, lam / rho, kept["slopes"] if kept else gradient.forward(x))
     bounds = None if floor is None else _Bounds(floor, kept["lifted"] if kept else x.clamp(min=floor))
@@ -101,6 +104,12 @@ def admm_tv(
         checkpoint.save("ADMM-TV", state)
         _watch(monitor, partial(_estimate, x, bounds), "ADMM-TV", k + 1, sweeps)
     return _estimate(x, bounds)
+
+
+def require_like(x: Tensor, wanted: Tensor) -> None:
+    """Raise ValueError for a kept volume that would be broadcast or cast in silence."""
+    if x.shape != wanted.shape or x.dtype != wanted.dtype:
+        raise ValueError(f"kept is {tuple(x.shape)}, {x.dtype}; needed is {tuple(wanted.shape)}, {wanted.dtype}")
 
 
 class _Gradients:

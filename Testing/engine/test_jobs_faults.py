@@ -7,6 +7,7 @@ import stat
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from DiffusionMBIRLib.jobs.messages import (
     Started,
 )
 from DiffusionMBIRLib.jobs.request import file_input
+from DiffusionMBIRLib.jobs.streams import _Log
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import LONG, gone, new_job, request, small_prior, start, step, watch
 
@@ -70,8 +72,15 @@ def test_on_a_full_disk_the_run_goes_on_and_its_end_is_told(tmp_path):
 @pytest.mark.slow
 def test_a_log_that_cannot_be_written_does_not_matter(tmp_path):
     folder = new_job(tmp_path)
-    (folder.path / "log.txt").symlink_to("/dev/full")
+    (folder.path / "log.txt").mkdir()
     assert isinstance(start(folder).wait(60), Finished)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_log_swallows_what_is_printed():
+    full = os.open("/dev/full", os.O_WRONLY)
+    assert _Log(full).write(b"printed") == 7
+    os.close(full)
 
 
 @pytest.mark.slow
@@ -167,6 +176,7 @@ def test_what_libraries_print_goes_to_the_log(tmp_path):
     seen = watch(job, lambda e: False)
     assert isinstance(seen[-1], Finished)
     told = "\n".join(e.text for e in seen if isinstance(e, Log))
+    assert not [e for e in seen if isinstance(e, Log) and e.level != "info"]
     log = "\n".join(folder.log_tail(500))
     for text in ("printed {", "from below", "to stderr"):
         assert text in log

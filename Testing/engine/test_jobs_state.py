@@ -10,9 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from DiffusionMBIRLib.jobs.control import ClientGone
+from DiffusionMBIRLib.io.volumes import read_volume
+from DiffusionMBIRLib.jobs.control import ClientGone, Control
 from DiffusionMBIRLib.jobs.keeper import Keeper
+from DiffusionMBIRLib.jobs.messages import Log
+from DiffusionMBIRLib.jobs.task import Task
 from Testing.engine.helpers import ROOT
+from Testing.engine.jobs_helpers import new_job, run_here, small_prior
 
 
 def keeper(folder, fingerprint="a", **options):
@@ -69,7 +73,77 @@ def test_a_damaged_state_is_left_aside_with_a_warning(tmp_path, length):
     os.truncate(tmp_path / "diffusion.pt", length)
     second, warnings = keeper(tmp_path)
     assert second.load("diffusion") is None
-    assert "cannot be read" in warnings[0]
+    assert len(warnings) == 1
+    assert "is damaged" in warnings[0]
+
+
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+    """Neither a zip file's reader nor torch looks at the checksums of what it reads."""
+    path = tmp_path / "diffusion.pt"
+    keeper(tmp_path, share=1e9)[0].save("diffusion", {"x": torch.zeros(1000), "done": torch.tensor(1)})
+    whole = path.read_bytes()
+    for place in (0, whole.index(bytes(4000)) + 2000, len(whole) // 2, len(whole) - 100, len(whole) - 1):
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1
+        path.write_bytes(spoilt)
+        second, warnings = keeper(tmp_path)
+        assert second.load("diffusion") is None
+        assert warnings == ["the saved state is damaged (its SHA-256 differs); starting from the beginning"]
+        assert second.seconds_before == 0.0
+    path.write_bytes(whole)
+    assert keeper(tmp_path)[0].load("diffusion") is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "what"),
+    [
+        ({"x": torch.tensor([0.0, float("nan")]), "done": torch.tensor(1)}, "x has values that are not finite"),
+        ({"x": torch.zeros(3)}, "done is missing"),
+        ({"x": torch.zeros(3), "done": torch.tensor(-1)}, "done is no count"),
+        ({"x": torch.zeros(3), "done": torch.tensor(1.0)}, "done is no count"),
+        ({"x": torch.zeros(3), "done": torch.tensor(1), "number": torch.tensor([1])}, "number is no count"),
+    ],
+)
+def test_what_no_run_leaves_is_left_aside(tmp_path, state, what):
+    keeper(tmp_path, share=1e9)[0].save("diffusion", state)
+    second, warnings = keeper(tmp_path)
+    assert second.load("diffusion") is None
+    assert warnings == [f"the saved state is not one of a run ({what}); starting from the beginning"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": torch.zeros(1, 1, 1)},
+        {"x": torch.zeros(4, 24, 24, dtype=torch.float64)},
+        {"x": None},
+        {"slopes": None},
+    ],
+)
+def test_a_job_with_a_state_that_does_not_fit_starts_anew(tmp_path, change):
+    """One of right fingerprint and digest: by the volume alone nobody could tell."""
+    small_prior(tmp_path)
+    whole, spoilt = (new_job(tmp_path, method="admm-tv", tv_sweeps=3) for _ in range(2))
+    assert run_here(whole)[0].result
+    write_state(spoilt, change)
+    last, events = run_here(spoilt)
+    warnings = [event.text for event in events if isinstance(event, Log) and event.level == "warning"]
+    assert len(warnings) == 1
+    assert "the saved state does not fit the job" in warnings[0]
+    assert (read_volume(spoilt.path / last.result).array == read_volume(whole.path / "result.nrrd").array).all()
+
+
+def write_state(folder, change):
+    """A state of this job after two sweeps, with some tensors replaced or (None) left out."""
+    state = {
+        "x": torch.ones(4, 24, 24),
+        "slopes": torch.ones(3, 4, 24, 24),
+        "lifted": torch.ones(4, 24, 24),
+        "done": torch.tensor(2),
+    }
+    state = {name: value for name, value in {**state, **change}.items() if value is not None}
+    task = Task(folder, Control(on_pause=lambda paused: None, on_unknown=lambda command: None), lambda event: None)
+    Keeper(folder.path / "state", task._fingerprint(), warn=pytest.fail, share=1e9).save("ADMM-TV", state)
 
 
 def test_a_state_of_other_settings_is_left_aside(tmp_path):

@@ -75,7 +75,7 @@ def test_wheel_carries_licence_version_and_command(wheel):
     info = f"diffusionmbir-{__version__}.dist-info"
     assert f"\nVersion: {__version__}\n" in wheel.read(f"{info}/METADATA").decode()
     assert b"Apache License" in wheel.read(f"{info}/licenses/LICENSE.txt")
-    assert "diffusionmbir = DiffusionMBIRLib.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "diffusionmbir = DiffusionMBIRLib.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
 
 
 def test_command_leads_to_a_function():
