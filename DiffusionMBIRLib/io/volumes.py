@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -15,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EngineError, InputError
+from ..errors import EngineError, InputError, one_line
 from ..formats import VOLUME, Format, format_of, register, suffixes, writes
 from ..geometry import Grid
 from ..models import resources
+from ..provenance import own_record
+from ..schema import json_object
 from ..volume import Volume
 from . import nifti, volume_headers
 from .files import replacing
@@ -27,6 +30,7 @@ NIFTI = nifti.SUFFIXES
 WRITABLE = (".nrrd", ".mha", *NIFTI)
 READABLE = (*WRITABLE, ".nhdr", ".mhd")
 METADATA_KEYS = ("modality", "units", "provenance")  # what we keep of a header: nothing that could name a patient
+_LONGEST_WORD = 64
 _BLOCK_BYTES = 1 << 20
 _MOST_UNLIKE = 1000.0
 
@@ -160,7 +164,7 @@ def _volume_of(image: Any, path: Path, remarks: list[str]) -> Volume:
         image = simple_itk().JoinSeries(image)
     if image.GetDimension() != 3:
         raise InputError(f"{path}: has {image.GetDimension()} dimensions; a three-dimensional volume is needed")
-    metadata = {k.lower(): image.GetMetaData(k) for k in image.GetMetaDataKeys() if k.lower() in METADATA_KEYS}
+    metadata = _kept({k.lower(): image.GetMetaData(k) for k in image.GetMetaDataKeys() if k.lower() in METADATA_KEYS})
     if remarks:
         metadata["remarks"] = "; ".join(remarks)
     try:
@@ -173,6 +177,16 @@ def _volume_of(image: Any, path: Path, remarks: list[str]) -> Volume:
         raise InputError(f"{path}: values up to {np.abs(array).max():.3g} leave the range of 32 bits; repair them")
     unit = metadata.get("units", "HU")
     return Volume(array, grid, unit=unit, name=str(path), metadata=metadata)
+
+
+def _kept(told: dict[str, str]) -> dict[str, str]:
+    """Short words, and of the record of a run what our own hold: a header may say anything."""
+    kept = {key: one_line(value, _LONGEST_WORD) for key, value in told.items() if key != "provenance"}
+    try:
+        record = own_record(json_object(told["provenance"], "provenance")) if "provenance" in told else {}
+    except InputError:
+        record = {}
+    return kept | ({"provenance": json.dumps(record)} if record else {})
 
 
 def require_like_spacing(grid: Grid, name: str) -> None:
