@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -90,6 +91,7 @@ def reconstruct(
             run = Run(_Watcher(problem, watched), AsReal(checkpoint or NoCheckpoint()), counter, network)
             estimate = way.run(problem, settings, run)
             residual = problem.residual(estimate.volume)
+            _require_finite(estimate.volume, residual, measurement)
             volume = problem.to_volume(estimate.volume, f"{settings.method} of {measurement.name}", False)
             spread, name = estimate.deviation, f"standard deviation of {volume.name}"
             deviation = None if spread is None else problem.to_volume(spread, name, True)
@@ -117,6 +119,16 @@ def reconstruct(
         record,
         deviation,
     )
+
+
+def _require_finite(volume: Tensor, residual: float, scan: Scan) -> None:
+    """Raise EngineError where the computation left the range of its numbers: nothing of it is to be saved."""
+    bad = volume.numel() - int(volume.isfinite().sum())
+    if bad or not math.isfinite(residual):
+        raise EngineError(
+            f"{scan.name}: {bad} of {volume.numel()} values of the result are not finite (residual {residual:g}); "
+            "check units and scale of the data, or use milder settings or --precision float32"
+        )
 
 
 @dataclass
