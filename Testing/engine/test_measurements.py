@@ -36,7 +36,7 @@ def make_measurement() -> Measurement:
         mu_water_per_mm=0.02,
         photons=1e5,
         electronic_noise=3.5,
-        provenance={"seed": 7, "settings": {"views": 3}, "word": "Größe"},
+        provenance={"seed": 7, "settings": {"views": 3}, "maps": "Größe"},
     )
 
 
@@ -268,4 +268,4 @@ def test_full_disk_leaves_the_old_file_alone(path):
 
 def test_provenance_is_plain_json(path):
     with h5py.File(path) as file:
-        assert json.loads(file["provenance"].asstr()[()])["word"] == "Größe"
+        assert json.loads(file["provenance"].asstr()[()])["maps"] == "Größe"
