@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -73,6 +74,24 @@ def quiet_itk() -> Iterator[None]:
         switch.SetGlobalWarningDisplay(previous)
 
 
+@contextmanager
+def _silent_console() -> Iterator[None]:
+    """Keep off the console what the reader of MetaImage writes there past all switches, beside the error it raises."""
+    try:
+        sys.stderr.flush()
+        console, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except (OSError, AttributeError, ValueError):  # there is no console
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(console, 2)
+        os.close(console)
+        os.close(nowhere)
+
+
 def _require_written(path: Path, bytes_needed: int) -> None:
     """Raise OSError where a disk that ran full cut the file: ITK does not always notice."""
     name, damage = path.name.lower(), ""
@@ -119,7 +138,8 @@ def read_with_itk(path: Path) -> Volume:
     try:
         remarks = nifti.require_sound(path) if name.endswith(NIFTI) else volume_headers.require_sound(path)
         with quiet_itk(), _slightly_skewed() if remarks else nullcontext():
-            image = simple_itk().ReadImage(str(path), imageIO=_reader(name))
+            with _silent_console() if name.endswith((".mha", ".mhd")) else nullcontext():
+                image = simple_itk().ReadImage(str(path), imageIO=_reader(name))
     except (RuntimeError, OSError) as error:
         if isinstance(error, EngineError):
             raise
