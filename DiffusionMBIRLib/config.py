@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -184,7 +186,9 @@ def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
         raise InputError(f"setting {name}: {value!r} is neither true nor false")
     if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise InputError(f"setting {name}: {value!r} is not a number")
-    if str(kind) == "int" and value != int(value):
+    if str(kind) == "str" and not (isinstance(value, str) and 0 < len(value) < 4096 and value.isprintable()):
+        raise InputError(f"setting {name}: {str(value)[:60]!r} is not a text")
+    if str(kind) == "int" and not (math.isfinite(value) and value == int(value)):
         raise InputError(f"setting {name}: {value!r} is not a whole number")
     if metadata["range"] and not metadata["range"][0] <= value <= metadata["range"][1]:
         raise InputError(f"setting {name}: {value} lies outside {metadata['range'][0]:g} to {metadata['range'][1]:g}")
@@ -195,7 +199,8 @@ def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
 def preset_values(name: str) -> dict[str, Any]:
     """The entries of a preset, with those of the preset that it names as ``base`` where it says nothing else.
 
-    An unknown one raises InputError that lists those at hand.
+    name: of a file in Resources/Presets without its suffix, never a path.  An unknown one raises InputError that lists
+    those at hand.
     """
     import sys
 
@@ -208,11 +213,13 @@ def preset_values(name: str) -> dict[str, Any]:
 
     folder = resources() / "Presets"
     path = folder / f"{name}.toml"
-    if not path.is_file():
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) and path.is_file()):
         names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise InputError(f"preset {name!r} is not known; presets: {names}")
-    with path.open("rb") as stream:
-        values = tomllib.load(stream)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no TOML ({error}); install the package again") from None
     if "base" in values:
         values = preset_values(values.pop("base")) | values
     known = {item.name for item in fields(ReconSettings)}

@@ -42,7 +42,7 @@ def describe_machine() -> dict[str, Any]:
     import torch
 
     from .devices import choose_device, choose_precision, device_text, precision_name
-    from .models import installed
+    from .models import damaged, installed
 
     device = choose_device("auto")
     gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
@@ -55,6 +55,7 @@ def describe_machine() -> dict[str, Any]:
         "auto_device": device_text(device),
         "auto_precision": precision_name(choose_precision("auto", device)),
         "priors": sorted(installed()),
+        **({"damaged": list(wrong.values())} if (wrong := damaged()) else {}),
         "notice": NOTICE,
     }
 

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+LONGEST_LINE = 500
+
+
+def one_line(reason: object, longest: int = LONGEST_LINE) -> str:
+    """What went wrong as one line for people: blanks for line ends and control characters, the middle of a long one
+    left out.  Its beginning names the file, its end says what to do.
+    """
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(reason)).split())
+    if len(text) <= longest:
+        return text
+    kept = longest - len(_LEFT_OUT)
+    return text[: kept - kept // 2] + _LEFT_OUT + text[len(text) - kept // 2 :]
+
+
+_LEFT_OUT = " ... "
+
 
 class InputError(ValueError):
     """What the user brought cannot be used; the message names the file or field and what to do (exit code 2)."""

@@ -9,13 +9,15 @@ import os
 import re
 import struct
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, one_line
+from .schema import Listed, Mapped, Number, Plain, Text, checked, json_object
 
 HEADER_LIMIT = 16 << 20  # a header beyond this is not one of ours: refuse before reading it
+FILES = (".safetensors", ".pt", ".pth", ".ckpt")  # of priors; other names are ids, unless a folder stands before them
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # an id is a file name without its suffix on every system
 
 
@@ -30,6 +32,25 @@ class ValueScale:
     scale: float = 2000.0
     unit: str = "HU"
 
+
+_NUMBER, _LEVEL = Number(-1e9, 1e9), Number(1e-9, 1e9)
+_VALUE = {"offset": _NUMBER, "scale": _LEVEL, "unit": Text(32)}
+_CARD = {
+    "id": Text(100, ID_PATTERN),
+    "modality": Text(32),
+    "title": Text(1000),
+    "value": Plain(),
+    "channels": Number(1, 16, whole=True),
+    "sigma_data": _LEVEL,
+    "sigma_min": _LEVEL,
+    "sigma_max": _LEVEL,
+    "network": Plain(),
+    "training": Plain(),
+    "licence": Text(),
+    "data": Listed(Mapped(Text(), 64), 1 << 14),
+    "source": Mapped(Text(), 64),
+    "limits": Text(),
+}
 
 MR_PERCENTILE = 99.5
 MR_VALUE = ValueScale(0.0, 1.0, "p99.5")
@@ -70,14 +91,20 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str, path: Any = "model card") -> ModelCard:
+        """The inverse of :meth:`to_json`; entries of later versions are passed over.
+
+        Raises InputError that names ``path`` and the entry that does not fit.
+        """
+        where = f"{path}: the model card in its header"
+        entries = checked(json_object(text, where), _CARD, where, needed=("id", "modality"), others=True)
+        for key in ("network", "training"):
+            if not isinstance(entries.get(key, {}), dict):
+                raise InputError(f"{where}: {key} must be an object")
+        entries["value"] = ValueScale(**checked(entries.get("value", {}), _VALUE, f"{where}: value", others=True))
         try:
-            entries = json.loads(text)
-            known = {f.name for f in fields(cls)}
-            entries = {k: v for k, v in entries.items() if k in known}
-            entries["value"] = ValueScale(**entries.get("value", {}))
             return cls(**entries)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: the model card in its header cannot be read ({error})") from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def resources() -> Path:
@@ -131,10 +158,11 @@ def _metadata(path: Path) -> dict[str, str]:
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
     try:
-        metadata = json.loads(text).get("__metadata__", {})
-    except (ValueError, AttributeError):
+        metadata = json_object(text, str(path)).get("__metadata__", {})
+    except InputError:
         raise InputError(f"{path}: the safetensors header is damaged; copy the file again") from None
-    return metadata if isinstance(metadata, dict) else {}
+    texts = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    return metadata if texts else {}
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -147,30 +175,48 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def installed() -> dict[str, Path]:
-    """Every prior at hand by id; the user's folder wins over the bundled one.  Unreadable files are left out."""
+    """Every prior at hand by id; see :func:`damaged` for files that are none."""
+    return _at_hand()[0]
+
+
+def damaged() -> dict[Path, str]:
+    """Files among the priors that cannot serve, with the reason: unreadable, or with the id of a bundled prior."""
+    return _at_hand()[1]
+
+
+def _at_hand() -> tuple[dict[str, Path], dict[Path, str]]:
     found: dict[str, Path] = {}
+    wrong: dict[Path, str] = {}
     folders = [resources() / "Models"]
     with suppress(InputError):  # no home folder
         folders.append(user_models())
     for folder in folders:
         for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
             try:
-                found[read_card(path).id] = path
-            except InputError:
-                continue
-    return found
+                name = read_card(path).id
+                if name in found and is_bundled(found[name]) and not is_bundled(path):
+                    raise InputError(f"{path}: its id {name!r} belongs to a bundled prior, which is used instead")
+                found[name] = path
+            except InputError as error:
+                wrong[path] = one_line(error)
+    return found, wrong
 
 
 def find(id_or_file: str | os.PathLike[str]) -> Path:
-    """The file of a prior named by id or by path; an unknown one raises InputError that lists those at hand."""
-    path = Path(id_or_file)
-    if path.is_file():
-        return path
-    priors = installed()
-    if str(id_or_file) in priors:
-        return priors[str(id_or_file)]
-    names = ", ".join(sorted(priors)) or "none"
-    raise InputError(f"prior {str(id_or_file)!r} is neither a file nor an installed id; installed: {names}")
+    """The file of a prior named by id or by path; an unknown one raises InputError that lists those at hand.
+
+    An installed id comes first.  A path has a folder or the suffix of a prior's file, so that no file which happens to
+    lie in the working folder is taken for a prior.
+    """
+    name = os.fspath(id_or_file)
+    is_path = any(mark in name for mark in "/\\") or name.lower().endswith(FILES)
+    priors = {} if any(mark in name for mark in "/\\") else installed()
+    if name in priors:
+        return priors[name]
+    if is_path and "\0" not in name and Path(name).is_file():
+        return Path(name)
+    names = ", ".join(sorted(priors or installed())) or "none"
+    raise InputError(f"prior {name[:200]!r} is neither a file nor an installed id; installed: {names}")
 
 
 def check_id(name: str) -> str:

@@ -5,8 +5,10 @@ Never a path, a user, a host or anything of a patient.  Needs numpy at most.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timezone
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import one_line
 from .models import ModelCard
 from .version import __version__
 
@@ -37,8 +40,8 @@ def provenance(
 
     settings: a dataclass or mapping; its ``seed`` counts if none is given.  measurement: what the measurement itself
     tells of its origin, such as how it was simulated.  device: a torch device, or words for it.  precision: that the
-    network computed in.  inputs: files or their names; only the last part of each is kept.  Paths elsewhere are cut in
-    the same way; numbers that are not finite become null.
+    network computed in.  inputs: files or their names, which go by aliases.  Of paths elsewhere the last part
+    is kept; numbers that are not finite become null.
     """
     chosen = plain(settings)
     record: dict[str, Any] = {
@@ -51,14 +54,14 @@ def provenance(
         "device": str(device),
         "precision": precision,
         "seed": chosen.get("seed") if seed is None else seed,
-        "inputs": [file_name(name) for name in inputs],
+        "inputs": [alias(name) for name in inputs],
         "settings": chosen,
         "notice": NOTICE,
     }
     if prior is not None:
         record["prior"] = {"id": prior.id, "sha256": prior_sha256, "title": prior.title, "licence": prior.licence}
     if measurement:
-        record["measurement"] = plain(measurement)
+        record["measurement"] = own_record(measurement)
     return record
 
 
@@ -70,6 +73,57 @@ def software_version() -> str:
 def file_name(path: Any) -> str:
     """The last part of a path, in the notation of any system."""
     return PureWindowsPath(str(path)).name
+
+
+def alias(path: Any) -> str:
+    """A name for a file that tells nothing of a patient, the same for the same name: "file-3f2a9c"."""
+    name = file_name(path)
+    return name if _ALIAS.fullmatch(name) else f"file-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+_ALIAS = re.compile(r"file-[0-9a-f]{6}")
+_FILE = re.compile(r".*(?:[\\/]|\.[A-Za-z0-9]{1,8}$)", re.DOTALL)
+_LONGEST_TEXT, _MOST_LINES, _MOST_SETTINGS = 400, 64, 256
+_TEXTS = ("software", "version", "kind", "source", "maps", "axes", "date_utc", "python", "torch", "numpy", "device")
+_TEXTS += ("precision", "notice")
+_VALUES = ("seed", "readout_oversampling", "oversampling_removed", "whitened", "partial", "step", "views")
+_LISTS = ("guessed", "remarks", "inputs")
+
+
+def own_record(told: Any) -> dict[str, Any]:
+    """What is kept of the record in a file, which anybody may have written: entries that we write ourselves.
+
+    Texts and numbers, lists of texts, and settings and prior as flat objects, all of bounded length; a source that is
+    a file goes by its alias.
+    """
+    if not isinstance(told, Mapping):
+        return {}
+    record: dict[str, Any] = {key: _short(told[key]) for key in _TEXTS if isinstance(told.get(key), str)}
+    record |= {key: plain(told[key]) for key in _VALUES if key in told and _is_value(told[key])}
+    for key in _LISTS:
+        if isinstance(told.get(key), list | tuple):
+            record[key] = [_short(line) for line in told[key][:_MOST_LINES] if isinstance(line, str)]
+    for key in ("settings", "prior"):
+        if isinstance(told.get(key), Mapping):
+            chosen = [(str(k), v) for k, v in told[key].items() if _is_value(v) or isinstance(v, str)][:_MOST_SETTINGS]
+            record[key] = {k[:64]: _short(v) if isinstance(v, str) else plain(v) for k, v in chosen}
+    if isinstance(told.get("measurement"), Mapping):
+        record["measurement"] = own_record({k: v for k, v in told["measurement"].items() if k != "measurement"})
+    if _FILE.match(record.get("source", "")):
+        record["source"] = alias(record["source"])
+    if "inputs" in record:
+        record["inputs"] = [alias(name) for name in record["inputs"]]
+    return record
+
+
+def _short(text: str) -> str:
+    return one_line(plain(text), _LONGEST_TEXT)
+
+
+def _is_value(value: Any) -> bool:
+    """A number that any reader of JSON knows, a truth value or none."""
+    number = isinstance(value, int | float | np.number) and abs(value) < 2.0**63
+    return value is None or isinstance(value, bool) or bool(number)
 
 
 def plain(value: Any) -> Any:

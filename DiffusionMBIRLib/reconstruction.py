@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -130,10 +131,11 @@ def _compute(
         problem = build_problem(scan, settings, card.value if card else None, volume_device(device))
         run = Run(_Watcher(problem, monitor), AsReal(checkpoint), counter, network)
         estimate = way.run(problem, settings, run)
+        residual = problem.residual(estimate.volume)
+        _require_finite(estimate.volume, residual, scan)
         volume = problem.to_volume(estimate.volume, f"{settings.method} of {scan.name}", False)
         name = f"standard deviation of {volume.name}"
         deviation = None if estimate.deviation is None else problem.to_volume(estimate.deviation, name, True)
-        residual = problem.residual(estimate.volume)
     precision = precision_name(getattr(network, "precision", torch.float32))
     return _Made(volume, deviation, residual, counter, card, precision)
 
@@ -148,6 +150,16 @@ def _as_engine_error(error: RuntimeError | MemoryError, device: torch.device, na
     if is_out_of_memory(error):
         return EngineError(f"no memory on {device} for {name}; use a coarser grid, fewer views or --device cpu")
     return None
+
+
+def _require_finite(volume: Tensor, residual: float, scan: Scan) -> None:
+    """Raise EngineError where the computation left the range of its numbers: nothing of it is to be saved."""
+    bad = volume.numel() - int(volume.isfinite().sum())
+    if bad or not math.isfinite(residual):
+        raise EngineError(
+            f"{scan.name}: {bad} of {volume.numel()} values of the result are not finite (residual {residual:g}); "
+            "check units and scale of the data, or use milder settings or --precision float32"
+        )
 
 
 @dataclass

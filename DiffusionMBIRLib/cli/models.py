@@ -47,7 +47,7 @@ def _named(arguments: argparse.Namespace, what: str) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> Outcome:
-    from ..models import installed, is_bundled, read_card
+    from ..models import damaged, installed, is_bundled, read_card
 
     entries, rows = [], []
     for name, path in sorted(installed().items()):
@@ -64,7 +64,10 @@ def _list(arguments: argparse.Namespace) -> Outcome:
             }
         )
         rows.append(f"{name:<20} {card.modality:<4} {origin:<8} {card.title}  [{card.licence or 'licence unknown'}]")
-    return {"models": entries}, "\n".join(rows) or "no prior is installed"
+    wrong = damaged()
+    rows += [f"damaged: {reason}" for reason in wrong.values()]
+    listed = [{"file": str(path), "reason": reason} for path, reason in wrong.items()]
+    return {"models": entries, "damaged": listed}, "\n".join(rows) or "no prior is installed"
 
 
 def _show(arguments: argparse.Namespace) -> Outcome:

@@ -6,17 +6,22 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, one_line
+
+MOST = 1e9  # of angles in degrees and places in mm: beyond it float32 loses whole pixels, and nobody measures there
+LENGTHS_MM = (1e-8, 1e6)  # of pixels and steps: squares of what is smaller or larger leave the range of float32
 
 
 def finite(field: str, values: Iterable[float]) -> tuple[float, ...]:
-    """The values as floats; raises InputError that names the field for what is no number or not finite."""
+    """The values as floats; raises InputError that names the field for what is no number, not finite or absurd."""
     try:
         numbers = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
-        raise InputError(f"{field} must hold numbers, not {values!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{field} must hold numbers, not {one_line(repr(values), 100)}") from None
     if not np.all(np.isfinite(numbers)):
-        raise InputError(f"{field} holds a value that is not finite: {numbers}")
+        raise InputError(f"{field} holds a value that is not finite: {one_line(numbers, 100)}")
+    if numbers and max(map(abs, numbers)) > MOST:
+        raise InputError(f"{field} holds a value beyond {MOST:g}: {one_line(numbers, 100)}")
     return numbers
 
 
@@ -26,6 +31,18 @@ def positive(field: str, value: float) -> float:
     if number <= 0:
         raise InputError(f"{field} must be positive, not {number}")
     return number
+
+
+def length(field: str, value: float) -> float:
+    """The value as a length in mm that can be computed with; raises InputError that names the field."""
+    return within(field, positive(field, value), *LENGTHS_MM)
+
+
+def within(field: str, value: float, low: float, high: float) -> float:
+    """The value, if it lies between two others; raises InputError that names the field."""
+    if not low <= value <= high:
+        raise InputError(f"{field} must lie between {low:g} and {high:g}, not {value}; is its unit right?")
+    return value
 
 
 def count(field: str, value: float) -> int:

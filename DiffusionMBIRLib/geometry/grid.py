@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .checks import count, finite
+from .checks import count, finite, length
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -34,15 +34,17 @@ class Grid:
             raise InputError(f"grid.shape must be three positive integers (slices, rows, columns), not {self.shape}")
         object.__setattr__(self, "shape", tuple(count("grid.shape", n) for n in self.shape))
         lengths = {"spacing_mm": 3, "origin_mm": 3, "direction": 9, "isocentre_mm": 3}
-        for field, length in lengths.items():
+        for field, numbers in lengths.items():
             if field == "isocentre_mm" and self.isocentre_mm is None:
                 continue
             values = finite(f"grid.{field}", getattr(self, field))
-            if len(values) != length:
-                raise InputError(f"grid.{field} needs {length} numbers, not {len(values)}")
+            if len(values) != numbers:
+                raise InputError(f"grid.{field} needs {numbers} numbers, not {len(values)}")
             object.__setattr__(self, field, values)
         if min(self.spacing_mm) <= 0:
             raise InputError(f"grid.spacing_mm must be positive, not {self.spacing_mm}")
+        for spacing in self.spacing_mm:
+            length("grid.spacing_mm", spacing)
         if not np.allclose(self.matrix.T @ self.matrix, np.eye(3), atol=1e-2):
             raise InputError(f"grid.direction must hold three orthogonal unit vectors, not {self.direction}; resample")
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import InputError
-from .checks import count, finite, positive
+from .checks import count, finite, length
 from .grid import Grid
 from .rays import Poses, RayGeometry
 
@@ -35,7 +35,7 @@ class ParallelBeam(RayGeometry):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "columns", count("geometry.columns", self.columns))
-        object.__setattr__(self, "pitch_mm", positive("geometry.pitch_mm", self.pitch_mm))
+        object.__setattr__(self, "pitch_mm", length("geometry.pitch_mm", self.pitch_mm))
         object.__setattr__(self, "offset_mm", finite("geometry.offset_mm", [self.offset_mm])[0])
 
     @property
@@ -58,7 +58,7 @@ class ParallelBeam(RayGeometry):
     def covering(cls, grid: Grid, angles_deg: Sequence[float], pitch_mm: float | None = None) -> ParallelBeam:
         """A detector that covers the whole slice from every side, its pitch the smaller pixel size by default."""
         rows, columns = grid.in_plane
-        pitch = min(grid.spacing_mm[:2]) if pitch_mm is None else positive("geometry.pitch_mm", pitch_mm)
+        pitch = min(grid.spacing_mm[:2]) if pitch_mm is None else length("geometry.pitch_mm", pitch_mm)
         diagonal = np.hypot(rows * grid.spacing_mm[1], columns * grid.spacing_mm[0])
         reach = diagonal + 2 * float(np.hypot(*grid.off_isocentre_mm[:2]))
         return cls(tuple(angles_deg), int(np.ceil(reach / pitch)) + 1, pitch)

@@ -184,10 +184,20 @@ def _numbers(path: Path, header: Any, tag: str, count: int) -> np.ndarray:
     return numbers
 
 
+def _count(path: Path, header: Any, tag: str, default: int | None = None) -> int:
+    """A tag that is one whole number; ``default`` where it is missing or empty."""
+    if default is not None and tag not in header:
+        return default
+    number = default if default is not None and not header.get(tag) else _numbers(path, header, tag, 1)[0]
+    if number != int(number):
+        raise InputError(f"{path}: the DICOM tag {tag} must hold a whole number; repair the file")
+    return int(number)
+
+
 def _slice_of(path: Path, header: Any) -> _Slice:
-    if int(header.get("NumberOfFrames") or 1) > 1:
+    if _count(path, header, "NumberOfFrames", 1) > 1:
         raise InputError(f"{path}: is a multi-frame file; convert it to one file a slice or to NRRD first")
-    if int(header.get("SamplesPerPixel") or 1) != 1:
+    if _count(path, header, "SamplesPerPixel", 1) != 1:
         raise InputError(f"{path}: is a colour image; remove it from the folder")
     # Without them the values would not be HU.
     slope, intercept = (float(_numbers(path, header, tag, 1)[0]) for tag in ("RescaleSlope", "RescaleIntercept"))
@@ -208,7 +218,7 @@ def _slice_of(path: Path, header: Any) -> _Slice:
         series=str(_value(path, header, "SeriesInstanceUID")),
         number=str(header.get("SeriesNumber") or ""),
         encoding=Encoding.of(header, slope, intercept),
-        shape=(int(_value(path, header, "Rows")), int(_value(path, header, "Columns"))),
+        shape=(_count(path, header, "Rows"), _count(path, header, "Columns")),
         spacing_mm=spacing,
         position_mm=_numbers(path, header, "ImagePositionPatient", 3),
         orientation=axes / lengths,

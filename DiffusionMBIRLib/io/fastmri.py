@@ -98,8 +98,9 @@ def _lines(fields: Fields, data: np.ndarray, remarks: list[str]) -> np.ndarray:
     """Which columns were sampled, bool (columns,): those that are not zero everywhere, and that the mask has."""
     name, columns = str(fields.path), data.shape[-1]
     measured: np.ndarray = np.zeros(columns, dtype=bool)
-    for one in data:
-        measured |= (one != 0).any(axis=(0, 1))
+    with np.errstate(invalid="ignore"):  # what is not finite is reported by the scan
+        for one in data:
+            measured |= (one != 0).any(axis=(0, 1))
     if fields.has("mask"):
         node = fields.dataset("mask")
         mask = node[()] if node.size == columns else np.empty(0)

@@ -5,7 +5,6 @@ Nothing is unpickled, and links to other files are not followed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import EngineError, InputError
 from ..geometry import Grid
+from ..schema import json_object
 from .files import require_file
 from .sizes import require_bytes
 
@@ -156,13 +156,7 @@ class Fields:
 
     def json(self, name: str) -> dict[str, Any]:
         """The JSON object of a dataset of text, empty if there is none."""
-        try:
-            entries = json.loads(self.text(name, "{}"))
-        except (ValueError, RecursionError):
-            entries = None
-        if not isinstance(entries, dict):
-            raise InputError(f"{self.path}: {name} must be a JSON object; repair or remove it")
-        return entries
+        return json_object(self.text(name, "{}"), f"{self.path}: {name}")
 
 
 def recognising(test: Callable[[Fields], Any]) -> Callable[[Path], bool]:

@@ -68,7 +68,8 @@ class MatlabFile:
             kind, begin, length, at = self._tag(body, at)
             if part >= 3:
                 parts.append(self._numbers(body, kind, begin, length, count))
-        made = parts[0] + 1j * parts[1] if variable.is_complex else parts[0]
+        with np.errstate(over="ignore", invalid="ignore"):  # found not to be finite later
+            made = parts[0] + 1j * parts[1] if variable.is_complex else parts[0]
         wanted = np.result_type(variable.type, np.complex64) if variable.is_complex else np.dtype(variable.type)
         return made.astype(wanted, copy=False).reshape(variable.shape, order="F")
 

@@ -75,6 +75,8 @@ def damage(path: Path) -> str:
             header = parse(start)
             if header is None:
                 return "its header is not that of NIfTI"
+            if _FLOATS.get(header.datatype) and header.itemsize != np.dtype(_FLOATS[header.datatype]).itemsize:
+                return f"bitpix says {8 * header.itemsize} bits a value, which its datatype {header.datatype} has not"
             length, bad = _data(stream, start, header)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return "its compressed data end early or are damaged"

@@ -32,7 +32,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Geometry, Grid, ParallelBeam, geometry_from_dict
 from ..preparation.consistency import with_doubt
-from ..provenance import plain, software_version
+from ..provenance import own_record, plain, software_version
 from ..scans import scan_kind
 from ..scans.base import require_data_shape
 from ..volume import Volume
@@ -192,7 +192,7 @@ def _grid(source: Source, name: str, stored: Any, default: Any) -> Content:
 
 
 def _json(source: Source, name: str, stored: Any, default: Any) -> Content:
-    return {name: source.json(name)}
+    return {name: own_record(source.json(name))}
 
 
 _READERS: dict[Any, _Reader] = {

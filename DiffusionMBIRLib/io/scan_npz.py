@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -123,7 +124,10 @@ class _Member:
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(stream)
+    try:
+        return read(stream)
+    except (SyntaxError, TokenError, RecursionError):  # numpy reads the header as Python's literals
+        raise ValueError("damaged header") from None
 
 
 def _is_ours(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import EngineError, InputError
 from ..formats import SCAN, Format, format_of, register, suffixes, write
+from .files import require_file
 from .hdf5 import SUFFIXES as HDF5
 from .hdf5 import opened
 
@@ -27,6 +28,8 @@ def read_scan(path: str | os.PathLike[str], *, pixel_mm: float | None = None, ax
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        require_file(path)  # before anyone opens it: a pipe would be waited for
     known = format_of(path, SCAN)
     if known is None:
         if path.is_dir():

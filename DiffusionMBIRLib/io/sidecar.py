@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
+from ..schema import Flag, Listed, Number, OneOf, Rule, Text, checked, json_object
 
 ORDER = ("slice", "partition", "coil", "row", "column")
-_KEYS = ("axes", "spacing_mm", "variable", "centred", "wrapped", "oversampling", "readout", "mask", "noise_std")
+_LENGTH, _NAME = Number(1e-6, 1e6), Text(255)
+_SCHEMA: dict[str, Rule] = {
+    "axes": Listed(OneOf(ORDER), len(ORDER)),
+    "spacing_mm": Listed(_LENGTH, 3),
+    "variable": _NAME,
+    "centred": Flag(),
+    "wrapped": Flag(),
+    "oversampling": Number(1e-6, 1e3),
+    "readout": OneOf(("row", "column")),
+    "mask": _NAME,
+    "noise_std": Number(0, 1e15),
+}
 _LARGEST = 1 << 20  # bytes
 
 
@@ -38,71 +48,15 @@ class Sidecar:
         try:
             if beside.stat().st_size > _LARGEST:
                 raise ValueError
-            entries = json.loads(beside.read_text(encoding="utf-8"))
-        except (ValueError, OSError, RecursionError):
+            text = beside.read_bytes()
+        except (ValueError, OSError):
             raise InputError(f"{beside}: is no JSON; repair or remove it") from None
-        if not isinstance(entries, dict):
-            raise InputError(f"{beside}: must be a JSON object of {', '.join(_KEYS)}")
-        unknown = sorted(set(entries) - set(_KEYS))
-        if unknown:
-            raise InputError(f"{beside}: does not know {', '.join(unknown)}; known are {', '.join(_KEYS)}")
-        return cls(beside, **{key: _CHECKS[key](value, beside, key) for key, value in entries.items()})
-
-
-def _axes(value: Any, path: Path, key: str) -> tuple[str, ...]:
-    known = isinstance(value, list) and all(axis in ORDER for axis in value)
-    if not known or len(set(value)) < len(value) or not {"row", "column"} <= set(value):
-        raise InputError(f"{path}: axes must list row, column and what else there is of {', '.join(ORDER)}, once each")
-    return tuple(value)
-
-
-def _spacing(value: Any, path: Path, key: str) -> tuple[float, float, float]:
-    if not isinstance(value, list) or len(value) != 3:
-        raise InputError(f"{path}: spacing_mm must be three numbers, along columns, rows and slices")
-    x, y, z = (_positive(v, path, key) for v in value)
-    return x, y, z
-
-
-def _positive(value: Any, path: Path, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-        raise InputError(f"{path}: {key} must be positive, not {value!r}")
-    return float(value)
-
-
-def _level(value: Any, path: Path, key: str) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else _positive(value, path, key)
-
-
-def _oversampling(value: Any, path: Path, key: str) -> float:
-    return max(_positive(value, path, key), 1.0)
-
-
-def _name(value: Any, path: Path, key: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) < 256:
-        raise InputError(f"{path}: {key} must be a name, not {value!r}")
-    return value
-
-
-def _readout(value: Any, path: Path, key: str) -> str:
-    if value not in ("row", "column"):
-        raise InputError(f"{path}: readout must be row or column, not {value!r}")
-    return str(value)
-
-
-def _flag(value: Any, path: Path, key: str) -> bool:
-    if not isinstance(value, bool):
-        raise InputError(f"{path}: {key} must be true or false, not {value!r}")
-    return value
-
-
-_CHECKS: dict[str, Any] = {
-    "axes": _axes,
-    "spacing_mm": _spacing,
-    "variable": _name,
-    "centred": _flag,
-    "wrapped": _flag,
-    "oversampling": _oversampling,
-    "readout": _readout,
-    "mask": _name,
-    "noise_std": _level,
-}
+        entries = checked(json_object(text, str(beside)), _SCHEMA, str(beside))
+        axes, spacing = entries.get("axes", ()), entries.get("spacing_mm")
+        if axes and (len(set(axes)) < len(axes) or not {"row", "column"} <= set(axes)):
+            raise InputError(f"{beside}: axes must list row, column and what else there is, once each")
+        if spacing is not None and len(spacing) != 3:
+            raise InputError(f"{beside}: spacing_mm must be three numbers, along columns, rows and slices")
+        entries |= {key: tuple(entries[key]) for key in ("axes", "spacing_mm") if key in entries}
+        entries["oversampling"] = max(entries.get("oversampling", 1.0), 1.0)
+        return cls(beside, **entries)

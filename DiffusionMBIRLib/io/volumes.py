@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EngineError, InputError
+from ..errors import EngineError, InputError, one_line
 from ..formats import VOLUME, Format, format_of, register, suffixes, writes
 from ..geometry import Grid
 from ..models import resources
 from ..names import require_unicode
+from ..provenance import own_record
+from ..schema import json_object
 from ..volume import Volume
 from . import nifti, volume_headers
 from .files import replacing
@@ -28,6 +32,7 @@ NIFTI = nifti.SUFFIXES
 WRITABLE = (".nrrd", ".mha", *NIFTI)
 READABLE = (*WRITABLE, ".nhdr", ".mhd")
 METADATA_KEYS = ("modality", "units", "provenance")  # what we keep of a header: nothing that could name a patient
+_LONGEST_WORD = 64
 _BLOCK_BYTES = 1 << 20
 _MOST_UNLIKE = 1000.0
 
@@ -68,6 +73,24 @@ def quiet_itk() -> Iterator[None]:
         yield
     finally:
         switch.SetGlobalWarningDisplay(previous)
+
+
+@contextmanager
+def _silent_console() -> Iterator[None]:
+    """Keep off the console what the readers in ITK write there past all switches, beside the error that they raise."""
+    try:
+        sys.stderr.flush()
+        console, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except (OSError, AttributeError, ValueError):  # there is no console
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(console, 2)
+        os.close(console)
+        os.close(nowhere)
 
 
 def _require_written(path: Path, bytes_needed: int) -> None:
@@ -116,7 +139,7 @@ def read_with_itk(path: Path) -> Volume:
     name = path.name.lower()
     try:
         remarks = nifti.require_sound(path) if name.endswith(NIFTI) else volume_headers.require_sound(path)
-        with quiet_itk(), _slightly_skewed() if remarks else nullcontext():
+        with quiet_itk(), _slightly_skewed() if remarks else nullcontext(), _silent_console():
             image = simple_itk().ReadImage(str(path), imageIO=_reader(name))
     except (RuntimeError, OSError) as error:
         if isinstance(error, EngineError):
@@ -162,7 +185,7 @@ def _volume_of(image: Any, path: Path, remarks: list[str]) -> Volume:
         image = simple_itk().JoinSeries(image)
     if image.GetDimension() != 3:
         raise InputError(f"{path}: has {image.GetDimension()} dimensions; a three-dimensional volume is needed")
-    metadata = {k.lower(): image.GetMetaData(k) for k in image.GetMetaDataKeys() if k.lower() in METADATA_KEYS}
+    metadata = _kept({k.lower(): image.GetMetaData(k) for k in image.GetMetaDataKeys() if k.lower() in METADATA_KEYS})
     if remarks:
         metadata["remarks"] = "; ".join(remarks)
     try:
@@ -175,6 +198,16 @@ def _volume_of(image: Any, path: Path, remarks: list[str]) -> Volume:
         raise InputError(f"{path}: values up to {np.abs(array).max():.3g} leave the range of 32 bits; repair them")
     unit = metadata.get("units", "HU")
     return Volume(array, grid, unit=unit, name=str(path), metadata=metadata)
+
+
+def _kept(told: dict[str, str]) -> dict[str, str]:
+    """Short words, and of the record of a run what our own hold: a header may say anything."""
+    kept = {key: one_line(value, _LONGEST_WORD) for key, value in told.items() if key != "provenance"}
+    try:
+        record = own_record(json_object(told["provenance"], "provenance")) if "provenance" in told else {}
+    except InputError:
+        record = {}
+    return kept | ({"provenance": json.dumps(record)} if record else {})
 
 
 def require_like_spacing(grid: Grid, name: str) -> None:

@@ -185,7 +185,8 @@ def not_a_prior(card: ModelCard) -> str:
 
 def filled(build: type[nn.Module], config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     """The network with its weights, in float32 whatever the file keeps; it takes memory only once they may fit."""
-    network = build(config) if _of_like_size(config, weights) else on_meta(build, config)
+    _require_like_size(config, weights)
+    network = build(config) if isinstance(config, CompactConfig) else on_meta(build, config)
     expected = network.state_dict()
     wrong = [_difference(k, weights.get(k), v) for k, v in expected.items() if _differs(weights.get(k), v)]
     wrong += [f"{k} (not in the network)" for k in weights if k not in expected]
@@ -196,15 +197,22 @@ def filled(build: type[nn.Module], config: Any, weights: Mapping[str, Tensor]) -
     return network
 
 
-def _of_like_size(config: Any, weights: Mapping[str, Tensor]) -> bool:
-    """Whether no layer of a compact network is larger than all the weights at hand, nor the layers more in number.
+def _require_like_size(config: Any, weights: Mapping[str, Tensor]) -> None:
+    """Raise InputError where the network has more blocks than there are tensors, or surely more values.
 
-    Then it may be built at once: the first network without memory takes torch a second.
+    What passes is at most a few times as large as the weights at hand, so that a compact network may be built at once:
+    the first one without memory takes torch a second.
     """
-    if not isinstance(config, CompactConfig):
-        return False
-    layers, widest = config.blocks * len(config.widths), max(*config.widths, config.embedding)
-    return layers <= len(weights) and 9 * widest**2 <= sum(w.numel() for w in weights.values())
+    widths = config.widths if hasattr(config, "widths") else [config.width * m for m in config.multipliers]
+    blocks, there = config.blocks * len(widths), sum(w.numel() for w in weights.values())
+    depth = getattr(config, "image_channels", 1) * getattr(config, "stem", 1) ** 2
+    embedding = config.embedding if isinstance(config, CompactConfig) else 0
+    least = max(9 * config.blocks * sum(w * w for w in widths), 9 * depth * widths[0], embedding**2)
+    if blocks > len(weights) or least > there:
+        raise InputError(
+            f"the network on the card ({blocks} blocks, at least {least} values) is larger than its weights "
+            f"({len(weights)} tensors, {there} values)"
+        )
 
 
 def _differs(found: Tensor | None, expected: Tensor) -> bool:

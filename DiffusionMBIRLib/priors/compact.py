@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..schema import checked, schema_of
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,8 @@ class CompactConfig:
     def from_dict(cls, entries: dict[str, Any]) -> CompactConfig:
         if entries.get("kind") != "compact-unet":
             raise InputError(f"network kind {entries.get('kind')!r} is not a compact-unet")
-        names = {"image_channels", "widths", "blocks", "embedding", "stem", "dropout"}
-        chosen = {k: v for k, v in entries.items() if k in names}
-        try:
-            return cls(**{**chosen, "widths": tuple(chosen.get("widths", cls.widths))})
-        except TypeError as error:
-            raise InputError(f"compact-unet: the network's entries cannot be read ({error})") from None
+        chosen = checked(entries, schema_of(cls), "compact-unet", others=True)
+        return cls(**{**chosen, "widths": tuple(chosen.get("widths", cls.widths))})
 
 
 class ChannelNorm(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 
 from ..errors import EngineError, InputError
 from ..models import ModelCard, ValueScale, find, has_card, place_for, read_card, sha256
+from ..schema import json_object
 from ..tasks import MODALITIES
 from .checkpoints import build_prior, card_of, weights_digest, write_weights
 from .published import is_torch_file, read_checkpoint, read_safetensors
@@ -113,11 +113,7 @@ def verify_prior(id_or_file: str | os.PathLike[str]) -> dict[str, Any]:
 def read_config(path: Path) -> dict[str, Any]:
     """The entries of a network from a JSON file; raises InputError unless it holds one object."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(entries, dict):
-        raise InputError(f"{path}: must hold one JSON object with the network's entries")
-    return entries
+    return json_object(text, str(path))

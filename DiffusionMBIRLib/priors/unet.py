@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..schema import checked, schema_of
 
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=nn.Module)
@@ -55,17 +56,8 @@ def from_entries(cls: type[Config], kind: str, entries: Mapping[str, Any]) -> Co
     """The inverse of :func:`entries_of`; entries of other names are passed over, InputError says what is wrong."""
     if entries.get("kind") != kind:
         raise InputError(f"network kind {entries.get('kind')!r} is not {kind}")
-    known = fields(cls)  # type: ignore[arg-type]
-    chosen = {f.name: entries[f.name] for f in known if f.name in entries}
-    for field in known:
-        if field.default is not MISSING and field.name in chosen and isinstance(field.default, tuple):
-            if not isinstance(chosen[field.name], list | tuple):
-                raise InputError(f"{kind}: {field.name} must be a list, not {chosen[field.name]!r}")
-            chosen[field.name] = tuple(chosen[field.name])
-    try:
-        return cls(**chosen)
-    except TypeError as error:
-        raise InputError(f"{kind}: the network's entries cannot be read ({error})") from None
+    chosen = checked(entries, schema_of(cls), kind, others=True)
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
 
 
 def check_image(x: Tensor, channels: int, multiple: int) -> None:

@@ -28,7 +28,8 @@ class Problem:
     y counts in.  least: the least value that a volume can have, where there is one.  usual_sigma: the first noise level
     where the settings leave it open, above the errors of the volume to start from.
     to_volume: of (x, name, whether x holds differences, which the unit's zero does not count for), the volume in the
-    user's own unit and axis order.  residual: of x, |A x - y| / |y|, unweighted.
+    user's own unit and axis order.  residual: of x, |A x - y| / |y|, unweighted;
+    0 where y is.
     direct: of a filter's name, the direct reconstruction; None where the kind of scan has none.
     coarse: makes the same problem on fewer data and a coarser grid, and what leads its volumes back to this grid; None
     where that would save nothing.
@@ -62,6 +63,11 @@ class Problem:
         if self.direct is None:
             raise InputError(f"{self.scan.name}: this kind of scan has no filtered back-projection")
         return self.direct(window)
+
+
+def relative(distance: Tensor, size: Tensor) -> float:
+    """distance / size; 0 of data that are zero everywhere, such as of air, of which no error is a share."""
+    return float(distance / size) if size > 0 else 0.0
 
 
 def inverse_spacing(grid: Grid) -> tuple[float, float, float]:

@@ -22,7 +22,7 @@ from ..scans import Measurement
 from ..solvers.fbp import direct_reconstruction
 from ..starts import coarse_start
 from ..volume import Volume
-from .base import Problem
+from .base import Problem, relative
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 #             0.01                                        34.57 / 37.70, 34.30 / 37.54, 33.10 / 36.87
 #             0.02                                        34.20 / 37.78, 34.07 / 37.67, 33.37 / 37.22
 MODEL_ERROR = 0.015
+_MOST_EXPONENT = 75.0  # exp of more, over the fewest photons, leaves the range of float32
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class _Projections:
         """|A x - y| / |y|, unweighted."""
         measured = self.measured()
         difference = self.operator.forward(x * self.slope + self.base).mul_(self.norm).sub_(measured)
-        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(measured))
+        return relative(torch.linalg.vector_norm(difference), torch.linalg.vector_norm(measured))
 
     def direct(self, window: str) -> Tensor:
         """Filtered back-projection, in the value scale.  Raises InputError for a geometry that has none."""
@@ -93,7 +94,7 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     A: LinearOperator = raw
     deviation = MODEL_ERROR
     if scan.photons > 0:
-        variance = (measured.exp() / scan.photons).add_(MODEL_ERROR**2)
+        variance = (measured.clamp(max=_MOST_EXPONENT).exp() / scan.photons).add_(MODEL_ERROR**2)
         deviation = float(variance.min()) ** 0.5
         weights = variance.rsqrt_().mul_(deviation)
         A, target = RowWeighted(raw, weights), target.mul_(weights)

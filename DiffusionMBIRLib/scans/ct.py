@@ -9,9 +9,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid, RayGeometry, axial_order
+from ..geometry.checks import within
 from ..tasks import CT_TASKS
 from ..volume import MU_WATER_PER_MM, Volume, require_finite
 from .base import Scan, require_data_shape
+
+MU_WATER_RANGE = (1e-5, 1e3)  # 1/mm; water has 0.5 at 20 keV and 0.003 at 10 MeV, other fluids and units more or less
+COUNTS = (1e-3, 1e15)
+MOST_ATTENUATION = 1e6
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,24 @@ class Measurement(Scan):
         require_data_shape(self.data.shape, self.geometry, self.grid, self.name)
         self._check_settings()
         require_finite(self.data, f"{self.name}: data")
+        largest = float(max(self.data.max(), -self.data.min()))
+        if largest > MOST_ATTENUATION:
+            raise InputError(
+                f"{self.name}: data holds line integrals up to {largest:.3g}, no ray is weakened beyond e^"
+                f"-{MOST_ATTENUATION:g}; are these counts? Give -ln(counts / open beam)"
+            )
 
     def _check_settings(self) -> None:
         if self.task not in CT_TASKS:
             raise InputError(f"{self.name}: task {self.task!r} is not known; use one of {', '.join(CT_TASKS)}")
         if not self.mu_water_per_mm > 0:
             raise InputError(f"{self.name}: mu_water_per_mm must be positive, not {self.mu_water_per_mm}")
+        within(f"{self.name}: mu_water_per_mm", self.mu_water_per_mm, *MU_WATER_RANGE)
         for what, value in (("photons", self.photons), ("electronic_noise", self.electronic_noise)):
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"{self.name}: {what} must be zero or positive, not {value}")
+            if value:
+                within(f"{self.name}: {what}", value, *COUNTS)
         if self.stored_grid is not None:
             turned = axial_order(self.stored_grid).apply_to_grid(self.stored_grid)
             if turned.shape != self.grid.shape:

@@ -9,9 +9,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import CartesianMRI, Grid
+from ..geometry.checks import within
 from ..tasks import MR_TASK
 from ..volume import Volume
 from .base import Scan
+
+MAGNITUDES = (1e-15, 1e15)  # whose squares and sums of squares are within the range of float32
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class KSpace(Scan):
             raise InputError(f"{self.name}: data holds values where its mask says that nothing was sampled")
         if not self.data.any():
             raise InputError(f"{self.name}: data is zero everywhere; nothing was measured")
+        within(f"{self.name}: the largest value of data", float(np.abs(self.data).max()), *MAGNITUDES)
         if self.maps is not None:
             object.__setattr__(self, "maps", self._complex("maps", self.maps, (1, slices)))
         if self.calibration is not None:

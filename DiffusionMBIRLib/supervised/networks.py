@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..priors.compact import CompactConfig, CompactUNet
+from ..schema import checked, schema_of
 from ..solvers.fbp import angular_weights
 from ..tasks import CT_TASKS, SPARSE_VIEW
 from .about import TASKS_OF
@@ -72,12 +73,8 @@ class SupervisedConfig:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> SupervisedConfig:
-        names = {"kind", "task", "widths", "blocks", "penalty", "cg_steps"}
-        try:
-            chosen = {k: v for k, v in entries.items() if k in names}
-            return cls(**{**chosen, "widths": tuple(chosen.get("widths", ()))})
-        except TypeError as error:
-            raise InputError(f"the network's entries cannot be read ({error})") from None
+        chosen = checked(entries, schema_of(cls), "the network", needed=("kind", "task"), others=True)
+        return cls(**{**chosen, "widths": tuple(chosen.get("widths", ()))})
 
 
 def condition(angles_deg: tuple[float, ...], task: str) -> float:

@@ -228,8 +228,8 @@ def test_the_marker_appears_where_code_is_trusted(tmp_path):
 OPTIONS = {
     "config that does not fit": (["--config", "wide.json"], r"all_modules\.0\.W \(8, needed 16\)"),
     "config of another kind": (["--config", "adm.json"], "of kind 'ncsnpp', the config of 'adm'"),
-    "config that is not JSON": (["--config", "text.json"], r"text\.json: not JSON"),
-    "config that is a list": (["--config", "list.json"], "one JSON object"),
+    "config that is not JSON": (["--config", "text.json"], r"text\.json: is no JSON"),
+    "config that is a list": (["--config", "list.json"], "must be a JSON object"),
     "config that is missing": (["--config", "gone.json"], r"gone\.json: cannot be opened"),
     "impossible scale": (["--value-scale", "0"], "value.scale must be positive"),
     "id with a folder": (["--id", "../mine"], "id '../mine': use letters"),

@@ -92,13 +92,13 @@ def test_bad_sidecar(tmp_path):
     path = tmp_path / "scan.npy"
     np.save(path, KSPACE)
     for entries, part in (
-        ({"axis": 1}, "does not know axis"),
+        ({"axis": 1}, "'axis' is not known"),
         ({"axes": ["row", "row", "coil", "slice"]}, "once each"),
         ({"axes": ["row", "column"]}, "lists 2 axes"),
         ({"axes": ["row", "column", "coil", "slice"]}, "exchange them"),
         ({"spacing_mm": [1, 2]}, "three numbers"),
-        ({"spacing_mm": [1, 2, "x"]}, "positive"),
-        ({"oversampling": 0}, "positive"),
+        ({"spacing_mm": [1, 2, "x"]}, "spacing_mm must be a list, each entry a number"),
+        ({"oversampling": 0}, "oversampling must be a number from"),
         ({"centred": 1}, "true or false"),
     ):
         assert part in refusal(sidecar(path, **entries))

@@ -16,6 +16,7 @@ from DiffusionMBIRLib.formats import write
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, axial_order
 from DiffusionMBIRLib.io.scan_fields import FORMAT
 from DiffusionMBIRLib.io.scans import read_scan
+from DiffusionMBIRLib.provenance import alias
 from DiffusionMBIRLib.scans import Measurement
 from Testing.engine.helpers import rotation, run_with_file_limit
 
@@ -35,7 +36,7 @@ def make_measurement() -> Measurement:
         mu_water_per_mm=0.02,
         photons=1e5,
         electronic_noise=3.5,
-        provenance={"seed": 7, "settings": {"views": 3}, "word": "Größe"},
+        provenance={"seed": 7, "settings": {"views": 3}, "maps": "Größe"},
     )
 
 
@@ -74,7 +75,7 @@ def test_provenance_is_written_without_folders(tmp_path):
     made = make_measurement()
     made.provenance["source"] = "/home/somebody/case.nrrd"
     write(made, tmp_path / "scan.h5")
-    assert read_scan(tmp_path / "scan.h5").provenance["source"] == "case.nrrd"
+    assert read_scan(tmp_path / "scan.h5").provenance["source"] == alias("case.nrrd")
 
 
 @pytest.mark.parametrize(("named", "version"), [(FORMAT, 2), ("DiffusionMBIR measurement", 1)])
@@ -267,4 +268,4 @@ def test_full_disk_leaves_the_old_file_alone(path):
 
 def test_provenance_is_plain_json(path):
     with h5py.File(path) as file:
-        assert json.loads(file["provenance"].asstr()[()])["word"] == "Größe"
+        assert json.loads(file["provenance"].asstr()[()])["maps"] == "Größe"
