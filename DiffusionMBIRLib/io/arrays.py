@@ -56,7 +56,7 @@ def load_npy(path: Path) -> np.ndarray:
     require_file(path)
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, OverflowError, tokenize.TokenError) as error:
         raise InputError(f"{path}: cannot be read as an array of numbers; is it truncated or pickled?") from error
     if not isinstance(mapped, np.ndarray):
         mapped.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ def _ct_files(folder: Path) -> tuple[list[_File], Counter[str]]:
         header = _header(path)
         if header is None:
             continue
+        _require_understood(path, header, ("SOPClassUID", "Modality", "ImageType"))
         kind = str(header.get("SOPClassUID") or "")
         if kind and not f"{kind}.".startswith(f"{_CT_STORAGE}."):
             others[_name_of(path, header, kind)] += 1
@@ -128,12 +130,22 @@ def _ct_files(folder: Path) -> tuple[list[_File], Counter[str]]:
         elif "LOCALIZER" in (header.get("ImageType") or ()):
             others["CT localizer"] += 1
         else:
+            _require_understood(path, header, _TAGS)
             found.append((path, header))
     if not found:
         raise InputError(
             f"{folder}: holds no CT slices ({_counted(others) or 'no DICOM files'}); choose the folder of a CT series"
         )
     return found, others
+
+
+def _require_understood(path: Path, header: Any, tags: Iterable[str]) -> None:
+    """Raise InputError that names a tag which the parser, which looks at each when it is asked for, cannot make out."""
+    for tag in tags:
+        try:
+            header.get(tag)
+        except Exception as error:  # of many kinds
+            raise InputError(f"{path}: the DICOM tag {tag} cannot be understood; repair the file") from error
 
 
 def _name_of(path: Path, header: Any, kind: str) -> str:
@@ -164,10 +176,7 @@ def _header(path: Path) -> Any:
 
 
 def _value(path: Path, header: Any, tag: str) -> Any:
-    try:
-        value = header.get(tag)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: the DICOM tag {tag} cannot be understood; repair the file") from error
+    value = header.get(tag)
     if value is None or value == "":
         raise InputError(f"{path}: lacks the DICOM tag {tag}; is the file truncated or no CT slice?")
     return value
@@ -217,7 +226,7 @@ def _slice_of(path: Path, header: Any) -> _Slice:
         path=path,
         series=str(_value(path, header, "SeriesInstanceUID")),
         number=str(header.get("SeriesNumber") or ""),
-        encoding=Encoding.of(header, slope, intercept),
+        encoding=Encoding.of(header, _count(path, header, "BitsAllocated", 16), slope, intercept),
         shape=(_count(path, header, "Rows"), _count(path, header, "Columns")),
         spacing_mm=spacing,
         position_mm=_numbers(path, header, "ImagePositionPatient", 3),

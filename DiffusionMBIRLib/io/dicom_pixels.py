@@ -34,8 +34,7 @@ class Encoding:
     intercept: float
 
     @classmethod
-    def of(cls, header: Any, slope: float, intercept: float) -> Encoding:
-        allocated = int(header.get("BitsAllocated") or 16)
+    def of(cls, header: Any, allocated: int, slope: float, intercept: float) -> Encoding:
         return cls(
             syntax=getattr(getattr(header.file_meta, "TransferSyntaxUID", None), "name", "unknown"),
             bytes_per_pixel=max(1, allocated // 8),

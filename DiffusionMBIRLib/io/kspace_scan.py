@@ -88,7 +88,8 @@ class Lines:
                 f"{self._name}: a readout of {samples.shape[1]} samples with its centre at {columns // 2 - first} "
                 f"does not fit the encoded matrix of {columns}; is it Cartesian?"
             )
-        self._sum[at[0], at[1], :, at[2], first:stop] += samples
+        with np.errstate(over="ignore", invalid="ignore"):  # found not to be finite later
+            self._sum[at[0], at[1], :, at[2], first:stop] += samples
         self._count[at] += 1
         self._first, self._stop = max(self._first, first), min(self._stop, stop)
 

@@ -34,6 +34,8 @@ def test_the_same_seed_damages_in_the_same_way():
 FOUND = [
     ("volume.nii", 5), ("scan.npz, members", 6), ("MATLAB", 6), ("volume.mha", 18), ("volume.mha", 64),
     ("TIFF folder, view", 68), ("DICOM", 1011), ("DICOM", 1053), ("volume.nii", 1013), ("fastMRI", 1044),
+    ("twix", 20091),
+    ("DICOM", 20097), ("array", 20163),
 ]  # fmt: skip
 
 
