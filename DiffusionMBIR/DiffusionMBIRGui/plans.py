@@ -21,7 +21,7 @@ from DiffusionMBIRLib.volume import Volume
 
 from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
 from .parameters import Parameters
-from .texts import _
+from .texts import _, no_input
 
 Asked = tuple[Request, "Scan | Volume | None"]
 
@@ -89,6 +89,8 @@ def _of_file(
 def _of_node(
     node: Any, source: str, parameters: Parameters, settings: ReconSettings
 ) -> tuple[str, Callable[[], Asked]]:
+    if node is None:
+        raise InputError(no_input(source))
     task, name, inside = parameters.get("task"), node.GetName(), _inside(node, source, parameters)
     scan = parameters.request_scan()
 

@@ -55,7 +55,7 @@ def _quiet() -> Iterator[None]:
 
 def _pixels(path: Path, file: Any) -> np.ndarray:
     if not len(file.pages):  # to count them finds a chain that leads in a circle, which the next line follows on and on
-        raise InputError(f"{path}: holds no image")
+        raise InputError(f"{path}: holds no image; is it truncated?")
     series = file.series[0]
     if series.keyframe.samplesperpixel != 1:
         raise InputError(f"{path}: is an image of {series.shape}; a colour image cannot be used, save it in grey")

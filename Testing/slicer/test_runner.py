@@ -260,7 +260,7 @@ def test_a_sinogram_node_is_reconstructed_and_judged_by_the_reference(desk, para
     code = (
         "import sys, numpy as np\n"
         "import DiffusionMBIRLib as mbir\n"
-        "from DiffusionMBIRLib.data import Volume\n"
+        "from DiffusionMBIRLib.volume import Volume\n"
         "array = np.load(sys.argv[1])\n"
         "scan = mbir.simulate(Volume(array, mbir.Grid(array.shape)), views=12)\n"
         "np.save(sys.argv[2], scan.data)\n"
