@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, one_line
-from .schema import Listed, Mapped, Number, Plain, Text, checked, json_object
+from .schema import Listed, Mapped, Number, Plain, Rule, Text, checked, json_object
 
 HEADER_LIMIT = 16 << 20  # a header beyond this is not one of ours: refuse before reading it
 FILES = (".safetensors", ".pt", ".pth", ".ckpt")  # of priors; other names are ids, unless a folder stands before them
@@ -33,8 +33,8 @@ class ValueScale:
 
 
 _NUMBER, _LEVEL = Number(-1e9, 1e9), Number(1e-9, 1e9)
-_VALUE = {"offset": _NUMBER, "scale": _LEVEL, "unit": Text(32)}
-_CARD = {
+_VALUE: dict[str, Rule] = {"offset": _NUMBER, "scale": _LEVEL, "unit": Text(32)}
+_CARD: dict[str, Rule] = {
     "id": Text(100, ID_PATTERN),
     "modality": Text(32),
     "title": Text(1000),

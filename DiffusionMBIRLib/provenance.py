@@ -84,8 +84,21 @@ def alias(path: Any) -> str:
 _ALIAS = re.compile(r"file-[0-9a-f]{6}")
 _FILE = re.compile(r".*(?:[\\/]|\.[A-Za-z0-9]{1,8}$)", re.DOTALL)
 _LONGEST_TEXT, _MOST_LINES, _MOST_SETTINGS = 400, 64, 256
-_TEXTS = ("software", "version", "kind", "source", "maps", "axes", "date_utc", "python", "torch", "numpy", "device")
-_TEXTS += ("precision", "notice")
+_TEXTS = [
+    "software",
+    "version",
+    "kind",
+    "source",
+    "maps",
+    "axes",
+    "date_utc",
+    "python",
+    "torch",
+    "numpy",
+    "device",
+    "precision",
+    "notice",
+]
 _VALUES = ("seed", "readout_oversampling", "oversampling_removed", "whitened", "partial", "step", "views")
 _LISTS = ("guessed", "remarks", "inputs")
 
@@ -122,8 +135,9 @@ def _short(text: str) -> str:
 
 def _is_value(value: Any) -> bool:
     """A number that any reader of JSON knows, a truth value or none."""
-    number = isinstance(value, int | float | np.number) and abs(value) < 2.0**63
-    return value is None or isinstance(value, bool) or bool(number)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value is None or (isinstance(value, bool | int | float) and abs(value) < 2.0**63)
 
 
 def plain(value: Any) -> Any:

@@ -177,7 +177,7 @@ OPTIONS = {
     "unknown device": (["--prior", "prior.safetensors", "--device", "abacus"], "device 'abacus' is not known"),
     "device that is gone": (["--prior", "prior.safetensors", "--device", "cuda:99"], "device 'cuda:99' is not there"),
     "missing reference": (["--prior", "prior.safetensors", "--reference", "gone.nrrd"], "gone.nrrd: no such file"),
-    "foreign prior": (["--prior", "volume.nrrd"], "volume.nrrd: "),
+    "foreign prior": (["--prior", "./volume.nrrd"], "volume.nrrd: "),
 }
 
 

@@ -22,7 +22,7 @@ from Testing.engine.helpers import body
 
 
 def cleaner(path: str, name: str = "volume"):
-    return redactor(SimpleNamespace(name=name, input={"path": path}, settings={"prior": "ct-compact-v1"}))  # type: ignore[arg-type]
+    return redactor(SimpleNamespace(name=name, input={"path": path}, settings={"prior": "ct-compact-v1"}))
 
 
 TEXTS = [
