@@ -205,16 +205,16 @@ def _at_hand() -> tuple[dict[str, Path], dict[Path, str]]:
 def find(id_or_file: str | os.PathLike[str]) -> Path:
     """The file of a prior named by id or by path; an unknown one raises InputError that lists those at hand.
 
-    An installed id comes first.  A path is a Path, or has a folder or the suffix of a prior's file, so that no file which
-    happens to lie in the working folder is taken for a prior.
+    An installed id comes first.  A path is no string, or has a folder or the suffix of a prior's file, so that no file
+    which happens to lie in the working folder is taken for a prior.
     """
     name = os.fspath(id_or_file)
-    with_folder = not isinstance(id_or_file, str) or any(mark in name for mark in "/\\")
-    is_path = with_folder or name.lower().endswith(FILES)
-    priors = {} if with_folder else installed()
+    in_folder = not isinstance(id_or_file, str) or any(mark in name for mark in "/\\")
+    is_path = in_folder or name.lower().endswith(FILES)
+    priors = {} if in_folder and Path(name).is_file() else installed()
     if name in priors:
         return priors[name]
-    if is_path and "\0" not in name and Path(name).is_file():
+    if is_path and Path(name).is_file():
         return Path(name)
     names = ", ".join(sorted(priors or installed())) or "none"
     raise InputError(f"prior {name[:200]!r} is neither a file nor an installed id; installed: {names}")

@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import suppress
 
+from ..errors import one_line
 from ..names import printable
 
 _SPACES = "\n\t\r\v\f"
@@ -68,7 +69,7 @@ def tell(text: str) -> None:
 
 def refuse(reason: object) -> None:
     """Say in one line, which begins with the program's name, why a command ends."""
-    tell(f"diffusionmbir: {' '.join(printable(reason, keep=_SPACES).split())}")
+    tell(f"diffusionmbir: {one_line(printable(reason, keep=_SPACES))}")
 
 
 def settle() -> bool:

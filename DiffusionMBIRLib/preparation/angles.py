@@ -39,7 +39,8 @@ def of_the_views(angles: np.ndarray, views: int, name: str, listed_in: str) -> t
     """The angles of the views and a remark; those of flat and dark images repeat the first and the last angle."""
     if len(angles) == views or not len(angles):
         return angles, ""
-    at_first, at_last = (np.abs(angles - end) <= _SAME_ANGLE_DEG for end in (angles[0], angles[-1]))
+    with np.errstate(invalid="ignore"):  # what is not finite is refused by the geometry
+        at_first, at_last = [np.abs(angles - end) <= _SAME_ANGLE_DEG for end in (angles[0], angles[-1])]
     begin, end = int((~at_first).argmax()), len(angles) - int((~at_last[::-1]).argmax())
     moving = angles[max(begin - 1, 0) : end + 1]
     if len(moving) != views:
