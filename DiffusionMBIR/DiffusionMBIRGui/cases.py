@@ -5,7 +5,7 @@
     node = reconstruct(slicer.mrmlScene, inputVolume, outputVolume, task="sparse-view-ct", views=8)
     rows = reconstruct_cases(slicer.mrmlScene, [Case("a", volume, choices={"views": 8})], "study")
 
-Without a scene (``None``) it takes arrays and files and gives a :class:`DiffusionMBIRLib.volume.Volume`, so that the same
+Without a scene (``None``) it takes arrays and files and gives a :class:`DiffusionMBIRLib.Volume`, so that the same
 lines work in a notebook.
 """
 

@@ -252,8 +252,11 @@ def test_mr_data_and_other_objects_are_refused(tmp_path):
         ({"kind": "magic", "task": CT_TASKS[0]}, "none of fbpconvnet, lahiri, zhang"),
         ({"kind": "zhang", "task": CT_TASKS[0]}, "zhang serves the task limited-angle-ct"),
         ({"kind": "lahiri", "task": CT_TASKS[0], "penalty": 0.0}, "penalty must be positive"),
-        ({"kind": "lahiri", "task": CT_TASKS[0], "widths": [8, -1]}, "positive integers"),
-        ({"kind": "lahiri"}, "cannot be read"),
+        (
+            {"kind": "lahiri", "task": CT_TASKS[0], "widths": [8, -1]},
+            "widths must be a list, each entry a whole number",
+        ),
+        ({"kind": "lahiri"}, "field task is missing"),
     ],
 )
 def test_bad_architectures_are_named(entries, reason):
