@@ -15,7 +15,6 @@ from ..names import require_unicode
 
 def require_file(path: Path) -> None:
     """Raise InputError unless ``path`` is a file with an end, which a pipe or a device is not."""
-    require_unicode(path)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -125,7 +125,7 @@ class Fields:
         if node.file.filename != self.file.filename or node.external or node.is_virtual:
             raise InputError(f"{self.path}: the dataset {name} lies in another file; write it into this one")
         require_bytes(str(self.path), f"the dataset {name}", node.size * node.dtype.itemsize, self._bytes)
-        if node.size and not node.id.get_storage_size():
+        if node.size and node.dtype.kind != "O" and not node.id.get_storage_size():
             raise InputError(
                 f"{self.path}: the dataset {name} was never written; did the program that made it end early?"
             )

@@ -295,8 +295,13 @@ def test_ismrmrd_cut_at_any_place(tmp_path):
             assert np.isfinite(read_scan(path).data).all()
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e25])
+@pytest.mark.parametrize("scale", [1e-14, 1e13])
 def test_any_unit_of_measurement(tmp_path, scale):
-    """Squares of such numbers leave the range of single precision."""
     np.save(tmp_path / "scan.npy", KSPACE[0] * np.float32(scale))
     assert_same(read_scan(tmp_path / "scan.npy").data[0], KSPACE[0] * np.float32(scale))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_units_whose_squares_leave_single_precision_are_refused(tmp_path, scale, capsys):
+    np.save(tmp_path / "scan.npy", KSPACE[0] * np.float32(scale))
+    assert "is its unit right?" in line_of(tmp_path / "scan.npy", capsys)

@@ -192,7 +192,7 @@ def test_foreign_and_missing_files(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["y"] = 1
     assert "no scan" in refusal(tmp_path / "x.h5")
-    with pytest.raises(mbir.InputError, match="no measurement of ours"):
+    with pytest.raises(mbir.InputError, match="no scan of a layout"):
         mbir.read(tmp_path / "x.h5")
 
 
