@@ -186,7 +186,7 @@ def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
         raise InputError(f"setting {name}: {value!r} is neither true nor false")
     if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise InputError(f"setting {name}: {value!r} is not a number")
-    if str(kind) == "str" and not (isinstance(value, str) and 0 < len(value) < 4096 and value.isprintable()):
+    if str(kind) == "str" and not (isinstance(value, str) and len(value) < 4096 and value.isprintable()):
         raise InputError(f"setting {name}: {str(value)[:60]!r} is not a text")
     if str(kind) == "int" and not (math.isfinite(value) and value == int(value)):
         raise InputError(f"setting {name}: {value!r} is not a whole number")

@@ -114,8 +114,8 @@ def test_killed_or_cancelled_at_any_moment_it_resumes_to_the_same_volume(tmp_pat
 
 
 def wait_for_state(job, *, unfinished=False):
-    """Until there is a state, or one that is just being written, which is easily missed."""
-    pattern, end = (".*.tmp", time.monotonic() + 3) if unfinished else ("*.pt", time.monotonic() + 60)
+    """Until there is a state of the diffusion, or one that is just being written, which is easily missed."""
+    pattern, end = (".*.tmp", time.monotonic() + 3) if unfinished else ("diffusion.pt", time.monotonic() + 60)
     while not list((job.folder.path / "state").glob(pattern)) and time.monotonic() < end:
         time.sleep(0 if unfinished else 0.002)
 
