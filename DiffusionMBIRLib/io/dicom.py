@@ -167,11 +167,11 @@ def _header(path: Path) -> Any:
     force = path.suffix.lower() in _DICOM_SUFFIXES
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=force)
+        index = getattr(header.file_meta, "MediaStorageSOPClassUID", "") == MediaStorageDirectoryStorage
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom lets pass whatever its parser runs into
         raise InputError(f"{path}: cannot be read as DICOM; is it truncated? Copy it again") from error
-    index = getattr(header.file_meta, "MediaStorageSOPClassUID", "") == MediaStorageDirectoryStorage
     return None if index else header
 
 

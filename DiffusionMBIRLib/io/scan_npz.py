@@ -134,7 +134,7 @@ def _is_ours(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return holds_scan(_Members(path, archive))
-    except (InputError, OSError, zipfile.BadZipFile, ValueError, KeyError):
+    except (InputError, OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, NotImplementedError):
         return False
 
 

@@ -62,8 +62,8 @@ def numbered(first: int, kinds: list[str]) -> Iterator[tuple[str, int]]:
         seed += 1
 
 
-def run(seconds: float, seed: int, kinds: list[str], workers: int) -> tuple[int, list[str]]:
-    """How many damaged files were tried, and what was found, a text each."""
+def run(seconds: float, seed: int, kinds: list[str], workers: int, most: int) -> tuple[int, list[str]]:
+    """How many damaged files were tried, ``most`` of them at the most, and what was found, a text each."""
     asked, lock, found, tried = numbered(seed, kinds), Lock(), [], 0
     pool = [Worker() for _ in range(workers)]
     end = time.monotonic() + seconds
@@ -72,7 +72,7 @@ def run(seconds: float, seed: int, kinds: list[str], workers: int) -> tuple[int,
         nonlocal tried
         while True:
             with lock:
-                if tried and time.monotonic() > end:
+                if (tried and time.monotonic() > end) or tried >= most:
                     break
                 kind, number = next(asked)
                 tried += 1
@@ -93,12 +93,13 @@ def main() -> int:
     """The command; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m Testing.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--most", type=int, default=sys.maxsize, help="files to try at the most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=list(KINDS), help="only this kind of file")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     kinds = [options.kind] if options.kind else list(KINDS)
-    tried, found = run(options.seconds, options.seed, kinds, options.workers)
+    tried, found = run(options.seconds, options.seed, kinds, options.workers, options.most)
     sys.stdout.writelines(f"{text}\n" for text in found)
     sys.stdout.write(f"{tried} damaged files of {len(kinds)} kinds tried, {len(found)} findings\n")
     return 1 if found else 0
