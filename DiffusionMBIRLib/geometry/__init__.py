@@ -3,17 +3,25 @@
 from ..discovery import import_all
 from .base import Geometry, forget_geometry, geometry_from_dict, geometry_kind, kinds_of
 from .cartesian import CartesianMRI
+from .cone import ConeBeam
 from .grid import AxisOrder, Grid, axial_order, contiguous
+from .helical import HelicalCone
 from .parallel import ParallelBeam, view_angles
+from .point_source import PointSource
+from .posed import PosedBeam
 from .rays import Poses, RayGeometry
 
 __all__ = [
     "GEOMETRIES",
     "AxisOrder",
     "CartesianMRI",
+    "ConeBeam",
     "Geometry",
     "Grid",
+    "HelicalCone",
     "ParallelBeam",
+    "PointSource",
+    "PosedBeam",
     "Poses",
     "RayGeometry",
     "axial_order",
