@@ -50,11 +50,11 @@ class FanBeam(RayGeometry):
         object.__setattr__(self, "offset_mm", finite("geometry.offset_mm", [self.offset_mm])[0])
         object.__setattr__(self, "arc", bool(self.arc))
         require_beyond(self.sod_mm, self.sdd_mm)
-        half = (self.columns * self.pitch_mm / 2 + abs(self.offset_mm)) / self.sdd_mm
-        if self.arc and half >= np.pi / 2:
+        reach = (self.columns * self.pitch_mm / 2 + abs(self.offset_mm)) / self.sdd_mm
+        if self.arc and reach >= np.pi / 2:
             raise InputError(
-                f"geometry.columns: an arc of {self.columns} columns of {self.pitch_mm:g} mm goes {np.degrees(half):.0f} "
-                "degrees to one side of the source, 90 are the most; check pitch_mm and sdd_mm"
+                f"geometry.columns: an arc of {self.columns} columns goes {np.degrees(reach):.0f} degrees to one side "
+                "of the source, less than 90 make sense; check geometry.pitch_mm and geometry.sdd_mm"
             )
 
     @property
