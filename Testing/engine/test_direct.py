@@ -17,7 +17,7 @@ from Testing.engine.helpers import fan_chords
 
 BODY = ((6.0, -9.0), (34.0, 22.0), 25.0, 0.02)  # middle, half axes, turn in degrees, attenuation
 CORE = ((-4.0, 3.0), (8.0, 6.0), -10.0, 0.015)
-GRID = Grid((2, 96, 112), (0.9, 0.8, 1.0))
+GRID = Grid((2, 72, 84), (1.2, 1.1, 1.0))
 
 
 def smooth(geometry: FanBeam) -> torch.Tensor:
@@ -26,7 +26,7 @@ def smooth(geometry: FanBeam) -> torch.Tensor:
     fine = geometry.divided(parts)
     total = sum(value * fan_chords(fine, *shape) for *shape, value in (BODY, CORE))
     one = torch.from_numpy(np.asarray(total)).reshape(geometry.views, geometry.columns, parts).mean(-1)
-    return torch.stack([one, 2 * one])
+    return torch.stack([one, 2 * one]).float()
 
 
 def inside(shape, grid=GRID, shrink=0.85) -> np.ndarray:
@@ -41,7 +41,7 @@ def inside(shape, grid=GRID, shrink=0.85) -> np.ndarray:
 def judge(found: torch.Tensor, *, mean: float, most: float) -> None:
     """Values in the core, in the body around it and in the air, against the phantom's."""
     image = found[0].numpy()
-    assert torch.allclose(found[1], 2 * found[0], atol=1e-6)
+    assert torch.allclose(found[1], 2 * found[0], atol=1e-5)
     core, around = inside(CORE), inside(BODY) & ~inside(CORE, shrink=1.3)
     seen = inside(((0.0, 0.0), (48.0, 48.0), 0.0, 0.0), shrink=1.0)
     air = ~inside(BODY, shrink=1.15) & seen
@@ -51,13 +51,13 @@ def judge(found: torch.Tensor, *, mean: float, most: float) -> None:
 
 
 SCANS = {
-    "whole turn": (view_angles(360, 360.0), 0.0),
-    "whole turn, irregular": (tuple(k + 0.3 * math.sin(7 * k) for k in range(360)), 0.0),
-    "short scan": (view_angles(250, 250.0, start_deg=33.0), 0.0),
-    "half a turn and the fan": (view_angles(234, 234.0, start_deg=-70.0), 0.0),
-    "turning back": (tuple(-a for a in view_angles(250, 250.0)), 0.0),
-    "shifted detector": (view_angles(360, 360.0), 38.0),
-    "detector shifted far to the other side": (view_angles(360, 360.0), -62.0),
+    "whole turn": (view_angles(180, 360.0), 0.0),
+    "whole turn, irregular": (tuple(2 * k + 0.6 * math.sin(7 * k) for k in range(180)), 0.0),
+    "short scan": (view_angles(125, 250.0, start_deg=33.0), 0.0),
+    "half a turn and the fan": (view_angles(117, 234.0, start_deg=-70.0), 0.0),
+    "turning back": (tuple(-a for a in view_angles(125, 250.0)), 0.0),
+    "shifted detector": (view_angles(180, 360.0), 38.0),
+    "detector shifted far to the other side": (view_angles(180, 360.0), -62.0),
 }
 
 
@@ -68,7 +68,7 @@ def test_fans_recover_ellipses(name, arc):
     geometry = FanBeam(angles, 170, 1.1, 120.0, 200.0, offset_mm=offset, arc=arc)
     A = projector(replace(geometry, angles_deg=(0.0, 1.0)), GRID)  # for its domain
     found = direct_reconstruction(geometry)(A, smooth(geometry), geometry, GRID)
-    judge(found, mean=0.02, most=0.12)
+    judge(found, mean=0.002, most=0.12)
 
 
 @pytest.mark.parametrize(("offset", "scan"), [(0.0, (240, 240.0)), (30.0, (360, 360.0)), (5.0, (90, 90.0))])
@@ -100,5 +100,5 @@ def test_a_sparse_or_limited_scan_has_no_wrong_level():
 def test_the_result_is_in_the_layout_of_the_operator():
     geometry = FanBeam(view_angles(30, 360.0), 170, 1.1, 120.0, 200.0)
     A = projector(geometry, GRID)
-    found = direct_reconstruction(geometry)(A, smooth(geometry).float(), geometry, GRID, window="hann")
+    found = direct_reconstruction(geometry)(A, smooth(geometry), geometry, GRID, window="hann")
     assert (found.shape, found.dtype, found.stride()) == (A.domain.shape, torch.float32, A.domain.zeros().stride())
