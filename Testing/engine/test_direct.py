@@ -38,14 +38,14 @@ def inside(shape, grid=GRID, shrink=0.85) -> np.ndarray:
     return u * u + v * v < shrink**2
 
 
-def judge(found: torch.Tensor, *, mean: float, most: float) -> None:
+def judge(found: torch.Tensor, *, mean: float) -> None:
     """Values in the core, in the body around it and in the air, against the phantom's."""
     image = found[0].numpy()
     assert torch.allclose(found[1], 2 * found[0], atol=1e-5)
     core, around = inside(CORE), inside(BODY) & ~inside(CORE, shrink=1.3)
     seen = inside(((0.0, 0.0), (48.0, 48.0), 0.0, 0.0), shrink=1.0)
     air = ~inside(BODY, shrink=1.15) & seen
-    for part, value in ((core, 0.035), (around, 0.02), (air, 0.0)):
+    for part, value, most in ((core, 0.035, 0.03), (around, 0.02, 0.1), (air, 0.0, 0.25)):  # streaks lie in the air
         assert image[part].mean() == pytest.approx(value, abs=mean * 0.02)
         assert np.abs(image[part] - value).max() < most * 0.02
 
@@ -68,7 +68,7 @@ def test_fans_recover_ellipses(name, arc):
     geometry = FanBeam(angles, 170, 1.1, 120.0, 200.0, offset_mm=offset, arc=arc)
     A = projector(replace(geometry, angles_deg=(0.0, 1.0)), GRID)  # for its domain
     found = direct_reconstruction(geometry)(A, smooth(geometry), geometry, GRID)
-    judge(found, mean=0.002, most=0.12)
+    judge(found, mean=0.002)
 
 
 @pytest.mark.parametrize(("offset", "scan"), [(0.0, (240, 240.0)), (30.0, (360, 360.0)), (5.0, (90, 90.0))])
