@@ -4,6 +4,7 @@ from ..discovery import import_all
 from .base import Geometry, forget_geometry, geometry_from_dict, geometry_kind, kinds_of
 from .cartesian import CartesianMRI
 from .cone import ConeBeam
+from .fan import FanBeam
 from .grid import AxisOrder, Grid, axial_order, contiguous
 from .helical import HelicalCone
 from .parallel import ParallelBeam, view_angles
@@ -16,6 +17,7 @@ __all__ = [
     "AxisOrder",
     "CartesianMRI",
     "ConeBeam",
+    "FanBeam",
     "Geometry",
     "Grid",
     "HelicalCone",
