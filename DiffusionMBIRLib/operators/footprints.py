@@ -66,6 +66,8 @@ class ConeTransform(LinearOperator):
         self.kernel = kernel or usual_kernel(self.device, self._sight.upright)
         if self.kernel not in KERNELS:
             raise InputError(f"kernel {self.kernel!r} is not known; use one of {', '.join(KERNELS)}")
+        if self.kernel == "triton" and not self._sight.upright:
+            raise InputError("kernel 'triton' takes detectors whose rows' direction is the axis only; use torch")
         self._kernel: Any = import_module(f"{__package__}.kernels.footprints_{self.kernel}")
 
     def forward(self, x: Tensor) -> Tensor:

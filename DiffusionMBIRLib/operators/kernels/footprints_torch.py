@@ -24,11 +24,11 @@ def project(sight: Sight, factor: float, volume: Tensor, out: Tensor) -> None:
         return _cross_layers(sight, factor, volume, out)
     for view in range(len(out)):
         for some in _parts(volume, out):
-            pixels = _Pixels.of(sight, view, some, volume, out)
+            pixels = Pixels.of(sight, view, some, volume, out)
             laid = pixels.lay_on_rows(volume[some].flatten(0, 1), out.shape[2])
             for column, share in pixels.columns(factor, out):
                 out[view].index_add_(0, column, laid * share[:, None])
-        out[view] *= _slant(sight, view, out)
+        out[view] *= slant(sight, view, out)
 
 
 def back_project(sight: Sight, factor: float, data: Tensor, out: Tensor) -> None:
@@ -37,9 +37,9 @@ def back_project(sight: Sight, factor: float, data: Tensor, out: Tensor) -> None
     if not sight.upright:
         return _spread_over_layers(sight, factor, data, out)
     for view in range(len(data)):
-        long = data[view] * _slant(sight, view, data)
+        long = data[view] * slant(sight, view, data)
         for some in _parts(out, data):
-            pixels = _Pixels.of(sight, view, some, out, data)
+            pixels = Pixels.of(sight, view, some, out, data)
             laid = torch.zeros((len(pixels.corners), data.shape[2]), dtype=data.dtype, device=data.device)
             for column, share in pixels.columns(factor, data):
                 laid += long[column] * share[:, None]
@@ -79,7 +79,7 @@ def _wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _slant(sight: Sight, view: int, data: Tensor) -> Tensor:
+def slant(sight: Sight, view: int, data: Tensor) -> Tensor:
     """By how much each ray is longer than one straight onto the detector, (columns, rows)."""
     s, (_, columns, rows) = sight.numbers[view], data.shape
     u = (torch.arange(columns, dtype=torch.float64) + 0.5 - s[C0]) / s[KU]
@@ -115,7 +115,7 @@ def _cells(corners: Tensor, cells: int) -> Iterator[tuple[Tensor, Tensor]]:
         below = above
 
 
-class _Pixels:
+class Pixels:
     """What the voxels above each other have in common in a view of an upright detector, of some rows of a volume.
 
     corners: (pixels, 4) detector columns of the trapezoid.  mass: (pixels,).  a, b: (pixels,), voxel k covers the
@@ -126,7 +126,7 @@ class _Pixels:
         self.corners, self.mass, self.a, self.b = corners, mass, a, b
 
     @classmethod
-    def of(cls, sight: Sight, view: int, some: slice, volume: Tensor, data: Tensor) -> _Pixels:
+    def of(cls, sight: Sight, view: int, some: slice, volume: Tensor, data: Tensor) -> Pixels:
         s, wide, on = sight.numbers[view], _wide(data.device), data.device
         (x0, y0, z0), (dx, dy, dz) = sight.first, sight.step
         x_edges = x0 + dx * (torch.arange(volume.shape[1] + 1, device=on, dtype=wide) - 0.5)
