@@ -79,7 +79,7 @@ def scan(
         photons=settings.photons,
         electronic_noise=settings.electronic_noise,
         provenance=record(volume, {"task": task, **asdict(settings)}, seed) | _remarks(volume),
-        name=f"scan of {file_name(volume.name)}",
+        name=scan_name(volume),
     )
 
 

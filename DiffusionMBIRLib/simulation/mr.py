@@ -69,7 +69,7 @@ def scan(
         data[k] *= geometry.mask
         monitor.tick("simulate", k + 1, slices)
     described = {"task": MR_TASK, **asdict(settings), **({} if mask is None else {"mask": "given"})}
-    name = f"scan of {file_name(volume.name)}"
+    name = scan_name(volume)
     return KSpace(data, geometry, truth.grid, noise_std=std, provenance=record(volume, described, seed), name=name)
 
 
