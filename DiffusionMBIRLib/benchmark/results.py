@@ -118,7 +118,7 @@ class Results:
         """The inverse of :meth:`keep_slices`; raises InputError that names a damaged file."""
         path = self.pictures / f"{key}.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return {plane: stored[plane] for plane in PLANES}
         except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error):
             raise InputError(

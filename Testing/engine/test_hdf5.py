@@ -97,14 +97,14 @@ def test_a_heap_that_leads_nowhere_is_refused(tmp_path):
     while whole[place : place + 2] != b"\0\0":
         last, place = place, place + 16 + (int.from_bytes(whole[place + 8 : place + 16], "little") + 7) // 8 * 8
     assert place < at + 4096
-    for where, size in ((place, 0), (last, 2**64 - 8)):
+    for where, size in ((place, 0), (last, 2**64 - 24)):
         path.write_bytes(whole[: where + 8] + size.to_bytes(8, "little") + whole[where + 16 :])
         assert "a heap of its texts has no end" in refusal(path)
     path.write_bytes(whole)
     assert mbir.read(path).geometry.views == 4
 
 
-@pytest.mark.parametrize("lengths", [2, 4, 8])
+@pytest.mark.parametrize("lengths", [4, 8])
 def test_heaps_of_every_width_of_lengths_are_read(tmp_path, lengths):
     create = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     create.set_sizes(8, lengths)
