@@ -53,14 +53,16 @@ def opened(path: Path) -> Iterator[Fields]:
 def _open(path: Path) -> Iterator[Any]:
     """The h5py file, read under guard.
 
-    It is opened by its name as well, which costs about 1 ms: only so HDF5 locks it, and refuses one that is still
-    being written.
+    It is opened by its name as well, which costs about 1 ms: only so HDF5 locks it, and refuses one that
+    another program still writes.
     """
     import h5py
 
-    with h5py.File(path, "r"), GuardedFile(path) as guarded, h5py.File(guarded, "r") as file:
-        _, guarded.lengths = file.id.get_create_plist().get_sizes()
-        yield file
+    with h5py.File(path, "r") as plain:
+        plain.flush()  # what this very program may be writing to it
+        with GuardedFile(path) as guarded, h5py.File(guarded, "r") as file:
+            _, guarded.lengths = file.id.get_create_plist().get_sizes()
+            yield file
 
 
 def _of_h5py(error: BaseException) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from unittest import mock
 
 import h5py
@@ -14,7 +16,7 @@ from DiffusionMBIRLib.formats import write
 from DiffusionMBIRLib.io import hdf5_heap
 from DiffusionMBIRLib.io.hdf5 import opened
 from DiffusionMBIRLib.io.hdf5_heap import walk_ends
-from Testing.engine.helpers import body
+from Testing.engine.helpers import ROOT, body
 from Testing.engine.scans import counted, lines_of
 
 ANGLES = np.arange(30) * 6.0
@@ -145,9 +147,17 @@ def test_what_fails_beside_hdf5_is_not_put_down_to_the_file(tmp_path):
 
 
 def test_a_file_that_is_being_written_is_not_read(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
+    """By another program; what this one writes is read as it stands."""
+    path = tmp_path / "a.h5"
+    code = f"from DiffusionMBIRLib.io.hdf5 import *\nwith opened(Path({str(path)!r})) as fields:\n  print(fields.names('/'))"
+    with h5py.File(path, "w") as file:
         file["a"] = 1
-        assert "cannot be read as HDF5" in refusal(tmp_path / "a.h5")
+        with opened(path) as fields:
+            assert fields.names("/") == ["a"]
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert "cannot be read as HDF5" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "['a']\n"
 
 
 def test_what_was_never_written(tmp_path):
