@@ -149,7 +149,8 @@ def test_what_fails_beside_hdf5_is_not_put_down_to_the_file(tmp_path):
 def test_a_file_that_is_being_written_is_not_read(tmp_path):
     """By another program; what this one writes is read as it stands."""
     path = tmp_path / "a.h5"
-    code = f"from DiffusionMBIRLib.io.hdf5 import *\nwith opened(Path({str(path)!r})) as fields:\n  print(fields.names('/'))"
+    code = "from DiffusionMBIRLib.io.hdf5 import *\n"
+    code += f"with opened(Path({str(path)!r})) as fields:\n  print(fields.names('/'))"
     with h5py.File(path, "w") as file:
         file["a"] = 1
         with opened(path) as fields:
