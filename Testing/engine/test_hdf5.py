@@ -141,7 +141,7 @@ def test_what_fails_beside_hdf5_is_not_put_down_to_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"^could not convert"), opened(path):
         float("three")
     with pytest.raises(KeyError), opened(path):
-        {}["a"]
+        dict[str, int]()["a"]
     with pytest.raises(mbir.InputError, match="cannot be read as HDF5"), opened(path) as fields:
         fields.file["nothing"]
 
