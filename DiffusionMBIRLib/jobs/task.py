@@ -19,7 +19,7 @@ import DiffusionMBIRLib as mbir
 from .. import rates
 from ..config import ReconSettings
 from ..devices import choose_device, device_name, precision_name
-from ..errors import Cancelled, EngineError, InputError
+from ..errors import EngineError, InputError
 from ..estimate import estimate, pixels_seen, stages
 from ..formats import SCAN, may_hold
 from ..geometry import Grid
@@ -123,9 +123,8 @@ class Task:
         return self._save(self._reconstruct(measurement), truth)
 
     def _reconstruct(self, measurement: Any) -> Result:
-        """From the saved state, if there is one; from the beginning where nothing can be made of it."""
         assert self._keeper is not None
-        begin = partial(
+        run = partial(
             reconstruct,
             measurement,
             settings=self._settings,
@@ -134,14 +133,7 @@ class Task:
             monitor=self._watch,
             checkpoint=self._keeper,
         )
-        try:
-            return begin()
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, InputError | EngineError | Cancelled) or not self._keeper.unproven:
-                raise
-            self._warn(f"the saved state does not fit the job ({type(error).__name__}); starting from the beginning")
-            self._keeper.forget()
-        return begin()
+        return self._keeper.going_on(run)
 
     def _source(self) -> Any:
         """The measurement, or the volume that a scan is to be simulated of."""
@@ -177,7 +169,8 @@ class Task:
         about = self._request.scan_settings() if simulated else source.geometry
         views, coils = getattr(about, "views_of_a_point", 0), getattr(about, "coils", 1)
         asked, task = self._settings, self._request.task
-        of_scan = {"views": views, "coils": coils, "scanner": getattr(about, "scanner", getattr(about, "KIND", ""))}
+        kind = getattr(about, "scanner", getattr(about, "KIND", ""))
+        of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": kind}
         parts = stages(shape, asked, task, pace=self._pace, simulated=simulated, **of_scan)
         total = memory(self._device)[0] or None
         told = estimate(shape, asked, task, pace=self._pace, device_memory=total, **of_scan)
