@@ -87,6 +87,8 @@ def reconstruct(
     finally:
         give_back_what_is_free()
     record = _record(measurement, settings, made.card, prior, chosen, made.precision)
+    if made.remarks:
+        record["remarks"] = list(made.remarks)
     return Result(
         replace(made.volume, metadata={**made.volume.metadata, "provenance": json.dumps(record)}),
         settings.method,
@@ -109,6 +111,7 @@ class _Made:
     counter: Counter
     card: ModelCard | None
     precision: str
+    remarks: tuple[str, ...]
 
 
 def _compute(
@@ -137,7 +140,7 @@ def _compute(
         name = f"standard deviation of {volume.name}"
         deviation = None if estimate.deviation is None else problem.to_volume(estimate.deviation, name, True)
     precision = precision_name(getattr(network, "precision", torch.float32))
-    return _Made(volume, deviation, residual, counter, card, precision)
+    return _Made(volume, deviation, residual, counter, card, precision, problem.remarks)
 
 
 def _as_engine_error(error: RuntimeError | MemoryError, device: torch.device, name: str) -> EngineError | None:

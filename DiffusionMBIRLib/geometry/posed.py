@@ -45,17 +45,22 @@ class PosedBeam(PointSource):
         for field in self.VECTORS:
             object.__setattr__(self, field, _vectors(f"geometry.{field}", getattr(self, field), self.views))
         for field in ("columns_along", "rows_along"):
-            size = np.linalg.norm(getattr(self, field), axis=1, keepdims=True)
-            if not np.all(size > 0):
+            if not np.all(np.linalg.norm(getattr(self, field), axis=1) > 0):
                 raise InputError(f"geometry.{field} holds a vector of length 0; give a direction for each view")
-            object.__setattr__(self, field, getattr(self, field) / size)
-        skew = np.abs((self.columns_along * self.rows_along).sum(1))
+        across, up = _unit(self.columns_along), _unit(self.rows_along)
+        skew = np.abs((across * up).sum(1))
         if skew.max() > _SQUARE:
             raise InputError(
                 f"geometry.columns_along and rows_along are not at right angles in view {int(skew.argmax())}; "
                 "resample the images of a skewed detector"
             )
-        ahead = np.abs((np.cross(self.columns_along, self.rows_along) * (self.centres_mm - self.sources_mm)).sum(1))
+        aside = np.abs((across * _unit(self.centres_mm - self.sources_mm)).sum(1)) if self.arc else np.zeros(1)
+        if aside.max() > _SQUARE:
+            raise InputError(
+                "geometry.columns_along of a curved detector are not square to its middle ray in view "
+                f"{int(aside.argmax())}; give the direction along the arc at centres_mm"
+            )
+        ahead = np.abs((np.cross(across, up) * (self.centres_mm - self.sources_mm)).sum(1))
         if not np.all(ahead > 0):
             raise InputError(
                 f"geometry.centres_mm: the source lies in the detector's plane in view {int(ahead.argmin())}"
@@ -73,7 +78,7 @@ class PosedBeam(PointSource):
         )
 
     def poses(self) -> Poses:
-        u, v = self.columns_along * self.pitch_mm, self.rows_along * self.row_pitch_mm
+        u, v = _unit(self.columns_along) * self.pitch_mm, _unit(self.rows_along) * self.row_pitch_mm
         return Poses(self.centres_mm, u, v, source=self.sources_mm, arc=self.arc)
 
     def take(self, views: slice | Sequence[int]) -> PosedBeam:
@@ -88,6 +93,11 @@ class PosedBeam(PointSource):
         """The poses of a cone beam on a circle."""
         circle = ConeBeam.covering(grid, angles_deg)
         return replace(cls.of(circle.poses(), *circle.detector), angles_deg=tuple(angles_deg))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / lengths
 
 
 def _vectors(field: str, values: object, views: int) -> np.ndarray:

@@ -18,10 +18,12 @@ class LinearOperator(ABC):
     """A linear map between two spaces of tensors, both real or both complex, on one device.
 
     domain, range: the two spaces.  ``adjoint`` is the exact (conjugate) transpose of ``forward``; an optional
-    back end that cannot keep this says so by ``exact_adjoint``.
+    back end that cannot keep this says so by ``exact_adjoint``.  remark: a line on how it computes, where a user
+    should know, such as that a faster way is not installed.
     """
 
     exact_adjoint: bool = True
+    remark: str = ""
 
     def __init__(self, domain: Space, range: Space) -> None:
         self.domain, self.range = domain, range

@@ -32,6 +32,7 @@ from .sight import Sight
 from .space import Space
 
 KERNELS = ("numba", "triton", "torch")
+SLOW = "numba is not installed: cone beams are projected by torch alone, which is slower; pip install numba"
 
 
 def usual_kernel(device: torch.device, upright: bool = True) -> str:
@@ -41,7 +42,7 @@ def usual_kernel(device: torch.device, upright: bool = True) -> str:
     return "triton" if device.type == "cuda" and upright and find_spec("triton") else "torch"
 
 
-@projects(PointSource)
+@projects(PointSource)  # type: ignore[type-abstract]
 class ConeTransform(LinearOperator):
     """Line integrals of volumes: (slices, rows, columns) in 1/mm -> (detector rows, views, columns), without unit.
 
@@ -68,6 +69,8 @@ class ConeTransform(LinearOperator):
             raise InputError(f"kernel {self.kernel!r} is not known; use one of {', '.join(KERNELS)}")
         if self.kernel == "triton" and not self._sight.upright:
             raise InputError("kernel 'triton' takes detectors whose rows' direction is the axis only; use torch")
+        if self.kernel == "torch" and not kernel and self.device.type == "cpu":
+            self.remark = SLOW
         self._kernel: Any = import_module(f"{__package__}.kernels.footprints_{self.kernel}")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class Problem:
     seen_by: how a prior sees volumes of this problem, such as complex ones.
     normalised: whether a step onto the data is divided by how much each pixel was measured.  as_published: what the
     published code of this kind of scan does ("aliased": its conjugate gradient errs; "ends-on-data").
+    remarks: lines on how it is computed that the result's record is to hold.
     """
 
     scan: Scan
@@ -53,6 +54,7 @@ class Problem:
     seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser
     normalised: bool = False
     as_published: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:

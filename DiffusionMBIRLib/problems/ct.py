@@ -119,6 +119,7 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
         coarse=None if stride == 1 else partial(_coarse, scan, settings, value, raw.domain, stride, factor),
         normalised=True,
         as_published=("aliased", "ends-on-data"),
+        remarks=(raw.remark,) if raw.remark else (),
     )
 
 

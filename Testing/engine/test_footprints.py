@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import ConeBeam, Grid, HelicalCone, PosedBeam
+from DiffusionMBIRLib.geometry import ConeBeam, Grid, HelicalCone, PointSource, PosedBeam
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.operators.backends.rtk import import_rtk
 from DiffusionMBIRLib.operators.footprints import ConeTransform, usual_kernel
@@ -105,8 +105,8 @@ def _error(seen, expected):
 def test_our_error_is_below_that_of_joseph_s_method(name):
     _require_rtk()
     if name == "poses":
-        poses = random_poses(3, 250.0, 2)
-        geometry = replace(poses, rows=36, columns=40, pitch_mm=6.5, row_pitch_mm=6.5)
+        cells = {"rows": 36, "columns": 40, "pitch_mm": 6.5, "row_pitch_mm": 6.5}
+        geometry: PointSource = replace(random_poses(3, 250.0, 2), **cells)
     else:
         geometry = replace(_DETECTOR, roll_deg=20.0 if name == "rolled" else 0.0)
     x, truth = torch.from_numpy(ellipsoids_on(_FINE, 2)).float(), ellipsoids_seen(geometry, 3)

@@ -115,10 +115,10 @@ def imports(path: Path) -> set[str]:
 
 def test_every_import_is_a_declared_dependency():
     declared = requirements(PROJECT["dependencies"])
-    for extra in ("report", "mri", "bench"):
+    for extra in ("report", "mri", "cone", "bench"):
         declared |= requirements(PROJECT["optional-dependencies"][extra])
-    own = {"DiffusionMBIRLib", *sys.stdlib_module_names, "tomllib"}
-    distribution = {"astra": "astra-toolbox"}
+    own = {"DiffusionMBIRLib", *sys.stdlib_module_names, "tomllib", "triton"}  # which comes with torch for CUDA
+    distribution = {"astra": "astra-toolbox", "itk": "itk-rtk"}
     undeclared = {}
     for path in MODULES:
         names = {name for name in imports(path) - own if distribution.get(name, name).lower() not in declared}

@@ -26,7 +26,7 @@ def import_rtk() -> tuple[Any, Any]:
     return itk, RTK
 
 
-@projects(PointSource, "rtk")
+@projects(PointSource, "rtk")  # type: ignore[type-abstract]
 class RTKTransform(LinearOperator):
     """Line integrals of volumes: (slices, rows, columns) in 1/mm -> (detector rows, views, columns), without unit.
 
