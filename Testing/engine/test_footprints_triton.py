@@ -21,17 +21,17 @@ from DiffusionMBIRLib.operators.footprints import ConeTransform
 from Testing.engine.cones import GRID, scanners
 from Testing.engine.operators_contract import drawn
 grid = replace(GRID, shape=(5, 4, 5))
-for name in ("flat", "arc", "shifted", "helix"):
-    geometry = scanners()[name].take([1, 2])
-    for dtype, most in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        compiled, plain = (ConeTransform(geometry, grid, dtype=dtype, kernel=k) for k in ("triton", "torch"))
-        x, y = drawn(plain.domain, 1), drawn(plain.range, 2)
-        for a, b in ((compiled.forward(x), plain.forward(x)), (compiled.adjoint(y), plain.adjoint(y))):
-            assert float((a - b).norm()) <= most * float(b.norm()) and float(b.norm()) > 0, (name, dtype)
+for name, dtype, most in (("flat", torch.float64, 1e-12), ("arc", torch.float32, 1e-5)):
+    geometry = scanners()[name].take([1])
+    compiled, plain = (ConeTransform(geometry, grid, dtype=dtype, kernel=k) for k in ("triton", "torch"))
+    x, y = drawn(plain.domain, 1), drawn(plain.range, 2)
+    for a, b in ((compiled.forward(x), plain.forward(x)), (compiled.adjoint(y), plain.adjoint(y))):
+        assert float((a - b).norm()) <= most * float(b.norm()) and float(b.norm()) > 0, (name, dtype)
 print("the same")
 """
 
 
+@pytest.mark.slow
 def test_the_kernels_compute_what_torch_does():
     pytest.importorskip("triton", reason="Triton is not installed")
     environment = dict(os.environ, TRITON_INTERPRET="1", PYTHONPATH=str(ROOT), PYTHONWARNINGS="ignore")

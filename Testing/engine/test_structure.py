@@ -151,6 +151,8 @@ SHARED = {
     "sample": "of a sampler; of a volume node",
     "scan": "simulated, of a kind of volume",
     "infer_config": "of a published architecture",
+    "project": "cone beams, with a kernel",
+    "back_project": "cone beams, with a kernel",
     "Attention": "of an architecture",
     "ResidualBlock": "of an architecture",
     "Stage": "of an architecture",

@@ -292,7 +292,7 @@ def _layers(numbers, arc, first, step, shape, strides, main, low, high, factor, 
 
 
 @_compiled
-def slant(numbers, arc, data, out):
+def _slant(numbers, arc, data, out):
     """out = data (views, columns, rows) times by how much each ray is longer than one straight onto the detector."""
     views, columns, rows = data.shape
     for view in range(views):
@@ -318,7 +318,7 @@ def project(sight: Sight, factor: float, volume: Tensor, out: Tensor) -> None:
         numbers, data = sight.numbers[part], y[part]
         if sight.upright:
             project_upright(numbers, sight.arc, sight.first, sight.step, factor, x, data)
-            slant(numbers, sight.arc, data, data)
+            _slant(numbers, sight.arc, data, data)
             return
         for main, (shape, strides) in _along_each(x):
             ends = (0, shape[main])
@@ -359,7 +359,7 @@ def _back_project_upright(sight: Sight, factor: float, y: np.ndarray, x: np.ndar
         part = long[: len(numbers)]
 
         def lengthen(k: int, numbers: np.ndarray = numbers, part: np.ndarray = part, start: int = start) -> None:
-            slant(numbers[k : k + 1], sight.arc, y[start + k : start + k + 1], part[k : k + 1])
+            _slant(numbers[k : k + 1], sight.arc, y[start + k : start + k + 1], part[k : k + 1])
 
         def row(i: int, numbers: np.ndarray = numbers, part: np.ndarray = part) -> None:
             back_project_upright(numbers, sight.arc, sight.first, sight.step, factor, part, i, x[i])
