@@ -156,8 +156,8 @@ class ReconSettings:
     projector: str = setting(
         "auto",
         "Projector",
-        "Operator of CT: our own (auto is the same), ASTRA's or torch-radon's where they are installed; torch-radon's "
-        "back-projection is not the exact adjoint.",
+        "Operator of CT: our own (auto is the same), ASTRA's, torch-radon's or RTK's where they are installed; "
+        "torch-radon's back-projection is not the exact adjoint.",
         choices=PROJECTORS,
     )
     device: str = setting("auto", "Device", f"{DEVICES}.")
