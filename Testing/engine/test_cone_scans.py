@@ -58,14 +58,20 @@ def test_a_helix_leaves_no_gaps():
 def test_a_helix_covers_the_grid_at_its_pitch():
     grid = Grid((30, 20, 20), (2.0, 2.0, 1.5), isocentre_mm=(19.0, 19.0, 0.0))
     helix = HelicalCone.covering(grid, view_angles(20, 360.0), rows=8, pitch=0.8)
-    z = helix.poses().source[:, 2]
+    z = _sources(helix)[:, 2]
     assert helix.pitch == pytest.approx(0.8)
     assert helix.views_of_a_point == 25
     low, high = -0.75, 44.25  # of the grid, whose first slice is at the isocentre
     assert z.min() <= low - helix.travel_mm / 2 + 1
     assert z.max() >= high + helix.travel_mm / 2 - 1
     part = helix.take(slice(None, None, 2))
-    np.testing.assert_allclose(part.poses().source, helix.poses().source[::2])
+    np.testing.assert_allclose(_sources(part), _sources(helix)[::2])
+
+
+def _sources(geometry: HelicalCone) -> np.ndarray:
+    source = geometry.poses().source
+    assert source is not None
+    return source
 
 
 def test_poses_that_cannot_be_are_one_line():
