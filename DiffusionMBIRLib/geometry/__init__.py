@@ -3,6 +3,7 @@
 from ..discovery import import_all
 from .base import Geometry, forget_geometry, geometry_from_dict, geometry_kind, kinds_of
 from .cartesian import CartesianMRI
+from .fan import FanBeam
 from .grid import AxisOrder, Grid, axial_order, contiguous
 from .parallel import ParallelBeam, view_angles
 from .rays import Poses, RayGeometry
@@ -11,6 +12,7 @@ __all__ = [
     "GEOMETRIES",
     "AxisOrder",
     "CartesianMRI",
+    "FanBeam",
     "Geometry",
     "Grid",
     "ParallelBeam",

@@ -54,3 +54,11 @@ def count(field: str, value: float) -> int:
     if number < 1 or number != value:
         raise InputError(f"{field} must be a positive integer, not {value!r}")
     return number
+
+
+def moving(field: str, angles_deg: tuple[float, ...]) -> None:
+    """Raise InputError that names the field where several views are all taken at one angle."""
+    if len(angles_deg) > 1 and max(angles_deg) == min(angles_deg):
+        raise InputError(
+            f"{field}: all {len(angles_deg)} views are at {angles_deg[0]:g} degrees; give the angle of each view"
+        )

@@ -28,6 +28,8 @@ class Poses:
 
     centre: of the detector.  u, v: steps from one detector column, or row, to the next.  source: where the rays come
     from, None where they are parallel; direction: of parallel rays, unit vectors, None where there is a source.
+    arc: whether the detector is part of a cylinder about the axis through the source that is parallel to v; u is then
+    the step of arc length at ``centre``, and a column k steps from it is turned about v by k |u| / SDD.
     """
 
     centre: np.ndarray
@@ -35,6 +37,7 @@ class Poses:
     v: np.ndarray
     source: np.ndarray | None = None
     direction: np.ndarray | None = None
+    arc: bool = False
 
 
 @dataclass(frozen=True, eq=False)

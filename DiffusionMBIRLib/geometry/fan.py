@@ -1,0 +1,124 @@
+"""Fan beams: a source and a row of detector columns that turn together, slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import InputError
+from .checks import count, finite, length, moving
+from .grid import Grid
+from .rays import Poses, RayGeometry
+
+SOD_MM, SDD_MM = 595.0, 1085.6  # of clinical scanners
+
+
+@dataclass(frozen=True, eq=False)
+class FanBeam(RayGeometry):
+    """A stack of 2D fan-beam scans: every slice is seen from the same views.
+
+    In the view theta the axis of the beam runs along (-sin(theta), cos(theta)) and detector columns along
+    (cos(theta), sin(theta)), with x along the columns and y along the rows of a slice: as in :class:`.ParallelBeam`,
+    which this becomes as the source moves away.  The source stands ``sod_mm`` before the isocentre on that axis, the
+    detector ``sdd_mm`` behind the source.  Column j is centred at s = (j - (columns - 1) / 2) pitch_mm + offset_mm from
+    the axis: along a straight line at right angles to it or, of an arc, along the circle of radius sdd_mm about the
+    source.
+
+    angles_deg: any list of view angles in degrees.  offset_mm: detector shift along s, of half-fan scans up to half of
+    its width.
+    """
+
+    KIND: ClassVar[str] = "fan"
+    LABEL: ClassVar[str] = "Fan beam"
+
+    columns: int
+    pitch_mm: float
+    sod_mm: float
+    sdd_mm: float
+    offset_mm: float = 0.0
+    arc: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        moving("geometry.angles_deg", self.angles_deg)
+        object.__setattr__(self, "columns", count("geometry.columns", self.columns))
+        for name in ("pitch_mm", "sod_mm", "sdd_mm"):
+            object.__setattr__(self, name, length(f"geometry.{name}", getattr(self, name)))
+        object.__setattr__(self, "offset_mm", finite("geometry.offset_mm", [self.offset_mm])[0])
+        object.__setattr__(self, "arc", bool(self.arc))
+        require_beyond(self.sod_mm, self.sdd_mm)
+        half = (self.columns * self.pitch_mm / 2 + abs(self.offset_mm)) / self.sdd_mm
+        if self.arc and half >= np.pi / 2:
+            raise InputError(
+                f"geometry.columns: an arc of {self.columns} columns of {self.pitch_mm:g} mm goes {np.degrees(half):.0f} "
+                "degrees to one side of the source, 90 are the most; check pitch_mm and sdd_mm"
+            )
+
+    @property
+    def detector(self) -> tuple[int, int]:
+        return 1, self.columns
+
+    def poses(self) -> Poses:
+        theta = np.radians(self.angles_deg)
+        cos, sin, none = np.cos(theta), np.sin(theta), np.zeros_like(theta)
+        across, ahead = np.stack([cos, sin, none], axis=1), np.stack([-sin, cos, none], axis=1)
+        along_z = np.stack([none, none, none + 1], axis=1)
+        source = -self.sod_mm * ahead
+        if not self.arc:
+            centre = source + self.sdd_mm * ahead + self.offset_mm * across
+            return Poses(centre, across * self.pitch_mm, along_z, source=source)
+        turn = self.offset_mm / self.sdd_mm
+        to_middle = np.cos(turn) * ahead + np.sin(turn) * across
+        along = np.cos(turn) * across - np.sin(turn) * ahead
+        return Poses(source + self.sdd_mm * to_middle, along * self.pitch_mm, along_z, source=source, arc=True)
+
+    def divided(self, parts: int) -> FanBeam:
+        return replace(self, columns=self.columns * parts, pitch_mm=self.pitch_mm / parts)
+
+    @classmethod
+    def covering(
+        cls,
+        grid: Grid,
+        angles_deg: Sequence[float],
+        *,
+        sod_mm: float = SOD_MM,
+        sdd_mm: float = SDD_MM,
+        pitch_mm: float | None = None,
+        arc: bool = False,
+    ) -> FanBeam:
+        """A detector that covers the whole slice from every side.
+
+        pitch_mm: by default the smaller pixel size as it appears on the detector.  Raises InputError where the source
+        would go through the slice.
+        """
+        sod, sdd = length("geometry.sod_mm", sod_mm), length("geometry.sdd_mm", sdd_mm)
+        require_beyond(sod, sdd)
+        pitch = min(grid.spacing_mm[:2]) * sdd / sod if pitch_mm is None else length("geometry.pitch_mm", pitch_mm)
+        half = np.arcsin(reach_mm(grid, sod) / sod)
+        width = 2 * sdd * (half if arc else np.tan(half))
+        return cls(tuple(angles_deg), int(np.ceil(width / pitch)) + 1, pitch, sod, sdd, arc=arc)
+
+
+def require_beyond(sod_mm: float, sdd_mm: float) -> None:
+    """Raise InputError where the detector stands before the isocentre."""
+    if sod_mm > sdd_mm:
+        raise InputError(
+            f"geometry.sod_mm {sod_mm:g} is above geometry.sdd_mm {sdd_mm:g}: the source is nearer to the axis than to "
+            "the detector; are they exchanged, or is one the distance from axis to detector?"
+        )
+
+
+def reach_mm(grid: Grid, sod_mm: float) -> float:
+    """Distance from the axis of the farthest point of a slice; raises InputError where the source comes nearer."""
+    _, rows, columns = grid.shape
+    diagonal = float(np.hypot(rows * grid.spacing_mm[1], columns * grid.spacing_mm[0]))
+    reach = diagonal / 2 + float(np.hypot(*grid.off_isocentre_mm[:2]))
+    if reach >= sod_mm:
+        raise InputError(
+            f"geometry.sod_mm {sod_mm:g}: the source would go through the slice, whose corners lie {reach:.0f} mm from "
+            "the axis; move it farther away"
+        )
+    return reach
