@@ -3,19 +3,27 @@
 from ..discovery import import_all
 from .base import Geometry, forget_geometry, geometry_from_dict, geometry_kind, kinds_of
 from .cartesian import CartesianMRI
+from .cone import ConeBeam
 from .fan import FanBeam
 from .grid import AxisOrder, Grid, axial_order, contiguous
+from .helical import HelicalCone
 from .parallel import ParallelBeam, view_angles
+from .point_source import PointSource
+from .posed import PosedBeam
 from .rays import Poses, RayGeometry
 
 __all__ = [
     "GEOMETRIES",
     "AxisOrder",
     "CartesianMRI",
+    "ConeBeam",
     "FanBeam",
     "Geometry",
     "Grid",
+    "HelicalCone",
     "ParallelBeam",
+    "PointSource",
+    "PosedBeam",
     "Poses",
     "RayGeometry",
     "axial_order",

@@ -73,6 +73,11 @@ class RayGeometry(Geometry):
         return len(self.angles_deg)
 
     @property
+    def views_of_a_point(self) -> int:
+        """How many see a point of the grid, about."""
+        return self.views
+
+    @property
     @abstractmethod
     def detector(self) -> tuple[int, int]:
         """(rows, columns); 1 row where ``STACKED``."""
