@@ -61,6 +61,13 @@ class RayScan:
     guessed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
+    def flip(self, axes: tuple[int, ...]) -> None:
+        """Have images run the other way along axes (-2: rows, -1: columns), as the geometry has them."""
+        for name in ("counts", "flat", "dark", "photon_profile"):
+            image = getattr(self, name)
+            if image is not None:
+                setattr(self, name, np.flip(image, axes))
+
 
 def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
     """All steps.  Raises InputError, naming the file, for what does not fit together or cannot be repaired."""
@@ -143,7 +150,7 @@ def _repaired(line: np.ndarray, geometry: RayGeometry, told: Told, remarks: list
         if zingers:
             remarks.append(f"{zingers} zingers (single readings far too bright or dark) take their neighbours' median")
     if told.wants("rings"):
-        line, rings = without_rings(line)
+        line, rings = without_rings(line, np.asarray(geometry.angles_deg))
         if rings:
             remarks.append(f"{rings} pixels that read too much or too little in all views are set right, against rings")
     return line
