@@ -60,5 +60,6 @@ def moving(field: str, angles_deg: tuple[float, ...]) -> None:
     """Raise InputError that names the field where several views are all taken at one angle."""
     if len(angles_deg) > 1 and max(angles_deg) == min(angles_deg):
         raise InputError(
-            f"{field}: all {len(angles_deg)} views are at {angles_deg[0]:g} degrees; give the angle of each view"
+            f"{field} holds {len(angles_deg)} times {angles_deg[0]:g}: the scanner does not turn; "
+            "give the angle of each view"
         )

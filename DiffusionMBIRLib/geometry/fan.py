@@ -10,10 +10,9 @@ import numpy as np
 
 from ..errors import InputError
 from .checks import count, finite, length, moving
+from .cone import standing, wide_enough
 from .grid import Grid
 from .rays import Poses, RayGeometry
-
-SOD_MM, SDD_MM = 595.0, 1085.6  # of clinical scanners
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class FanBeam(RayGeometry):
     its width.
     """
 
-    KIND: ClassVar[str] = "fan"
+    KIND: ClassVar[str] = "fan-beam"
     LABEL: ClassVar[str] = "Fan beam"
 
     columns: int
@@ -49,12 +48,16 @@ class FanBeam(RayGeometry):
             object.__setattr__(self, name, length(f"geometry.{name}", getattr(self, name)))
         object.__setattr__(self, "offset_mm", finite("geometry.offset_mm", [self.offset_mm])[0])
         object.__setattr__(self, "arc", bool(self.arc))
-        require_beyond(self.sod_mm, self.sdd_mm)
-        half = (self.columns * self.pitch_mm / 2 + abs(self.offset_mm)) / self.sdd_mm
-        if self.arc and half >= np.pi / 2:
+        if self.sod_mm > self.sdd_mm:
             raise InputError(
-                f"geometry.columns: an arc of {self.columns} columns of {self.pitch_mm:g} mm goes {np.degrees(half):.0f} "
-                "degrees to one side of the source, 90 are the most; check pitch_mm and sdd_mm"
+                f"geometry.sod_mm {self.sod_mm:g} is above geometry.sdd_mm {self.sdd_mm:g}: the source is nearer to "
+                "the axis than to the detector; are they exchanged, or is one the distance from axis to detector?"
+            )
+        reach = (self.columns * self.pitch_mm / 2 + abs(self.offset_mm)) / self.sdd_mm
+        if self.arc and reach >= np.pi / 2:
+            raise InputError(
+                f"geometry.columns: an arc of {self.columns} columns goes {np.degrees(reach):.0f} degrees to one side "
+                "of the source, less than 90 make sense; check geometry.pitch_mm and geometry.sdd_mm"
             )
 
     @property
@@ -84,41 +87,13 @@ class FanBeam(RayGeometry):
         grid: Grid,
         angles_deg: Sequence[float],
         *,
-        sod_mm: float = SOD_MM,
-        sdd_mm: float = SDD_MM,
-        pitch_mm: float | None = None,
+        sod_mm: float | None = None,
+        sdd_mm: float | None = None,
         arc: bool = False,
     ) -> FanBeam:
-        """A detector that covers the whole slice from every side.
+        """A detector that covers the whole slice from every side, about as finely as pixels.
 
-        pitch_mm: by default the smaller pixel size as it appears on the detector.  Raises InputError where the source
-        would go through the slice.
+        Distances as in :meth:`.cone.ConeBeam.covering`.
         """
-        sod, sdd = length("geometry.sod_mm", sod_mm), length("geometry.sdd_mm", sdd_mm)
-        require_beyond(sod, sdd)
-        pitch = min(grid.spacing_mm[:2]) * sdd / sod if pitch_mm is None else length("geometry.pitch_mm", pitch_mm)
-        half = np.arcsin(reach_mm(grid, sod) / sod)
-        width = 2 * sdd * (half if arc else np.tan(half))
-        return cls(tuple(angles_deg), int(np.ceil(width / pitch)) + 1, pitch, sod, sdd, arc=arc)
-
-
-def require_beyond(sod_mm: float, sdd_mm: float) -> None:
-    """Raise InputError where the detector stands before the isocentre."""
-    if sod_mm > sdd_mm:
-        raise InputError(
-            f"geometry.sod_mm {sod_mm:g} is above geometry.sdd_mm {sdd_mm:g}: the source is nearer to the axis than to "
-            "the detector; are they exchanged, or is one the distance from axis to detector?"
-        )
-
-
-def reach_mm(grid: Grid, sod_mm: float) -> float:
-    """Distance from the axis of the farthest point of a slice; raises InputError where the source comes nearer."""
-    _, rows, columns = grid.shape
-    diagonal = float(np.hypot(rows * grid.spacing_mm[1], columns * grid.spacing_mm[0]))
-    reach = diagonal / 2 + float(np.hypot(*grid.off_isocentre_mm[:2]))
-    if reach >= sod_mm:
-        raise InputError(
-            f"geometry.sod_mm {sod_mm:g}: the source would go through the slice, whose corners lie {reach:.0f} mm from "
-            "the axis; move it farther away"
-        )
-    return reach
+        stand = standing(grid, sod_mm, sdd_mm)
+        return cls(tuple(angles_deg), arc=arc, **stand, **wide_enough(grid, stand, arc))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import InputError
-from .checks import count, length
+from .checks import count, length, moving
 from .grid import Grid
 from .rays import Poses, RayGeometry
 
@@ -35,11 +35,7 @@ class PointSource(RayGeometry):
             object.__setattr__(self, field, count(f"geometry.{field}", getattr(self, field)))
         for field in ("pitch_mm", "row_pitch_mm"):
             object.__setattr__(self, field, length(f"geometry.{field}", getattr(self, field)))
-        if self.views > 1 and np.ptp(self.angles_deg) == 0:
-            raise InputError(
-                f"geometry.angles_deg holds {self.views} times {self.angles_deg[0]:g}: the scanner does not turn; "
-                "give the angle of each view"
-            )
+        moving("geometry.angles_deg", self.angles_deg)
 
     @property
     def detector(self) -> tuple[int, int]:

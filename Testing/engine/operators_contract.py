@@ -156,6 +156,8 @@ def _middle(grid: Grid, blob: np.ndarray) -> np.ndarray:
 
 def _on_detector(poses: Poses, view: int, point: np.ndarray) -> tuple[float, float]:
     """Steps (along u, along v) from the detector's centre to where the ray through a point meets it."""
+    if poses.arc:
+        return _on_arc(poses, view, point)
     if poses.source is None:
         assert poses.direction is not None
         ray = poses.direction[view]
@@ -163,6 +165,15 @@ def _on_detector(poses: Poses, view: int, point: np.ndarray) -> tuple[float, flo
         ray = point - poses.source[view]
     steps = np.linalg.solve(np.stack([poses.u[view], poses.v[view], ray], axis=1), point - poses.centre[view])
     return float(steps[0]), float(steps[1])
+
+
+def _on_arc(poses: Poses, view: int, point: np.ndarray) -> tuple[float, float]:
+    """The same of a detector on a cylinder about the source."""
+    assert poses.source is not None
+    ray, middle = point - poses.source[view], poses.centre[view] - poses.source[view]
+    radius, wide, high = (float(np.linalg.norm(a)) for a in (middle, poses.u[view], poses.v[view]))
+    ahead, across, up = (float(ray @ a) for a in (middle / radius, poses.u[view] / wide, poses.v[view] / high))
+    return np.arctan2(across, ahead) * radius / wide, up * radius / np.hypot(ahead, across) / high
 
 
 def _centroid(image: np.ndarray) -> tuple[float, float]:

@@ -11,16 +11,20 @@ import pytest
 import torch
 
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.geometry import FanBeam, Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import projector
-from DiffusionMBIRLib.operators.backends.astra import AstraTransform
+from DiffusionMBIRLib.operators.backends.astra import AstraFanTransform, AstraTransform
 from DiffusionMBIRLib.operators.backends.torch_radon import TorchRadonTransform
 from DiffusionMBIRLib.operators.stack import SliceProjector
 from DiffusionMBIRLib.solvers.fbp import fbp
 from Testing.engine.operators_contract import assert_operator
 
 IRREGULAR = (0.0, 12.5, 45.0, 90.0, 91.0, 135.0, 180.0, -37.3, 270.0)
-GRIDS = {"odd, not square": Grid((3, 17, 23), (1.3, 1.3, 2.5)), "one slice": Grid((1, 12, 12))}
+GRIDS = {
+    "odd, not square": Grid((3, 17, 23), (1.3, 1.3, 2.5)),
+    "one slice": Grid((1, 12, 12)),
+    "off the isocentre": Grid((1, 12, 14), isocentre_mm=(2.0, 9.0, 0.0)),
+}
 NEED = {"astra": "pip install astra-toolbox", "torch-radon": "github.com/matteo-ronchetti/torch-radon"}
 
 
@@ -82,6 +86,38 @@ def test_astra_strips_agree_with_ours():
 
 
 @pytest.mark.usefixtures("astra_installed")
+def test_astra_s_fan_beams_keep_the_contract_and_agree_with_ours():
+    grid = Grid((2, 61, 64), (1.3, 1.3, 2.0))
+    geometry = FanBeam.covering(grid, IRREGULAR, sod_mm=150.0, sdd_mm=280.0)
+    ours, theirs = projector(geometry, grid), projector(geometry, grid, backend="astra")
+    assert_operator(theirs)
+    axis = torch.linspace(-1, 1, 64)
+    image = torch.exp(-8 * ((axis[1:-2, None] - 0.2) ** 2 + 2 * (axis[None, :] + 0.1) ** 2)).expand(grid.shape)
+    y = ours @ image
+    assert torch.linalg.vector_norm(theirs @ image - y) < 1e-3 * torch.linalg.vector_norm(y)
+    back = ours.adjoint(y)
+    assert torch.linalg.vector_norm(theirs.adjoint(y) - back) < 1e-3 * torch.linalg.vector_norm(back)
+    lines = AstraFanTransform(geometry, grid, kind="line_fanflat")
+    assert torch.linalg.vector_norm(lines @ image - y) < 2e-2 * torch.linalg.vector_norm(y)
+    wrong = projector(FanBeam(tuple(-a for a in IRREGULAR), geometry.columns, geometry.pitch_mm, 150.0, 280.0), grid)
+    assert torch.linalg.vector_norm(wrong @ image - y) > 0.1 * torch.linalg.vector_norm(y)
+
+
+@pytest.mark.usefixtures("astra_installed")
+@pytest.mark.parametrize(
+    ("geometry", "grid", "message"),
+    [
+        (FanBeam((0.0,), 9, 1.0, 50.0, 80.0, arc=True), Grid((1, 8, 8)), "no fan beams on curved detectors"),
+        (FanBeam((0.0,), 9, 1.0, 50.0, 80.0, offset_mm=1.0), Grid((1, 8, 8)), "with geometry.offset_mm"),
+        (FanBeam((0.0,), 9, 1.0, 50.0, 80.0), Grid((1, 8, 8), isocentre_mm=(0.0, 0.0, 0.0)), "off the isocentre"),
+    ],
+)
+def test_astra_refuses_fan_beams_that_it_cannot_do(geometry, grid, message):
+    with pytest.raises(InputError, match=f"'astra' does .*{message}.*; use projector own"):
+        projector(geometry, grid, backend="astra")
+
+
+@pytest.mark.usefixtures("astra_installed")
 def test_astra_has_what_the_engine_uses():
     grid = GRIDS["odd, not square"]
     geometry = ParallelBeam.covering(grid, view_angles(12))
@@ -100,9 +136,9 @@ def test_astra_has_what_the_engine_uses():
 def test_astra_refuses_what_it_cannot_do():
     grid = Grid((2, 8, 8))
     geometry = ParallelBeam.covering(grid, (0.0,))
-    with pytest.raises(InputError, match=r"'astra' computes in float32 only.*matrix"):
+    with pytest.raises(InputError, match=r"'astra' computes in float32 only.*own"):
         projector(geometry, grid, backend="astra", dtype=torch.float64)
-    with pytest.raises(InputError, match=r"'astra' needs square pixels, not 1 x 2 mm.*matrix"):
+    with pytest.raises(InputError, match=r"'astra' needs square pixels, not 1 x 2 mm.*own"):
         projector(geometry, Grid((2, 8, 8), (1.0, 2.0, 1.0)), backend="astra")
     with pytest.raises(InputError, match="'cuboid' is not known.*strip"):
         AstraTransform(geometry, grid, kind="cuboid")
