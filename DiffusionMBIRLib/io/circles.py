@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import ConeBeam, PosedBeam, Poses, RayGeometry
+from ..geometry import ConeBeam, FanBeam, PosedBeam, Poses, RayGeometry
 
 _SAME = 1e-9
 
@@ -58,3 +58,28 @@ def geometry_of(
     stand = turned(np.array([0.0, -sod, 0.0]))
     poses = Poses(turned(place), turned(along), turned(up), source=stand)
     return PosedBeam.of(poses, rows, columns), ()
+
+
+def circle(
+    angles_deg: np.ndarray,
+    detector: tuple[int, int],
+    pitch_mm: tuple[float, float],
+    sod_mm: float,
+    sdd_mm: float,
+    *,
+    offset_mm: float = 0.0,
+    row_offset_mm: float = 0.0,
+    roll_deg: float = 0.0,
+) -> FanBeam | ConeBeam:
+    """The scanner of a flat detector of (rows, columns) on a circle about the axis; a fan beam of one row.
+
+    pitch_mm: of rows and columns.
+    """
+    angles = tuple(float(a) for a in angles_deg)
+    rows, columns = detector
+    if rows == 1:
+        return FanBeam(angles, columns, pitch_mm[1], sod_mm, sdd_mm, offset_mm)
+    return ConeBeam(
+        angles, rows, columns, pitch_mm[1], pitch_mm[0], sod_mm=sod_mm, sdd_mm=sdd_mm, offset_mm=offset_mm,
+        row_offset_mm=row_offset_mm, roll_deg=roll_deg,
+    )  # fmt: skip

@@ -86,7 +86,9 @@ class _Entry:
         inner = holder.value(names[-1])
         unit = inner.get("unit", "") if isinstance(inner, dict) else ""
         if unit not in ("", "px", None) and unit not in _MM:
-            raise InputError(f"{self.path}: {holder.where}{names[-1]} has the unit {unit!r}; {', '.join(_MM)} are known")
+            raise InputError(
+                f"{self.path}: {holder.where}{names[-1]} has the unit {unit!r}; {', '.join(_MM)} are known"
+            )
         return holder.number(names[-1]) * _MM.get(unit or "", 1.0)
 
     def vector(self, name: str) -> np.ndarray:
@@ -110,9 +112,7 @@ def _images(path: Path, told: _Entry, name: str, shape: tuple[int, int, int]) ->
     files = [name % k for k in range(shape[0])] if _counts(path, name) else [name]
     each = (1, *shape[1:]) if len(files) > 1 else shape
     kind, bytes_before = str(told.value("datatype")), int(skip.number("file", 0))
-    found = [
-        read_raw(companion(path, f, "filename"), each, kind, skip=bytes_before, big_endian=big) for f in files
-    ]
+    found = [read_raw(companion(path, f, "filename"), each, kind, skip=bytes_before, big_endian=big) for f in files]
     return found[0] if len(found) == 1 else np.concatenate(found)
 
 
@@ -131,10 +131,16 @@ def _references(path: Path, images: _Entry, kind: str, rows: int, columns: int) 
     if not told.entries.get("filename") or told.entries.get("number") in (0, None):
         return None
     number = int(told.number("number"))
-    return np.asarray(_images(path, _Entry(path, {**images.entries}), str(told.value("filename")), (number, rows, columns)).mean(axis=0))
+    return np.asarray(
+        _images(path, _Entry(path, {**images.entries}), str(told.value("filename")), (number, rows, columns)).mean(
+            axis=0
+        )
+    )
 
 
-def _geometry(scenario: _Entry, images: _Entry, views: int, rows: int, columns: int) -> tuple[RayGeometry, tuple[int, ...]]:
+def _geometry(
+    scenario: _Entry, images: _Entry, views: int, rows: int, columns: int
+) -> tuple[RayGeometry, tuple[int, ...]]:
     place = scenario.at("geometry")
     source, stage, detector = (place.at(part) for part in ("source", "stage", "detector"))
     for part in (source, stage, detector):

@@ -93,7 +93,9 @@ class MatlabFile:
         _, first, size, at = self._tag(body, at)
         if not 0 < longest <= _NAMED_WITHIN or size > longest * _MOST_FIELDS or depth > _DEEPEST_STRUCTURE:
             raise self._damaged()
-        names = [bytes(body[k : k + longest]).split(b"\0")[0].decode("latin-1") for k in range(first, first + size, longest)]
+        names = [
+            bytes(body[k : k + longest]).split(b"\0")[0].decode("latin-1") for k in range(first, first + size, longest)
+        ]
         found: dict[str, Any] = {}
         for name in names:
             kind, first, size, at = self._tag(body, at)

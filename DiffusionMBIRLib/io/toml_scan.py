@@ -56,7 +56,12 @@ def read_toml_scan(path: Path, axis: float | None = None, prepare: str | None = 
         scan.flat = _images(path, entries, "flat", None).mean(axis=0)
     if "dark" in entries:
         scan.dark = _images(path, entries, "dark", None).mean(axis=0)
-    for key, field in (("mu_water_per_mm", "water"), ("photons", "photons"), ("slice_mm", "slice_mm"), ("white", "white")):
+    for key, field in (
+        ("mu_water_per_mm", "water"),
+        ("photons", "photons"),
+        ("slice_mm", "slice_mm"),
+        ("white", "white"),
+    ):
         if key in entries:
             setattr(scan, field, _number(path, entries, key))
     scan.grid = _grid(path, entries.get("grid"))

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import ConeBeam, FanBeam, ParallelBeam
+from .consistency import edges, sees_object
 from .fan_axis import fan_axis
 from .rotation_axis import rotation_axis
 
@@ -44,7 +45,9 @@ def found(line: np.ndarray, geometry: Movable) -> Found | None:
             column, how = rotation_axis(line, angles, "")
         except InputError:
             return None
-        return None if how.startswith("in the middle") else Found(column, how)
+        by_mass = how.startswith("from the path")
+        cut_off = by_mass and any(sees_object(edge, line) for edge in edges(line))  # which draws the centre of mass
+        return None if how.startswith("in the middle") or cut_off else Found(column, how)
     assert isinstance(geometry, FanBeam | ConeBeam)
     if isinstance(geometry, ConeBeam) and (geometry.shifts_mm or geometry.roll_deg):
         return None

@@ -106,7 +106,5 @@ class _Twice:
         part = columns - left
         values = 0.0
         for view, weight in ((before, 1 - share), (after, share)):
-            values = values + weight * (
-                self._profiles[view, left] * (1 - part) + self._profiles[view, left + 1] * part
-            )
+            values = values + weight * (self._profiles[view, left] * (1 - part) + self._profiles[view, left + 1] * part)
         return np.asarray(values), gap <= self._widest

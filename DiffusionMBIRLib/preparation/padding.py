@@ -26,9 +26,11 @@ def padded(grid: Grid, line: np.ndarray, geometry: RayGeometry, remarks: list[st
     aside = int(np.ceil(_WIDER / 2 * max(rows, columns))) if wider else 0
     above = _beyond_ends(grid, geometry) if any(ends) else 0
     below, over = (above if end else 0 for end in ends)
+    added = [f"{aside} pixels on each side"] if wider else []
+    added += [f"{below} and {over} slices at its ends"] if any(ends) else []
     remarks.append(
-        f"the object reaches beyond the detector, so the grid is widened by {aside} pixels on each side and by "
-        f"{below} and {over} slices at its ends; what lies there is not to be relied on"
+        f"the object reaches beyond the detector, so the grid is widened by {' and by '.join(added)}; what lies there "
+        "is not to be relied on"
     )
     x, y, z = grid.spacing_mm
     origin = np.asarray(grid.origin_mm) - grid.matrix @ np.array([aside * x, aside * y, below * z])

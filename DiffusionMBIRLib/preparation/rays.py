@@ -184,7 +184,9 @@ def _with_axis(
         remarks.append("the views fit clearly better with angles that run the other way; check the sense of rotation")
     if scan.axis_known:
         if abs(found.column - listed) > 0.5:
-            remarks.append(f"the rotation axis is at column {listed:.2f} by the file, at {found.column:.2f} by the views")
+            remarks.append(
+                f"the rotation axis is at column {listed:.2f} by the file, at {found.column:.2f} by the views"
+            )
         return geometry
     guessed.append(f"rotation axis at column {found.column:.2f}, {found.how}")
     return axis_of_rays.with_column(geometry, found.column)

@@ -1,0 +1,195 @@
+"""NXtomo (NeXus): HDF5 whose image_key tells projections (0), flat (1) and dark images (2) in the order of the scan.
+
+Frames may lie in other files by HDF5 links or virtual datasets, where these are in the same folder or below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineError, InputError
+from ..formats import CT, Format, register
+from ..geometry import ParallelBeam, RayGeometry
+from ..host_memory import require_room
+from ..preparation.angles import in_degrees
+from ..preparation.rays import RayScan, measurement_of_rays
+from ..preparation.told import Told
+from ..scans import Measurement
+from .circles import circle
+from .hdf5 import SUFFIXES, opened
+
+_OWN = (".nxs", ".nx")
+_SUFFIXES = (*_OWN, *SUFFIXES)
+_PROJECTION, _FLAT, _DARK = 0, 1, 2
+_MM = {"mm": 1.0, "m": 1e3, "meter": 1e3, "metre": 1e3, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "nm": 1e-6, "cm": 10.0}
+_MOST_LINKS = 8
+
+
+def read_nxtomo(
+    path: Path, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
+) -> Measurement:
+    """The scan.  Raises InputError that names the field which is missing or does not fit."""
+    with opened(path) as fields:
+        entry = _Tomo(path, fields.file)
+        scan = entry.scan(pixel_mm)
+    return measurement_of_rays(scan, Told(axis=axis, prepare=prepare))
+
+
+class _Tomo:
+    """An open file: its fields by name, links followed within the folder of the file."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self._file, self._folder = path, file, path.parent.resolve()
+        self._entry = _entry_of(file)
+
+    def scan(self, pixel_mm: float | None) -> RayScan:
+        detector = "instrument/detector"
+        keys = self._values(f"{detector}/image_key").reshape(-1)
+        frames = self._node(f"{detector}/data")
+        listed = self._values("sample/rotation_angle").astype(float).reshape(-1)
+        if frames.ndim != 3 or frames.dtype.kind not in "iuf":
+            raise InputError(f"{self.path}: {detector}/data must be (frames, rows, columns) of numbers")
+        if not len(frames) == len(keys) == len(listed):
+            raise InputError(
+                f"{self.path}: holds {len(frames)} frames, {len(keys)} image keys and {len(listed)} rotation angles; "
+                "make them equal"
+            )
+        counts = self._frames(frames, keys == _PROJECTION)
+        if not len(counts):
+            raise InputError(f"{self.path}: no frame has the image key 0, of projections")
+        angles, guess, doubt = in_degrees(listed[keys == _PROJECTION], self._unit("sample/rotation_angle"))
+        scan = RayScan(str(self.path), "NXtomo", counts, self._geometry(angles, counts.shape, pixel_mm), "counts")
+        scan.guessed += [guess] if guess else []
+        scan.remarks += [doubt] if doubt else []
+        if pixel_mm is None and self._pixel("x") is None:
+            scan.guessed.append("pixels of 1 mm (the file does not tell)")
+        if (keys == _FLAT).any():
+            scan.flat, scan.flat_at = self._flats(frames, keys)
+        if (keys == _DARK).any():
+            scan.dark = self._frames(frames, keys == _DARK).mean(axis=0)
+        scan.sense_known = False
+        return scan
+
+    def _flats(self, frames: Any, keys: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
+        """Means of flat images that follow each other, and before which view each group was taken."""
+        index = np.flatnonzero(keys == _FLAT)
+        groups = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
+        at = [float(np.count_nonzero(keys[: group[0]] == _PROJECTION)) for group in groups]
+        flats = [self._frames(frames, np.isin(np.arange(len(keys)), group)).mean(axis=0) for group in groups]
+        return np.stack(flats), tuple(at)
+
+    def _frames(self, frames: Any, which: np.ndarray) -> np.ndarray:
+        shape = (int(which.sum()), *frames.shape[1:])
+        if not shape[0]:
+            return np.zeros(shape, np.float32)
+        require_room(str(self.path), shape, 8)
+        with np.errstate(over="ignore"):  # what leaves the range of float32 is told as not finite
+            return np.asarray(frames[np.flatnonzero(which)], dtype=np.float32)
+
+    def _geometry(self, angles: np.ndarray, shape: tuple[int, ...], pixel_mm: float | None) -> RayGeometry:
+        across, down = (pixel_mm or self._pixel(side) or 1.0 for side in "xy")
+        sod, odd = (self._length(f"instrument/{name}") for name in ("source/distance", "detector/distance"))
+        if sod and odd and self._has("instrument/beam/extent_is_cone"):
+            return circle(angles, shape[1:], (down, across), abs(sod), abs(sod) + abs(odd))
+        return ParallelBeam(tuple(float(a) for a in angles), shape[2], across)
+
+    def _pixel(self, side: str) -> float | None:
+        return self._length(f"instrument/detector/{side}_pixel_size")
+
+    def _length(self, name: str) -> float | None:
+        """A positive length in mm; None where it is not told."""
+        if not self._has(name):
+            return None
+        value = self._values(name).astype(float).reshape(-1)
+        factor = _MM.get(self._unit(name).lower())
+        if not len(value) or factor is None or not 0 < abs(value[0]) < np.inf:
+            return None
+        return float(value[0]) * factor
+
+    def _unit(self, name: str) -> str:
+        unit = self._node(name).attrs.get("units", "")
+        return unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
+
+    def _values(self, name: str) -> np.ndarray:
+        node = self._node(name)
+        if node.dtype.kind not in "iuf" or node.size > 1 << 24:
+            raise InputError(f"{self.path}: {name} holds no numbers")
+        return np.asarray(node[()])
+
+    def _has(self, name: str) -> bool:
+        try:
+            self._node(name)
+        except InputError:
+            return False
+        return True
+
+    def _node(self, name: str) -> Any:
+        """The dataset of a name; raises InputError where it is missing, or lies outside the folder of the file."""
+        import h5py
+
+        node = self._entry
+        for part in name.split("/"):
+            for _ in range(_MOST_LINKS):
+                link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+                if link is None:
+                    raise InputError(f"{self.path}: lacks {name}")
+                if isinstance(link, h5py.ExternalLink):
+                    self._require_here(link.filename, name)
+                break
+            try:
+                node = node[part]
+            except (KeyError, OSError):
+                raise InputError(f"{self.path}: {name} leads to what is not there; copy the linked files too") from None
+            self._require_here(node.file.filename, name)
+        if not isinstance(node, h5py.Dataset):
+            raise InputError(f"{self.path}: {name} must be a dataset")
+        for other in node.virtual_sources() if node.is_virtual else ():
+            if other.file_name != ".":
+                self._require_here(other.file_name, name)
+        for file, _, _ in node.external or ():
+            self._require_here(file, name)
+        return node
+
+    def _require_here(self, file: str, name: str) -> None:
+        place = Path(file)
+        whole = (place if place.is_absolute() else self._folder / place).resolve()
+        if not whole.is_relative_to(self._folder):
+            raise InputError(f"{self.path}: {name} lies in {place.name} in another folder; copy it beside this file")
+
+
+def _entry_of(file: Any) -> Any:
+    """The group that holds instrument and sample: an entry, or the tomo_entry in one; None if there is none."""
+    import h5py
+
+    def holds(group: Any) -> bool:
+        if not isinstance(group, h5py.Group) or not isinstance(group.get("instrument/detector", getclass=True), type):
+            return False
+        return "image_key" in group["instrument/detector"]
+
+    for name in list(file)[:64]:
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            continue
+        group = file[name]
+        if holds(group):
+            return group
+        if isinstance(group, h5py.Group):
+            inner = [group[n] for n in list(group)[:64] if isinstance(group.get(n, getlink=True), h5py.HardLink)]
+            found = next((g for g in inner if holds(g)), None)
+            if found is not None:
+                return found
+    return None
+
+
+def is_nxtomo(path: Path) -> bool:
+    """Whether a file has an image_key in an instrument's detector; a glance that raises nothing."""
+    try:
+        with opened(path) as fields:
+            return _entry_of(fields.file) is not None
+    except (InputError, EngineError):  # reading it tells why
+        return path.suffix.lower() in _OWN
+
+
+register(Format("NXtomo", CT, _SUFFIXES, read_nxtomo, is_nxtomo, asks=("pixel_mm", "axis", "prepare")))
