@@ -1,7 +1,7 @@
 """Bruker (SkyScan) scans: a .log file beside the TIFF images of its prefix.
 
-Images have been corrected for flat and dark where the file says so; the open beam counts 2^bits.  The size of a pixel at
-the object, which is calibrated, counts more than the camera's.
+Images have been corrected for flat and dark where the file says so; the open beam counts 2^bits.  The
+size of a pixel at the object, which is calibrated, counts more than the camera's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..preparation.told import Told
 from ..scans import Measurement
 from .circles import circle
 from .companions import Entries, glance, sections
-from .image_stack import images_by_name, stacked
+from .image_stack import images_by_name, stack_of
 from .tiff import is_tiff
 
 _FAR_MM = 1e5  # from source to object, that stand for parallel beams
@@ -41,7 +41,7 @@ def read_bruker(path: Path, axis: float | None = None, prepare: str | None = Non
             f"the log tells of {told.whole('Number of Files')} files, {views} images of its prefix are there"
         )
     geometry = _geometry(told, angles, rows, columns, remarks)
-    scan = RayScan(str(path), "Bruker SkyScan", stacked(files, (rows, columns)), geometry, "counts", remarks=remarks)
+    scan = RayScan(str(path), "Bruker SkyScan", stack_of(files, (rows, columns)), geometry, "counts", remarks=remarks)
     scan.white = told.number("Reference Intensity", 0.0) or 2.0 ** told.number("Depth (bits)", 16) - 1
     scan.guessed.append(f"open beam of {scan.white:g} counts, by the log's depth or reference intensity")
     scan.sense_known = False

@@ -13,7 +13,7 @@ from ..preparation.told import Told
 from ..scans import Measurement
 from .circles import circle
 from .companions import Entries, companion, glance, sections
-from .image_stack import read_images, read_raw, stacked
+from .image_stack import read_images, read_raw, stack_of
 
 _TRUE = ("true", "1", "yes")
 _RAW = {"raw_uint16": "uint16", "raw_float": "float32", "raw": "float32", "uint16": "uint16", "float": "float32"}
@@ -68,7 +68,7 @@ def _counts(path: Path, images: Entries, keys: Entries, shape: tuple[int, int, i
         skip = int(images.number("RawHeaderSize", 0))
         each = (shape[0] // len(files), *shape[1:])
         return np.concatenate([read_raw(f, each, _RAW[kind], skip=skip, big_endian=big) for f in files])
-    return stacked(files, shape[1:]) if len(files) > 1 else read_images(files[0])
+    return stack_of(files, shape[1:]) if len(files) > 1 else read_images(files[0])
 
 
 register(

@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 Sections = dict[str, dict[str, str]]
 
 
-def read_text(path: Path) -> str:
+def text_of_file(path: Path) -> str:
     """A text of bounded length.  Raises InputError for one that is missing, too long or no text."""
     require_file(path)
     if path.stat().st_size > _LARGEST_TEXT:
@@ -45,7 +45,7 @@ def sections(path: Path) -> Sections:
     """
     found: Sections = {"": {}}
     here = found[""]
-    for line in read_text(path).splitlines():
+    for line in text_of_file(path).splitlines():
         line = line.strip()
         if line.startswith("[") and line.endswith("]"):
             here = found.setdefault(line[1:-1].strip().lower(), {})
@@ -114,7 +114,7 @@ def companion(header: Path, name: str, what: str) -> Path:
 
 def numbers_in(path: Path, text: str | None = None) -> np.ndarray:
     """All numbers of a text file, line by line; raises InputError for anything else in it."""
-    text = read_text(path) if text is None else text
+    text = text_of_file(path) if text is None else text
     try:
         return np.array([float(word) for word in text.replace(",", " ").replace(";", " ").split()])
     except ValueError:

@@ -1,8 +1,8 @@
 """DICOM-CT-PD: projections of medical scanners, one DICOM file a view in one folder, by the published dictionary.
 
-In the cylinder of the dictionary x = -rho sin(phi) and y = rho cos(phi), so that the source at phi stands where ours does
-at phi + 180 degrees.  The focal spot may fly: each view's shift of the source lies beside the place of the detector's
-focal centre.  Columns of larger number lie towards larger angles as seen from the source.
+In the cylinder of the dictionary x = -rho sin(phi) and y = rho cos(phi), so that the source at phi stands where ours
+does at phi + 180 degrees.  The focal spot may fly: each view's shift of the source lies beside the place of the
+detector's focal centre.  Columns of larger number lie towards larger angles as seen from the source.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ..preparation.told import Told
 from ..scans import Measurement
 from ..schema import json_object
 from .circles import geometry_of
-from .companions import companion, glance, read_text
+from .companions import companion, glance, text_of_file
 from .image_stack import read_raw
 
 _MM = {"mm": 1.0, "m": 1e3, "cm": 10.0, "um": 1e-3, "nm": 1e-6}
@@ -29,13 +29,13 @@ _MOST_IMAGES = 1 << 16
 
 def read_ctsimu(path: Path, axis: float | None = None, prepare: str | None = None) -> Measurement:
     """The scan of a metadata file.  Raises InputError that names the entry which is missing or does not fit."""
-    metadata = _Entry(path, json_object(read_text(path), str(path)))
+    metadata = _Entry(path, json_object(text_of_file(path), str(path)))
     images = metadata.at("output", "projections")
     columns, rows = (int(images.length("dimensions", side)) for side in ("x", "y"))
     views = int(images.number("number"))
     counts = _images(path, images, str(images.value("filename")), (views, rows, columns))
     scenario_path = _scenario(path, metadata)
-    scenario = _Entry(scenario_path, json_object(read_text(scenario_path), str(scenario_path)))
+    scenario = _Entry(scenario_path, json_object(text_of_file(scenario_path), str(scenario_path)))
     geometry, flips = _geometry(scenario, images, views, rows, columns)
     scan = RayScan(str(path), "CTSimU", counts, geometry, "counts")
     scan.axis_known = True

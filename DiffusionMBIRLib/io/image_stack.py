@@ -65,7 +65,7 @@ def images_by_name(files: list[Path]) -> list[Path]:
     return [files[k] for k in orders_by_name([p.stem for p in files])[0].index]
 
 
-def stacked(files: list[Path], shape: tuple[int, int] | None = None) -> np.ndarray:
+def stack_of(files: list[Path], shape: tuple[int, int] | None = None) -> np.ndarray:
     """One TIFF image a view: (views, rows, columns) float32.  Raises InputError for images of unlike sizes."""
     first = read_tiff(files[0])
     wanted = first.shape if shape is None else shape
@@ -87,7 +87,7 @@ def _folder(path: Path) -> np.ndarray:
         raise InputError(f"{path}: holds no TIFF images")
     if len(files) == 1:
         return read_images(files[0])
-    return stacked(files)
+    return stack_of(files)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..preparation.told import Told
 from ..scans import Measurement
 from .circles import circle
 from .companions import Entries, companion, glance, sections
-from .image_stack import images_by_name, stacked
+from .image_stack import images_by_name, stack_of
 from .tiff import is_tiff
 
 _SECTION = "xtekct"
@@ -36,7 +36,7 @@ def read_xtekct(path: Path, axis: float | None = None, prepare: str | None = Non
     angles = 180.0 - told.number("InitialAngle", 0.0) - told.number("AngularStep") * np.arange(views)
     offset, roll = _axis(told, rows * pitch[0], sod / sdd)
     geometry = circle(angles, (rows, columns), pitch, sod, sdd, offset_mm=offset, roll_deg=roll)
-    scan = RayScan(str(path), "Nikon X-Tek", stacked(files, (rows, columns)), geometry, "counts")
+    scan = RayScan(str(path), "Nikon X-Tek", stack_of(files, (rows, columns)), geometry, "counts")
     scan.white = told.number("WhiteLevel", 0.0) or None
     scan.axis_known, scan.sense_known = offset != 0.0, False
     scan.flip((-2, -1))

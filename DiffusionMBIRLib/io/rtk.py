@@ -20,7 +20,7 @@ from ..geometry import ConeBeam, ParallelBeam, PosedBeam, Poses, RayGeometry
 from ..preparation.rays import RayScan, measurement_of_rays
 from ..preparation.told import Told
 from ..scans import Measurement
-from .companions import glance, read_text
+from .companions import glance, text_of_file
 from .volumes import read_with_itk
 
 _IMAGES = (".mha", ".mhd", ".nrrd", ".nhdr")
@@ -93,7 +93,7 @@ def _parameters(path: Path) -> Parameters:
     parser.CharacterDataHandler = text.append
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(read_text(path).encode(), True)
+        parser.Parse(text_of_file(path).encode(), True)
     except expat.ExpatError as error:
         raise InputError(f"{path}: is no XML ({one_line(error, 80)}); is it truncated?") from None
     if not listed:

@@ -29,8 +29,8 @@ def read_scan(
     water=on"; see :data:`~DiffusionMBIRLib.preparation.told.STEPS`.
 
     Raises InputError, in one line that names the file and the field, for what is missing, truncated, foreign, of a
-    newer version, incomplete or not finite, and for what a file of this kind tells itself; EngineError where memory runs
-    out.
+    newer version, incomplete or not finite, and for what a file of this kind tells itself; EngineError where memory
+    runs out.
     """
     path = Path(path)
     if not path.exists():

@@ -13,8 +13,9 @@
     sod_mm = 250.0
     sdd_mm = 500.0
 
-Further: [raw] shape (views, rows, columns), type, skip (bytes), big_endian; [grid] shape and spacing_mm; mu_water_per_mm
-of medical scans, whose values are HU; photons; slice_mm of stacks of slices; flip = "rows", "columns" or both of them;
+Further: [raw] shape (views, rows, columns), type, skip (bytes), big_endian; [grid] shape and spacing_mm;
+mu_water_per_mm of medical scans, whose values are HU; photons; slice_mm of stacks of slices; flip =
+"rows", "columns" or "rows and columns";
 geometry.poses, a text file with twelve numbers a view of a posed beam: source, centre, columns' and rows' direction.
 """
 
@@ -32,7 +33,7 @@ from ..preparation.field_of_view import centred_grid
 from ..preparation.rays import RayScan, measurement_of_rays
 from ..preparation.told import Told
 from ..scans import Measurement
-from .companions import companion, glance, numbers_in, read_text
+from .companions import companion, glance, numbers_in, text_of_file
 from .image_stack import read_images, read_raw
 
 _KEYS = {
@@ -82,7 +83,7 @@ def _entries(path: Path) -> dict[str, Any]:
     except ImportError:
         import tomli as tomllib
     try:
-        entries = tomllib.loads(read_text(path))
+        entries = tomllib.loads(text_of_file(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: is no TOML ({one_line(error, 120)}); mend it") from None
     unknown = sorted(set(entries) - _KEYS)
@@ -140,7 +141,7 @@ def _geometry(path: Path, entries: dict[str, Any], shape: tuple[int, ...]) -> Ra
         if "poses" in told:
             told |= _poses(path, told.pop("poses"))
         told["angles_deg"] = _angles(path, told.get("angles_deg"), shape[0])
-        known = {f for f in cls.__dataclass_fields__} | {"kind"}
+        known = set(cls.__dataclass_fields__) | {"kind"}
         unknown = sorted(set(told) - known)
         if unknown:
             raise InputError(f"geometry.{unknown[0]} is not known of {cls.KIND}; {', '.join(sorted(known))} are")

@@ -135,8 +135,8 @@ def _lines(scan: RayScan, told: Told, guessed: list[str], remarks: list[str]) ->
     mean = flat.mean(axis=0) if flat.ndim == 3 else flat
     if float(np.median(mean)) > 50 * max(float(scan.counts.max()), 0.0):
         raise InputError(
-            f"{scan.name}: the flat image counts {np.median(mean):.4g}, the projections {scan.counts.max():.4g} at most; "
-            "are these line integrals already? Then leave the flat image out"
+            f"{scan.name}: the flat image counts {np.median(mean):.4g}, the projections {scan.counts.max():.4g} at "
+            "most; are these line integrals already? Then leave the flat image out"
         )
     line, kept = cleaned(scan.name, scan.counts, mean, dark, told, remarks)
     if flat.ndim == 3 and len(flat) > 1 and scan.flat_at:
