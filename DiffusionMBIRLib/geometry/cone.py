@@ -97,10 +97,6 @@ class TurningCone(PointSource):
     def divided(self: Same, parts: int) -> Same:
         return replace(self, columns=self.columns * parts, pitch_mm=self.pitch_mm / parts)
 
-    def divided_rows(self: Same, parts: int) -> Same:
-        """The same scanner with each detector row divided into so many of equal height."""
-        return replace(self, rows=self.rows * parts, row_pitch_mm=self.row_pitch_mm / parts)
-
 
 @dataclass(frozen=True, eq=False)
 class ConeBeam(TurningCone):

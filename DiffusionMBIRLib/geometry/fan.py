@@ -32,6 +32,7 @@ class FanBeam(RayGeometry):
 
     KIND: ClassVar[str] = "fan-beam"
     LABEL: ClassVar[str] = "Fan beam"
+    EVERY_LINE_DEG: ClassVar[float] = 360.0
 
     columns: int
     pitch_mm: float

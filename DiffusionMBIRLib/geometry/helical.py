@@ -29,6 +29,7 @@ class HelicalCone(TurningCone):
 
     KIND: ClassVar[str] = "helical"
     LABEL: ClassVar[str] = "Helical"
+    WHOLE_TURNS: ClassVar[bool] = True
 
     travel_mm: float = 0.0
     start_mm: float = 0.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from .checks import count, length, moving
 from .grid import Grid
 from .rays import Poses, RayGeometry
 
+Same = TypeVar("Same", bound="PointSource")
 _LEAST_DEPTH = 1e-3  # of a voxel before the source, as a share of the distance to the detector
 
 
@@ -23,6 +24,7 @@ class PointSource(RayGeometry):
     """
 
     STACKED: ClassVar[bool] = False
+    EVERY_LINE_DEG: ClassVar[float] = 360.0
 
     rows: int
     columns: int
@@ -40,6 +42,10 @@ class PointSource(RayGeometry):
     @property
     def detector(self) -> tuple[int, int]:
         return self.rows, self.columns
+
+    def divided_rows(self: Same, parts: int) -> Same:
+        """The same scanner with each detector row divided into so many of equal height."""
+        return replace(self, rows=self.rows * parts, row_pitch_mm=self.row_pitch_mm / parts)
 
     def require_in_sight(self, grid: Grid) -> None:
         """Raise InputError where the source of a view stands within or beyond the grid, and where no view's detector

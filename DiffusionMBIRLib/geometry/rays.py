@@ -46,10 +46,14 @@ class RayGeometry(Geometry):
 
     STACKED: every slice of the grid has a detector row of its own and is seen from the same views; slices do not mix.
     Its data are (slices, views, columns); those of a detector of many rows (rows, views, columns).
+    EVERY_LINE_DEG: range of angles that sees every line through the grid; usual for a simulated scan of few views.
+    WHOLE_TURNS: the angles of a simulated scan are those of one turn, which is repeated.
     angles_deg: rotation angle of each view in degrees, in any order.
     """
 
     STACKED: ClassVar[bool] = True
+    EVERY_LINE_DEG: ClassVar[float] = 180.0
+    WHOLE_TURNS: ClassVar[bool] = False
 
     angles_deg: tuple[float, ...]
 
@@ -97,7 +101,11 @@ class RayGeometry(Geometry):
     @classmethod
     @abstractmethod
     def covering(cls: type[Same], grid: Grid, angles_deg: Sequence[float]) -> Same:
-        """The scanner of a simulation: its detector sees the whole grid from every side, about as finely as pixels."""
+        """The scanner of a simulation: its detector sees the whole grid from every side, about as finely as pixels.
+
+        Subclasses have further keywords, of the names of a simulated scan's settings: ``sod_mm``, ``sdd_mm`` (None: a
+        distance that fits the grid), ``pitch``.
+        """
 
     def data_shape(self, slices: int) -> tuple[int, ...]:
         rows, columns = self.detector

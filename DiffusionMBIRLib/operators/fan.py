@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry import FanBeam, Grid, Poses
 from .projector import projects
-from .slice_matrix import SliceMatrix, Triplets, trapezoid_share
+from .slice_matrix import SliceMatrix, Triplets, centres, trapezoid_share
 
 _LEAST = 1e-12  # of a whole pixel's share: what is less is rounding
 
@@ -67,7 +67,7 @@ class _Fan:
 def _view_triplets(fan: _Fan, grid: Grid, dtype: torch.dtype) -> Triplets:
     """Non-zero entries of one view, pixel by pixel.  Computed in double precision."""
     dx, dy = grid.spacing_mm[:2]
-    x, y = _centres(grid)
+    x, y = centres(grid)
     x, y = x - fan.source[0], y - fan.source[1]
     _require_outside(x, y, dx, dy)
     first, last = _span(fan, x, y, dx, dy)
@@ -103,14 +103,6 @@ def _entries(
     value = share * (dx * dy / torch.hypot(x, y) / torch.diff(edges, append=edges[-1:] + 1)[edge[:, :-1]])
     kept = share > _LEAST
     return column[kept], pixel[:, None].expand_as(column)[kept], value[kept]
-
-
-def _centres(grid: Grid) -> tuple[Tensor, Tensor]:
-    """x and y of every pixel's centre in mm from the isocentre."""
-    (rows, columns), (dx, dy), (middle_x, middle_y) = grid.in_plane, grid.spacing_mm[:2], grid.off_isocentre_mm[:2]
-    x = (torch.arange(columns, dtype=torch.float64) - (columns - 1) / 2) * dx + middle_x
-    y = (torch.arange(rows, dtype=torch.float64) - (rows - 1) / 2) * dy + middle_y
-    return x.repeat(rows), y.repeat_interleave(columns)
 
 
 def _span(fan: _Fan, x: Tensor, y: Tensor, dx: float, dy: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 
 from ..geometry import Grid, ParallelBeam
 from .projector import projects
-from .slice_matrix import SliceMatrix, Triplets, trapezoid_share
+from .slice_matrix import SliceMatrix, Triplets, centres, trapezoid_share
 
 
 def _view_triplets(geometry: ParallelBeam, grid: Grid, angle_deg: float, dtype: torch.dtype) -> Triplets:
@@ -25,10 +25,8 @@ def _view_triplets(geometry: ParallelBeam, grid: Grid, angle_deg: float, dtype: 
     half_x, half_y = abs(cos) * dx / 2, abs(sin) * dy / 2
     wide, narrow = max(half_x, half_y), min(half_x, half_y)
     narrow = 0.0 if narrow < 1e-12 * wide else narrow
-    middle_x, middle_y, _ = grid.off_isocentre_mm
-    x = (torch.arange(columns, dtype=torch.float64) - (columns - 1) / 2) * dx + middle_x
-    y = (torch.arange(rows, dtype=torch.float64) - (rows - 1) / 2) * dy + middle_y
-    centre = (y[:, None] * sin + x[None, :] * cos).reshape(-1)
+    x, y = centres(grid)
+    centre = y * sin + x * cos
     pitch = geometry.pitch_mm
     left_edge = geometry.offset_mm - geometry.columns * pitch / 2
     position = (centre - left_edge) / pitch  # in detector columns

@@ -28,6 +28,14 @@ Same = TypeVar("Same", bound="SliceMatrix")
 _MANY = 16  # slices
 
 
+def centres(grid: Grid) -> tuple[Tensor, Tensor]:
+    """x and y of every pixel's centre in mm from the isocentre."""
+    (rows, columns), (dx, dy), (middle_x, middle_y) = grid.in_plane, grid.spacing_mm[:2], grid.off_isocentre_mm[:2]
+    x = (torch.arange(columns, dtype=torch.float64) - (columns - 1) / 2) * dx + middle_x
+    y = (torch.arange(rows, dtype=torch.float64) - (rows - 1) / 2) * dy + middle_y
+    return x.repeat(rows), y.repeat_interleave(columns)
+
+
 def trapezoid_share(t: Tensor, wide: float | Tensor, narrow: float | Tensor) -> Tensor:
     """Share in [0, 1] of the convolution of two unit boxes of half-widths wide >= narrow that lies below t.
 

@@ -16,10 +16,10 @@ from ..errors import InputError
 from ..geometry import contiguous
 from ..models import ValueScale
 from ..operators import LinearOperator, Space, projector
-from ..operators.base import RowWeighted
+from ..operators.base import RowWeighted, Scaled
 from ..samplers.schedules import usual_level
 from ..scans import Measurement
-from ..solvers.fbp import direct_reconstruction
+from ..solvers.direct import direct_reconstruction
 from ..starts import coarse_start
 from ..volume import Volume
 from .base import Problem, relative
@@ -63,8 +63,8 @@ class _Projections:
         """Filtered back-projection, in the value scale.  Raises InputError for a geometry that has none."""
         geometry, grid = self.scan.geometry, self.scan.grid
         reconstruct = direct_reconstruction(geometry)
-        back = reconstruct(self.operator, self.measured(), geometry, grid, window=window)
-        return back.mul_(self.norm).sub_(self.base).div_(self.slope)
+        back = reconstruct(Scaled(self.operator, self.norm), self.measured(), geometry, grid, window=window)
+        return back.sub_(self.base).div_(self.slope)
 
     def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
         """An estimate as a volume in the scan's unit, in the user's own axis order."""

@@ -43,12 +43,17 @@ def simulate(
     volume: Volume,
     *,
     task: str = SPARSE_VIEW,
-    geometry: str | None = None,
+    scanner: str | None = None,
     views: int | None = None,
     angle_range_deg: float | None = None,
+    sod_mm: float | None = None,
+    sdd_mm: float | None = None,
+    pitch: float | None = None,
     coarsen: int | None = None,
     photons: float | None = None,
     electronic_noise: float | None = None,
+    axis_error_mm: float | None = None,
+    dead_pixels: float | None = None,
     mu_water_per_mm: float | None = None,
     acceleration: float | None = None,
     acs: float | None = None,
@@ -66,9 +71,11 @@ def simulate(
     other settings stand in :mod:`DiffusionMBIRLib.simulation.settings`, with what is usual for a task where they are
     left out.
 
-    CT is scanned in axial order with equidistant views from 0 degrees on, parallel beams slice by slice.  Besides the
-    data and two float32 copies of the volume, memory holds a chunk of slices of the finer object and the matrix of
-    a few views: about 1 GB for slices of up to 1024 x 1024.
+    CT is scanned in axial order with equidistant views from 0 degrees on, parallel and fan beams slice by slice.  Beams
+    from a point need a whole turn to see every line, and are given it where no range is.  Besides the data and two
+    float32 copies of the volume, memory holds a chunk of slices of the finer object and the matrix of a few views:
+    about 1 GB for slices of up to 1024 x 1024.  Of cone beams it holds the whole finer object, up to eight times the
+    volume.
 
     MRI is scanned in the planes of the volume's own axes, with k-space left out along its columns.  mask may be bool
     (rows, columns) in place of acceleration and acs.  The maps of simulated coils are not handed over, as they are not
@@ -80,12 +87,17 @@ def simulate(
     if seed < 0:
         raise InputError(f"seed must be zero or positive, not {seed}")
     given = {
-        "geometry": geometry,
+        "scanner": scanner,
         "views": views,
         "angle_range_deg": angle_range_deg,
+        "sod_mm": sod_mm,
+        "sdd_mm": sdd_mm,
+        "pitch": pitch,
         "coarsen": coarsen,
         "photons": photons,
         "electronic_noise": electronic_noise,
+        "axis_error_mm": axis_error_mm,
+        "dead_pixels": dead_pixels,
         "mu_water_per_mm": mu_water_per_mm,
         "acceleration": acceleration,
         "acs": acs,

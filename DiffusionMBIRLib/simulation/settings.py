@@ -7,17 +7,21 @@ The seed is not among them, as it serves the reconstruction as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from inspect import signature
+from typing import Any, cast
 
 import numpy as np
 
 from ..config import MASKS, check, setting
+from ..discovery import Names
 from ..errors import InputError
-from ..geometry import ParallelBeam, RayGeometry, kinds_of
+from ..geometry import ParallelBeam, RayGeometry, geometry_kind, kinds_of
 from ..tasks import MODALITIES, SPARSE_VIEW, task_info
 from ..volume import MU_WATER_PER_MM
 
+OF_SCANNERS = ("sod_mm", "sdd_mm", "pitch")  # what only some kinds of scanners have
+HALF_TURN_DEG = 180.0
 MOST_PHOTONS = 1e15  # beyond it counts no longer fit and noise no longer matters
 _USUAL = task_info(SPARSE_VIEW).usual
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str}
@@ -26,6 +30,21 @@ _KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 def _shown(item: Any, *, option: str = "", span: tuple[float, float] | None = None) -> Any:
     """A setting with its own name as an option, and with the part of its range that a slider spans."""
     return field(default=item.default, metadata={**item.metadata, "option": option, "span": span})
+
+
+class Scanners(Names):
+    """The kinds of scanners as choices; those of beams are known without ``-beam`` as well."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: list(kinds_of(RayGeometry)))
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(whole_name(str(name)))
+
+
+def whole_name(scanner: str) -> str:
+    """A scanner's name in files: fan-beam of fan."""
+    return f"{scanner}-beam" if f"{scanner}-beam" in kinds_of(RayGeometry) else scanner
 
 
 @dataclass(frozen=True)
@@ -44,8 +63,12 @@ class _Checked:
 class CTScan(_Checked):
     """A scan of a volume in HU with equidistant views from 0 degrees on; slices lie in axial order."""
 
-    geometry: str = setting(ParallelBeam.KIND, "Geometry", "Kind of scanner.", choices=kinds_of(RayGeometry))
-
+    scanner: str = setting(
+        ParallelBeam.KIND,
+        "Scanner",
+        "Kind of scanner; fan and cone stand for fan-beam and cone-beam.",
+        choices=Scanners(),
+    )
     views: int = _shown(
         setting(_USUAL["views"], "Views", "Number of directions that the scan looks from.", range=(1, 100_000)),
         span=(2, 360),
@@ -54,11 +77,31 @@ class CTScan(_Checked):
         setting(
             _USUAL["angle_range_deg"],
             "Angle range",
-            "Range that the views are spread over.",
+            "Range that the views are spread over; a helix has its views in each turn.",
             unit="deg",
             range=(0.1, 360.0),
         ),
         option="angle-range",
+    )
+    sod_mm: float = _shown(
+        setting(0.0, "Source to axis", "Of beams from a point; 0: fitted to the volume.", unit="mm", range=(0.0, 1e5)),
+        option="sod",
+    )
+    sdd_mm: float = _shown(
+        setting(
+            0.0,
+            "Source to detector",
+            "Of beams from a point; 0: 1.75 times the distance to the axis.",
+            unit="mm",
+            range=(0.0, 1e5),
+        ),
+        option="sdd",
+    )
+    pitch: float = setting(
+        1.0,
+        "Pitch",
+        "Of a helix: travel of the table in a turn over the detector's height on the axis.",
+        range=(0.1, 2.0),
     )
     coarsen: int = setting(
         1, "Coarser grid", "Reconstruct on means of this many voxels along rows and columns.", range=(1, 64)
@@ -72,6 +115,19 @@ class CTScan(_Checked):
         "Standard deviation of the detector's own noise of a simulated scan, in photons.",
         range=(0.0, MOST_PHOTONS),
     )
+    axis_error_mm: float = _shown(
+        setting(
+            0.0,
+            "Axis error",
+            "How far the detector stands aside from where the scan says, along its columns.",
+            unit="mm",
+            range=(-1e3, 1e3),
+        ),
+        option="axis-error",
+    )
+    dead_pixels: float = setting(
+        0.0, "Dead pixels", "Share of the detector's pixels that count no photon in any view.", range=(0.0, 0.5)
+    )
     mu_water_per_mm: float = _shown(
         setting(
             MU_WATER_PER_MM, "Water", "Attenuation of water in a simulated scan.", unit="1/mm", range=(1e-4, 100.0)
@@ -81,12 +137,27 @@ class CTScan(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "scanner", whole_name(self.scanner))
+        if 0 < self.sdd_mm < self.sod_mm:
+            raise InputError(
+                f"setting sod_mm: {self.sod_mm:g} is above sdd_mm {self.sdd_mm:g}; the source stands nearer to "
+                "the axis than to the detector"
+            )
         if 0 < self.photons < 1:
             raise InputError(f"setting photons: {self.photons} is neither 0 (noise-free) nor at least 1")
         if self.electronic_noise > 0 and self.photons == 0:
             raise InputError(
                 "setting electronic_noise: it is counted in photons; set photons as well, or electronic_noise to 0"
             )
+        if self.dead_pixels > 0 and self.photons == 0:
+            raise InputError(
+                "setting dead_pixels: they are known by their photons; set photons as well, or dead_pixels to 0"
+            )
+
+    @property
+    def kind(self) -> type[RayGeometry]:
+        """The class of the scanner."""
+        return cast(type[RayGeometry], geometry_kind(self.scanner))
 
 
 @dataclass(frozen=True)
@@ -126,7 +197,16 @@ def scan_settings(task: str, given: Mapping[str, Any] | None = None) -> CTScan |
     for name in values:
         if name not in scan_names(task):
             raise InputError(_unfit(name, task))
-    return SCANS[info.modality](**{**info.usual, **values})
+    scan = SCANS[info.modality](**{**info.usual, **values})
+    if isinstance(scan, CTScan) and "angle_range_deg" not in values and scan.angle_range_deg == HALF_TURN_DEG:
+        return replace(scan, angle_range_deg=scan.kind.EVERY_LINE_DEG)
+    return scan
+
+
+def scanner_settings(scanner: str) -> tuple[str, ...]:
+    """Which of the settings of a scanner one of this kind has, such as its distances."""
+    known = signature(CTScan(scanner=scanner).kind.covering).parameters
+    return tuple(name for name in OF_SCANNERS if name in known)
 
 
 def _unfit(name: str, task: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..priors.compact import CompactConfig, CompactUNet
 from ..schema import checked, schema_of
-from ..solvers.fbp import angular_weights
+from ..solvers.direct.filters import angular_weights
 from ..tasks import CT_TASKS, SPARSE_VIEW
 from .about import TASKS_OF
 

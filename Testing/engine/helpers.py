@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.geometry import FanBeam, Grid
 from DiffusionMBIRLib.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,3 +51,25 @@ def run_with_file_limit(code: str, limit_bytes: int) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def fan_rays(geometry: FanBeam, view: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Source (2,) and unit directions (n, 2) of the rays to places s (mm) on the detector, by FanBeam's words."""
+    theta = np.radians(geometry.angles_deg[view])
+    ahead, across = np.array([-np.sin(theta), np.cos(theta)]), np.array([np.cos(theta), np.sin(theta)])
+    angle = places / geometry.sdd_mm if geometry.arc else np.arctan2(places, geometry.sdd_mm)
+    return -geometry.sod_mm * ahead, np.cos(angle)[:, None] * ahead + np.sin(angle)[:, None] * across
+
+
+def fan_chords(geometry: FanBeam, middle: Any, axes: Any, turn_deg: float) -> np.ndarray:
+    """Lengths of the rays to the columns' middles inside an ellipse (views, columns), by the quadratic equation."""
+    c, s = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))
+    to_unit = np.array([[c, s], [-s, c]]) / np.asarray(axes)[:, None]
+    places = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pitch_mm + geometry.offset_mm
+    lengths = []
+    for view in range(geometry.views):
+        source, direction = fan_rays(geometry, view, places)
+        p, d = to_unit @ (source - np.asarray(middle)), direction @ to_unit.T
+        a, b, q = (d * d).sum(1), d @ p, p @ p - 1
+        lengths.append(2 * np.sqrt(np.maximum(b * b - a * q, 0)) / a)
+    return np.array(lengths)

@@ -16,7 +16,7 @@ from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.operators.backends.astra import AstraFanTransform, AstraTransform
 from DiffusionMBIRLib.operators.backends.torch_radon import TorchRadonTransform
 from DiffusionMBIRLib.operators.stack import SliceProjector
-from DiffusionMBIRLib.solvers.fbp import fbp
+from DiffusionMBIRLib.solvers.direct.parallel import fbp
 from Testing.engine.operators_contract import assert_operator
 
 IRREGULAR = (0.0, 12.5, 45.0, 90.0, 91.0, 135.0, 180.0, -37.3, 270.0)

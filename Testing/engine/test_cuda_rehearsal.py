@@ -22,7 +22,7 @@ from DiffusionMBIRLib.samplers.noise import Noise
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
 from DiffusionMBIRLib.solvers.classic import admm_tv, sirt
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
-from DiffusionMBIRLib.solvers.fbp import fbp
+from DiffusionMBIRLib.solvers.direct.parallel import fbp
 from DiffusionMBIRLib.solvers.projection import Projection
 from DiffusionMBIRLib.solvers.published import PeriodicDifference, aliased_descend, final_step
 from DiffusionMBIRLib.solvers.recycled import CirculantPreconditioner, RecycledGradient

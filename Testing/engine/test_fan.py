@@ -12,6 +12,7 @@ import torch
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import FanBeam, Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import projector
+from Testing.engine.helpers import fan_chords, fan_rays
 from Testing.engine.operators_contract import assert_operator, assert_poses
 
 IRREGULAR = (0.0, 12.5, 45.0, 90.0, 91.0, 135.0, 180.0, -37.3, 270.0)
@@ -52,23 +53,6 @@ def test_what_is_seen_lies_where_the_poses_say(arc, isocentre_mm):
 # --- against formulas
 
 
-def rays(geometry: FanBeam, view: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Source and unit directions of the rays to places s (mm) on the detector, from the class's own words."""
-    theta = math.radians(geometry.angles_deg[view])
-    ahead, across = np.array([-math.sin(theta), math.cos(theta)]), np.array([math.cos(theta), math.sin(theta)])
-    angle = places / geometry.sdd_mm if geometry.arc else np.arctan2(places, geometry.sdd_mm)
-    return -geometry.sod_mm * ahead, np.cos(angle)[:, None] * ahead + np.sin(angle)[:, None] * across
-
-
-def chord(source, direction, middle, axes, turn_deg) -> np.ndarray:
-    """Length of rays inside an ellipse, by the quadratic equation."""
-    c, s = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
-    to_unit = np.array([[c, s], [-s, c]]) / np.asarray(axes)[:, None]
-    p, d = to_unit @ (source - np.asarray(middle)), direction @ to_unit.T
-    a, b, q = (d * d).sum(1), d @ p, p @ p - 1
-    return 2 * np.sqrt(np.maximum(b * b - a * q, 0)) / a
-
-
 def ellipse(grid: Grid, middle, axes, turn_deg, sub: int = 4) -> torch.Tensor:
     """Share of every pixel inside the ellipse."""
     (rows, columns), (dx, dy) = grid.in_plane, grid.spacing_mm[:2]
@@ -87,13 +71,10 @@ def test_an_ellipse_has_the_line_integrals_of_its_formula(arc, offset_mm):
     shape = ((14.0, -22.0), (40.0, 25.0), 30.0)
     geometry = FanBeam((0.0, 40.0, 90.0, 200.0, 311.0), 260, 1.6, 250.0, 400.0, offset_mm=offset_mm, arc=arc)
     found = (projector(geometry, grid, dtype=torch.float64) @ ellipse(grid, *shape))[0].numpy()
-    sub = (np.arange(5) + 0.5) / 5 - 0.5
-    places = (np.arange(260) - 129.5)[:, None] * 1.6 + offset_mm + sub * 1.6
+    exact = fan_chords(geometry.divided(5), *shape).reshape(5, 260, 5).mean(2)
     for view in range(geometry.views):
-        source, direction = rays(geometry, view, places.ravel())
-        exact = chord(source, direction, *shape).reshape(places.shape).mean(1)
-        assert np.linalg.norm(found[view] - exact) < 5e-3 * np.linalg.norm(exact)
-        assert found[view].sum() == pytest.approx(exact.sum(), rel=1e-3)
+        assert np.linalg.norm(found[view] - exact[view]) < 5e-3 * np.linalg.norm(exact[view])
+        assert found[view].sum() == pytest.approx(exact[view].sum(), rel=1e-3)
 
 
 @pytest.mark.parametrize("arc", [False, True])
@@ -109,7 +90,7 @@ def test_entries_are_mean_lengths_of_rays_in_a_pixel(arc, place):
     sub = 400
     places = ((np.arange(11 * sub) + 0.5) / sub - 5.5) * 1.3 + 0.4
     for view in range(geometry.views):
-        source, direction = rays(geometry, view, places)
+        source, direction = fan_rays(geometry, view, places)
         ahead = np.stack([(middle + side * np.array([0.75, 0.4]) - source) / direction for side in (-1, 1)])
         near, far = ahead.min(0).max(1), ahead.max(0).min(1)
         exact = np.maximum(far - near, 0).reshape(11, sub).mean(1)

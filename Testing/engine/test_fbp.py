@@ -14,7 +14,8 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import LinearOperator, projector
 from DiffusionMBIRLib.solvers.classic import sirt
-from DiffusionMBIRLib.solvers.fbp import angular_weights, fbp, ramp_filter
+from DiffusionMBIRLib.solvers.direct.filters import angular_weights, ramp_filter
+from DiffusionMBIRLib.solvers.direct.parallel import fbp
 
 
 def scanner(grid: Grid, views: int, dtype: torch.dtype = torch.float64) -> LinearOperator:

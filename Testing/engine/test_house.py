@@ -69,7 +69,7 @@ def tilted():
 
 @pytest.fixture
 def scan(tilted):
-    return mbir.simulate(body(), geometry=tilted.KIND, views=9, photons=1e5, seed=3)
+    return mbir.simulate(body(), scanner=tilted.KIND, views=9, photons=1e5, seed=3)
 
 
 @pytest.mark.parametrize("isocentre_mm", [None, (3.0, -2.0, 4.0)])
@@ -85,14 +85,14 @@ def test_a_scanner_is_simulated_in_its_own_geometry(tilted, scan):
     assert isinstance(scan.geometry, tilted)
     rows, columns = scan.geometry.detector
     assert scan.data.shape == (rows, 9, columns)
-    again = mbir.simulate(body(), geometry=tilted.KIND, views=9, seed=3)
+    again = mbir.simulate(body(), scanner=tilted.KIND, views=9, seed=3)
     parallel = mbir.simulate(body(), views=9)
     # The whole body is seen by both: its mass in each view is the same, but for the logarithm of mean intensities.
     per_view = again.data.sum((0, 2)) * scan.geometry.row_mm * scan.geometry.column_mm
     expected = parallel.data.sum((0, 2)) * parallel.geometry.pitch_mm * parallel.grid.spacing_mm[2]
     np.testing.assert_allclose(per_view, expected, rtol=0.03)
-    with pytest.raises(InputError, match=f"geometry: 'fan'.*{tilted.KIND}"):
-        mbir.simulate(body(), geometry="fan")
+    with pytest.raises(InputError, match=f"scanner: 'fun'.*{tilted.KIND}"):
+        mbir.simulate(body(), scanner="fun")
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
@@ -104,7 +104,7 @@ def test_a_scanner_s_files_are_read_with_every_field(scan, suffix, tmp_path):
 
 def test_a_scanner_unknown_to_this_version_is_named(tmp_path):
     with tilted_beam() as kind:
-        mbir.simulate(body(), geometry=kind.KIND, views=2).save(tmp_path / "scan.h5")
+        mbir.simulate(body(), scanner=kind.KIND, views=2).save(tmp_path / "scan.h5")
     with pytest.raises(InputError, match="scan.h5: geometry.kind 'tilted-beam' is not known to this version"):
         mbir.read(tmp_path / "scan.h5")
     with pytest.raises(InputError, match="'tilted-beam' is not known"):
@@ -130,9 +130,9 @@ def test_a_scanner_is_described(tilted, scan, tmp_path, capsys):
 
 def test_a_scanner_is_offered_wherever_one_is_chosen(tilted, tmp_path, capsys):
     assert tilted.KIND in kinds_of(RayGeometry)
-    assert isinstance(scan_settings(TASK, {"geometry": tilted.KIND}), CTScan)
+    assert isinstance(scan_settings(TASK, {"scanner": tilted.KIND}), CTScan)
     body().save(tmp_path / "body.nrrd")
-    options = ("simulate", tmp_path / "body.nrrd", "-o", tmp_path / "scan.h5", "--geometry", tilted.KIND, "--views", 3)
+    options = ("simulate", tmp_path / "body.nrrd", "-o", tmp_path / "scan.h5", "--scanner", tilted.KIND, "--views", 3)
     assert told(capsys, *options, "--quiet")["geometry"] == tilted.KIND
     assert isinstance(mbir.read(tmp_path / "scan.h5").geometry, tilted)
 
@@ -141,7 +141,7 @@ def test_a_scanner_is_offered_wherever_one_is_chosen(tilted, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["admm-tv", "sirt", "dds", "dds of many views"])
 def test_a_scanner_s_data_are_reconstructed(tilted, scan, name, tmp_path):
     if name == "dds of many views":  # the start is made from a part of them
-        scan = mbir.simulate(body(), geometry=tilted.KIND, views=61)
+        scan = mbir.simulate(body(), scanner=tilted.KIND, views=61)
     settings = replace(FAST, method=name.partition(" ")[0], prior=str(small_prior(tmp_path)), slices_per_batch=2)
     result = mbir.reconstruct(scan, settings=settings)
     assert result.volume.grid == body().grid
@@ -176,9 +176,9 @@ def test_a_scanner_s_scan_runs_as_a_job(scan, tmp_path):
 
 
 def test_a_scanner_is_simulated_within_a_job(tilted, tmp_path):
-    choices = {"geometry": tilted.KIND, "views": 7, "seed": 5, "method": "sirt", "sirt_iterations": 4}
+    choices = {"scanner": tilted.KIND, "views": 7, "seed": 5, "method": "sirt", "sirt_iterations": 4}
     job, last, _ = run_as_job(tmp_path, body(), **choices)
-    scan = mbir.simulate(body(), geometry=tilted.KIND, views=7, seed=5)
+    scan = mbir.simulate(body(), scanner=tilted.KIND, views=7, seed=5)
     direct = mbir.reconstruct(scan, settings=replace(FAST, method="sirt", sirt_iterations=4))
     np.testing.assert_array_equal(mbir.read_volume(job.result_path).array, direct.volume.array)
     assert last.metrics

@@ -161,7 +161,7 @@ def test_missing_attributes_are_named(path, owner, key):
         ("/", "photons", h5py.Empty("f"), "photons"),
         ("/", "mu_water_per_mm", 0.0, "mu_water_per_mm"),
         ("/", "task", "mri", "task"),
-        ("geometry", "kind", "cone-beam", "geometry.kind"),
+        ("geometry", "kind", "magic-beam", "geometry.kind"),
         ("geometry", "columns", 10, "detector columns"),
         ("geometry", "columns", "wide", "geometry.columns"),
         ("geometry", "pitch_mm", 0.0, "geometry.pitch_mm"),

@@ -16,18 +16,23 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.jobs.asking import ask
-from DiffusionMBIRLib.simulation.settings import SCANS, CTScan, MRScan, scan_names, scan_settings
+from DiffusionMBIRLib.simulation.settings import SCANS, CTScan, MRScan, scan_names, scan_settings, scanner_settings
 from DiffusionMBIRLib.tasks import CT_TASKS, LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, TASKS, task_info
 from Testing.engine.helpers import ROOT, body
 from Testing.engine.mri import head
 
 CT = {
-    "--geometry": ("geometry", "parallel-beam"),
+    "--scanner": ("scanner", "fan-beam"),
     "--views": ("views", 5),
     "--angle-range": ("angle_range_deg", 120.0),
+    "--sod": ("sod_mm", 400.0),
+    "--sdd": ("sdd_mm", 700.0),
+    "--pitch": ("pitch", 0.9),
     "--coarsen": ("coarsen", 2),
     "--photons": ("photons", 1e4),
     "--electronic-noise": ("electronic_noise", 5.0),
+    "--axis-error": ("axis_error_mm", 0.5),
+    "--dead-pixels": ("dead_pixels", 0.01),
     "--mu-water": ("mu_water_per_mm", 0.02),
 }
 MR = {
@@ -101,6 +106,9 @@ def test_numbers_may_be_of_numpy_and_keep_their_kind():
         (SPARSE_VIEW, {"photons": 0.5}, "setting photons: 0.5 is neither 0"),
         (SPARSE_VIEW, {"photons": math.nan}, "setting photons: nan lies outside"),
         (SPARSE_VIEW, {"electronic_noise": 2.0}, "setting electronic_noise: .* set photons as well"),
+        (SPARSE_VIEW, {"dead_pixels": 0.1}, "setting dead_pixels: .* set photons as well"),
+        (SPARSE_VIEW, {"scanner": "fun"}, "setting scanner: 'fun' is not one of .*fan-beam, "),
+        (SPARSE_VIEW, {"sod_mm": 500.0, "sdd_mm": 400.0}, "setting sod_mm: 500 is above sdd_mm 400"),
         (SPARSE_VIEW, {"coils": 1}, "setting coils is for MR only, not for the task sparse-view-ct"),
         (MR_TASK, {"views": 8}, "setting views is for CT only, not for the task compressed-sensing-mri"),
         (MR_TASK, {"phase": 1}, "setting phase: 1 is neither true nor false"),
@@ -134,3 +142,18 @@ def test_neither_the_command_line_nor_the_tables_bring_torch():
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_scanners_have_short_names_and_their_own_range():
+    assert [scan_settings(SPARSE_VIEW, {"scanner": name}).scanner for name in ("fan", "cone", "helical")] == [
+        "fan-beam",
+        "cone-beam",
+        "helical",
+    ]
+    ranges = {name: scan_settings(SPARSE_VIEW, {"scanner": name}).angle_range_deg for name in ("parallel", "fan")}
+    assert ranges == {"parallel": 180.0, "fan": 360.0}  # beams from a point see every line in a whole turn
+    assert scan_settings(SPARSE_VIEW, {"scanner": "fan", "angle_range_deg": 180}).angle_range_deg == 180.0
+    assert scan_settings(LIMITED_ANGLE, {"scanner": "fan"}).angle_range_deg == 90.0
+    assert scanner_settings("parallel-beam") == ()
+    assert scanner_settings("fan") == ("sod_mm", "sdd_mm")
+    assert scanner_settings("helical") == ("sod_mm", "sdd_mm", "pitch")

@@ -147,10 +147,11 @@ def test_split_pixels_keep_means_and_stay_positive():
 
 def test_detector_cells_add_photons():
     fine = torch.tensor([[[1.0, 3.0, 50.0, 50.0, 200.0, 300.0]]])
-    merged = ct._merge_columns(fine, 2)
+    merged = ct._merged(fine, (1, 2))
     assert float(merged[0, 0, 0]) == pytest.approx(-math.log((math.exp(-1) + math.exp(-3)) / 2), rel=1e-6)
     assert float(merged[0, 0, 1]) == 50.0
     assert float(merged[0, 0, 2]) == pytest.approx(200 + math.log(2))
+    assert torch.allclose(ct._merged(fine.transpose(0, 2), (2, 1)), merged.transpose(0, 2))
 
 
 @pytest.mark.parametrize(("photons", "electronic_noise"), [(2e3, 0.0), (1e5, 0.0), (2e4, 60.0)])

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import ParallelBeam
-from ..preparation.half_acquisition import OFF_CENTRE, reach
-from ..preparation.rotation_axis import is_full_turn
+from ...geometry import ParallelBeam
+from ...preparation.half_acquisition import OFF_CENTRE, reach
+from ...preparation.rotation_axis import is_full_turn
 
 
 @dataclass(frozen=True)

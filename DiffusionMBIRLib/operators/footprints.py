@@ -1,0 +1,92 @@
+"""The X-ray transform of cone beams by separable footprints, without a matrix.
+
+The shadow of a voxel on the detector is taken as the product of a profile along columns and one along rows (Long,
+Fessler and Balter 2010, doi 10.1109/TMI.2010.2050898).  Its weight is the voxel's volume where it falls, so that the
+transform keeps mass, times how much longer the ray through each detector cell is than one straight ahead (their A2).
+
+* Detectors whose rows' direction is the axis, as on circles and helices: along columns the trapezoid between the
+  shadows of the pixel's four corners, exact in the plane of the pixel; along rows a box.  Columns do not depend on z.
+* Others (turned in their own plane, tilted, poses of any kind): trapezoids along both, from the derivatives of the
+  shadow at the voxel's middle; where all three edges of the voxel widen a profile, the two narrower ones are taken as
+  one of the same variance.  Profiles are right then, but not the slant of a shadow's outline within a voxel's size.
+
+The kernels are compiled by numba on a CPU or by Triton on CUDA, where these are installed, else made of torch's own
+functions, which is slower.
+"""
+
+from __future__ import annotations
+
+import copy
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..geometry import Grid, PointSource
+from .base import LinearOperator
+from .projector import projects
+from .sight import Sight
+from .space import Space
+
+KERNELS = ("numba", "triton", "torch")
+
+
+def usual_kernel(device: torch.device, upright: bool = True) -> str:
+    """The fastest kernel that this machine has for a device."""
+    if device.type == "cpu" and find_spec("numba"):
+        return "numba"
+    return "triton" if device.type == "cuda" and upright and find_spec("triton") else "torch"
+
+
+@projects(PointSource)
+class ConeTransform(LinearOperator):
+    """Line integrals of volumes: (slices, rows, columns) in 1/mm -> (detector rows, views, columns), without unit.
+
+    kernel: one of ``KERNELS``; None for the usual one.  Raises InputError where the geometry does not see the grid.
+    """
+
+    def __init__(
+        self,
+        geometry: PointSource,
+        grid: Grid,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        kernel: str | None = None,
+    ) -> None:
+        geometry.require_in_sight(grid)
+        on = torch.device(device)
+        volumes = Space(grid.shape, dtype, on, slices_last=True)
+        super().__init__(volumes, Space(geometry.data_shape(grid.shape[0]), dtype, on, slices_last=True))
+        self.geometry, self.grid, self._factor = geometry, grid, 1.0
+        self._sight = Sight.of(geometry, grid)
+        self.kernel = kernel or usual_kernel(self.device, self._sight.upright)
+        if self.kernel not in KERNELS:
+            raise InputError(f"kernel {self.kernel!r} is not known; use one of {', '.join(KERNELS)}")
+        self._kernel: Any = import_module(f"{__package__}.kernels.footprints_{self.kernel}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.domain.check(x, "x")
+        out = self.range.empty()
+        self._kernel.project(self._sight, self._factor, _inside_out(self.domain.laid_out(x)), _inside_out(out))
+        return out
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self.range.check(y, "y")
+        out = self.domain.empty()
+        self._kernel.back_project(self._sight, self._factor, _inside_out(self.range.laid_out(y)), _inside_out(out))
+        return out
+
+    def scaled(self, factor: float) -> ConeTransform:
+        """factor A, with the factor in the weights: no extra pass over volumes."""
+        twin = copy.copy(self)
+        twin._factor = self._factor * float(factor)
+        return twin
+
+
+def _inside_out(x: Tensor) -> Tensor:
+    """As it lies in memory, with the first axis last."""
+    return x.detach().movedim(0, -1)
