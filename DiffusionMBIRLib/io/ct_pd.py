@@ -179,35 +179,27 @@ def _geometry(path: Path, first: Any, views: list[_View], rows: int, columns: in
             return ConeBeam(listed, *common, float(rho[0]), sdd, offset, row_offset, arc=arc)
         slope, start = np.polyfit(theta, z, 1)
         if np.abs(start + slope * theta - z).max() < _SAME_MM * 10:
-            middle = float((z.min() + z.max()) / 2)
-            return _helix(listed, common, float(rho[0]), sdd, offset, row_offset, arc, slope * 360, start - middle)
+            return HelicalCone(
+                listed, *common, float(rho[0]), sdd, offset, row_offset, arc=arc, travel_mm=float(slope * 360),
+                start_mm=float(start),
+            )  # fmt: skip
     return _posed(place, spot, sdd, offset, row_offset, arc, common)
-
-
-def _helix(
-    theta: tuple[float, ...], common: Any, sod: float, sdd: float, offset: float, row_offset: float, arc: bool,
-    travel: float, start: float,
-) -> RayGeometry:  # fmt: skip
-    return HelicalCone(
-        theta, *common, sod, sdd, offset, row_offset, arc=arc, travel_mm=float(travel), start_mm=float(start)
-    )
 
 
 def _posed(
     place: np.ndarray, spot: np.ndarray, sdd: float, offset: float, row_offset: float, arc: bool, common: Any
 ) -> PosedBeam:
-    """Each view with a source of its own; heights from the middle of the scan."""
+    """Each view with a source of its own."""
     rows, columns, pitch, row_pitch = common
-    middle = (place[:, 2].min() + place[:, 2].max()) / 2
     phi, none = place[:, 0], np.zeros(len(place))
     out, up = np.stack([-np.sin(phi), np.cos(phi), none], axis=1), np.stack([none, none, none + 1.0], axis=1)
     across = np.stack([-np.cos(phi), -np.sin(phi), none], axis=1)  # our columns' direction
-    centre = out * place[:, 1:2] + up * (place[:, 2:] - middle)
+    centre = out * place[:, 1:2] + up * place[:, 2:]
     turn = offset / sdd if arc else 0.0
     ahead = np.cos(turn) * -out + np.sin(turn) * across
     u = np.cos(turn) * across + np.sin(turn) * out
     detector = centre + ahead * sdd + (0.0 if arc else offset) * u + up * row_offset
-    angle, radius, height = phi + spot[:, 0], place[:, 1] + spot[:, 1], place[:, 2] - middle + spot[:, 2]
+    angle, radius, height = phi + spot[:, 0], place[:, 1] + spot[:, 1], place[:, 2] + spot[:, 2]
     source = np.stack([-radius * np.sin(angle), radius * np.cos(angle), height], axis=1)
     return PosedBeam.of(Poses(detector, u * pitch, up * row_pitch, source=source, arc=arc), rows, columns)
 

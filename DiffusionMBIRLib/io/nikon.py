@@ -33,7 +33,7 @@ def read_xtekct(path: Path, axis: float | None = None, prepare: str | None = Non
     files = _images(path, told)
     if len(files) != views:
         raise InputError(f"{path}: tells of {views} projections, {len(files)} images are there; copy the others")
-    angles = 180.0 - told.number("InitialAngle", 0.0) - told.number("AngularStep") * np.arange(views)
+    angles = -told.number("InitialAngle", 0.0) - told.number("AngularStep") * np.arange(views)
     offset, roll = _axis(told, rows * pitch[0], sod / sdd)
     geometry = circle(angles, (rows, columns), pitch, sod, sdd, offset_mm=offset, roll_deg=roll)
     scan = RayScan(str(path), "Nikon X-Tek", stack_of(files, (rows, columns)), geometry, "counts")

@@ -78,7 +78,7 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
     line = np.ascontiguousarray(_repaired(line, geometry, told, remarks).swapaxes(0, 1))  # (rows, views, columns)
     geometry = _with_axis(scan, line, geometry, told, guessed, remarks)
     grid = scan.grid or grid_seen(geometry, line.shape[0], scan.slice_mm)
-    if told.wants("padding"):
+    if scan.grid is None and told.wants("padding"):
         grid = padded(grid, line, geometry, remarks)
     typical = scan.water or typical_attenuation(line, geometry, grid)
     if told.wants("water"):
