@@ -66,6 +66,17 @@ def mri(acceleration: int, acs: float, coils: int) -> PlannedScan:
     return PlannedScan(MR_TASK, f"x{acceleration}-{coils}-coils", 0, "noisy" if coils > 1 else "noise-free", options)
 
 
+def of_scanner(scanner: str, views: int) -> PlannedScan:
+    """A whole turn, or turns, of beams from a point."""
+    options = {"scanner": scanner, "views": views, "angle_range_deg": 360.0}
+    return PlannedScan(SPARSE_VIEW, f"{scanner}-{views}-views", views, "noise-free", options)
+
+
+SCANNERS = {
+    "fan-beam": (of_scanner("fan-beam", 24),),
+    "cone-beam": (of_scanner("cone-beam", 20), of_scanner("cone-beam", 40)),
+    "helical": (of_scanner("helical", 60),),
+}
 QUICK = {"CT": (sparse_view(8), limited_angle(90)), "MR": (mri(2, 0.15, 1),)}
 FULL = {
     "CT": (
@@ -91,6 +102,7 @@ _WEAK_TV = Row(
     {"method": "admm-tv", "tv_lam": 1e-4},
     note="A tenth of the strength, which suits 24 views and more.",
 )
+_SIRT = Row("SIRT", {"method": "sirt"}, only=tuple(scan.label for scans in SCANNERS.values() for scan in scans))
 _TRAINED = (
     "Trained for minutes on a CPU on the volumes of our prior; published ones for hours on GPUs.  "
     "Testing/benchmarks/supervised/README.md tells the images."
@@ -110,6 +122,7 @@ def _supervised(task: str) -> tuple[Row, ...]:
     )
 
 
+SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", "Ours, 20")
 _HOURS = ("8-views-noise-free", "90-degrees-noise-free", "x4-8-coils")  # 4000 evaluations take half an hour and more
 _MINUTES = (*_HOURS, "24-views-noise-free", "8-views-low")
 OURS = "Ours"
@@ -131,6 +144,12 @@ _WARM = (
     "From the same kind of classical start and noise level as ours (at limited angles after 100 sweeps and with 20 "
     "plain steps of conjugate gradient, which suits it better), with 51 evaluations a slice."
 )
+
+
+def rows_of(scan: PlannedScan, *, quick: bool) -> tuple[Row, ...]:
+    """The methods of a scan: of one that is not of parallel beams a few."""
+    rows = rows_for(scan.task, quick=quick)
+    return tuple(row for row in rows if row.label in SCANNER_ROWS) if "scanner" in scan.options else rows
 
 
 def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
@@ -158,6 +177,6 @@ def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
             note=_PUBLISHED,
         ),
     )
-    weak = (_WEAK_TV,) if task == SPARSE_VIEW else ()
+    weak = (_SIRT, _WEAK_TV) if task == SPARSE_VIEW else ()
     rows = (*_CLASSICAL[modality], *weak, *_supervised(task), *diffusion, *_OURS)
     return tuple(row for row in rows if not (quick and row.minutes))

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..config import PRECISIONS
 from ..errors import InputError
 from ..monitor import Monitor
+from ..simulation.settings import Scanners, whole_name
 from ..tasks import MODALITIES
 from .options import Outcome, add_device
 
@@ -19,6 +20,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("volumes", nargs="*", type=Path, help="volumes to scan (default: the bundled ones)")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmark-output"), help="folder (%(default)s)")
     parser.add_argument("--modality", choices=MODALITIES, default="CT", help="what the volumes are (%(default)s)")
+    parser.add_argument(
+        "--scanner", choices=Scanners(), help="scans of beams from a point instead: fan, cone or helical (CT)"
+    )
     parser.add_argument("--quick", action="store_true", help="few scans, no method that takes many minutes")
     parser.add_argument(
         "--ablations", action="store_true", help="parts of our method taken away or changed, one by one"
@@ -38,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
-    from ..benchmark.plan import FULL, QUICK
+    from ..benchmark.plan import FULL, QUICK, SCANNERS
     from ..benchmark.plots import save_plots
     from ..benchmark.results import Results
     from ..benchmark.run import Subject, left_out, run_benchmark
@@ -46,6 +50,10 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..io.volumes import sample_data
 
     plan = (QUICK if arguments.quick else FULL)[arguments.modality]
+    if arguments.scanner:
+        plan = SCANNERS.get(whole_name(arguments.scanner), ()) if arguments.modality == "CT" else ()
+        if not plan:
+            raise InputError(f"--scanner {arguments.scanner}: no scans of it are planned; CT has {', '.join(SCANNERS)}")
     scans = [scan for scan in plan if not arguments.scans or scan.label in arguments.scans]
     if not scans:
         raise InputError(f"--scans: none of them is known; choose from {', '.join(scan.label for scan in plan)}")
