@@ -15,7 +15,7 @@ from .methods.base import STARTS
 DEMOS = ("ct", "mri")
 MASKS = ("uniform1d", "gaussian1d", "equispaced", "poisson2d")  # of simulated k-space
 START_NAMES = tuple(start.name for start in STARTS)
-PROJECTORS = ("auto", "own", "astra", "torch-radon")
+PROJECTORS = ("auto", "own", "astra", "torch-radon", "rtk")
 TV_AXES = ("z", "xyz")  # directions of the total variation in the data step
 SCHEDULES = ("karras", "geometric")
 COMPLEX_PRIORS = ("auto", "phase", "real-imaginary", "two-channel")

@@ -1,14 +1,14 @@
 """The X-ray transform of cone beams by separable footprints, without a matrix.
 
-The shadow of a voxel on the detector is taken as the product of a profile along columns and one along rows (Long,
-Fessler and Balter 2010, doi 10.1109/TMI.2010.2050898).  Its weight is the voxel's volume where it falls, so that the
-transform keeps mass, times how much longer the ray through each detector cell is than one straight ahead (their A2).
-
-* Detectors whose rows' direction is the axis, as on circles and helices: along columns the trapezoid between the
-  shadows of the pixel's four corners, exact in the plane of the pixel; along rows a box.  Columns do not depend on z.
-* Others (turned in their own plane, tilted, poses of any kind): trapezoids along both, from the derivatives of the
-  shadow at the voxel's middle; where all three edges of the voxel widen a profile, the two narrower ones are taken as
-  one of the same variance.  Profiles are right then, but not the slant of a shadow's outline within a voxel's size.
+* Detectors whose rows' direction is the axis, as on circles and helices: the shadow of a voxel is taken as the product
+  of a profile along columns and one along rows (Long, Fessler and Balter 2010, doi 10.1109/TMI.2010.2050898).  Along
+  columns it is the trapezoid between the shadows of the pixel's four corners, exact in the plane of the pixel; along
+  rows a box.  Its weight is the voxel's volume where it falls, so that the transform keeps mass, times how much longer
+  the ray through each detector cell is than one straight ahead (their A2).
+* Others (turned in their own plane, tilted, poses of any kind): shadows of voxels have slanted outlines there, whose
+  products of profiles would not add up to a smooth whole.  So it is the detector cell that throws its shadow onto each
+  layer of the volume, on boxes along the layer's two axes, and is cut with the voxels there (De Man and Basu 2004, doi
+  10.1088/0031-9155/49/11/024).  A box is as wide as the cell's shadow and the ray's way within the layer are together.
 
 The kernels are compiled by numba on a CPU or by Triton on CUDA, where these are installed, else made of torch's own
 functions, which is slower.

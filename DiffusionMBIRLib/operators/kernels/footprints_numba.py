@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..sight import C0, KU, KV, N0, NX, NY, NZ, R0, U0, UX, UY, UZ, V0, VX, VY, VZ, Sight
+from ..sight import C0, KU, KV, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
 
 _VIEWS_AT_ONCE = 8  # of the projection: they share the running sums of a volume that is read once for all of them
+_PARTS = 4  # that each thread does of the layers of a volume
 _CELLS_AT_ONCE = 2**23  # of the data, lengthened by their slant before they are projected back
 
 
@@ -209,103 +210,85 @@ def back_project_upright(numbers, arc, first, step, factor, data, i, out):
 
 
 @_compiled
-def _trapezoid(middle, a, b, c):
-    """Corners of the trapezoid of boxes of widths a, b and c: the narrower two are taken as one of their variance."""
-    if a < b:
-        a, b = b, a
-    if a < c:
-        a, c = c, a
-    d = math.sqrt(b * b + c * c)
-    wide, narrow = (a + d) / 2, abs(a - d) / 2
-    return middle - wide, middle - narrow, middle + narrow, middle + wide
+def _ray(s, arc, c, r, ray, wide, high):
+    """The ray to the middle of cell (c, r), and the cell's edges there, in mm along (x, y, z)."""
+    u, v = (c + 0.5 - s[C0]) / s[KU], (r + 0.5 - s[R0]) / s[KV]
+    cos, sin = (math.cos(u), math.sin(u)) if arc else (1.0, u)
+    turn = sin if arc else 0.0
+    for axis in range(3):
+        along, up, ahead = s[UX + axis], s[VX + axis], s[NX + axis]
+        ray[axis] = ahead * cos + along * sin + up * v
+        wide[axis] = (along * cos - ahead * turn) / s[KU]
+        high[axis] = up / s[KV]
 
 
 @_compiled
-def _extent(s, arc, axis, u, v, n, d):
-    """Size of the derivatives of column and row along x, y or z, but for their factors."""
-    du, dv, dn = s[UX + axis], s[VX + axis], s[NX + axis]
-    along = (u * du + n * dn) / d if arc else dn
-    return abs(du * n - dn * u), abs(dv - v * along / d)
+def _steepest(ray, step):
+    """The axis that the ray crosses most voxels along."""
+    x, y, z = abs(ray[0]) / step[0], abs(ray[1]) / step[1], abs(ray[2]) / step[2]
+    return 2 if z > max(x, y) else (0 if x > y else 1)
 
 
 @_compiled
-def _shadow(s, arc, x, y, z, step):
-    """(columns, rows, mass) of a voxel's shadow: the corners of two trapezoids, and its volume there, in cells."""
-    u = s[UX] * x + s[UY] * y + s[UZ] * z + s[U0]
-    v = s[VX] * x + s[VY] * y + s[VZ] * z + s[V0]
-    n = s[NX] * x + s[NY] * y + s[NZ] * z + s[N0]
-    d = math.hypot(u, n) if arc else n
-    across = s[C0] + s[KU] * (math.atan2(u, n) if arc else u / n)
-    ku, kv = s[KU] / (d * d), s[KV] / d
-    wide_x, high_x = _extent(s, arc, 0, u, v, n, d)
-    wide_y, high_y = _extent(s, arc, 1, u, v, n, d)
-    wide_z, high_z = _extent(s, arc, 2, u, v, n, d)
-    dx, dy, dz = step
-    columns = _trapezoid(across, ku * wide_x * dx, ku * wide_y * dy, ku * wide_z * dz)
-    rows = _trapezoid(s[R0] + kv * v, kv * high_x * dx, kv * high_y * dy, kv * high_z * dz)
-    return columns, rows, dx * dy * dz * s[KU] * s[KV] / (d * d)
+def _beam(source, ray, wide, high, main, axis, first, step):
+    """Of the beam where it has come to the layers along ``main``: (place along another axis at depth 0, its change per
+    unit of depth, width of the cell's shadow per unit of depth, width that the ray travels within a layer).
+
+    Places in voxels from the grid's edge; depth in multiples of ``ray``.
+    """
+    slope = ray[axis] / ray[main]
+    one = (wide[axis] - slope * wide[main]) / step[axis]
+    other = (high[axis] - slope * high[main]) / step[axis]
+    start = (source[axis] - first[axis]) / step[axis] + 0.5
+    return start, ray[axis] / step[axis], one * one + other * other, (slope * step[main] / step[axis]) ** 2
 
 
 @_compiled
-def _row_shares(corners, low, high, out):
-    t0, t1, t2, t3 = corners
-    below = _share_below(float(low), t0, t1, t2, t3)
-    for r in range(low, high):
-        above = _share_below(r + 1.0, t0, t1, t2, t3)
-        out[r - low], below = above - below, above
+def _source(s, out):
+    """Where the rays of a view come from."""
+    for axis in range(3):
+        out[axis] = -(s[U0] * s[UX + axis] + s[V0] * s[VX + axis] + s[N0] * s[NX + axis])
 
 
 @_compiled
-def project_tilted(numbers, arc, first, step, factor, volume, out):
-    """As :func:`project_upright`, for any poses."""
-    (ny, nx, nz), (views, columns, rows) = volume.shape, out.shape
-    shares = np.empty(rows)
-    out[:] = 0
+def _layers(numbers, arc, first, step, shape, strides, main, low, high, factor, volume, data, back):
+    """The rays of all views that cross layers ``low`` to ``high`` along axis ``main`` more steeply than others.
+
+    Adds what they meet to data (views, columns, rows) or, back, what they bring to volume, which is flat.
+    """
+    (views, columns, rows), source = data.shape, np.empty(3)
+    ray, wide, tall = np.empty(3), np.empty(3), np.empty(3)
+    a, b = (1 if main == 0 else 0), (1 if main == 2 else 2)
     for view in range(views):
-        for i in range(ny):
-            for j in range(nx):
-                x, y = first[0] + j * step[0], first[1] + i * step[1]
-                for k in range(nz):
-                    across, up, mass = _shadow(numbers[view], arc, x, y, first[2] + k * step[2], step)
-                    start, stop = _cells(across[0], across[3], columns)
-                    low, high = _cells(up[0], up[3], rows)
-                    if start >= stop or low >= high or volume[i, j, k] == 0:
-                        continue
-                    _row_shares(up, low, high, shares)
-                    mass *= factor * volume[i, j, k]
-                    below = _share_below(float(start), across[0], across[1], across[2], across[3])
-                    for c in range(start, stop):
-                        above = _share_below(c + 1.0, across[0], across[1], across[2], across[3])
-                        weight, below = mass * (above - below), above
-                        for r in range(low, high):
-                            out[view, c, r] += weight * shares[r - low]
-
-
-@_compiled
-def back_project_tilted(numbers, arc, first, step, factor, data, i, out):
-    """As :func:`back_project_upright`, for any poses."""
-    (nx, nz), (views, columns, rows) = out.shape, data.shape
-    shares = np.empty(rows)
-    y = first[1] + i * step[1]
-    for view in range(views):
-        for j in range(nx):
-            x = first[0] + j * step[0]
-            for k in range(nz):
-                across, up, mass = _shadow(numbers[view], arc, x, y, first[2] + k * step[2], step)
-                start, stop = _cells(across[0], across[3], columns)
-                low, high = _cells(up[0], up[3], rows)
-                if start >= stop or low >= high:
+        s = numbers[view]
+        _source(s, source)
+        for c in range(columns):
+            for r in range(rows):
+                _ray(s, arc, c, r, ray, wide, tall)
+                if _steepest(ray, step) != main:
                     continue
-                _row_shares(up, low, high, shares)
-                total, below = 0.0, _share_below(float(start), across[0], across[1], across[2], across[3])
-                for c in range(start, stop):
-                    above = _share_below(c + 1.0, across[0], across[1], across[2], across[3])
-                    inner = 0.0
-                    for r in range(low, high):
-                        inner += shares[r - low] * data[view, c, r]
-                    total += (above - below) * inner
-                    below = above
-                out[j, k] += factor * mass * total
+                length = factor * step[main] / abs(ray[main]) * math.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
+                value, total = length * data[view, c, r], 0.0
+                a0, a1, a2, a3 = _beam(source, ray, wide, tall, main, a, first, step)
+                b0, b1, b2, b3 = _beam(source, ray, wide, tall, main, b, first, step)
+                for layer in range(low, high):
+                    t = (first[main] + layer * step[main] - source[main]) / ray[main]
+                    at, half = a0 + a1 * t, math.sqrt(a2 * t * t + a3) / 2 + 1e-9
+                    bt, tail = b0 + b1 * t, math.sqrt(b2 * t * t + b3) / 2 + 1e-9
+                    start, stop = _cells(at - half, at + half, shape[a])
+                    down, up = _cells(bt - tail, bt + tail, shape[b])
+                    weight = 1.0 / (4.0 * half * tail)
+                    for i in range(start, stop):
+                        part = (min(i + 1.0, at + half) - max(float(i), at - half)) * weight
+                        place = layer * strides[main] + i * strides[a]
+                        for k in range(down, up):
+                            share = part * (min(k + 1.0, bt + tail) - max(float(k), bt - tail))
+                            if back:
+                                volume[place + k * strides[b]] += share * value
+                            else:
+                                total += share * volume[place + k * strides[b]]
+                if not back:
+                    data[view, c, r] += length * total
 
 
 @_compiled
@@ -326,36 +309,63 @@ def slant(numbers, arc, data, out):
 
 def project(sight: Sight, factor: float, volume: Tensor, out: Tensor) -> None:
     """factor times the line integrals of a volume (y, x, z), into out (views, columns, rows)."""
-    kernel = project_upright if sight.upright else project_tilted
-    x, y, views = volume.numpy(), out.numpy(), len(out)
+    x, y, views = volume.numpy(), out.zero_().numpy(), len(out)
     share = -(-views // torch.get_num_threads())
     step = -(-share // -(-share // _VIEWS_AT_ONCE))
 
     def some(start: int) -> None:
         part = slice(start, start + step)
-        kernel(sight.numbers[part], sight.arc, sight.first, sight.step, factor, x, y[part])
-        slant(sight.numbers[part], sight.arc, y[part], y[part])
+        numbers, data = sight.numbers[part], y[part]
+        if sight.upright:
+            project_upright(numbers, sight.arc, sight.first, sight.step, factor, x, data)
+            slant(numbers, sight.arc, data, data)
+            return
+        for main, (shape, strides) in _along_each(x):
+            ends = (0, shape[main])
+            _layers(
+                numbers, sight.arc, sight.first, sight.step, shape, strides, main, *ends, factor, x.ravel(), data, False
+            )
 
     _each(some, range(0, views, step))
 
 
 def back_project(sight: Sight, factor: float, data: Tensor, out: Tensor) -> None:
     """The transpose of :func:`project`, into out (y, x, z)."""
-    kernel = back_project_upright if sight.upright else back_project_tilted
     y, x = data.numpy(), out.zero_().numpy()
+    if sight.upright:
+        return _back_project_upright(sight, factor, y, x)
+    for main, (shape, strides) in _along_each(x):
+        step = -(-shape[main] // (_PARTS * torch.get_num_threads()))
+
+        def some(start: int, main: int = main, shape: Any = shape, strides: Any = strides, step: int = step) -> None:
+            ends = (start, min(start + step, shape[main]))
+            numbers, flat = sight.numbers, x.reshape(-1)
+            _layers(numbers, sight.arc, sight.first, sight.step, shape, strides, main, *ends, factor, flat, y, True)
+
+        _each(some, range(0, shape[main], step))
+
+
+def _along_each(x: np.ndarray) -> Iterable[tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """(axis, ((voxels along x, y, z), (steps in memory))) of a volume (y, x, z) for axes x, y and z."""
+    ny, nx, nz = x.shape
+    return ((axis, ((nx, ny, nz), (nz, nx * nz, 1))) for axis in range(3))
+
+
+def _back_project_upright(sight: Sight, factor: float, y: np.ndarray, x: np.ndarray) -> None:
     step = max(1, _CELLS_AT_ONCE // max(1, y[0].size))
     long = np.empty((min(step, len(y)), *y.shape[1:]), y.dtype)
     for start in range(0, len(y), step):
         numbers = sight.numbers[start : start + step]
         part = long[: len(numbers)]
-        _each(
-            lambda k, v=numbers, p=part, s=start: slant(v[k : k + 1], sight.arc, y[s + k : s + k + 1], p[k : k + 1]),
-            range(len(part)),
-        )
-        _each(
-            lambda i, v=numbers, p=part: kernel(v, sight.arc, sight.first, sight.step, factor, p, i, x[i]),
-            range(len(x)),
-        )
+
+        def lengthen(k: int, numbers: np.ndarray = numbers, part: np.ndarray = part, start: int = start) -> None:
+            slant(numbers[k : k + 1], sight.arc, y[start + k : start + k + 1], part[k : k + 1])
+
+        def row(i: int, numbers: np.ndarray = numbers, part: np.ndarray = part) -> None:
+            back_project_upright(numbers, sight.arc, sight.first, sight.step, factor, part, i, x[i])
+
+        _each(lengthen, range(len(part)))
+        _each(row, range(len(x)))
 
 
 def _each(work: Callable[[int], None], items: Iterable[int]) -> None:

@@ -1,17 +1,18 @@
 """Separable footprints by torch alone, for any device; see :mod:`..footprints` for what they compute.
 
 Volumes are (y, x, z) and data (views, columns, rows).  A view at a time, and of it as many rows of the volume as a
-working set holds.
+working set holds, or a layer of the volume.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..sight import C0, KU, KV, N0, NX, NY, NZ, R0, U0, UX, UY, UZ, V0, VX, VY, VZ, Sight
+from ..sight import C0, KU, KV, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
 
 _AT_ONCE = 2**20  # voxels, or cells above pixels
 
@@ -19,47 +20,58 @@ _AT_ONCE = 2**20  # voxels, or cells above pixels
 def project(sight: Sight, factor: float, volume: Tensor, out: Tensor) -> None:
     """factor times the line integrals of a volume (y, x, z), into out (views, columns, rows)."""
     out.zero_()
-    for view, some in _parts(sight, volume, out):
-        part = volume[some]
-        if sight.upright:
+    if not sight.upright:
+        return _cross_layers(sight, factor, volume, out)
+    for view in range(len(out)):
+        for some in _parts(volume, out):
             pixels = _Pixels.of(sight, view, some, volume, out)
-            laid = pixels.lay_on_rows(part.flatten(0, 1), out.shape[2])
+            laid = pixels.lay_on_rows(volume[some].flatten(0, 1), out.shape[2])
             for column, share in pixels.columns(factor, out):
                 out[view].index_add_(0, column, laid * share[:, None])
-        else:
-            flat, x = out[view].view(-1), part.reshape(-1)
-            for cell, share in _shadows(sight, view, some, volume, out, factor):
-                flat.index_add_(0, cell, x * share)
-    for view in range(len(out)):
         out[view] *= _slant(sight, view, out)
 
 
 def back_project(sight: Sight, factor: float, data: Tensor, out: Tensor) -> None:
     """The transpose of :func:`project`, into out (y, x, z)."""
     out.zero_()
-    for view, some in _parts(sight, out, data):
+    if not sight.upright:
+        return _spread_over_layers(sight, factor, data, out)
+    for view in range(len(data)):
         long = data[view] * _slant(sight, view, data)
-        part = out[some]
-        if sight.upright:
+        for some in _parts(out, data):
             pixels = _Pixels.of(sight, view, some, out, data)
             laid = torch.zeros((len(pixels.corners), data.shape[2]), dtype=data.dtype, device=data.device)
             for column, share in pixels.columns(factor, data):
                 laid += long[column] * share[:, None]
-            part += pixels.lift_from_rows(laid, out.shape[2]).view(part.shape)
-        else:
-            flat = long.reshape(-1)
-            for cell, share in _shadows(sight, view, some, out, data, factor):
-                part += (flat[cell] * share).view(part.shape)
+            out[some] += pixels.lift_from_rows(laid, out.shape[2]).view(out[some].shape)
 
 
-def _parts(sight: Sight, volume: Tensor, data: Tensor) -> Iterator[tuple[int, slice]]:
-    _, nx, nz = volume.shape
-    step = max(1, _AT_ONCE // (nx * (max(nz, data.shape[2]) if sight.upright else nz)))
-    return (
-        (view, slice(start, min(start + step, len(volume))))
-        for view in range(len(data))
-        for start in range(0, len(volume), step)
-    )
+def _parts(volume: Tensor, data: Tensor) -> list[slice]:
+    step = max(1, _AT_ONCE // (volume.shape[1] * max(volume.shape[2], data.shape[2])))
+    return [slice(start, min(start + step, len(volume))) for start in range(0, len(volume), step)]
+
+
+def _cross_layers(sight: Sight, factor: float, volume: Tensor, out: Tensor) -> None:
+    flat = volume.reshape(-1)
+    for view in range(len(out)):
+        for main in range(3):
+            beams = _Beams(sight, view, main, volume, out)
+            total = torch.zeros_like(beams.length)
+            for layer in range(beams.shape[main]):
+                for voxel, share in beams.of_layer(layer):
+                    total += share * flat[voxel]
+            out[view].view(-1).index_add_(0, beams.cell, (total * beams.length * factor).to(out.dtype))
+
+
+def _spread_over_layers(sight: Sight, factor: float, data: Tensor, out: Tensor) -> None:
+    flat = out.view(-1)
+    for view in range(len(data)):
+        for main in range(3):
+            beams = _Beams(sight, view, main, out, data)
+            value = data[view].reshape(-1)[beams.cell] * beams.length * factor
+            for layer in range(beams.shape[main]):
+                for voxel, share in beams.of_layer(layer):
+                    flat.index_add_(0, voxel, (share * value).to(out.dtype))
 
 
 def _wide(device: torch.device) -> torch.dtype:
@@ -162,39 +174,70 @@ class _Pixels:
         return (plain + running.flip(1).cumsum(1).flip(1)).to(y.dtype)
 
 
-def _shadows(
-    sight: Sight, view: int, some: slice, volume: Tensor, data: Tensor, factor: float
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(cell, weight) of the voxels of some rows of a volume, for detectors that need not be upright."""
-    s, wide, on = sight.numbers[view], _wide(data.device), data.device
-    places = [range(some.start, some.stop), range(volume.shape[1]), range(volume.shape[2])]
-    y, x, z = (
-        sight.first[axis] + sight.step[axis] * torch.tensor(list(places[k]), dtype=wide, device=on)
-        for k, axis in enumerate((1, 0, 2))
-    )
-    x, y = x[:, None], y[:, None, None]
-    u = s[UX] * x + s[UY] * y + s[UZ] * z + s[U0]
-    v = s[VX] * x + s[VY] * y + s[VZ] * z + s[V0]
-    n = s[NX] * x + s[NY] * y + s[NZ] * z + s[N0]
-    d = torch.hypot(u, n) if sight.arc else n
-    ku, kv = s[KU] / (d * d), s[KV] / d
-    wide_as, high_as = [], []
-    for axis, step in enumerate(sight.step):
-        du, dv, dn = s[UX + axis], s[VX + axis], s[NX + axis]
-        along = (u * du + n * dn) / d if sight.arc else dn
-        wide_as.append((ku * (du * n - dn * u) * step).abs())
-        high_as.append((kv * (dv - v * along / d) * step).abs())
-    across = s[C0] + s[KU] * (torch.atan2(u, n) if sight.arc else u / n)
-    mass = factor * sight.step[0] * sight.step[1] * sight.step[2] * ku * s[KV]
-    columns, rows = _trapezoid(across, wide_as), _trapezoid(s[R0] + kv * v, high_as)
-    for column, share in _cells(columns, data.shape[1]):
-        for row, part in _cells(rows, data.shape[2]):
-            yield (column * data.shape[2] + row).view(-1), (share * part * mass).to(data.dtype).view(-1)
+class _Beams:
+    """Of the rays of a view that cross layers along one axis of the volume most steeply: where they meet each layer.
+
+    cell: (rays,) places in the view's data.  length: (rays,) of each within a layer, in mm.
+    """
+
+    def __init__(self, sight: Sight, view: int, main: int, volume: Tensor, data: Tensor) -> None:
+        s, on, (_, columns, rows) = sight.numbers[view], data.device, data.shape
+        source, ray, wide, high = _rays(s, sight.arc, columns, rows, _wide(on), on)
+        steep = torch.stack([ray[axis].abs() / sight.step[axis] for axis in range(3)])
+        # Of equally steep ones the first in this order.
+        order = torch.tensor([1, 0, 2], device=on)
+        chosen = order[steep[order].argmax(0)] == main
+        self.cell = chosen.nonzero().view(-1)
+        ny, nx, nz = volume.shape
+        self.shape, self.strides = (nx, ny, nz), (nz, nx * nz, 1)
+        self.main, self.others = main, [axis for axis in range(3) if axis != main]
+        along = ray[main][chosen]
+        self.length = sight.step[main] * torch.stack([part[chosen] for part in ray]).norm(dim=0) / along.abs()
+        self._depth = (sight.first[main] - source[main]) / along, sight.step[main] / along
+        self._beams = []
+        for axis in self.others:
+            step, slope = sight.step[axis], ray[axis][chosen] / along
+            sizes = [(edge[axis][chosen] - slope * edge[main][chosen]) / step for edge in (wide, high)]
+            start = (source[axis] - sight.first[axis]) / step + 0.5
+            shadow, travel = sizes[0] ** 2 + sizes[1] ** 2, (slope * sight.step[main] / step) ** 2
+            self._beams.append((start, ray[axis][chosen] / step, shadow, travel))
+
+    def of_layer(self, layer: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(voxel, share) of each ray in a layer, one after the other; beyond the volume there is no share."""
+        t = self._depth[0] + layer * self._depth[1]
+        first, second = (self._parts(t, k) for k in range(2))
+        steps = [self.strides[axis] for axis in self.others]
+        for i, part in first:
+            for k, share in second:
+                yield layer * self.strides[self.main] + i * steps[0] + k * steps[1], part * share
+
+    def _parts(self, t: Tensor, which: int) -> list[tuple[Tensor, Tensor]]:
+        start, change, shadow, travel = self._beams[which]
+        middle, half = start + change * t, (shadow * t * t + travel).sqrt() / 2 + 1e-9
+        cells, low, high = self.shape[self.others[which]], middle - half, middle + half
+        found, first = [], low.floor()
+        for k in range(int((high.ceil() - first).max()) if first.numel() else 0):
+            cell = first + k
+            part = (torch.minimum(cell + 1, high) - torch.maximum(cell, low)).clamp_min(0) / (2 * half)
+            part = torch.where((cell >= 0) & (cell < cells), part, 0)
+            found.append((cell.clamp(0, cells - 1).long(), part))
+        return found
 
 
-def _trapezoid(middle: Tensor, widths: list[Tensor]) -> Tensor:
-    """Corners of the trapezoids of three boxes: the narrower two are taken as one of their variance."""
-    ordered = torch.stack(torch.broadcast_tensors(*widths), -1).sort(-1).values
-    a, b = ordered[..., 2], torch.hypot(ordered[..., 0], ordered[..., 1])
-    wide, narrow = (a + b) / 2, (a - b).abs() / 2
-    return torch.stack((middle - wide, middle - narrow, middle + narrow, middle + wide), -1)
+def _rays(
+    s: np.ndarray, arc: bool, columns: int, rows: int, wide: torch.dtype, on: torch.device
+) -> tuple[list[float], list[Tensor], list[Tensor], list[Tensor]]:
+    """Source, and of each cell (columns x rows) the ray to its middle and its edges there, in mm along (x, y, z)."""
+    u = ((torch.arange(columns, device=on, dtype=wide) + 0.5 - s[C0]) / s[KU])[:, None]
+    v = (torch.arange(rows, device=on, dtype=wide) + 0.5 - s[R0]) / s[KV]
+    one = torch.ones_like(u)
+    cos, sin = (u.cos(), u.sin()) if arc else (one, u)
+    turn = sin if arc else 0 * one
+    source, ray, across, up = [], [], [], []
+    for axis in range(3):
+        along, upward, ahead = (float(s[first + axis]) for first in (UX, VX, NX))
+        source.append(-float(s[U0] * along + s[V0] * upward + s[N0] * ahead))
+        ray.append((ahead * cos + along * sin + upward * v).flatten())
+        across.append(((along * cos - ahead * turn) / s[KU] + 0 * v).flatten())
+        up.append((upward / s[KV] + 0 * (u + v)).flatten())
+    return source, ray, across, up
