@@ -36,8 +36,8 @@ def drift(flats: np.ndarray, at: tuple[float, ...], dark: np.ndarray, views: int
     between the beam changes evenly.
     """
     beams = np.maximum(flats - dark, np.float32(WEAKEST_FLAT) * np.median(flats.mean(axis=0) - dark))
-    added = np.log(beams / beams.mean(axis=0)).astype(np.float32)
+    part = (beams / beams.mean(axis=0)).astype(np.float32)
     place = np.interp(np.arange(views), at, np.arange(len(at)))
     before = np.minimum(place.astype(int), len(at) - 2)
     share = (place - before).astype(np.float32)[:, None, None]
-    return np.asarray(added[before] * (1 - share) + added[before + 1] * share)
+    return np.asarray(np.log(part[before] * (1 - share) + part[before + 1] * share))
