@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, one_line
+from ..errors import InputError
 from ..formats import CT, Format, register
 from ..preparation.rays import RayScan, measurement_of_rays
 from ..preparation.told import Told
 from ..scans import Measurement
 from .circles import circle
-from .companions import Entries, companion, glance, sections
+from .companions import Entries, companion, counted_names, glance, sections
 from .image_stack import read_images, read_raw, stack_of
 
 _TRUE = ("true", "1", "yes")
@@ -56,12 +56,7 @@ def _counts(path: Path, images: Entries, keys: Entries, shape: tuple[int, int, i
     mask = keys.word("ProjectionFilenameMask").strip()
     kind = keys.word("ProjectionFileType", "tiff").strip().lower()
     first = int(keys.number("ProjectionStartNum", 0))
-    try:
-        names = [mask % (first + k) for k in range(shape[0])] if "%" in mask else [mask]
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{path}: ProjectionFilenameMask {one_line(mask, 60)!r} is no pattern with one counter"
-        ) from None
+    names = counted_names(path, mask, range(first, first + shape[0]), "ProjectionFilenameMask")
     files = [companion(path, name, "ProjectionFilenameMask") for name in names]
     if kind in _RAW:
         big = images.word("BigEndian", "false").strip().lower() in _TRUE

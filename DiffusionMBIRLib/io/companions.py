@@ -13,6 +13,7 @@ from .files import require_file
 
 _LARGEST_TEXT = 4 << 20
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_COUNTER = re.compile(r"%(?:0?\d{1,2})?d")
 Sections = dict[str, dict[str, str]]
 
 
@@ -105,11 +106,24 @@ def companion(header: Path, name: str, what: str) -> Path:
             f"{header}: {what} {one_line(name, 80)!r} must be a name in the same folder or below; no other is read"
         )
     path = header.parent / told
-    if not path.resolve().is_relative_to(header.parent.resolve()):
+    try:
+        inside, there = path.resolve().is_relative_to(header.parent.resolve()), path.exists()
+    except (OSError, RuntimeError):  # a name that no file can have, or links in a circle
+        inside, there = True, False
+    if not inside:
         raise InputError(f"{header}: {what} {one_line(name, 80)!r} leads to another folder; copy it beside")
-    if not path.exists():
+    if not there:
         raise InputError(f"{header}: {what} {one_line(name, 80)} is not in its folder; copy it there")
     return path
+
+
+def counted_names(header: Path, pattern: str, counters: range, what: str) -> list[str]:
+    """The names of a pattern with one counter, such as p_%04d.tif; the pattern itself where it has none."""
+    if "%" not in pattern:
+        return [pattern]
+    if pattern.count("%") != 1 or not _COUNTER.search(pattern):
+        raise InputError(f"{header}: {what} {one_line(pattern, 80)!r} is no pattern with one counter like %04d")
+    return [pattern % k for k in counters]
 
 
 def numbers_in(path: Path, text: str | None = None) -> np.ndarray:

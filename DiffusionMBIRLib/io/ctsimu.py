@@ -20,7 +20,7 @@ from ..preparation.told import Told
 from ..scans import Measurement
 from ..schema import json_object
 from .circles import geometry_of
-from .companions import companion, glance, text_of_file
+from .companions import companion, counted_names, glance, text_of_file
 from .image_stack import read_raw
 
 _MM = {"mm": 1.0, "m": 1e3, "cm": 10.0, "um": 1e-3, "nm": 1e-6}
@@ -109,21 +109,11 @@ def _images(path: Path, told: _Entry, name: str, shape: tuple[int, int, int]) ->
     if skip.number("image", 0):
         raise InputError(f"{path}: images with headers of their own are not read; save them without")
     big = str(told.value("byteorder", "little")) == "big"
-    files = [name % k for k in range(shape[0])] if _counts(path, name) else [name]
+    files = counted_names(path, name, range(shape[0]), "filename")
     each = (1, *shape[1:]) if len(files) > 1 else shape
     kind, bytes_before = str(told.value("datatype")), int(skip.number("file", 0))
     found = [read_raw(companion(path, f, "filename"), each, kind, skip=bytes_before, big_endian=big) for f in files]
     return found[0] if len(found) == 1 else np.concatenate(found)
-
-
-def _counts(path: Path, name: str) -> bool:
-    """Whether a name has a counter, such as %04d."""
-    if "%" not in name:
-        return False
-    try:
-        return len({name % 1, name % 2}) == 2
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: the file name {one_line(name, 60)!r} is no pattern with one counter") from None
 
 
 def _references(path: Path, images: _Entry, kind: str, rows: int, columns: int) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from ..scans import Measurement
 from .cleaning import cleaned
 from .consistency import are_shuffled, check_views, roughness, sees_object
 from .half_acquisition import is_half_acquisition, reach, stitched
+from .rings import without_rings
 from .rotation_axis import rotation_axis
 from .told import Told
 from .zingers import without_zingers
@@ -64,6 +65,7 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
         ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset),
         Grid((slices, width, width), (pixel, pixel, pixel)),
         mu_water_per_mm=water,
+        unit="1/mm",
         provenance={"source": scan.source, "guessed": _guesses(scan, told, centre, how, water), "remarks": remarks},
         name=scan.name,
     )
@@ -74,7 +76,7 @@ def _guesses(scan: ParallelScan, told: Told, centre: float, how: str, water: flo
     guessed += [] if told.axis is not None else [f"rotation axis at column {centre:.2f}, {how}"]
     return [
         *guessed,
-        f"mu_water_per_mm {water:.4g}, so that the object has about 0 HU",
+        f"values in 1/mm; {water:.4g} / mm, which most of the object has, stands where water does",
         "sense of rotation; else the slices are mirrored",
         *scan.guessed,
     ]
@@ -102,6 +104,10 @@ def _cleaned(scan: ParallelScan, told: Told, remarks: list[str]) -> tuple[np.nda
         line, zingers = without_zingers(line, angles)
         if zingers:
             remarks.append(f"{zingers} zingers (single readings far too bright or dark) take their neighbours' median")
+    if told.wants("rings"):
+        line, rings = without_rings(line, angles)
+        if rings:
+            remarks.append(f"{rings} pixels that read too much or too little in all views are set right, against rings")
     return line, angles
 
 

@@ -104,7 +104,7 @@ def test_a_long_object_makes_the_grid_higher():
 def test_rings_and_zingers_are_taken_off():
     clean = counts_of(FAN)
     faulty = clean.copy()
-    gains = {20: 1.05, 45: 0.93, 46: 1.03, 70: 0.96}
+    gains = {20: 1.05, 45: 0.93, 70: 0.96}
     for column, gain in gains.items():
         faulty[:, :, column] *= gain
     rng = np.random.default_rng(1)

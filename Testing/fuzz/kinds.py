@@ -27,6 +27,7 @@ from Testing.engine import kspace_files, scans
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import request, small_prior
 from Testing.engine.test_dicom import make_series
+from Testing.fuzz.scanner_kinds import MAKERS
 
 Damage = Callable[[bytes], bytes]
 
@@ -211,4 +212,8 @@ KINDS = {
     "prior, header": Kind(small_prior, load_prior, where=within_header),
     "preset": Kind(_preset, _read_preset),
     "job.json": Kind(_job, _read_job),
+}
+KINDS |= {
+    name: Kind(make, hit=(lambda path, pattern=pattern: _first(pattern)(path.parent)) if pattern else lambda path: path)
+    for name, (make, pattern) in MAKERS.items()
 }
