@@ -73,7 +73,7 @@ def reconstruct(
     """
     started = time.perf_counter()
     settings = settings or ReconSettings.preset(task_info(measurement.task).preset)
-    require_fitting(measurement.task, settings)
+    require_fitting(measurement.task, settings, measurement.geometry)
     used = replace(settings, precision=precision or settings.precision)
     chosen = choose_device(device or settings.device)
     keep_what_is_free()

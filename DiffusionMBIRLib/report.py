@@ -158,7 +158,7 @@ def save_montage(
     bar.set_label(f"Error{unit and f' in {unit}'}: method \N{MINUS SIGN} truth", fontsize=11, color=_INK, labelpad=8)
     bar.ax.tick_params(labelsize=10, colors=_QUIET)
     bar.outline.set_visible(False)
-    _save_figure(figure, Path(path))
+    save_figure(figure, Path(path))
 
 
 class _Sheet:
@@ -250,7 +250,8 @@ def matplotlib_canvas() -> tuple[Any, Any]:
     return Figure, FigureCanvasAgg
 
 
-def _save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG through a temporary name."""
     paper = figure.get_facecolor()
     with replacing(path, ".png") as temporary:
         figure.savefig(temporary, format="png", facecolor=paper, metadata={"Software": "DiffusionMBIR"})

@@ -10,7 +10,7 @@ from .helical import HelicalCone
 from .parallel import ParallelBeam, view_angles
 from .point_source import PointSource
 from .posed import PosedBeam
-from .rays import Poses, RayGeometry
+from .rays import Poses, RayGeometry, mixes_slices
 
 __all__ = [
     "GEOMETRIES",
@@ -32,6 +32,7 @@ __all__ = [
     "geometry_from_dict",
     "geometry_kind",
     "kinds_of",
+    "mixes_slices",
     "view_angles",
 ]
 

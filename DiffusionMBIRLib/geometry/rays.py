@@ -127,3 +127,8 @@ class RayGeometry(Geometry):
             **({} if self.STACKED else {"detector_rows": rows}),
             **own,
         }
+
+
+def mixes_slices(geometry: Geometry) -> bool:
+    """Whether the data of one slice hold something of others."""
+    return isinstance(geometry, RayGeometry) and not geometry.STACKED

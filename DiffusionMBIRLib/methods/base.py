@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..discovery import Names
 from ..errors import InputError
+from ..geometry import Geometry, mixes_slices
 from ..tasks import task_info
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Method(ABC):
 
     name: in settings and files.  label: for people.  modalities: of the scans that it takes.  settings: what it reads
     of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at once, at the peak.  network: "" for
-    none, "prior" for a diffusion prior, "supervised" for one that was trained for this method.  order: of the choices
-    that a user is shown.
+    none, "prior" for a diffusion prior, "supervised" for one that was trained for this method.  slice_by_slice: takes
+    only scans whose slices do not mix in the data.  order: of the choices that a user is shown.
     """
 
     name: ClassVar[str]
@@ -55,6 +56,7 @@ class Method(ABC):
     settings: ClassVar[tuple[str, ...]] = ()
     volumes: ClassVar[int] = 9
     network: ClassVar[str] = ""
+    slice_by_slice: ClassVar[bool] = False
     order: ClassVar[int] = 100
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -143,13 +145,21 @@ def starts_for(task: str) -> tuple[str, ...]:
     return tuple(start.name for start in STARTS if task_info(task).modality in start.modalities)
 
 
-def require_fitting(task: str, settings: ReconSettings) -> None:
-    """Raise InputError for a method or start that does not fit a task."""
+def require_fitting(task: str, settings: ReconSettings, geometry: Geometry | None = None) -> None:
+    """Raise InputError for a method or start that does not fit a task, and for a method that does not fit a geometry,
+    where that is known.
+    """
     for name, value, known in (
         ("method", settings.method, methods_for(task)),
         ("start", settings.start, starts_for(task)),
     ):
         if value not in known:
             raise InputError(f"setting {name}: {value!r} does not fit the task {task}; use one of {', '.join(known)}")
+    if geometry and method(settings.method).slice_by_slice and mixes_slices(geometry):
+        known = [name for name in methods_for(task) if not method(name).slice_by_slice]
+        raise InputError(
+            f"setting method: {settings.method!r} works slice by slice, but slices mix in the data of the geometry "
+            f"{geometry.KIND!r}; use one of {', '.join(known)}"
+        )
     if task_info(task).modality == "MR" and settings.preconditioner:
         raise InputError("setting preconditioner: it is made for CT; set it to 0 for k-space")

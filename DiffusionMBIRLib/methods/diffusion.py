@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InputError
+from ..geometry import mixes_slices
 from ..models import find, read_card
 from ..samplers.schedules import STAGE, USUAL_LEVEL, usual_level
 from ..tasks import task_info
@@ -192,7 +193,9 @@ def z_tv_step(draw: Draw, *, sweeps: int = 1) -> Any:
     weights = inverse_spacing(draw.problem.grid) if s.weigh_spacing else (1.0, 1.0, 1.0)
     solver: Any = descend
     if s.preconditioner:
-        solver = RecycledGradient(CirculantPreconditioner(A, s.preconditioner, s.rho * weights[0] ** 2))
+        mixed = mixes_slices(draw.problem.scan.geometry)
+        approximate = CirculantPreconditioner(A, s.preconditioner, s.rho * weights[0] ** 2, mixed=mixed)
+        solver = RecycledGradient(approximate)
     across = SliceDifference(volumes, weight=weights[0])
     return ZTVConsistency(
         A,

@@ -19,6 +19,7 @@ class ScoreCT(DiffusionMethod):
     label: ClassVar[str] = "Diffusion, slice by slice (score-CT)"
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = (*OF_SAMPLERS, *OF_STARTS, "snr", "complex_prior")
+    slice_by_slice: ClassVar[bool] = True
     order: ClassVar[int] = 30
 
     def evaluations_of_a_sample(self, settings: ReconSettings, task: str, views: int) -> int:

@@ -22,6 +22,7 @@ class FBPConvNet(Method):
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = OF_NETWORKS
     network: ClassVar[str] = "supervised"
+    slice_by_slice: ClassVar[bool] = True
     order: ClassVar[int] = 200
     stages: ClassVar[int] = 1
 

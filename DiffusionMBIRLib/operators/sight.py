@@ -9,8 +9,8 @@ import numpy as np
 from ..geometry import Grid, PointSource
 
 # Of a row of ``Sight.numbers``: a point p has u = U . p + U0 along columns, v along rows and n ahead, all in mm from
-# the source; it appears at column KU u / n + C0 (of an arc KU atan(u / n) + C0) and row KV v / n + R0 (KV v / |(u, n)| +
-# R0), in cells from the detector's first edge.
+# the source; it appears at column KU u / n + C0 and row KV v / n + R0 (of an arc KU atan(u / n) + C0 and
+# KV v / |(u, n)| + R0), in cells from the detector's first edge.
 UX, UY, UZ, U0, VX, VY, VZ, V0, NX, NY, NZ, N0, KU, KV, C0, R0 = range(16)
 _UPRIGHT = 1e-9
 

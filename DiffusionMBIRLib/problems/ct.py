@@ -108,14 +108,14 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     scaled = raw.scaled(1 / norm)
     A = scaled if A is raw else RowWeighted(scaled, weights)
     seen = _Projections(scan, scaled, norm, value, base, slope)
-    stride, factor = coarse_start(scan.geometry.views, scan.grid.in_plane)
+    stride, factor = coarse_start(scan.geometry.views_of_a_point, scan.grid.in_plane)
     return Problem(
         scan,
         A,
         target.div_(norm),
         value,
         deviation / (slope * norm),
-        usual_level(scan.geometry.views),
+        usual_level(scan.geometry.views_of_a_point),
         to_volume=seen.volume,
         residual=seen.residual,
         least=(-1000.0 - value.offset) / value.scale,  # no attenuation

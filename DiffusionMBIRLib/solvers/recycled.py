@@ -15,6 +15,7 @@ from torch import Tensor
 from ..operators.base import LinearOperator
 from ..operators.space import dot
 
+_POINTS = 4  # whose images make the kernel of a scan whose slices mix
 _CHUNK = 2**18  # voxels whose spectrum is held at once, at least; more of a large volume
 
 
@@ -22,34 +23,21 @@ class CirculantPreconditioner:
     """An approximate inverse of A^T A + rho D^T D, where D takes differences across slices.
 
     A^T A of a scan with parallel beams is nearly a convolution in each slice (Fessler and Booth 1999,
-    doi 10.1109/83.766858, use it so): Fourier transforms in the slices and a cosine transform across them leave a
-    division by eigenvalues.  The kernel is the image of points near the middle, from one product with A^T A; the
-    transform of the kernel, scaled to 1 at its largest, holds the eigenvalues.
+    doi 10.1109/83.766858, use it so), and of one whose slices mix nearly one of volumes: Fourier transforms in the
+    slices and a cosine transform across them leave a division by eigenvalues.  The kernel is the image of points near
+    the middle, of a stack from one product with A^T A, else from a few; the transform of the kernel, scaled to 1 at its
+    largest, holds the eigenvalues.
 
     regularisation, in their scale: how strongly directions that no view has seen are held back.  coupling: rho times
-    the square of D's weight.  Volumes are (slices, rows, columns) and real.
+    the square of D's weight.  mixed: slices mix in the data.  Volumes are (slices, rows, columns) and real.
     """
 
-    def __init__(self, A: LinearOperator, regularisation: float, coupling: float = 0.0) -> None:
+    def __init__(self, A: LinearOperator, regularisation: float, coupling: float = 0.0, *, mixed: bool = False) -> None:
         slices, rows, columns = A.domain.shape
         self._in_plane, self._many = (rows, columns), max(1, _CHUNK // (rows * columns), math.ceil(slices / 8))
-        generator = torch.Generator().manual_seed(0)
-        # Points at several places: each lies differently between the rays.
-        places = [
-            tuple(n // 2 + int(torch.randint(-(n // 8), n // 8 + 1, (1,), generator=generator)) for n in self._in_plane)
-            for _ in range(slices)
-        ]
-        points = torch.zeros((rows, columns, slices), dtype=A.dtype, device=A.device).permute(2, 0, 1)
-        for k, (row, column) in enumerate(places):
-            points[k, row, column] = 1.0
-        images = A.gram(points)
-        del points
-        kernel = torch.zeros(self._in_plane, dtype=A.dtype, device=A.device)
-        for image, (row, column) in zip(images, places, strict=True):
-            kernel += image.roll((-row, -column), (0, 1))
-        eigenvalues = torch.fft.rfft2(kernel).real.clamp_min_(0)
-        self._eigenvalues = eigenvalues.div_(eigenvalues.max()).add_(regularisation)
         turns = torch.arange(slices, dtype=torch.float64) * (math.pi / slices)
+        eigenvalues = _of_volumes(A, turns) if mixed else _of_slices(A)
+        self._eigenvalues = eigenvalues.div_(eigenvalues.max()).add_(regularisation)
         waves = torch.cos(turns[:, None] * (torch.arange(slices, dtype=torch.float64) + 0.5))
         self._waves = (waves / torch.linalg.vector_norm(waves, dim=1, keepdim=True)).to(A.device, A.dtype)
         self._across = (coupling * (2 - 2 * torch.cos(turns))).to(A.device, A.dtype)
@@ -59,12 +47,57 @@ class CirculantPreconditioner:
         for start in range(0, len(r), self._many):
             some = slice(start, start + self._many)
             spectrum = torch.fft.rfft2(parts[some])
-            spectrum /= self._eigenvalues + self._across[some, None, None]
+            own = self._eigenvalues if self._eigenvalues.ndim == 2 else self._eigenvalues[some]
+            spectrum /= own + self._across[some, None, None]
             parts[some] = torch.fft.irfft2(spectrum, s=self._in_plane)
             del spectrum  # its memory is that of the next one
         for some_rows in parts.permute(1, 2, 0).split(max(1, self._in_plane[0] // 8)):
             some_rows.copy_(torch.matmul(some_rows, self._waves))
         return parts
+
+
+def _places(count: int, in_plane: tuple[int, int]) -> list[tuple[int, int]]:
+    """Pixels at random near the middle: each lies differently between the rays."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (rows, columns)
+        for rows, columns in (
+            tuple(n // 2 + int(torch.randint(-(n // 8), n // 8 + 1, (1,), generator=generator)) for n in in_plane)
+            for _ in range(count)
+        )
+    ]
+
+
+def _of_slices(A: LinearOperator) -> Tensor:
+    """Eigenvalues (rows, half the columns) of a stack: a point in each slice, all at once."""
+    slices, rows, columns = A.domain.shape
+    places = _places(slices, (rows, columns))
+    points = torch.zeros((rows, columns, slices), dtype=A.dtype, device=A.device).permute(2, 0, 1)
+    for k, (row, column) in enumerate(places):
+        points[k, row, column] = 1.0
+    images = A.gram(points)
+    del points
+    kernel = torch.zeros((rows, columns), dtype=A.dtype, device=A.device)
+    for image, (row, column) in zip(images, places, strict=True):
+        kernel += image.roll((-row, -column), (0, 1))
+    return torch.fft.rfft2(kernel).real.clamp_min_(0)
+
+
+def _of_volumes(A: LinearOperator, turns: Tensor) -> Tensor:
+    """Eigenvalues (slices, rows, half the columns) of a scan whose slices mix: points in the middle slice, by turns.
+
+    turns: of the cosine transform across slices, in radians a slice.
+    """
+    slices, rows, columns = A.domain.shape
+    middle, kernel = slices // 2, torch.zeros(A.domain.shape, dtype=A.dtype, device=A.device)
+    for row, column in _places(_POINTS, (rows, columns)):
+        point = A.domain.zeros()
+        point[middle, row, column] = 1.0
+        kernel += A.gram(point).roll((-row, -column), (1, 2))
+    spectrum = torch.fft.rfft2(kernel).real
+    del kernel
+    waves = torch.cos(turns[:, None] * (torch.arange(slices, dtype=torch.float64) - middle)).to(A.device, A.dtype)
+    return torch.tensordot(waves, spectrum, dims=1).clamp_min_(0)
 
 
 class RecycledGradient:

@@ -1,4 +1,4 @@
-"""RTK (openrtk.org; Joseph's projector and its transpose on CPUs) as an optional, independent back end of cone beams."""
+"""RTK (openrtk.org): Joseph's projector and its transpose on CPUs, as an optional back end of cone beams."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _cells(low, high, cells):
     """The detector cells that the interval from low to high meets: from the first to before the second."""
     if high <= 0.0 or low >= cells:
         return 0, 0
-    return max(0, int(math.floor(low))), min(cells, int(math.ceil(high)))
+    return max(0, math.floor(low)), min(cells, math.ceil(high))
 
 
 # --- upright detectors
