@@ -7,10 +7,12 @@ is measured on the machine (:mod:`.pace`) and remembered (:mod:`.rates`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .config import ReconSettings
+from .geometry import ParallelBeam, geometry_kind
 from .methods import method
 from .rates import Pace
 from .simulation.settings import CTScan, scan_settings
@@ -34,6 +36,9 @@ _MATRIX = 600.0  # to build the projector, a pixel and view, whatever the number
 _COIL_BYTES = 32  # of maps and data, a voxel and coil
 _VOLUMES_OF_PRECONDITIONER = 1
 _VOLUMES_OF_SAMPLES = 3  # where there are several: start, mean, spread
+_CONE = 12.0  # times what a view of slices takes: shadows of voxels are found anew in each product
+_RAYS_A_VOXEL = 1.6  # and view of a detector that sees a whole volume from a point
+_DATA_BYTES = 16  # a ray: measured, projected, their weights and difference
 _MATRIX_BYTES = 65  # of the projector and its transpose while they are built, a pixel and view
 _BASE_BYTES = 330e6  # Python with torch
 _NETWORK_BYTES_PER_PIXEL = 700.0  # working set of the bundled prior, for each pixel of a sub-batch
@@ -59,17 +64,20 @@ def estimate(
     *,
     views: int | None = None,
     coils: int = 1,
+    scanner: str = ParallelBeam.KIND,
     pace: Pace | None = None,
     device_memory: int | None = None,
 ) -> Needs:
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
-    views: of a CT scan, the task's usual number by default.  coils: of an MR scan.  pace: of the machine, as
+    views: that see a point in a CT scan, the task's usual number by default.  coils: of an MR scan.  scanner: kind of
+    geometry of a CT scan; empty: of stacked slices.  pace: of the machine, as
     :func:`.pace.pace_of` measures it; without one there is no time.  device_memory: bytes that the device has in all.
     """
-    needed = _memory(shape, settings, task, views, coils)
+    needed = _memory(shape, settings, task, views, coils, scanner)
     known = pace is not None and pace.solver and (pace.network or not _uses(settings))
-    parts = stages(shape, settings, task, pace=pace, views=views, coils=coils) if pace and known else None
+    of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": scanner}
+    parts = stages(shape, settings, task, pace=pace, **of_scan) if pace and known else None
     seconds = sum(parts.values()) if parts else None
     slices, rows, columns = shape
     of = f" of {device_memory / 1e9:.1f}" if device_memory else ""
@@ -89,28 +97,36 @@ def stages(
     pace: Pace,
     views: int | None = None,
     coils: int = 1,
+    scanner: str = ParallelBeam.KIND,
     simulated: bool = False,
 ) -> dict[str, float]:
     """Predicted seconds of each stage that a run goes through, in order.  A pace that is not known counts as 0."""
     voxels, mr, unit = float(np.prod(shape)), task == MR_TASK, pace.solver or 0.0
-    count = _transforms(settings, coils) if mr else _views(task, views)
+    seen, matrix_free = _views(task, views), not mr and not _is_stacked(scanner)
+    count = _transforms(settings, coils) if mr else seen * (_CONE if matrix_free else 1.0)
     sweep, step = (_cost(c, count) * voxels * unit for c in ((_MR_SWEEP, _MR_CG_STEP) if mr else (_SWEEP, _CG_STEP)))
-    maps, matrix = (_MAPS * coils * voxels if coils > 1 else 0.0), _MATRIX * shape[1] * shape[2] * count
+    maps = _MAPS * coils * voxels if coils > 1 else 0.0
+    matrix = 0.0 if matrix_free else _MATRIX * shape[1] * shape[2] * count
     parts = {}
     if simulated:
-        of_ct = _FINER * (step + matrix * unit)
+        of_ct = _FINER * ((2 if matrix_free else 1) * step + matrix * unit)  # twice as many slices as well
         parts["simulate"] = _cost(_MR_SIMULATION, coils) * voxels * unit if mr else of_ct
     prepared = _STEPS_OF_SCALE if mr else _STEPS_OF_NORM
     parts["prepare"] = prepared * step + (maps if mr else matrix) * unit
     units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit}
     units["preconditioned step"] = step + _PRECONDITIONING * voxels * unit
     if method(settings.method).network == "prior" and settings.start == "admm-tv" and not settings.published:
-        stride, factor = (1, 1) if mr else coarse_start(_views(task, views), (shape[1], shape[2]))
+        stride, factor = (1, 1) if mr else coarse_start(seen, (shape[1], shape[2]))
         fewer = _cost(_SWEEP, count / stride) * voxels / factor**2 * unit
         parts["ADMM-TV"] = settings.start_sweeps * (sweep if stride == 1 else fewer)
     network = evaluations(settings, task, views=views) * pixels_seen(shape, settings) * (pace.network or 0.0)
     work = method(settings.method).work(settings)
     return parts | {stage: number * units[what] + network / len(work) for stage, (what, number) in work.items()}
+
+
+def _is_stacked(scanner: str) -> bool:
+    """Whether one matrix serves all slices of a scanner of this kind."""
+    return not scanner or bool(getattr(geometry_kind(scanner), "STACKED", True))
 
 
 def _cost(relative: tuple[float, float], count: float) -> float:
@@ -158,7 +174,9 @@ def _uses(settings: ReconSettings) -> bool:
 # --- memory
 
 
-def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None, coils: int) -> int:
+def _memory(
+    shape: tuple[int, int, int], settings: ReconSettings, task: str, views: int | None, coils: int, scanner: str
+) -> int:
     slices, rows, columns = shape
     volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
     volumes = method(settings.method).volumes
@@ -166,7 +184,12 @@ def _memory(shape: tuple[int, int, int], settings: ReconSettings, task: str, vie
     volumes += _VOLUMES_OF_SAMPLES if _uses(settings) and settings.samples > 1 else 0
     total = _BASE_BYTES + volume * volumes
     pixels = rows * columns
-    total += _COIL_BYTES * slices * pixels * coils if task == MR_TASK else _MATRIX_BYTES * pixels * _views(task, views)
+    if task == MR_TASK:
+        total += _COIL_BYTES * slices * pixels * coils
+    elif _is_stacked(scanner):
+        total += _MATRIX_BYTES * pixels * _views(task, views)
+    else:
+        total += _DATA_BYTES * _RAYS_A_VOXEL * slices * max(rows, columns) * _views(task, views)
     if _uses(settings):
         tile = _tile(settings)
         at_once = min(rows, tile or rows) * min(columns, tile or columns)

@@ -84,8 +84,9 @@ def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device
         measurement.grid.shape,
         settings,
         measurement.task,
-        views=getattr(measurement.geometry, "views", None),
+        views=getattr(measurement.geometry, "views_of_a_point", None),
         coils=getattr(measurement.geometry, "coils", 1),
+        scanner=measurement.geometry.KIND,
         pace=pace_of(settings, measurement.task, device),
     )
 

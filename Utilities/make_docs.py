@@ -101,6 +101,19 @@ def scan_settings() -> str:
     return table(("option", "scan", "setting", "default", "range or choices", "what it is"), rows)
 
 
+def scanners() -> str:
+    """Every kind of X-ray scanner, with what its record holds."""
+    from DiffusionMBIRLib.geometry import RayGeometry, geometry_kind, kinds_of
+
+    rows = []
+    for name in kinds_of(RayGeometry):
+        kind = geometry_kind(name)
+        own = [f"`{item.name}`" for item in fields(kind) if item.init]
+        data = "slices, views, columns" if kind.STACKED else "detector rows, views, columns"
+        rows.append((f"`{name}`", kind.LABEL, data, ", ".join(own)))
+    return table(("kind", "in the panel", "axes of the data", "fields"), rows)
+
+
 def formats() -> str:
     """Every kind of file that is read."""
     from DiffusionMBIRLib.formats import formats as known
@@ -149,6 +162,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets,
     "settings": settings,
     "scan_settings": scan_settings,
+    "scanners": scanners,
     "formats": formats,
 }
 

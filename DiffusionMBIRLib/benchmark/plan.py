@@ -146,7 +146,7 @@ _WARM = (
 )
 
 
-def rows_of(scan: PlannedScan, *, quick: bool) -> tuple[Row, ...]:
+def planned_rows(scan: PlannedScan, *, quick: bool) -> tuple[Row, ...]:
     """The methods of a scan: of one that is not of parallel beams a few."""
     rows = rows_for(scan.task, quick=quick)
     return tuple(row for row in rows if row.label in SCANNER_ROWS) if "scanner" in scan.options else rows

@@ -28,7 +28,7 @@ from ..supervised.about import networks_folder
 from ..tasks import MR_TASK
 from ..volume import Volume
 from .ablations import ablations_for
-from .plan import PlannedScan, Row, rows_of
+from .plan import PlannedScan, Row, planned_rows
 from .results import Results, digest, machine_record
 
 
@@ -129,7 +129,7 @@ def run_benchmark(
 def left_out(scans: Sequence[PlannedScan], supervised: Path | None = None) -> list[str]:
     """Files of networks that rows of these scans need and that are not there."""
     networks = supervised or networks_folder()
-    rows = [row for scan in scans for row in rows_of(scan, quick=False)]
+    rows = [row for scan in scans for row in planned_rows(scan, quick=False)]
     return list(dict.fromkeys(str(networks / row.network) for row in rows if _lacks(row, networks)))
 
 
@@ -138,7 +138,7 @@ def _lacks(row: Row, networks: Path) -> bool:
 
 
 def _rows(scan: PlannedScan, quick: bool, ablations: bool, methods: Sequence[str]) -> list[Row]:
-    rows = ablations_for(scan.task) if ablations else rows_of(scan, quick=quick)
+    rows = ablations_for(scan.task) if ablations else planned_rows(scan, quick=quick)
     if methods:
         return [row for row in rows if row.label in methods]
     return [row for row in rows if not row.only or scan.label in row.only]

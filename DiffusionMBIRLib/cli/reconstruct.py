@@ -1,4 +1,4 @@
-"""``diffusionmbir reconstruct``: a volume from a measurement."""
+"""``diffusionmbir reconstruct``: a volume from a measurement, or from a scan of a volume that is simulated first."""
 
 from __future__ import annotations
 
@@ -9,36 +9,50 @@ from typing import Any
 
 from ..config import ReconSettings
 from ..describe import lines
+from ..errors import InputError
+from ..formats import SCAN, may_hold
 from ..monitor import Monitor
 from ..provenance import NOTICE
-from ..tasks import task_info
-from .options import Outcome, add_settings, add_told, beside, given_settings, planes_text, say, told
+from ..tasks import SPARSE_VIEW, TASKS, task_info
+from .options import (
+    Outcome,
+    add_scan_settings,
+    add_settings,
+    add_told,
+    beside,
+    given_scan_settings,
+    given_settings,
+    planes_text,
+    say,
+    told,
+)
 
 NAME, HELP = "reconstruct", "reconstruct a measurement"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("measurement", type=Path, help="measurement file (.h5), or projections")
+    parser.add_argument("measurement", type=Path, help="measurement file (.h5), projections, or a volume to be scanned")
     add_told(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="volume to write (.nrrd, .nii.gz, .mha)")
     parser.add_argument("--reference", type=Path, help="volume to judge the result by")
     parser.add_argument("--preset", help="name of a preset (default: the one of the measurement's task)")
+    parser.add_argument("--task", choices=TASKS, help=f"of a volume: what to simulate (default {SPARSE_VIEW})")
+    add_scan_settings(parser)
     add_settings(parser, ReconSettings)
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What came out and how good it is; the volume is written to the output."""
     from ..devices import choose_device
-    from ..io.scans import read_scan
     from ..io.volumes import read_volume, require_writable
     from ..metrics import evaluate, uncertainty, uncertainty_text
     from ..pace import estimate_of
     from ..reconstruction import reconstruct
 
-    measurement = read_scan(arguments.measurement, **told(arguments))
+    measurement, truth = _measured(arguments, monitor)
     preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)
     settings = replace(preset, **given_settings(arguments, ReconSettings))
-    reference = read_volume(arguments.reference) if arguments.reference else None
+    reference = read_volume(arguments.reference) if arguments.reference else truth
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
     for note in measurement.notes:
         say(note, arguments)
@@ -62,3 +76,23 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
             entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
             text += "\n" + uncertainty_text(entries["uncertainty"])
     return entries, f"{text}\n{NOTICE}"
+
+
+def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any]:
+    """The scan of the file, and no truth; of a volume one that is simulated, and what it is judged by."""
+    given, path = given_scan_settings(arguments), arguments.measurement
+    if may_hold(path, SCAN):
+        from ..io.scans import read_scan
+
+        for name in [*given, *(["task"] if arguments.task else [])]:
+            raise InputError(
+                f"setting {name} is for the simulated scan of a volume; {path.name} holds a scan, leave it out"
+            )
+        return read_scan(path, **told(arguments)), None
+    from ..io.volumes import read_volume
+    from ..simulation import simulate, truth_for
+
+    volume, task = read_volume(path), arguments.task or SPARSE_VIEW
+    seed = getattr(arguments, "seed", 0)
+    measurement = simulate(volume, task=task, seed=seed, monitor=monitor, **given)
+    return measurement, truth_for(volume, given.get("coarsen", 1), task=task)

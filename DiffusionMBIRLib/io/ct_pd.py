@@ -8,7 +8,7 @@ detector's focal centre.  Columns of larger number lie towards larger angles as 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,25 +172,25 @@ def _geometry(path: Path, first: Any, views: list[_View], rows: int, columns: in
     theta = np.degrees(np.unwrap(place[:, 0])) + 180.0
     rho, z = place[:, 1], place[:, 2]
     spot = np.array([view.spot for view in views])
-    common: Any = (rows, columns, pitch, row_pitch)
     listed = tuple(float(a) for a in theta)
     if not spot.any() and np.ptp(rho) < _SAME_MM:
         if np.ptp(z) < _SAME_MM:
-            return ConeBeam(listed, *common, float(rho[0]), sdd, offset, row_offset, arc=arc)
+            return ConeBeam(
+                listed, rows, columns, pitch, row_pitch, float(rho[0]), sdd, offset, row_offset, arc=arc
+            )  # fmt: skip
         slope, start = np.polyfit(theta, z, 1)
         if np.abs(start + slope * theta - z).max() < _SAME_MM * 10:
             return HelicalCone(
-                listed, *common, float(rho[0]), sdd, offset, row_offset, arc=arc, travel_mm=float(slope * 360),
-                start_mm=float(start),
+                listed, rows, columns, pitch, row_pitch, float(rho[0]), sdd, offset, row_offset, arc=arc,
+                travel_mm=float(slope * 360), start_mm=float(start),
             )  # fmt: skip
-    return _posed(place, spot, sdd, offset, row_offset, arc, common)
+    poses = _poses(place, spot, sdd, offset, row_offset, arc)
+    u, v = poses.u * pitch, poses.v * row_pitch
+    return PosedBeam.of(replace(poses, u=u, v=v), rows, columns)
 
 
-def _posed(
-    place: np.ndarray, spot: np.ndarray, sdd: float, offset: float, row_offset: float, arc: bool, common: Any
-) -> PosedBeam:
-    """Each view with a source of its own."""
-    rows, columns, pitch, row_pitch = common
+def _poses(place: np.ndarray, spot: np.ndarray, sdd: float, offset: float, row_offset: float, arc: bool) -> Poses:
+    """Each view with a source of its own; steps of length 1."""
     phi, none = place[:, 0], np.zeros(len(place))
     out, up = np.stack([-np.sin(phi), np.cos(phi), none], axis=1), np.stack([none, none, none + 1.0], axis=1)
     across = np.stack([-np.cos(phi), -np.sin(phi), none], axis=1)  # our columns' direction
@@ -201,7 +201,7 @@ def _posed(
     detector = centre + ahead * sdd + (0.0 if arc else offset) * u + up * row_offset
     angle, radius, height = phi + spot[:, 0], place[:, 1] + spot[:, 1], place[:, 2] + spot[:, 2]
     source = np.stack([-radius * np.sin(angle), radius * np.cos(angle), height], axis=1)
-    return PosedBeam.of(Poses(detector, u * pitch, up * row_pitch, source=source, arc=arc), rows, columns)
+    return Poses(detector, u, up, source=source, arc=arc)
 
 
 def is_ct_pd(folder: Path) -> bool:

@@ -5,6 +5,7 @@ Frames may lie in other files by HDF5 links or virtual datasets, where these are
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..preparation.rays import RayScan, measurement_of_rays
 from ..preparation.told import Told
 from ..scans import Measurement
 from .circles import circle
+from .files import require_file
 from .hdf5 import SUFFIXES, opened
 
 _OWN = (".nxs", ".nx")
@@ -26,6 +28,7 @@ _SUFFIXES = (*_OWN, *SUFFIXES)
 _PROJECTION, _FLAT, _DARK = 0, 1, 2
 _MM = {"mm": 1.0, "m": 1e3, "meter": 1e3, "metre": 1e3, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "nm": 1e-6, "cm": 10.0}
 _MOST_LINKS = 8
+_SEARCHED = 1 << 28  # bytes
 
 
 def read_nxtomo(
@@ -93,7 +96,7 @@ class _Tomo:
         across, down = (pixel_mm or self._pixel(side) or 1.0 for side in "xy")
         sod, odd = (self._length(f"instrument/{name}") for name in ("source/distance", "detector/distance"))
         if sod and odd and self._has("instrument/beam/extent_is_cone"):
-            return circle(angles, shape[1:], (down, across), abs(sod), abs(sod) + abs(odd))
+            return circle(angles, (shape[1], shape[2]), (down, across), abs(sod), abs(sod) + abs(odd))
         return ParallelBeam(tuple(float(a) for a in angles), shape[2], across)
 
     def _pixel(self, side: str) -> float | None:
@@ -183,12 +186,26 @@ def _entry_of(file: Any) -> Any:
     return None
 
 
+def _mentions(path: Path, word: bytes) -> bool:
+    """Whether a word stands in a file's first or last bytes."""
+    require_file(path)
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(word, 0, _SEARCHED) >= 0 or content.find(word, max(0, len(content) - _SEARCHED)) >= 0
+
+
 def is_nxtomo(path: Path) -> bool:
-    """Whether a file has an image_key in an instrument's detector; a glance that raises nothing."""
+    """Whether a file has an image_key in an instrument's detector; a glance that raises nothing.
+
+    Names stand in the file as they are: one without it is not opened here, as damaged files are hard on HDF5.
+    """
     try:
+        if path.suffix.lower() not in _OWN and not _mentions(path, b"image_key"):
+            return False
         with opened(path) as fields:
             return _entry_of(fields.file) is not None
-    except (InputError, EngineError):  # reading it tells why
+    except (InputError, EngineError, OSError):  # reading it tells why
         return path.suffix.lower() in _OWN
 
 

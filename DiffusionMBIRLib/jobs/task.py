@@ -176,11 +176,12 @@ class Task:
         simulated = isinstance(source, Volume)
         shape = self._shape_of(source)
         about = self._request.scan_settings() if simulated else source.geometry
-        views, coils = getattr(about, "views", 0), getattr(about, "coils", 1)
+        views, coils = getattr(about, "views_of_a_point", 0), getattr(about, "coils", 1)
         asked, task = self._settings, self._request.task
-        parts = stages(shape, asked, task, pace=self._pace, views=views, coils=coils, simulated=simulated)
+        of_scan = {"views": views, "coils": coils, "scanner": getattr(about, "scanner", getattr(about, "KIND", ""))}
+        parts = stages(shape, asked, task, pace=self._pace, simulated=simulated, **of_scan)
         total = memory(self._device)[0] or None
-        told = estimate(shape, asked, task, views=views, coils=coils, pace=self._pace, device_memory=total)
+        told = estimate(shape, asked, task, pace=self._pace, device_memory=total, **of_scan)
         self._send(Log("info", told.text))
         passes = {"diffusion": self._settings.samples}
         clock = Clock([TimedStage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())

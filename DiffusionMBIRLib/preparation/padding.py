@@ -34,12 +34,15 @@ def padded(grid: Grid, line: np.ndarray, geometry: RayGeometry, remarks: list[st
     )
     x, y, z = grid.spacing_mm
     origin = np.asarray(grid.origin_mm) - grid.matrix @ np.array([aside * x, aside * y, below * z])
-    isocentre = grid.isocentre_mm
-    if isocentre is None:
-        half = (np.asarray(grid.shape[::-1]) - 1) / 2 * np.asarray(grid.spacing_mm)
-        isocentre = tuple(float(v) for v in np.asarray(grid.origin_mm) + grid.matrix @ half)
+    half = (np.asarray(grid.shape[::-1]) - 1) / 2 * np.asarray(grid.spacing_mm)
+    isocentre = grid.isocentre_mm or _three(np.asarray(grid.origin_mm) + grid.matrix @ half)
     shape = (slices + below + over, rows + 2 * aside, columns + 2 * aside)
-    return replace(grid, shape=shape, origin_mm=tuple(float(v) for v in origin), isocentre_mm=isocentre)
+    return replace(grid, shape=shape, origin_mm=_three(origin), isocentre_mm=isocentre)
+
+
+def _three(vector: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in vector)
+    return x, y, z
 
 
 def _cut_at_sides(line: np.ndarray, geometry: RayGeometry) -> bool:

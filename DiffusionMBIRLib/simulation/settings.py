@@ -159,6 +159,11 @@ class CTScan(_Checked):
         """The class of the scanner."""
         return cast(type[RayGeometry], geometry_kind(self.scanner))
 
+    @property
+    def views_of_a_point(self) -> int:
+        """How many views see a point: of a helix fewer than in a turn where the table is fast."""
+        return max(1, round(self.views / self.pitch)) if self.kind.WHOLE_TURNS else self.views
+
 
 @dataclass(frozen=True)
 class MRScan(_Checked):

@@ -1,6 +1,7 @@
 """Time the X-ray transform and compare it with ASTRA's CPU projectors.  Run as a script.
 
-A stack of 64 slices of 256 x 256 pixels, seen from 8 and from 60 views over 180 degrees.  The candidates take turns in
+A stack of 64 slices of 256 x 256 pixels, seen from 8 and from 60 views over 180 degrees, or by fan beams (--scanner
+fan-beam) over 360.  The candidates take turns in
 one run, each on the memory order that suits it, and medians are shown, so that other work on the machine meets them
 alike.
 """
@@ -8,18 +9,20 @@ alike.
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
+from DiffusionMBIRLib.geometry import FanBeam, Grid, ParallelBeam, view_angles
 from DiffusionMBIRLib.operators import LinearOperator, projector
-from DiffusionMBIRLib.operators.backends.astra import AstraTransform
-from DiffusionMBIRLib.operators.parallel import XRayTransform
+from DiffusionMBIRLib.operators.backends.astra import AstraFanTransform, AstraTransform
+from DiffusionMBIRLib.operators.slice_matrix import SliceMatrix
 from DiffusionMBIRLib.operators.space import slices_last
 
 BYTES_PER_ENTRY = 16  # A and A^T, each a 4-byte value and a 4-byte index
@@ -37,20 +40,31 @@ def medians(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[st
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def astra_rivals(geometry: ParallelBeam, grid: Grid) -> dict[str, LinearOperator]:
+SCANNERS = {
+    "parallel-beam": lambda grid, views: ParallelBeam.covering(grid, view_angles(views)),
+    "fan-beam": lambda grid, views: FanBeam.covering(grid, view_angles(views, 360.0)),
+}
+COLUMNS = ("scanner", "views", "slices", "rows", "columns", "direction", "projector", "seconds", "ours_over_it")
+
+
+def astra_rivals(geometry: ParallelBeam | FanBeam, grid: Grid) -> dict[str, LinearOperator]:
     try:
+        if isinstance(geometry, FanBeam):
+            kinds = ("strip_fanflat", "line_fanflat")
+            return {f"ASTRA {kind}": AstraFanTransform(geometry, grid, kind=kind) for kind in kinds}
         return {f"ASTRA {kind}": AstraTransform(geometry, grid, kind=kind) for kind in ("strip", "linear")}
     except InputError as error:
         print(f"without ASTRA: {error}")
         return {}
 
 
-def compare(views: int, grid: Grid, rounds: int) -> None:
-    geometry = ParallelBeam.covering(grid, view_angles(views))
+def compare(scanner: str, views: int, grid: Grid, rounds: int) -> Iterator[tuple[object, ...]]:
+    """Print the seconds of each candidate, and give them as rows of ``COLUMNS``."""
+    geometry = SCANNERS[scanner](grid, views)
     started = time.perf_counter()
     ours = projector(geometry, grid)
     built = time.perf_counter() - started
-    assert isinstance(ours, XRayTransform)
+    assert isinstance(ours, SliceMatrix)
     print(f"{views} views: matrix built in {built:.2f} s, {ours.entries * BYTES_PER_ENTRY / 1e6:.1f} MB")
     x, y = torch.rand(ours.domain.shape), torch.rand(ours.range.shape)
     rivals = astra_rivals(geometry, grid)
@@ -63,7 +77,8 @@ def compare(views: int, grid: Grid, rounds: int) -> None:
         seconds = medians(candidates, rounds)
         for name, median in seconds.items():
             ratio = "" if name == "ours" else f"   ours / {name} = {seconds['ours'] / median:.3f}"
-            print(f"  {direction}  {name:<13}{1000 * median:9.1f} ms{ratio}")
+            print(f"  {direction}  {name:<20}{1000 * median:9.1f} ms{ratio}", flush=True)
+            yield scanner, views, *grid.shape, direction, name, f"{median:.4g}", f"{seconds['ours'] / median:.3g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,12 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--slices", type=int, default=64, help="slices of the stack")
     parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice")
     parser.add_argument("--views", type=int, nargs="+", default=[8, 60], help="numbers of views")
+    parser.add_argument("--scanner", choices=list(SCANNERS), default="parallel-beam")
+    parser.add_argument("--csv", type=Path, help="file to write the figures to")
     options = parser.parse_args(arguments)
     grid = Grid((options.slices, options.size, options.size))
     print(f"{options.size} x {options.size} x {options.slices}; {os.cpu_count()} cores, ", end="")
     print(f"{torch.get_num_threads()} threads for ours; ASTRA's CPU projectors use one")
-    for views in options.views:
-        compare(views, grid, options.rounds)
+    rows = [row for views in options.views for row in compare(options.scanner, views, grid, options.rounds)]
+    if options.csv:
+        with options.csv.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
 if __name__ == "__main__":

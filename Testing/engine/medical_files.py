@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -138,11 +139,12 @@ def _compound_file(streams: dict[str, bytes]) -> bytes:
             if name.startswith(f"{folder}/"):
                 names.append((name.split("/")[1], 2, content.ljust(4096, b"\0"), none))
                 inside.setdefault(k, []).append(len(names) - 1)
-    right, child = {}, {}
+    right: dict[int, int] = {}
+    child: dict[int, int] = {}
     for parent, children in inside.items():  # a chain to the right, in the order of length and name
         ordered = sorted(children, key=lambda n: (len(names[n][0]), names[n][0].upper()))
         child[parent] = ordered[0]
-        right |= dict(zip(ordered, ordered[1:], strict=False))
+        right |= dict(pairwise(ordered))
     directory_sectors = -(-len(names) * 128 // 512)
     sizes = [-(-len(content) // 512) if content else 0 for _, _, content, _ in names]
     used = directory_sectors + sum(sizes)
@@ -170,5 +172,5 @@ def _compound_file(streams: dict[str, bytes]) -> bytes:
         directory += struct.pack("<IQ", starts[k] if kind == 2 else (end if kind == 5 else 0), len(content or b""))
     body = struct.pack(f"<{len(chain)}I", *chain) + directory.ljust(directory_sectors * 512, b"\0")
     return (
-        header + body + b"".join((c or b"").ljust(n * 512, b"\0") for (_, _, c, _), n in zip(names, sizes, strict=True))
+        header + body + b"".join((entry[2] or b"").ljust(n * 512, b"\0") for entry, n in zip(names, sizes, strict=True))
     )

@@ -119,7 +119,8 @@ def write_bruker(folder: Path, views: int = 40) -> Path:
         f"[System]\nScanner=SkyScan1275\nCamera Pixel Size (um)={PITCH * 1000:g}\n[Acquisition]\nFilename Prefix=im_\n"
         f"Number Of Files= {views}\nNumber Of Rows= {ROWS}\nNumber Of Columns= {COLUMNS}\nCamera binning=1x1\n"
         f"Optical Axis (line)= {ROWS / 2}\nObject to Source (mm)={SOD}\nCamera to Source (mm)={SDD}\n"
-        f"Image Pixel Size (um)={PITCH * 1000 * SOD / SDD:.6g}\nDepth (bits)=16\nReference Intensity={BEAM:g}\nRotation Step (deg)={360 / views}\n"
+        f"Image Pixel Size (um)={PITCH * 1000 * SOD / SDD:.6g}\nDepth (bits)=16\n"
+        f"Reference Intensity={BEAM:g}\nRotation Step (deg)={360 / views}\n"
         "[Reconstruction]\nReconstruction Program=NRecon\n"
     )
     return folder / "im_.log"
@@ -208,11 +209,11 @@ def write_ctsimu(folder: Path, views: int = 20) -> Path:
     counts_of(lines).astype("<u2").tofile(folder / "p.raw")
     np.full((ROWS, COLUMNS), BEAM, "<u2").tofile(folder / "flat_0000.raw")
 
-    def at(x, y, z, unit="mm"):
+    def at(x: float, y: float, z: float, unit: str = "mm") -> dict:
         return {axis: {"value": v, "unit": unit} for axis, v in zip("xyz", (x, y, z), strict=True)}
 
     def part(centre, u, w):
-        return {"center": centre, "vector_u": at(*u, ""), "vector_w": at(*w, ""), "deviations": []}
+        return {"center": centre, "vector_u": at(*u, unit=""), "vector_w": at(*w, unit=""), "deviations": []}
 
     scenario = {
         "geometry": {

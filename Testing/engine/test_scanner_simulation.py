@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -42,6 +43,18 @@ def test_a_fan_is_simulated_at_the_distances_asked_for():
     assert apart(projected(volume, nearer), nearer.data) < 0.01
     usual = simulate(volume, scanner="fan", views=10)
     assert usual.geometry.sdd_mm == pytest.approx(1.75 * usual.geometry.sod_mm)
+
+
+@pytest.mark.parametrize(("scanner", "views"), [("cone", 8), ("helical", 12)])
+def test_cones_are_simulated_from_a_finer_object(scanner, views):
+    volume = body((8, 24, 24))
+    scan = simulate(volume, scanner=scanner, views=views, sod_mm=150.0, sdd_mm=260.0, pitch=0.8)
+    assert scan.data.shape == scan.geometry.data_shape(8)
+    assert (scan.geometry.sod_mm, scan.geometry.sdd_mm) == (150.0, 260.0)
+    assert 1e-4 < apart(scan.data, projected(volume, scan)) < 0.03
+    if scanner == "helical":
+        assert scan.geometry.pitch == pytest.approx(0.8)
+        assert scan.geometry.angles_deg[12] - scan.geometry.angles_deg[0] == pytest.approx(360.0)  # views are of a turn
 
 
 def test_an_axis_error_moves_the_data_and_not_what_the_scan_says():
@@ -91,3 +104,22 @@ def test_the_command_line_knows_scanners_by_their_short_names(tmp_path, capsys):
     wrong = ["--scanner", "fan", "--sod", "20", "--quiet"]
     assert main(["simulate", str(tmp_path / "body.nrrd"), "-o", str(tmp_path / "no.h5"), *wrong]) == 2
     assert "geometry.sod_mm 20 must be larger than 45.2548" in capsys.readouterr().err
+
+
+def test_a_volume_is_scanned_and_reconstructed_in_one_command(tmp_path, capsys):
+    volume = body((3, 24, 24))
+    volume.save(tmp_path / "body.nrrd")
+    words = ["--scanner", "fan", "--views", "60", "--sod", "120", "--sdd", "200", "--method", "fbp", "--seed", "3"]
+    words += ["--photons", "1e6", "--quiet", "--json"]
+    assert main(["reconstruct", str(tmp_path / "body.nrrd"), "-o", str(tmp_path / "out.nrrd"), *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    scan = simulate(volume, scanner="fan", views=60, sod_mm=120.0, sdd_mm=200.0, photons=1e6, seed=3)
+    settings = mbir.ReconSettings.preset("sparse-view", method="fbp", seed=3)
+    direct = mbir.reconstruct(scan, settings=settings).volume
+    np.testing.assert_array_equal(mbir.read_volume(tmp_path / "out.nrrd").array, direct.array)
+    assert told["metrics"]["axial"]["psnr"] == pytest.approx(mbir.evaluate(direct, truth_for(volume))["axial"]["psnr"])
+    assert told["metrics"]["axial"]["psnr"] > 20
+    scan.save(tmp_path / "scan.h5")
+    wrong = ["reconstruct", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "out.nrrd"), "--quiet"]
+    assert main([*wrong, "--scanner", "fan"]) == 2
+    assert "setting scanner is for the simulated scan of a volume; scan.h5 holds a scan" in capsys.readouterr().err
