@@ -81,8 +81,13 @@ def alias(path: Any) -> str:
     return name if _ALIAS.fullmatch(name) else f"file-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
+def shared_name(name: str) -> str:
+    """The name of a scan as it is passed on: where it is that of a file, an alias."""
+    return alias(name) if _FILE.match(name) else name
+
+
 _ALIAS = re.compile(r"file-[0-9a-f]{6}")
-_FILE = re.compile(r".*(?:[\\/]|\.[A-Za-z0-9]{1,8}$)", re.DOTALL)
+_FILE = re.compile(r".*(?:[\\/]|\.(?=\d*[A-Za-z])[A-Za-z0-9]{1,8}$)", re.DOTALL)
 _LONGEST_TEXT, _MOST_LINES, _MOST_SETTINGS = 400, 64, 256
 _TEXTS = (
     "software", "version", "kind", "source", "maps", "axes", "date_utc", "python", "torch", "numpy", "device",
@@ -111,8 +116,8 @@ def own_record(told: Any) -> dict[str, Any]:
             record[key] = {k[:64]: _short(v) if isinstance(v, str) else plain(v) for k, v in chosen}
     if isinstance(told.get("measurement"), Mapping):
         record["measurement"] = own_record({k: v for k, v in told["measurement"].items() if k != "measurement"})
-    if _FILE.match(record.get("source", "")):
-        record["source"] = alias(record["source"])
+    if "source" in record:
+        record["source"] = shared_name(record["source"])
     if "inputs" in record:
         record["inputs"] = [alias(name) for name in record["inputs"]]
     return record

@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,10 @@ from .config import ReconSettings
 from .errors import InputError
 from .methods import NETWORK_METHODS
 from .models import user_data
+from .schema import Number, json_object
 from .tasks import task_info
+
+_SECONDS = Number(1e-18, 1e6)
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ def known_pace(place: Place, settings: ReconSettings, task: str) -> Pace:
     """What is known of the pace of a run."""
     rates = _read()
     uses = settings.method in NETWORK_METHODS
-    network = _number(rates, place.network_key(settings)) if uses else None
-    return Pace(network, _number(rates, place.solver_key(task)))
+    network = rates.get(place.network_key(settings)) if uses else None
+    return Pace(network, rates.get(place.solver_key(task)))
 
 
 def note(key: str, seconds: float) -> None:
     """Remember a pace, half of it the newest; a folder that cannot be written to is left alone."""
     rates = _read()
-    before = _number(rates, key)
+    before = rates.get(key)
     text = json.dumps({**rates, key: seconds if before is None else (before + seconds) / 2}, indent=1, sort_keys=True)
     with suppress(OSError, InputError):
         path = _file()
@@ -88,18 +90,13 @@ def note(key: str, seconds: float) -> None:
         os.replace(temporary, path)
 
 
-def _number(rates: Mapping[str, object], key: str) -> float | None:
-    value = rates.get(key)
-    return value if isinstance(value, float) and value > 0 else None
-
-
 def _file() -> Path:
     return user_data() / "rates.json"
 
 
-def _read() -> dict[str, object]:
-    try:
-        entries = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
+def _read() -> dict[str, float]:
+    """The paces that are fit; what else stands there, or a file that is damaged, is as if nothing had been noted."""
+    with suppress(OSError, ValueError):
+        entries = json_object(_file().read_bytes(), str(_file()))
+        return {key: value for key, value in entries.items() if not _SECONDS.complaint(value)}
+    return {}

@@ -6,8 +6,8 @@ A schema maps the name of an entry to its rule.  Needs the standard library only
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -102,6 +102,32 @@ class Mapped:
 
 
 @dataclass(frozen=True)
+class Object:
+    """An object with entries of these rules, and perhaps others; all but the ``optional`` ones must be there."""
+
+    schema: Mapping[str, Rule]
+    optional: tuple[str, ...] = ()
+
+    def complaint(self, value: Any) -> str:
+        wanted = f"an object of {', '.join(self.schema)}"
+        if not isinstance(value, dict) or any(key not in value for key in self.schema if key not in self.optional):
+            return wanted
+        wrong = ((key, self.schema[key].complaint(value[key])) for key in self.schema if key in value)
+        return next((f"{wanted}, {key} {text}" for key, text in wrong if text), "")
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """What a rule says, or null."""
+
+    of: Rule
+
+    def complaint(self, value: Any) -> str:
+        wanted = "" if value is None else self.of.complaint(value)
+        return f"{wanted}, or null" if wanted else ""
+
+
+@dataclass(frozen=True)
 class Plain:
     """Anything of JSON that is neither deep nor long, its numbers finite."""
 
@@ -114,13 +140,18 @@ class Plain:
                     inner += [*one, *one.values()]
                 elif isinstance(one, list | tuple):
                     inner += one
-                elif not (one is None or isinstance(one, str) or (isinstance(one, int | float) and math.isfinite(one))):
+                elif not (one is None or isinstance(one, str) or _is_finite(one)):
                     return "made of finite numbers and texts"
             left -= len(inner)
             if left < 0 or not inner:
                 break
             level = inner
         return "" if left >= 0 and not inner else "less deep or shorter"
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 Schema = Mapping[str, Rule]

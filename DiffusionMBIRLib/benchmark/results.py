@@ -12,20 +12,25 @@ import json
 import platform
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ..config import ReconSettings
+from ..errors import InputError
 from ..io.files import replacing
 from ..metrics import PLANES
 from ..provenance import plain
 from ..rates import processor
 from ..report import save_metrics
+from ..schema import Mapped, Maybe, Number, Object, OneOf, Plain, Schema, Text, checked, json_object
+from ..tasks import TASKS
 
 if TYPE_CHECKING:
     from ..jobs.keeper import Keeper
@@ -33,6 +38,19 @@ if TYPE_CHECKING:
 COLUMNS = (
     "case", "task", "scan", "views", "dose", "method", "nfe", "plane", "psnr", "ssim", "residual", "seconds", "prior",
 )  # fmt: skip
+_CHOICES = Mapped(Plain())
+_SPREAD = ("coverage_68", "coverage_95", "deviation", "error")
+_SCORES = Object({"psnr": Number(), "ssim": Number()})
+_RECORD: Schema = {
+    **dict.fromkeys(("key", "fingerprint", "case", "scan", "dose", "method", "prior"), Text(256)),
+    **dict.fromkeys(PLANES, _SCORES),
+    "task": OneOf(tuple(TASKS)), "views": Number(), "nfe": Number(0), "seconds": Number(0), "residual": Maybe(Number()),
+    "provenance": Object({"settings": _CHOICES, "measurement": Object({"settings": _CHOICES}, ("settings",))},
+                         ("measurement",)),
+    "cpu_seconds": Maybe(Number(0)),
+    "uncertainty": Maybe(Object({"correlation": Maybe(Number()), **dict.fromkeys(_SPREAD, Number())})),
+}  # fmt: skip
+_NEEDED = tuple(name for name in _RECORD if name not in ("cpu_seconds", "uncertainty"))
 
 
 def digest(entries: Mapping[str, Any]) -> str:
@@ -54,11 +72,13 @@ class Results:
 
         Settings that did not exist when it was made count as their defaults.
         """
+        path = self.runs / f"{key}.json"
         try:
-            entries = json.loads((self.runs / f"{key}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            entries = json_object(path.read_bytes(), str(path))
+            checked(entries, _RECORD, str(path), needed=_NEEDED, others=True)
+        except (OSError, InputError):
             return None
-        if entries.get("fingerprint") != fingerprint:
+        if entries["fingerprint"] != fingerprint:
             return None
         used = plain(ReconSettings()) | entries["provenance"]["settings"]
         return entries if used == plain(settings) else None
@@ -95,8 +115,15 @@ class Results:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
     def slices(self, key: str) -> dict[str, np.ndarray]:
-        with np.load(self.pictures / f"{key}.npz", allow_pickle=False) as stored:
-            return {plane: stored[plane] for plane in PLANES}
+        """The inverse of :meth:`keep_slices`; raises InputError that names a damaged file."""
+        path = self.pictures / f"{key}.npz"
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                return {plane: stored[plane] for plane in PLANES}
+        except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error):
+            raise InputError(
+                f"{path}: is missing or damaged; delete its record in {self.runs} to run it again"
+            ) from None
 
     def write_csv(self, records: Iterable[Mapping[str, Any]]) -> Path:
         """One line a run and plane."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,16 @@ def run_benchmark(
                 current = (case, scan)
             watch = _Nested(monitor, number, len(runs), f"{scan.label} {row.label}")
             keeper, began = results.keeper(key, wanted, settings), time.process_time()
-            result = reconstruct(
-                measured, prior=network, settings=settings, device=device, monitor=watch, checkpoint=keeper
+            reconstructed = partial(
+                reconstruct,
+                measured,
+                prior=network,
+                settings=settings,
+                device=device,
+                monitor=watch,
+                checkpoint=keeper,
             )
+            result = keeper.going_on(reconstructed)
             record = _record(case, scan, row, result, truth) | {"key": key, "fingerprint": wanted}
             record["seconds"] = round(result.seconds + keeper.seconds_before, 2)
             record["cpu_seconds"] = None if keeper.seconds_before else round(time.process_time() - began, 2)

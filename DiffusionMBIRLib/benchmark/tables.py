@@ -117,7 +117,8 @@ def _uncertainty(records: Records) -> list[str]:
     lines += [_line(head), _line(["---"] * 3 + ["---:"] * 5)]
     for r in chosen:
         u = r["uncertainty"]
-        figures = [f"{u['correlation']:.2f}", f"{u['coverage_68']:.1%}", f"{u['coverage_95']:.1%}"]
+        correlation = "-" if u["correlation"] is None else f"{u['correlation']:.2f}"
+        figures = [correlation, f"{u['coverage_68']:.1%}", f"{u['coverage_95']:.1%}"]
         figures += [f"{u['deviation']:.4g}", f"{u['error']:.4g}"]
         lines.append(_line([r["case"], r["scan"], r["method"], *figures]))
     return lines

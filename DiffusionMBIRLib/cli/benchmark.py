@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from ..config import PRECISIONS
@@ -44,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..benchmark.plan import FULL, QUICK, SCANNERS
     from ..benchmark.plots import save_plots
-    from ..benchmark.results import Results
+    from ..benchmark.results import Results, machine_record
     from ..benchmark.run import Subject, left_out, run_benchmark
     from ..benchmark.tables import write_tables
     from ..io.volumes import sample_data
@@ -75,8 +74,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         monitor=monitor,
     )
     table = arguments.output / "results.md"
-    machine = json.loads((arguments.output / "machine.json").read_text(encoding="utf-8"))["machine"]
-    write_tables(records, table, machine=machine)
+    write_tables(records, table, machine=machine_record())
     pictures = save_plots(records, Results(arguments.output))
     entries = {"output": str(arguments.output), "runs": len(records), "pictures": len(pictures)}
     text = table.read_text(encoding="utf-8").rstrip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..errors import EngineError, InputError
 from ..geometry import Grid
 from ..schema import json_object
 from .files import require_file
+from .hdf5_heap import GuardedFile
 from .sizes import require_bytes
 
 SUFFIXES = (".h5", ".hdf5", ".mrd", ".ismrmrd")
@@ -28,23 +30,44 @@ _GRID_IF_KNOWN = ("isocentre_mm",)
 def opened(path: Path) -> Iterator[Fields]:
     """The fields of a file, open for the block.
 
-    Raises InputError for a file that is missing, truncated or no HDF5, and for what fails while it is read;
+    Raises InputError for a file that is missing, truncated or no HDF5, and for what h5py finds wrong within the block;
     EngineError where memory runs out.
     """
-    import h5py
-
     require_file(path)
     try:
-        with h5py.File(path, "r") as file:
+        with _open(path) as file:
             yield Fields(path, file)
     except InputError as error:
         if str(path) in str(error):
             raise
         raise InputError(f"{path}: {error}") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        if not _of_h5py(error):
+            raise
         raise InputError(f"{path}: cannot be read as HDF5; is it truncated or another format?") from error
     except MemoryError as error:
         raise EngineError(f"{path}: no memory for its data; close other programs or cut the measurement") from error
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """The h5py file, read under guard.
+
+    It is opened by its name as well, which costs about 1 ms: only so HDF5 locks it, and refuses one that
+    another program still writes.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as plain:
+        plain.flush()  # what this very program may be writing to it
+        with GuardedFile(path) as guarded, h5py.File(guarded, "r") as file:
+            _, guarded.lengths = file.id.get_create_plist().get_sizes()
+            yield file
+
+
+def _of_h5py(error: BaseException) -> bool:
+    """Whether an error comes out of h5py: what else fails while the file is open is no fault of its form."""
+    return any(frame.f_globals.get("__name__", "").startswith("h5py") for frame, _ in walk_tb(error.__traceback__))
 
 
 class Fields:

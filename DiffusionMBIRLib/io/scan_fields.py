@@ -34,7 +34,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Geometry, Grid, ParallelBeam, geometry_from_dict
 from ..preparation.consistency import with_doubt
-from ..provenance import own_record, plain, software_version
+from ..provenance import own_record, plain, shared_name, software_version
 from ..scans import scan_kind
 from ..scans.base import require_data_shape
 from ..volume import Volume
@@ -72,7 +72,9 @@ def content_of(thing: Any) -> Content:
         name, value = "data" if f.name == "array" else f.name, getattr(thing, f.name)
         if value is None:
             continue
-        if isinstance(value, Geometry | Grid):
+        if name == "name":
+            content[name] = shared_name(value)
+        elif isinstance(value, Geometry | Grid):
             content |= {f"{name}/{key}": entry for key, entry in value.to_dict().items()}
         elif isinstance(value, np.ndarray):
             content[name] = np.asarray(value, dtype=stored.get(name))

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from ..errors import Cancelled, EngineError, InputError
 from .control import ClientGone
 from .files import rewriting
 
+Result = TypeVar("Result")
 SHARE = 0.02  # of a run's time that may go into saving
 _USUAL_BYTES_PER_S = 1.5e8
 _USUAL_LATENCY_S = 0.02
@@ -100,12 +102,22 @@ class Keeper:
             self._warn(f"the saved state cannot be read ({type(error).__name__}); starting from the beginning")
         return None
 
-    @property
-    def unproven(self) -> bool:
-        """True from when a state is taken up until a step was made from it."""
-        return bool(self._loaded) and not self._saved
+    def going_on(self, run: Callable[[], Result]) -> Result:
+        """What ``run`` gives from the saved state, if there is one; from the beginning where nothing can be made of it.
 
-    def forget(self) -> None:
+        run: may be called twice.
+        """
+        try:
+            return run()
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            known = isinstance(error, InputError | EngineError | Cancelled)
+            if known or not self._loaded or self._saved:  # no state, or one that a step was made from
+                raise
+            self._warn(f"the saved state does not fit the job ({type(error).__name__}); starting from the beginning")
+            self._forget()
+        return run()
+
+    def _forget(self) -> None:
         """Delete what an earlier run left: nothing can be made of it."""
         self._loaded.clear()
         self._taken_up.clear()

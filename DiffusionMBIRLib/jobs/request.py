@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..errors import InputError
 from ..methods import methods_for
 from ..names import require_unicode
 from ..scans import Scan
+from ..schema import MOST_COUNT, Listed, Mapped, Number, OneOf, Plain, Schema, Text, checked, json_object
 from ..simulation.settings import CTScan, MRScan, scan_settings
 from ..tasks import TASKS
 from ..volume import Volume
@@ -19,6 +21,17 @@ from ..volume import Volume
 KINDS = ("folder", "file")
 OLDER_KINDS = ("volume", "sinogram", "k-space")  # of format 1, whose jobs are listed but run no more
 FORMAT = 2
+_NEEDED: Mapping[str, tuple[str, ...]] = {"folder": ("holds", "shape"), "file": ("path", "bytes", "mtime_ns")}
+_CHOICES = Mapped(Plain())  # settings, whose own table checks each of them
+_ENTRIES: Schema = {
+    "format": Number(1, FORMAT, whole=True), "name": Text(), "input": Mapped(Plain()), "task": OneOf(tuple(TASKS)),
+    "scan": _CHOICES, "settings": _CHOICES, "device": Text(256),
+}  # fmt: skip
+_INPUT: Schema = {
+    "kind": OneOf((*KINDS, *OLDER_KINDS)), "holds": Text(64), "shape": Listed(Number(1, MOST_COUNT, whole=True), 3),
+    "path": Text(1 << 15), "bytes": Number(0, 1 << 63, whole=True), "mtime_ns": Number(-(1 << 63), 1 << 63, whole=True),
+    "pixel_mm": Number(), "axis": Number(), "unit": Text(64), "grid": Mapped(Plain()),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,18 +56,9 @@ class Request:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("name", "device"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"request: {name} is no text")
-        kind = self.input.get("kind")
-        if kind not in (*KINDS, *OLDER_KINDS):
-            raise InputError(f"request: input.kind {kind!r} is none of {', '.join(KINDS)}")
-        needed = {"folder": ("holds", "shape"), "file": ("path", "bytes", "mtime_ns")}
-        for key in needed.get(kind, ()):
-            if key not in self.input:
-                raise InputError(f"request: input.{key} is missing")
-        if self.task not in TASKS:
-            raise InputError(f"request: task {self.task!r} is none of {', '.join(TASKS)}")
+        checked({f.name: getattr(self, f.name) for f in fields(self)}, _ENTRIES, "request")
+        kind = checked(self.input, _INPUT, "request: input", needed=("kind",), others=True)["kind"]
+        checked(self.input, _INPUT, "request: input", needed=_NEEDED.get(kind, ()), others=True)
         self.scan_settings()
         method, known = self.recon_settings().method, methods_for(self.task)
         if method not in known:
@@ -80,15 +84,16 @@ class Request:
     @classmethod
     def from_json(cls, text: str, path: Any = "job.json") -> Request:
         """The inverse of :meth:`to_json`; raises InputError that names the file for a damaged or newer one."""
+        entries = json_object(text, str(path))
+        if not Number(whole=True).complaint(entries.get("format")) and entries["format"] > FORMAT:
+            raise InputError(f"{path}: was written by a newer version; update DiffusionMBIR")
+        needed = ("format", *(f.name for f in fields(cls) if f.default is MISSING))
+        known = checked(entries, _ENTRIES, str(path), needed=needed)
+        del known["format"]
         try:
-            entries = json.loads(text)
-            if entries.pop("format") not in (1, FORMAT):
-                raise InputError(f"{path}: was written by a newer version; update DiffusionMBIR")
-            return cls(**entries)
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise InputError(f"{path}: {error}") from None
-            raise InputError(f"{path}: is damaged and cannot be read; begin a new job") from None
+            return cls(**known)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def folder_input(inside: Scan | Volume) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import DiffusionMBIRLib as mbir
 from .. import rates
 from ..config import ReconSettings
 from ..devices import choose_device, device_name, precision_name
-from ..errors import Cancelled, EngineError, InputError
+from ..errors import EngineError, InputError
 from ..estimate import estimate, pixels_seen, stages
 from ..formats import SCAN, may_hold
 from ..geometry import Grid
@@ -124,9 +124,8 @@ class Task:
         return self._save(self._reconstruct(measurement), truth)
 
     def _reconstruct(self, measurement: Any) -> Result:
-        """From the saved state, if there is one; from the beginning where nothing can be made of it."""
         assert self._keeper is not None
-        begin = partial(
+        run = partial(
             reconstruct,
             measurement,
             settings=self._settings,
@@ -135,14 +134,7 @@ class Task:
             monitor=self._watch,
             checkpoint=self._keeper,
         )
-        try:
-            return begin()
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, InputError | EngineError | Cancelled) or not self._keeper.unproven:
-                raise
-            self._warn(f"the saved state does not fit the job ({type(error).__name__}); starting from the beginning")
-            self._keeper.forget()
-        return begin()
+        return self._keeper.going_on(run)
 
     def _source(self) -> Any:
         """The measurement, or the volume that a scan is to be simulated of."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..checkpoints import fitting
 from ..errors import InputError
 from ..geometry import mixes_slices
 from ..models import find, read_card
@@ -131,7 +132,11 @@ class DiffusionMethod(Method):
 
         # The start is kept where further samples need it; its form alone matters to one that is taken up.  It is handed
         # over by a function, so that nobody holds it once noise is on it.
-        kept = stored.get("start", stored.get("x"))
+        first = int(stored.get("number", 0))
+        if first >= settings.samples:
+            raise ValueError(f"the state is of sample {first + 1}; the run has {settings.samples}")
+        name = "x" if settings.samples == 1 else "start"
+        kept = fitting(stored, {name: (volumes.shape, volumes.dtype)})[name] if stored else None
         begin = partial(self._start, problem, settings, run) if kept is None else [kept].pop
         del kept
         if settings.samples == 1:
@@ -139,7 +144,7 @@ class DiffusionMethod(Method):
             return Estimate(draw(0, begin, {}))
         start = begin()
         moments = Moments(start, stored)
-        for number in range(int(stored.get("number", 0)), settings.samples):
+        for number in range(first, settings.samples):
             moments.add(draw(number, lambda: start, {"start": start, **moments.state()}), number + 1)
         return Estimate(moments.mean, moments.deviation(settings.samples))
 

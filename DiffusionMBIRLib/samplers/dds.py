@@ -18,7 +18,6 @@ from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..solvers.consistency import ZTVConsistency
 from . import state
 from .noise import Noise, noised, noised_start
-from .schedules import STAGE
 
 
 def sample(
@@ -44,8 +43,8 @@ def sample(
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noised_start(start, noise, sigmas[0])
-    done, x = state.restore(checkpoint, consistency, x)
-    last = (checkpoint.load(STAGE) or {}).get("last") if extrapolation and done else None
+    done, x = state.restore(checkpoint, consistency, x, len(sigmas) - 1)
+    last = state.kept(checkpoint, "last", x) if extrapolation else None
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         clean = denoiser(x, sigma)  # in the place of the last one: each volume goes as soon as it can

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..checkpoints import fitting, form_of
+
 
 class Moments:
     """Running mean and spread of volumes of one shape (Welford 1962, doi 10.1080/00401706.1962.10490022).
@@ -16,9 +18,15 @@ class Moments:
     """
 
     def __init__(self, like: Tensor, stored: Mapping[str, Tensor]) -> None:
-        """like: gives shape, layout and type.  stored: what :meth:`state` gave, to go on from there."""
+        """like: gives shape, layout and type.  stored: what :meth:`state` gave, to go on from there, or nothing.
+
+        Raises ValueError for what another volume left.
+        """
         self._complex = like.is_complex()
         seen = like.real if self._complex else like
+        if stored:
+            forms = {"mean": form_of(like), "squares": form_of(seen)}
+            stored = fitting(stored, forms | {"seen": form_of(seen)} if self._complex else forms)
         self.mean = stored.get("mean", torch.zeros_like(like))
         self._squares = stored.get("squares", torch.zeros_like(seen))
         self._seen = stored.get("seen", torch.zeros_like(seen)) if self._complex else self.mean

@@ -42,7 +42,7 @@ def sample(
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noised_start(start, noise, sigmas[0])
-    done, x = state.restore(checkpoint, data_step, x)
+    done, x = state.restore(checkpoint, data_step, x, len(sigmas))
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         lower = sigmas[k + 1] if k + 1 < len(sigmas) else sigmas[-1]

@@ -77,7 +77,7 @@ def sample_mbir(
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noise(0, START) * levels[0][0]
-    done, x = state.restore(checkpoint, consistency, x)
+    done, x = state.restore(checkpoint, consistency, x, len(levels))
     for k in range(done, len(levels)):
         sigma, jump = levels[k]
         x = predict(denoiser, x, sigma, jump, noise(k, PREDICTOR))
@@ -132,7 +132,7 @@ def sample_dds(
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     x = noise(0, START) * math.sqrt(1 + sigmas[0] ** 2)
     clean = x
-    done, x = state.restore(checkpoint, consistency, x)
+    done, x = state.restore(checkpoint, consistency, x, len(sigmas) - 1)
     for k in range(done, len(sigmas)):
         sigma = sigmas[k]
         denoised = denoiser(x, sigma)
@@ -143,6 +143,7 @@ def sample_dds(
             x.add_(noise(k + 1), alpha=sigmas[k + 1] * eta)
         elif k + 2 == len(sigmas):
             x = clean * math.sqrt(1 + sigmas[k + 1] ** 2)
-        state.save(checkpoint, consistency, x, k + 1)
+        if k + 1 < len(sigmas):  # after the last evaluation x is no longer what counts
+            state.save(checkpoint, consistency, x, k + 1)
         state.watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

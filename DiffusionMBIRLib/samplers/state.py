@@ -7,23 +7,29 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..checkpoints import fitting, form_of
 from ..monitor import Checkpoint, Monitor
-from ..solvers.classic import require_like
 from ..solvers.consistency import DataFit
 from .schedules import STAGE
 
 
-def restore(checkpoint: Checkpoint, consistency: DataFit, x: Tensor) -> tuple[int, Tensor]:
+def restore(checkpoint: Checkpoint, consistency: DataFit, x: Tensor, steps: int | None = None) -> tuple[int, Tensor]:
     """(steps that are done, x); puts the ADMM's variable back to where it was.
 
-    Raises ValueError for a state of another volume.
+    steps: the most that a state may have behind it.  Raises ValueError for a state of another volume or data step.
     """
     state = checkpoint.load(STAGE)
     if state is None:
         return 0, x
-    require_like(state["x"], x)
-    consistency.restore(state)
-    return int(state["done"]), state["x"]
+    kept = fitting(state, {"x": form_of(x), **consistency.forms(x)}, steps)
+    consistency.restore(kept)
+    return int(state["done"]), kept["x"]
+
+
+def kept(checkpoint: Checkpoint, name: str, like: Tensor) -> Tensor | None:
+    """A further volume that :func:`save` was given, None where nothing was saved; errors as of :func:`restore`."""
+    state = checkpoint.load(STAGE)
+    return None if state is None else fitting(state, {name: form_of(like)})[name]
 
 
 def save(

@@ -26,10 +26,9 @@ from ..host_memory import require_room
 from ..hounsfield import remarks_on
 from ..monitor import Monitor, Silent
 from ..operators import projector
-from ..provenance import file_name
 from ..scans import Measurement
 from ..volume import Volume, hu_to_attenuation
-from .record import record
+from .record import record, scan_name
 from .settings import CTScan, scanner_settings
 
 FEWEST_PHOTONS = 0.5  # a ray that nothing came through is read as half a photon, so that its logarithm exists
@@ -79,7 +78,7 @@ def scan(
         photons=settings.photons,
         electronic_noise=settings.electronic_noise,
         provenance=record(volume, {"task": task, **asdict(settings)}, seed) | _remarks(volume),
-        name=f"scan of {file_name(volume.name)}",
+        name=scan_name(volume),
     )
 
 

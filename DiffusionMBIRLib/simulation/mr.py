@@ -11,11 +11,10 @@ from ..geometry import CartesianMRI, Grid
 from ..models import MR_PERCENTILE
 from ..monitor import Monitor, Silent
 from ..operators.masks import sampling_mask
-from ..provenance import file_name
 from ..scans import KSpace
 from ..tasks import MR_TASK
 from ..volume import Volume
-from .record import record
+from .record import record, scan_name
 from .settings import MRScan
 
 COIL_RING = 1.35  # radius of the ring of coils, in halves of the field of view
@@ -69,7 +68,7 @@ def scan(
         data[k] *= geometry.mask
         monitor.tick("simulate", k + 1, slices)
     described = {"task": MR_TASK, **asdict(settings), **({} if mask is None else {"mask": "given"})}
-    name = f"scan of {file_name(volume.name)}"
+    name = scan_name(volume)
     return KSpace(data, geometry, truth.grid, noise_std=std, provenance=record(volume, described, seed), name=name)
 
 

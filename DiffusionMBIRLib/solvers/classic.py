@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..checkpoints import fitting, form_of
 from ..errors import InputError
 from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..operators.base import LinearOperator
@@ -32,9 +33,8 @@ def sirt(
     rows, columns = A.forward(A.domain.ones()), A.adjoint(torch.ones_like(y))
     inverse_rows = torch.where(rows > 1e-6 * rows.max(), 1 / rows, 0.0)
     inverse_columns = torch.where(columns > 1e-6 * columns.max(), 1 / columns, 0.0)
-    kept = checkpoint.load("SIRT") or {"x": torch.zeros_like(columns), "done": 0}
-    x = kept["x"]
-    require_like(x, columns)
+    kept = checkpoint.load("SIRT") or {"x": torch.zeros_like(columns), "done": torch.tensor(0)}
+    x = fitting(kept, {"x": form_of(columns)}, iterations)["x"]
     for k in range(int(kept["done"]), iterations):
         x = x + A.adjoint((y - A.forward(x)) * inverse_rows) * inverse_columns
         x = x if floor is None else x.clamp_(min=floor)
@@ -78,7 +78,8 @@ def admm_tv(
     del back_projection
     kept = checkpoint.load("ADMM-TV") or {}
     if kept:
-        require_like(kept["x"], x)
+        forms = {"x": form_of(x), "slopes": (gradient.range.shape, x.dtype)}
+        fitting(kept, forms if floor is None else {**forms, "lifted": form_of(x)}, sweeps)
     x, done = kept.get("x", x), int(kept.get("done", 0))
     slopes = _Gradients(gradient, lam / rho, kept["slopes"] if kept else gradient.forward(x))
     bounds = None if floor is None else _Bounds(floor, kept["lifted"] if kept else x.clamp(min=floor))
@@ -104,12 +105,6 @@ def admm_tv(
         checkpoint.save("ADMM-TV", state)
         _watch(monitor, partial(_estimate, x, bounds), "ADMM-TV", k + 1, sweeps)
     return _estimate(x, bounds)
-
-
-def require_like(x: Tensor, wanted: Tensor) -> None:
-    """Raise ValueError for a kept volume that would be broadcast or cast in silence."""
-    if x.shape != wanted.shape or x.dtype != wanted.dtype:
-        raise ValueError(f"kept is {tuple(x.shape)}, {x.dtype}; needed is {tuple(wanted.shape)}, {wanted.dtype}")
 
 
 class _Gradients:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints import Form, form_of
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient, SliceDifference
 from .cg import default_tolerance, descend
@@ -47,6 +48,10 @@ class DataFit(ABC):
     def state(self) -> dict[str, Tensor]:
         """What earlier steps left, for a run that is taken up again."""
         return {} if self.shifted is None else {"shifted": self.shifted}
+
+    def forms(self, x: Tensor) -> dict[str, Form]:
+        """What :meth:`state` tells after a step on x: shape and dtype by name."""
+        return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what :meth:`state` told."""
@@ -113,6 +118,12 @@ class ZTVConsistency(DataFit):
             return super().state()
         pull = torch.tensor(self._pull, dtype=torch.float64)
         return super().state() | self._solve.state() | {"pull": pull}
+
+    def forms(self, x: Tensor) -> dict[str, Form]:
+        forms: dict[str, Form] = {"shifted": (self.D.range.shape, x.dtype)} if self._coupled else {}
+        if isinstance(self._solve, RecycledGradient):
+            forms |= {"moved": form_of(x), "image": form_of(x), "pull": ((), torch.float64)}
+        return forms
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)

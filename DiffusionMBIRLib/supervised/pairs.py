@@ -21,13 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import ReconSettings
-from ..errors import EngineError
+from ..errors import EngineError, InputError, one_line
 from ..geometry import Grid, ParallelBeam
 from ..models import ValueScale
 from ..problems import Problem, build_problem
 from ..scans import KSpace, Measurement
+from ..schema import Mapped, Number, OneOf, Plain, Schema, checked, json_object
 from ..simulation import simulate, truth_for
-from ..tasks import SPARSE_VIEW
+from ..tasks import CT_TASKS, SPARSE_VIEW
 from ..training.slices import Stack, background
 from ..volume import Volume
 from .networks import condition
@@ -41,6 +42,12 @@ NOISY_SHARE = 0.4
 FINE_SHARE = 0.2  # of blocks with twice as many pixels, and a quarter of the images
 _ZOOM = (0.9, 1.25)  # of the field of view
 _TURN_DEG = 8.0
+_SCAN: Schema = {
+    "geometry": Mapped(Plain()),
+    "grid": Mapped(Plain()),
+    "task": OneOf(tuple(CT_TASKS)),
+    "photons": Number(0, 1e30),
+}
 
 
 @dataclass(frozen=True)
@@ -195,13 +202,26 @@ def _write(block: Block, path: Path) -> None:
 
 
 def _read(path: Path) -> Block:
-    from safetensors import safe_open
+    """Raises InputError that names a damaged file: it is a copy of what can be made again."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(str(path), framework="pt") as stored:
-        entries = json.loads(stored.metadata()["scan"])
-        tensors = {name: stored.get_tensor(name) for name in ("data", "fbp", "truth")}
-    geometry, grid = ParallelBeam.of_dict(entries["geometry"]), Grid.from_dict(entries["grid"])
-    measurement = Measurement(
-        tensors["data"].numpy(), geometry, grid, task=entries["task"], photons=entries["photons"], name=path.name
-    )
-    return Block(measurement, tensors["fbp"], tensors["truth"])
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            entries = json_object((stored.metadata() or {}).get("scan", ""), "scan")
+            data, fbp, truth = (stored.get_tensor(name) for name in ("data", "fbp", "truth"))
+        checked(entries, _SCAN, "scan", needed=tuple(_SCAN))
+        geometry, grid = ParallelBeam.of_dict(entries["geometry"]), Grid.from_dict(entries["grid"])
+        scan = Measurement(
+            data.numpy(), geometry, grid, task=entries["task"], photons=entries["photons"], name=path.name
+        )
+        _require_images(grid, fbp, truth)
+    except (OSError, SafetensorError, InputError) as error:
+        reason = one_line(error, 200)
+        raise InputError(f"{path}: is damaged ({reason}); delete it, and it is made again") from None
+    return Block(scan, fbp, truth)
+
+
+def _require_images(grid: Grid, *images: Tensor) -> None:
+    for image in images:
+        if tuple(image.shape) != grid.shape or image.dtype != torch.float16 or not image.isfinite().all():
+            raise InputError(f"its images are no {grid.shape} finite values of float16")

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from DiffusionMBIRLib.benchmark.ablations import ablations_for
@@ -16,6 +17,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.methods import methods_for, starts_for
 from DiffusionMBIRLib.monitor import Silent
+from DiffusionMBIRLib.provenance import plain
 from DiffusionMBIRLib.tasks import task_info
 from Testing.engine.helpers import body
 
@@ -89,6 +91,55 @@ def test_what_changed_or_was_damaged_runs_again(case, tmp_path):
     damaged.write_text(damaged.read_text()[:50])
     _, repaired = run(case, tmp_path / "out", seed=1)
     assert 0 < repaired < other_seed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.pop("provenance"),
+        lambda r: r.update(provenance=[]),
+        lambda r: r["provenance"].update(settings=3),
+        lambda r: r["provenance"].update(measurement={"settings": "a"}),
+        lambda r: r.update(axial={"psnr": "good", "ssim": 1}),
+        lambda r: r.update(seconds=None),
+        lambda r: r.update(uncertainty={"error": 1}),
+    ],
+)
+def test_a_record_of_other_content_is_as_if_there_were_none(tmp_path, change):
+    settings = ReconSettings(method="fbp")
+    record = {
+        **dict.fromkeys(("key", "case", "scan", "dose", "method", "prior"), "a"),
+        **{plane: {"psnr": 30.0, "ssim": 0.9} for plane in ("axial", "coronal", "sagittal")},
+        "fingerprint": "f",
+        "task": "sparse-view-ct",
+        "views": 8,
+        "nfe": 0,
+        "seconds": 1.0,
+        "residual": None,
+        "provenance": {"settings": plain(settings)},
+    }
+    results = Results(tmp_path)
+    path = tmp_path / "runs" / "a.json"
+    path.write_text(json.dumps(record))
+    assert results.record("a", "f", settings) == record
+    change(record)
+    path.write_text(json.dumps(record))
+    assert results.record("a", "f", settings) is None
+    for text in ("[]", "3", "[" * 100000):
+        path.write_text(text)
+        assert results.record("a", "f", settings) is None
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    results = Results(tmp_path)
+    planes = dict.fromkeys(("axial", "coronal", "sagittal"), np.ones((2, 2)))
+    results.keep_slices("a", planes)
+    assert results.slices("a").keys() == planes.keys()
+    path = tmp_path / "pictures" / "a.npz"
+    for content in (path.read_bytes()[:60], b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.npz: is missing or damaged"):
+            results.slices("a")
 
 
 @pytest.mark.slow

@@ -36,6 +36,8 @@ FOUND = [
     ("TIFF folder, view", 68), ("DICOM", 1011), ("DICOM", 1053), ("volume.nii", 1013), ("fastMRI", 1044),
     ("twix", 20091),
     ("DICOM", 20097), ("array", 20163), ("DICOM", 7000210), ("scan.npz", 7000758),
+    ("scan.h5", 7000284), ("scan.h5", 7000625), ("k-space.h5", 20202), ("weights of old torch", 218),
+    ("weights of old torch", 230),
 ]  # fmt: skip
 
 

@@ -100,11 +100,17 @@ def test_a_request_survives_its_file(tmp_path):
     ("change", "message"),
     [
         (lambda e: e.update(format=99), "job.json: was written by a newer version"),
-        (lambda e: e.pop("settings"), "job.json: is damaged"),
+        (lambda e: e.pop("settings"), "job.json: the field settings is missing"),
         (lambda e: e["settings"].update(steps=-1), "job.json: setting steps: -1 lies outside"),
         (lambda e: e["settings"].update(magic=1), "job.json: request: setting 'magic' is not known"),
-        (lambda e: e["input"].update(kind="pickle"), "input.kind 'pickle'"),
-        (lambda e: e["input"].pop("shape"), "input.shape is missing"),
+        (lambda e: e["input"].update(kind="pickle"), "job.json: request: input: kind must be one of"),
+        (lambda e: e.update(name=["a"]), "job.json: name must be a text"),
+        (lambda e: e.update(extra=1), "job.json: 'extra' is not known"),
+        (lambda e: e.update(format="2"), "job.json: format must be a whole number"),
+        (lambda e: e["input"].update(shape=[4, 1e30, 24]), "input: shape must be a list"),
+        (lambda e: e["settings"].update(steps=[1]), "setting steps: .* is not a number"),
+        (lambda e: e["scan"].update(views=10**400), "scan must be an object, each entry made of finite"),
+        (lambda e: e["input"].pop("shape"), "input: the field shape is missing"),
     ],
 )
 def test_a_damaged_request_is_refused_by_name(tmp_path, change, message):

@@ -39,7 +39,15 @@ def test_rates_are_kept_and_damage_is_forgiven(folder):
     note(key, 4e-7)
     assert known(settings).network == pytest.approx(3e-7)
     path = folder / "DiffusionMBIR" / "rates.json"
-    for text in ("{", "[]", json.dumps({key: "fast"}), json.dumps({key: -1.0})):
+    for text in (
+        "{",
+        "[]",
+        json.dumps({key: "fast"}),
+        json.dumps({key: -1.0}),
+        json.dumps({key: [1]}),
+        "[" * 100000,
+        json.dumps({key: 10**400}),
+    ):
         path.write_text(text)
         assert known(settings) == Pace()
     note(key, 1e-7)

@@ -84,9 +84,13 @@ def test_an_alias_is_the_same_for_the_same_name_and_stays():
 
 def test_neither_scan_nor_result_names_the_file_that_they_came_from(tmp_path):
     scan = mbir.simulate(replace(body((2, 16, 16)), name="/home/x/Doe_Jane.nrrd"), views=4)
-    scan = replace(scan, provenance={**scan.provenance, "patient": "Doe_Jane"})
+    assert scan.name == f"scan of {alias('Doe_Jane.nrrd')}"
     write(scan, tmp_path / "scan.h5")
+    write(scan, tmp_path / "scan.npz")
+    assert all(b"Jane" not in (tmp_path / f"scan.{form}").read_bytes() for form in ("h5", "npz"))
+    write(replace(scan, provenance={**scan.provenance, "patient": "Doe_Jane"}), tmp_path / "scan.h5")
     read = read_scan(tmp_path / "scan.h5")
+    assert read.name == scan.name
     result = reconstruct(read, settings=ReconSettings(method="fbp"))
     result.volume.save(tmp_path / "result.nrrd")
     header = (tmp_path / "result.nrrd").read_bytes().split(b"\n\n")[0]
@@ -94,6 +98,19 @@ def test_neither_scan_nor_result_names_the_file_that_they_came_from(tmp_path):
     assert b"Jane" not in header
     assert "Jane" not in json.dumps(result.provenance)
     assert result.provenance["measurement"]["source"] == alias("Doe_Jane.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("/home/x/Doe_Jane.h5", False), ("scan of Doe_Jane.nrrd", False), (r"C:\Doe\Jane", False), ("dose 0.5", True)],
+)
+def test_a_scan_that_is_written_again_does_not_name_its_file(tmp_path, name, kept):
+    scan = replace(mbir.simulate(body((2, 16, 16)), views=4), name=name)
+    for form in ("h5", "npz"):
+        write(scan, tmp_path / f"a.{form}")
+        read = read_scan(tmp_path / f"a.{form}")
+        assert (read.name == name) is kept
+        assert "Jane" not in read.name
 
 
 def test_a_volumes_header_passes_on_no_foreign_record(tmp_path):

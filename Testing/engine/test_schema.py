@@ -16,7 +16,19 @@ from DiffusionMBIRLib.errors import InputError, one_line
 from DiffusionMBIRLib.models import ModelCard, find, read_card
 from DiffusionMBIRLib.priors.checkpoints import load_prior, save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
-from DiffusionMBIRLib.schema import Flag, Listed, Mapped, Number, OneOf, Plain, Text, checked, json_object
+from DiffusionMBIRLib.schema import (
+    Flag,
+    Listed,
+    Mapped,
+    Maybe,
+    Number,
+    Object,
+    OneOf,
+    Plain,
+    Text,
+    checked,
+    json_object,
+)
 from Testing.engine.test_models import CARD, folder, write, write_card  # noqa: F401
 
 SMALL = CompactConfig(widths=(8, 8), blocks=1, embedding=8)
@@ -25,7 +37,9 @@ NOT_FIT = [
     (Number(0, 9, whole=True), 1.5), (Text(3), "four"), (Text(), 3), (Text(9, "[a-z]+"), "A"), (Flag(), 1),
     (Listed(Number(), 2), [1, 2, 3]), (Listed(Number()), [1, "2"]), (Listed(Number()), {"a": 1}),
     (Mapped(Text()), {"a": 1}), (Mapped(Text()), []), (OneOf(("a", "b")), "c"), (OneOf(("a",)), ["a"]),
+    (Object({"a": Number()}), {}), (Object({"a": Number()}), {"a": "1"}), (Object({}), []), (Maybe(Flag()), 0),
     (Plain(), {"a": [float("inf")]}), (Plain(), [[[[[[[[[[1]]]]]]]]]]), (Plain(), list(range(1 << 15))),
+    (Plain(), 10**400),
 ]  # fmt: skip
 
 
@@ -37,10 +51,11 @@ def test_what_does_not_fit_is_refused_by_name(rule, value):
 
 
 def test_what_fits_is_kept_and_other_names_are_refused_or_passed_over():
-    schema = {"a": Number(), "b": Listed(Text()), "c": Plain()}
-    entries = {"a": 1, "b": ["x"], "c": {"d": [1, None, True]}}
+    schema = {"a": Number(), "b": Listed(Text()), "c": Plain(), "e": Object({"x": Flag(), "y": Flag()}, ("y",))}
+    schema |= {"f": Maybe(Number()), "g": Maybe(Number())}
+    entries = {"a": 1, "b": ["x"], "c": {"d": [1, None, True]}, "e": {"x": True, "z": 1}, "f": None, "g": 2}
     assert checked(entries, schema, "it") == entries
-    with pytest.raises(InputError, match="it: 'z' is not known; known are a, b, c"):
+    with pytest.raises(InputError, match="it: 'z' is not known; known are a, b, c, e, f, g"):
         checked({"z": 1}, schema, "it")
     assert checked({"z": 1, "a": 2}, schema, "it", others=True) == {"a": 2}
     with pytest.raises(InputError, match="it: the field b is missing"):

@@ -114,6 +114,16 @@ def test_pairs_have_the_value_scale_of_ct_and_of_reconstructions(tmp_path):
     assert problem.residual(x) < 0.03  # the truth fits its data, so that the units agree
 
 
+def damaged_header(content: bytes) -> bytes:
+    """With a view angle that is a text."""
+    assert content.count(b'\\"photons\\"') == 1
+    return content.replace(b'\\"photons\\"', b'\\"photans\\"')
+
+
+def damaged_length(content: bytes) -> bytes:
+    return content[:-10]
+
+
 def test_blocks_are_reproducible_varied_and_kept(tmp_path):
     protocols = [Protocol.draw(task, np.random.default_rng(k)) for task in CT_TASKS for k in range(60)]
     sparse, limited = protocols[:60], protocols[60:]
@@ -136,6 +146,13 @@ def test_blocks_are_reproducible_varied_and_kept(tmp_path):
         assert block.measurement.geometry == made[1].measurement.geometry
         np.testing.assert_array_equal(block.measurement.data, made[1].measurement.data)
     assert len(files) == 2
+    (spoilt,) = (tmp_path / "b").iterdir()
+    for damage in (damaged_header, damaged_length):
+        whole = spoilt.read_bytes()
+        spoilt.write_bytes(damage(whole))
+        with pytest.raises(InputError, match=r"\.safetensors: is damaged \(.*; delete it"):
+            Pairs(STACKS, tmp_path / "b", SPARSE, settings, "training").block(1)
+        spoilt.write_bytes(whole)
     assert sorted((tmp_path / "a").iterdir()) == sorted(files)
     for other in (
         Pairs(STACKS[:2], tmp_path / "a", SPARSE, settings, "training"),

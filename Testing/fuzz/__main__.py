@@ -15,7 +15,7 @@ from threading import Lock, Thread
 from Testing.fuzz.kinds import KINDS
 
 TIMEOUT = 20.0  # seconds for one file
-_START = 240.0  # seconds for a process to be ready
+_START = 240.0  # seconds for the first file of a kind to be made, in a process that may have to start
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,13 +25,16 @@ class Worker:
     def __init__(self) -> None:
         command = [sys.executable, "-m", "Testing.fuzz.worker"]
         self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._answer(_START) == {"ready": True}, "the worker did not start"
+        self._made: set[str] = set()
 
     def try_one(self, kind: str, seed: int) -> str:
         """The finding, '' for none."""
         assert self._process.stdin
         self._process.stdin.write((json.dumps({"kind": kind, "seed": seed}) + "\n").encode())
         self._process.stdin.flush()
+        if kind not in self._made:
+            assert self._answer(_START) == {"ready": kind}, f"no sound file of the kind {kind} was made"
+            self._made.add(kind)
         answer = self._answer(TIMEOUT)
         if answer is not None:
             return str(answer["finding"])

@@ -13,6 +13,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import models
@@ -21,11 +24,15 @@ from DiffusionMBIRLib.describe import describe_file
 from DiffusionMBIRLib.formats import write
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.request import Request
-from DiffusionMBIRLib.priors.checkpoints import load_prior
+from DiffusionMBIRLib.models import ModelCard
+from DiffusionMBIRLib.priors.adm import ADMConfig, ADMUNet
+from DiffusionMBIRLib.priors.checkpoints import load_prior, save_prior
+from DiffusionMBIRLib.priors.ncsnpp import NCSNpp, NCSNppConfig
 from DiffusionMBIRLib.scans import KSpace
 from Testing.engine import kspace_files, scans
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import request, small_prior
+from Testing.engine.published_files import score_sde
 from Testing.engine.test_dicom import make_series
 from Testing.fuzz.scanner_kinds import MAKERS
 
@@ -120,6 +127,49 @@ def _matlab(folder: Path) -> Path:
     return folder / "a.mat"
 
 
+def _network(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    if kind == "adm":
+        return ADMUNet(ADMConfig(width=32, multipliers=(1,), attention_levels=(), head_channels=32))
+    return NCSNpp(NCSNppConfig(width=8, multipliers=(1,), blocks=1))
+
+
+def _published(kind: str) -> Callable[[Path], Path]:
+    """A prior of ours with a published network."""
+
+    def make(folder: Path) -> Path:
+        network: Any = _network(kind)
+        save_prior(
+            network, ModelCard(id="a", modality="CT", network=network.config.to_dict()), folder / "a.safetensors"
+        )
+        return folder / "a.safetensors"
+
+    return make
+
+
+def _without_card(folder: Path) -> Path:
+    save_file(_network("ncsnpp").state_dict(), str(folder / "a.safetensors"))
+    return folder / "a.safetensors"
+
+
+def _torch_file(kind: str) -> Callable[[Path], Path]:
+    """A checkpoint as its makers write it."""
+
+    def make(folder: Path) -> Path:
+        network: Any = _network(kind)
+        torch.save(network.state_dict() if kind == "adm" else score_sde(network, network), folder / "a.pt")
+        return folder / "a.pt"
+
+    return make
+
+
+def _torch_pickle(folder: Path) -> Path:
+    """Of torch before 1.6: no zip file."""
+    weights = _network("ncsnpp").state_dict()
+    torch.save(weights, folder / "a.pt", _use_new_zipfile_serialization=False)
+    return folder / "a.pt"
+
+
 _ANGLES = np.arange(0.0, 180.0, 15.0)
 
 
@@ -210,6 +260,13 @@ KINDS = {
     "DICOM": Kind(_dicom, hit=_first("*.dcm")),
     "prior": Kind(small_prior, load_prior),
     "prior, header": Kind(small_prior, load_prior, where=within_header),
+    "NCSN++, header": Kind(_published("ncsnpp"), load_prior, where=within_header),
+    "ADM, header": Kind(_published("adm"), load_prior, where=within_header),
+    "weights without card, header": Kind(_without_card, load_prior, where=within_header),
+    "NCSN++ of torch": Kind(_torch_file("ncsnpp"), load_prior),
+    "NCSN++ of torch, members": Kind(_torch_file("ncsnpp"), load_prior, where=within_members),
+    "ADM of torch, members": Kind(_torch_file("adm"), load_prior, where=within_members),
+    "weights of old torch": Kind(_torch_pickle, load_prior),
     "preset": Kind(_preset, _read_preset),
     "job.json": Kind(_job, _read_job),
 }

@@ -21,30 +21,40 @@ MEMORY = 2 << 30  # bytes above what the process has when it begins
 
 
 def main() -> None:
-    """Answer requests {"kind", "seed"} by {"finding": text, empty if all is well}; ends with its input."""
+    """Answer requests {"kind", "seed"} by {"finding": text, empty if all is well}; ends with its input.
+
+    Before the first answer of a kind {"ready": kind} tells that its sound file was made.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what anybody prints goes where complaints go
     warnings.simplefilter("always")
     originals = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
-        places = {}
-        for k, (name, kind) in enumerate(KINDS.items()):
-            (originals / str(k)).mkdir()
-            places[name] = kind.make(originals / str(k)).relative_to(originals / str(k))
-            kind.read(originals / str(k) / places[name])  # as it is, it can be read
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        answers.write(json.dumps({"ready": True}) + "\n")
-        answers.flush()
+        places: dict[str, Path] = {}
         for line in sys.stdin:
             asked = json.loads(line)
-            number = list(KINDS).index(asked["kind"])
-            finding = tried(asked["kind"], asked["seed"], originals / str(number), places[asked["kind"]])
-            answers.write(json.dumps({"finding": finding}) + "\n")
+            name = asked["kind"]
+            original = originals / str(list(KINDS).index(name))
+            if name not in places:
+                places[name] = made(name, original)
+                answers.write(json.dumps({"ready": name}) + "\n")
+                answers.flush()
+            answers.write(json.dumps({"finding": tried(name, asked["seed"], original, places[name])}) + "\n")
             answers.flush()
     finally:
         shutil.rmtree(originals, ignore_errors=True)
+
+
+def made(name: str, folder: Path) -> Path:
+    """The place of a sound file of a kind, made in a folder; from here on memory is limited beside what that took."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    folder.mkdir()
+    place = KINDS[name].make(folder)
+    KINDS[name].read(place)  # as it is, it can be read
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, most))
+    return place.relative_to(folder)
 
 
 def tried(name: str, seed: int, original: Path, place: Path) -> str:
