@@ -107,7 +107,7 @@ def scanners() -> str:
 
     rows = []
     for name in kinds_of(RayGeometry):
-        kind = geometry_kind(name)
+        kind: Any = geometry_kind(name)
         own = [f"`{item.name}`" for item in fields(kind) if item.init]
         data = "slices, views, columns" if kind.STACKED else "detector rows, views, columns"
         rows.append((f"`{name}`", kind.LABEL, data, ", ".join(own)))

@@ -91,7 +91,9 @@ class TurningCone(PointSource):
         return Poses(centre, u * self.pitch_mm, v * self.row_pitch_mm, source=source, arc=self.arc)
 
     def take(self: Same, views: slice | Sequence[int]) -> Same:
-        kept = {name: tuple(np.asarray(getattr(self, name))[views]) for name in self.PER_VIEW if getattr(self, name)}
+        kept: dict[str, Any] = {
+            name: tuple(np.asarray(getattr(self, name))[views]) for name in self.PER_VIEW if getattr(self, name)
+        }
         return replace(self, angles_deg=tuple(np.asarray(self.angles_deg)[views]), **kept)
 
     def divided(self: Same, parts: int) -> Same:
@@ -133,7 +135,7 @@ def radius_about_axis(grid: Grid) -> float:
     return float(np.hypot(x, y))
 
 
-def standing(grid: Grid, sod_mm: float | None, sdd_mm: float | None) -> dict[str, float]:
+def standing(grid: Grid, sod_mm: float | None, sdd_mm: float | None) -> dict[str, Any]:
     """Distances from the source to the axis and to the detector, usual ones where none are given.
 
     Raises InputError for a source that would stand within the circle that the grid turns in.
@@ -148,7 +150,7 @@ def standing(grid: Grid, sod_mm: float | None, sdd_mm: float | None) -> dict[str
     return {"sod_mm": sod, "sdd_mm": sod * MAGNIFICATION if sdd_mm is None else length("geometry.sdd_mm", sdd_mm)}
 
 
-def wide_enough(grid: Grid, stand: dict[str, float], arc: bool) -> dict[str, Any]:
+def wide_enough(grid: Grid, stand: dict[str, Any], arc: bool) -> dict[str, Any]:
     """Columns and pitch of a detector that sees the circle which the grid turns in, one column for each pixel of the
     smaller side at the axis.
     """

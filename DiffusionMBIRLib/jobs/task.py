@@ -170,7 +170,8 @@ class Task:
         about = self._request.scan_settings() if simulated else source.geometry
         views, coils = getattr(about, "views_of_a_point", 0), getattr(about, "coils", 1)
         asked, task = self._settings, self._request.task
-        of_scan = {"views": views, "coils": coils, "scanner": getattr(about, "scanner", getattr(about, "KIND", ""))}
+        kind = getattr(about, "scanner", getattr(about, "KIND", ""))
+        of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": kind}
         parts = stages(shape, asked, task, pace=self._pace, simulated=simulated, **of_scan)
         total = memory(self._device)[0] or None
         told = estimate(shape, asked, task, pace=self._pace, device_memory=total, **of_scan)

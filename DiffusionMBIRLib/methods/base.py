@@ -156,7 +156,7 @@ def require_fitting(task: str, settings: ReconSettings, geometry: Geometry | Non
         if value not in known:
             raise InputError(f"setting {name}: {value!r} does not fit the task {task}; use one of {', '.join(known)}")
     if geometry and method(settings.method).slice_by_slice and mixes_slices(geometry):
-        known = [name for name in methods_for(task) if not method(name).slice_by_slice]
+        known = tuple(name for name in methods_for(task) if not method(name).slice_by_slice)
         raise InputError(
             f"setting method: {settings.method!r} works slice by slice, but slices mix in the data of the geometry "
             f"{geometry.KIND!r}; use one of {', '.join(known)}"

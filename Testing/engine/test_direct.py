@@ -24,8 +24,8 @@ def smooth(geometry: FanBeam) -> torch.Tensor:
     """Line integrals of the phantom, means over each column: (2, views, columns); the second slice is the double."""
     parts = 4
     fine = geometry.divided(parts)
-    total = sum(value * fan_chords(fine, *shape) for *shape, value in (BODY, CORE))
-    one = torch.from_numpy(np.asarray(total)).reshape(geometry.views, geometry.columns, parts).mean(-1)
+    total = np.sum([value * fan_chords(fine, *shape) for *shape, value in (BODY, CORE)], axis=0)
+    one = torch.from_numpy(total).reshape(geometry.views, geometry.columns, parts).mean(-1)
     return torch.stack([one, 2 * one]).float()
 
 

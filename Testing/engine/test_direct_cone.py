@@ -23,6 +23,7 @@ def lines(geometry: RayGeometry) -> torch.Tensor:
     """Of a ball: (rows, views, columns)."""
     poses, (rows, columns) = geometry.poses(), geometry.detector
     out = np.zeros((rows, geometry.views, columns))
+    assert poses.source is not None
     j, k = (np.arange(n) - (n - 1) / 2 for n in (rows, columns))
     for view in range(geometry.views):
         source, u, v = poses.source[view], poses.u[view], poses.v[view]

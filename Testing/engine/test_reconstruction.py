@@ -151,7 +151,7 @@ def test_a_whole_run_holds_few_volumes(monkeypatch, preset):
 
     Several samples hold three more: the start that they share, their mean and their spread.
     """
-    from DiffusionMBIRLib.operators import parallel
+    from DiffusionMBIRLib.operators import slice_matrix
 
     class Built(Silent):
         def tick(self, stage, done, total, **metrics):
@@ -160,14 +160,14 @@ def test_a_whole_run_holds_few_volumes(monkeypatch, preset):
     task = f"{preset.rsplit('-', preset.count('-') - 1)[0]}-ct"
     scan = mbir.simulate(body((32, 96, 96), (4.0, 4.0, 4.0)), task=task, views=24 if task == "limited-angle-ct" else 8)
     monkeypatch.setattr("DiffusionMBIRLib.solvers.recycled._CHUNK", 2**14)
-    sizes, build = [], parallel._csr
+    sizes, build = [], slice_matrix._csr
 
     def seen(*arguments):
         matrix = build(*arguments)
         sizes.append(sum(t.nbytes for t in (matrix.values(), matrix.col_indices(), matrix.crow_indices())))
         return matrix
 
-    monkeypatch.setattr(parallel, "_csr", seen)
+    monkeypatch.setattr(slice_matrix, "_csr", seen)
     live = LiveBytes()
     settings = ReconSettings.preset(preset, steps=3, start_sweeps=3)
     with live:

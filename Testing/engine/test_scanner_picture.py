@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from Testing.engine.helpers import body
 
 GRID = Grid((10, 40, 50), (2.0, 1.5, 3.0), isocentre_mm=(40.0, 30.0, 10.0))
 ANGLES = view_angles(12, 360.0, start_deg=20.0)
-SCANNERS = {
+SCANNERS: dict[str, Any] = {
     "parallel": ParallelBeam.covering(GRID, ANGLES),
     "fan": FanBeam.covering(GRID, ANGLES, sod_mm=200.0, sdd_mm=300.0),
     "arc": replace(FanBeam.covering(GRID, ANGLES, sod_mm=200.0, sdd_mm=300.0, arc=True), offset_mm=20.0),

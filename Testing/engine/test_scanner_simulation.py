@@ -13,6 +13,7 @@ import torch
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import FanBeam
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.simulation import simulate, truth_for
 from DiffusionMBIRLib.simulation.ct import split_slices
@@ -64,6 +65,7 @@ def test_an_axis_error_moves_the_data_and_not_what_the_scan_says():
     wrong = simulate(volume, scanner="fan", views=10, axis_error_mm=3 * pitch)
     assert wrong.geometry == right.geometry
     assert apart(wrong.data[:, :, :-3], right.data[:, :, 3:]) < 1e-5  # a detector farther along sees the next columns
+    assert isinstance(wrong.geometry, FanBeam)
     true = replace(wrong, geometry=replace(wrong.geometry, offset_mm=3 * pitch))
     assert apart(projected(volume, true), wrong.data) < 0.01
     with pytest.raises(InputError, match="setting axis_error_mm: .*'posed-beam' cannot be shifted; use 0"):
