@@ -78,10 +78,13 @@ def is_toml_scan(path: Path) -> bool:
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    try:
+    import sys
+
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:
+    else:
         import tomli as tomllib
+
     try:
         entries = tomllib.loads(text_of_file(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -179,7 +182,8 @@ def _grid(path: Path, told: Any) -> Grid | None:
         return None
     try:
         if set(told) <= {"shape", "spacing_mm"}:
-            return centred_grid(tuple(told["shape"]), tuple(float(s) for s in told["spacing_mm"]))
+            x, y, z = (float(s) for s in told["spacing_mm"])
+            return centred_grid(tuple(told["shape"]), (x, y, z))
         return Grid.from_dict(told)
     except (KeyError, TypeError, ValueError) as error:
         reason = one_line(error) if isinstance(error, InputError) else "shape and spacing_mm must be three numbers each"

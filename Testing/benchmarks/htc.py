@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import platform
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +25,7 @@ from DiffusionMBIRLib.scans import Measurement
 from DiffusionMBIRLib.tasks import LIMITED_ANGLE
 
 SCANS = tuple(f"0{level}{sample}" for level in range(1, 8) for sample in "ab")
-FIELDS = ("scan", "views", "method", "score", "seconds", "coarsen", "settings", "machine")
+FIELDS = ("scan", "views", "method", "score", "coarsen", "settings")
 
 
 def otsu(image: np.ndarray, bins: int = 256) -> float:
@@ -88,17 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         truth = truth_of(chosen.folder, name)
         for method in chosen.methods.split(","):
             used = mbir.ReconSettings.preset("limited-angle", method=method, **settings)
-            started = time.perf_counter()
             volume = mbir.reconstruct(replace(scan, task=LIMITED_ANGLE), settings=used).volume
             row = {
                 "scan": name,
                 "views": scan.geometry.views,
                 "method": method,
                 "score": f"{score(volume.array[0], truth):.4f}",
-                "seconds": f"{time.perf_counter() - started:.1f}",
                 "coarsen": chosen.coarsen,
                 "settings": " ".join(chosen.set),
-                "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
             }
             print(", ".join(f"{key} {value}" for key, value in row.items() if value != ""), flush=True)
             if chosen.out:

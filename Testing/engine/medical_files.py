@@ -165,11 +165,11 @@ def _compound_file(streams: dict[str, bytes]) -> bytes:
     header += struct.pack("<IIIIIIIII", 0, table_sectors, directory_at, 0, 4096, end, 0, end, 0)
     header += struct.pack("<109I", *range(table_sectors), *[free] * (109 - table_sectors))
     directory = b""
-    for k, (name, kind, content, _) in enumerate(names):
+    for k, (name, kind, held, _) in enumerate(names):
         text = name.encode("utf-16-le") + b"\0\0"
         directory += text.ljust(64, b"\0") + struct.pack("<HBB", len(text), kind, 1)
         directory += struct.pack("<III", none, right.get(k, none), child.get(k, none)) + b"\0" * 36
-        directory += struct.pack("<IQ", starts[k] if kind == 2 else (end if kind == 5 else 0), len(content or b""))
+        directory += struct.pack("<IQ", starts[k] if kind == 2 else (end if kind == 5 else 0), len(held or b""))
     body = struct.pack(f"<{len(chain)}I", *chain) + directory.ljust(directory_sectors * 512, b"\0")
     return (
         header + body + b"".join((entry[2] or b"").ljust(n * 512, b"\0") for entry, n in zip(names, sizes, strict=True))

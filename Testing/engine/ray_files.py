@@ -209,17 +209,17 @@ def write_ctsimu(folder: Path, views: int = 20) -> Path:
     counts_of(lines).astype("<u2").tofile(folder / "p.raw")
     np.full((ROWS, COLUMNS), BEAM, "<u2").tofile(folder / "flat_0000.raw")
 
-    def at(x: float, y: float, z: float, unit: str = "mm") -> dict:
-        return {axis: {"value": v, "unit": unit} for axis, v in zip("xyz", (x, y, z), strict=True)}
+    def at(place, unit: str = "mm") -> dict:
+        return {axis: {"value": v, "unit": unit} for axis, v in zip("xyz", place, strict=True)}
 
     def part(centre, u, w):
-        return {"center": centre, "vector_u": at(*u, unit=""), "vector_w": at(*w, unit=""), "deviations": []}
+        return {"center": centre, "vector_u": at(u, ""), "vector_w": at(w, ""), "deviations": []}
 
     scenario = {
         "geometry": {
-            "source": part(at(0, 0, 0), (0, -1, 0), (1, 0, 0)),
-            "stage": part(at(SOD * 1000, 0, 0, "um"), (1, 0, 0), (0, 0, 1)),
-            "detector": part(at(SDD, 0.3, 0), (0, -1, 0), (1, 0, 0)),
+            "source": part(at((0, 0, 0)), (0, -1, 0), (1, 0, 0)),
+            "stage": part(at((SOD * 1000, 0, 0), "um"), (1, 0, 0), (0, 0, 1)),
+            "detector": part(at((SDD, 0.3, 0)), (0, -1, 0), (1, 0, 0)),
         },
         "acquisition": {
             "start_angle": {"value": 0}, "stop_angle": {"value": 360}, "direction": "CCW",

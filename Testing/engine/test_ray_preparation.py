@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def scan_of(geometry, counts, **known) -> RayScan:
     return RayScan("scan", "simulated", counts, geometry, "counts", white=PHOTONS, **known)
 
 
-SHIFTED = {
+SHIFTED: dict[str, Any] = {
     "fan": replace(FAN, offset_mm=3.3),
     "fan on an arc": replace(FAN, arc=True, offset_mm=-2.9),
     "fan with few views": replace(FAN, angles_deg=tuple(np.arange(45) * 8.0), offset_mm=3.3),
@@ -143,9 +145,13 @@ def test_beam_hardening_of_one_material():
     assert "beam hardening" not in told(plain)
 
 
-BAD = {
+def _as_lines(scan: RayScan) -> None:
+    scan.kind, scan.white = "lines", None
+
+
+BAD: dict[str, tuple[Callable[[RayScan], None], str]] = {
     "line integrals with a flat image": (lambda s: setattr(s, "counts", expected(FAN).swapaxes(0, 1)), "already"),
-    "counts as line integrals": (lambda s: setattr(s, "kind", "lines") or setattr(s, "white", None), "no line"),
+    "counts as line integrals": (_as_lines, "no line"),
     "fewer images than angles": (lambda s: setattr(s, "counts", s.counts[:100]), "120 angles for 100 images"),
     "another detector": (lambda s: setattr(s, "counts", s.counts[:, :, :90]), "the geometry says 1 x 96"),
 }
