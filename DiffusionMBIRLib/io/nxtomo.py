@@ -6,6 +6,7 @@ Frames may lie in other files by HDF5 links or virtual datasets, where these are
 from __future__ import annotations
 
 import mmap
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _OWN = (".nxs", ".nx")
 _SUFFIXES = (*_OWN, *SUFFIXES)
 _PROJECTION, _FLAT, _DARK = 0, 1, 2
 _MM = {"mm": 1.0, "m": 1e3, "meter": 1e3, "metre": 1e3, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "nm": 1e-6, "cm": 10.0}
-_MOST_LINKS = 8
+_MOST_LINKS = 16  # steps from name to name
 _SEARCHED = 1 << 28  # bytes
 
 
@@ -35,18 +36,17 @@ def read_nxtomo(
     path: Path, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
 ) -> Measurement:
     """The scan.  Raises InputError that names the field which is missing or does not fit."""
-    with opened(path) as fields:
-        entry = _Tomo(path, fields.file)
-        scan = entry.scan(pixel_mm)
+    with ExitStack() as files:
+        scan = _Tomo(path, files).scan(pixel_mm)
     return measurement_of_rays(scan, Told(axis=axis, prepare=prepare))
 
 
 class _Tomo:
     """An open file: its fields by name, links followed within the folder of the file."""
 
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path, self._file, self._folder = path, file, path.parent.resolve()
-        self._entry = _entry_of(file)
+    def __init__(self, path: Path, files: ExitStack) -> None:
+        self.path, self._files, self._folder = path, files, path.parent.resolve()
+        self._entry = _entry_of(files.enter_context(opened(path)).file)
 
     def scan(self, pixel_mm: float | None) -> RayScan:
         detector = "instrument/detector"
@@ -133,34 +133,46 @@ class _Tomo:
         """The dataset of a name; raises InputError where it is missing, or lies outside the folder of the file."""
         import h5py
 
-        node = self._entry
-        for part in name.split("/"):
-            for _ in range(_MOST_LINKS):
-                link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-                if link is None:
-                    raise InputError(f"{self.path}: lacks {name}")
-                if isinstance(link, h5py.ExternalLink):
-                    self._require_here(link.filename, name)
+        node, place = self._entry, self.path
+        parts = name.split("/")
+        for _ in range(_MOST_LINKS):
+            if not parts:
                 break
-            try:
-                node = node[part]
-            except (KeyError, OSError):
-                raise InputError(f"{self.path}: {name} leads to what is not there; copy the linked files too") from None
-            self._require_here(node.file.filename, name)
-        if not isinstance(node, h5py.Dataset):
+            link = node.get(parts[0], getlink=True) if isinstance(node, h5py.Group) else None
+            if link is None:
+                raise InputError(f"{self.path}: lacks {name}")
+            if isinstance(link, h5py.ExternalLink):
+                place = self._beside(link.filename, place, name)
+                node = self._files.enter_context(opened(place)).file
+                parts = [*link.path.strip("/").split("/"), *parts[1:]]
+                continue
+            if isinstance(link, h5py.SoftLink):
+                node = node.file if link.path.startswith("/") else node
+                parts = [*link.path.strip("/").split("/"), *parts[1:]]
+                continue
+            node, parts = node[parts[0]], parts[1:]
+        if parts or not isinstance(node, h5py.Dataset):
             raise InputError(f"{self.path}: {name} must be a dataset")
-        for other in node.virtual_sources() if node.is_virtual else ():
-            if other.file_name != ".":
-                self._require_here(other.file_name, name)
-        for file, _, _ in node.external or ():
-            self._require_here(file, name)
-        return node
+        if node.external:
+            raise InputError(f"{self.path}: {name} lies in files that are no HDF5; write it into this one")
+        return self._put_together(node, place, name) if node.is_virtual else node
 
-    def _require_here(self, file: str, name: str) -> None:
-        place = Path(file)
-        whole = (place if place.is_absolute() else self._folder / place).resolve()
+    def _put_together(self, node: Any, place: Path, name: str) -> Any:
+        """A virtual dataset, opened so that HDF5 finds its parts, which must all be there."""
+        import h5py
+
+        for part in node.virtual_sources():
+            if part.file_name != ".":
+                self._beside(part.file_name, place, name)
+        return self._files.enter_context(h5py.File(place, "r"))[node.name]
+
+    def _beside(self, file: str, place: Path, name: str) -> Path:
+        whole = (place.parent / file).resolve()
         if not whole.is_relative_to(self._folder):
-            raise InputError(f"{self.path}: {name} lies in {place.name} in another folder; copy it beside this file")
+            raise InputError(f"{self.path}: {name} lies in {whole.name} in another folder; copy it beside this file")
+        if not whole.is_file():
+            raise InputError(f"{self.path}: {name} lies in {whole.name}, which is not there; copy it too")
+        return whole
 
 
 def _entry_of(file: Any) -> Any:

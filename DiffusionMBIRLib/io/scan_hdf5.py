@@ -47,8 +47,6 @@ def _encoded(scan: Scan) -> bytes:
                 owner.create_dataset(name, data=stored, compression="gzip", compression_opts=1, shuffle=True)
             elif isinstance(value, list | np.ndarray) and group == "geometry":
                 owner.create_dataset(name, data=np.asarray(value))
-            elif isinstance(value, str) and value:
-                owner.attrs[name] = np.bytes_(value.encode())  # of fixed length: damaged ones of others crash HDF5
             else:
                 owner.attrs[name] = value
     return buffer.getvalue()

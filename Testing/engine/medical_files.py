@@ -78,7 +78,7 @@ def _write_view(path: Path, number: int, lines: np.ndarray, tags: dict, shape: s
     ds.save_as(path, enforce_file_format=True)
 
 
-def write_nxtomo(path: Path, geometry, *, drift: float = 0.0, linked: str = "") -> np.ndarray:
+def write_nxtomo(path: Path, geometry, *, drift: float = 0.0, linked: str = "", virtual: bool = False) -> np.ndarray:
     """Two flat images before and after the views, a dark one first; linked: the frames lie in that file.
 
     drift: by which the beam has grown at the end.  Gives the line integrals (rows, views, columns).
@@ -94,7 +94,13 @@ def write_nxtomo(path: Path, geometry, *, drift: float = 0.0, linked: str = "") 
         entry = file.create_group("entry1/tomo_entry")
         if linked:
             with h5py.File(path.parent / linked, "w") as other:
-                other["frames"] = frames
+                other["stored"] = frames
+                layout = h5py.VirtualLayout(frames.shape, frames.dtype)
+                layout[:] = h5py.VirtualSource(other["stored"])
+                if virtual:
+                    other.create_virtual_dataset("frames", layout)
+                else:
+                    other["frames"] = h5py.SoftLink("/stored")
             entry["instrument/detector/data"] = h5py.ExternalLink(linked, "frames")
         else:
             entry["instrument/detector/data"] = frames

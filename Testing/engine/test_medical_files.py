@@ -56,9 +56,9 @@ def test_ct_pd_that_is_incomplete(tmp_path):
     assert "InstanceNumber" in refusal(folder)
 
 
-@pytest.mark.parametrize("linked", ["", "frames.h5"])
-def test_nxtomo(tmp_path, linked):
-    lines = files.write_nxtomo(tmp_path / "a.nxs", PARALLEL, drift=0.2, linked=linked)
+@pytest.mark.parametrize(("linked", "virtual"), [("", False), ("frames.h5", False), ("frames.h5", True)])
+def test_nxtomo(tmp_path, linked, virtual):
+    lines = files.write_nxtomo(tmp_path / "a.nxs", PARALLEL, drift=0.2, linked=linked, virtual=virtual)
     scan = mbir.read(tmp_path / "a.nxs")
     np.testing.assert_allclose(scan.data, lines, atol=5e-3)
     assert scan.geometry.pitch_mm == pytest.approx(0.6)
