@@ -28,15 +28,15 @@ from DiffusionMBIRLib.operators.space import slices_last
 BYTES_PER_ENTRY = 16  # A and A^T, each a 4-byte value and a 4-byte index
 
 
-def medians(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def medians(candidates: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each candidate; all take their turn in every round, after one round to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
         for name, run in candidates.items():
-            started = time.perf_counter()
+            started = clock()
             run()
             if round_number:
-                taken[name].append(time.perf_counter() - started)
+                taken[name].append(clock() - started)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
@@ -58,12 +58,14 @@ def astra_rivals(geometry: ParallelBeam | FanBeam, grid: Grid) -> dict[str, Line
         return {}
 
 
-def compare(scanner: str, views: int, grid: Grid, rounds: int) -> Iterator[tuple[object, ...]]:
+def compare(
+    scanner: str, views: int, grid: Grid, rounds: int, clock: Callable[[], float]
+) -> Iterator[tuple[object, ...]]:
     """Print the seconds of each candidate, and give them as rows of ``COLUMNS``."""
     geometry = SCANNERS[scanner](grid, views)
-    started = time.perf_counter()
+    started = clock()
     ours = projector(geometry, grid)
-    built = time.perf_counter() - started
+    built = clock() - started
     assert isinstance(ours, SliceMatrix)
     print(f"{views} views: matrix built in {built:.2f} s, {ours.entries * BYTES_PER_ENTRY / 1e6:.1f} MB")
     x, y = torch.rand(ours.domain.shape), torch.rand(ours.range.shape)
@@ -74,7 +76,7 @@ def compare(scanner: str, views: int, grid: Grid, rounds: int) -> Iterator[tuple
         candidates: dict[str, Callable[[], object]] = {"ours": lambda d=direction, a=last: getattr(ours, d)(a)}
         for name, rival in rivals.items():
             candidates[name] = lambda d=direction, a=argument, r=rival: getattr(r, d)(a)
-        seconds = medians(candidates, rounds)
+        seconds = medians(candidates, rounds, clock)
         for name, median in seconds.items():
             ratio = "" if name == "ours" else f"   ours / {name} = {seconds['ours'] / median:.3f}"
             print(f"  {direction}  {name:<20}{1000 * median:9.1f} ms{ratio}", flush=True)
@@ -89,11 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[8, 60], help="numbers of views")
     parser.add_argument("--scanner", choices=list(SCANNERS), default="parallel-beam")
     parser.add_argument("--csv", type=Path, help="file to write the figures to")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="of all threads together: for a machine busy with other work"
+    )
     options = parser.parse_args(arguments)
+    clock = time.process_time if options.processor_time else time.perf_counter
     grid = Grid((options.slices, options.size, options.size))
     print(f"{options.size} x {options.size} x {options.slices}; {os.cpu_count()} cores, ", end="")
     print(f"{torch.get_num_threads()} threads for ours; ASTRA's CPU projectors use one")
-    rows = [row for views in options.views for row in compare(options.scanner, views, grid, options.rounds)]
+    rows = [row for views in options.views for row in compare(options.scanner, views, grid, options.rounds, clock)]
     if options.csv:
         with options.csv.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
