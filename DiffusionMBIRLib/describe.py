@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from .volume import Volume
 
 
-def describe_file(path: Path, *, pixel_mm: float | None = None, axis: float | None = None) -> dict[str, Any]:
-    """What the file holds.  pixel_mm, axis: as for ``read``.  Raises InputError for what cannot be read."""
+def describe_file(
+    path: Path, *, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
+) -> dict[str, Any]:
+    """What the file holds.  pixel_mm, axis, prepare: as for ``read``.  Raises InputError for what cannot be read."""
     if path.suffix.lower() == ".safetensors":
         from .models import read_card
 
@@ -31,7 +33,7 @@ def describe_file(path: Path, *, pixel_mm: float | None = None, axis: float | No
     if may_hold(path, SCAN):
         from .io.scans import read_scan
 
-        return describe_scan(read_scan(path, pixel_mm=pixel_mm, axis=axis))
+        return describe_scan(read_scan(path, pixel_mm=pixel_mm, axis=axis, prepare=prepare))
     from .io.volumes import read_volume
 
     return describe_volume(read_volume(path))
@@ -78,11 +80,14 @@ def describe_scan(scan: Scan) -> dict[str, Any]:
         return {"kind": "k-space", "format": told.get("source", "DiffusionMBIR"), **entries, **_of_kspace(scan)}
     numbers = {f.name: getattr(scan, f.name) for f in fields(scan) if f.type == "float"}
     listed = {key: list(told[key]) for key in ("guessed", "remarks") if isinstance(told.get(key), list)}
+    source = {"format": told["source"]} if isinstance(told.get("source"), str) else {}
     return {
         "kind": "measurement",
+        **source,
         **entries,
         "grid": list(grid.shape),
         "spacing_mm": list(grid.spacing_mm),
+        "unit": scan.unit,
         **numbers,
         **listed,
     }

@@ -28,7 +28,7 @@ from ..scans import KSpace
 from .channels import coils_or_slices
 from .files import require_file
 from .kspace_scan import Acquisition, finish
-from .matlab import read_matlab
+from .matlab import is_fan_beam, read_matlab
 from .sampling import measured
 from .sidecar import ORDER, Sidecar
 from .sizes import require_memory
@@ -263,4 +263,4 @@ def _middle_share(profile: np.ndarray) -> float:
     return float(profile[n // 2 - half : n // 2 + half].sum() / profile.sum())
 
 
-register(Format("array of k-space", MR, (".npy", ".mat"), read_array))
+register(Format("array of k-space", MR, (".npy", ".mat"), read_array, lambda path: not is_fan_beam(path)))

@@ -12,7 +12,7 @@ from . import matlab5
 from .hdf5 import opened
 from .sizes import require_memory
 
-_FAN_BEAM = ("CtDataLimited", "CtDataFull", "CtData")  # structures of Helsinki's tomography data
+FAN_BEAM = ("CtDataLimited", "CtDataFull", "CtData")  # structures of Helsinki's tomography data
 
 
 def is_matlab_hdf5(path: Path) -> bool:
@@ -20,6 +20,17 @@ def is_matlab_hdf5(path: Path) -> bool:
     with path.open("rb") as stream:
         begin = stream.read(520)
     return b"\x89HDF\r\n\x1a\n" in (begin[:8], begin[512:520])
+
+
+def is_fan_beam(path: Path) -> bool:
+    """Whether a file of version 5 to 7 holds a structure of fan-beam projections; a glance that raises nothing."""
+    try:
+        if path.suffix.lower() != ".mat" or is_matlab_hdf5(path):
+            return False
+        with matlab5.opened(path) as file:
+            return any(variable.name in FAN_BEAM for variable in file.variables)
+    except (InputError, OSError):
+        return False
 
 
 def read_matlab(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -83,7 +94,6 @@ def _values_73(fields: Any, name: str) -> np.ndarray:
 def _read_5(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarray | None]:
     with matlab5.opened(path) as file:
         there = {one.name: one for one in file.variables}
-        _refuse_fan_beam(path, list(there))
         numbers = {name: one for name, one in there.items() if one.type}
         candidates = [name for name, one in numbers.items() if one.is_complex and min(one.shape) > 0]
         chosen = _choose(path, candidates, list(numbers), variable)
@@ -93,5 +103,5 @@ def _read_5(path: Path, variable: str, mask: str) -> tuple[np.ndarray, np.ndarra
 
 
 def _refuse_fan_beam(path: Path, names: list[str]) -> None:
-    if set(names) & set(_FAN_BEAM):
-        raise InputError(f"{path}: holds fan-beam CT projections, which are not supported; rebin them to parallel beam")
+    if set(names) & set(FAN_BEAM):
+        raise InputError(f"{path}: holds fan-beam CT projections in version 7.3, which is not read; save it with -v7")

@@ -1,6 +1,7 @@
-"""Arrays of numbers in MATLAB files of version 5 to 7, by the format's published description.
+"""Arrays of numbers, and structures of them, in MATLAB files of version 5 to 7, by the format's published description.
 
-Every length is checked before it is believed, nothing but numbers is read, and only what is asked for is unpacked.
+Every length is checked before it is believed, nothing but numbers and text is read, and only what is asked for is
+unpacked.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ _HEADER = 128  # bytes
 _MATRIX, _COMPRESSED = 14, 15
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+_STRUCTURE, _TEXT = 2, 4
 _COMPLEX = 0x0800
 _DEEPEST = 32  # axes
+_DEEPEST_STRUCTURE, _MOST_FIELDS, _LONGEST_TEXT = 4, 256, 1 << 16
 _NAMED_WITHIN = 4096  # bytes, in which a variable's flags, sizes and name lie
 
 
@@ -36,6 +39,7 @@ class Variable:
     shape: tuple[int, ...]
     type: str
     is_complex: bool
+    is_structure: bool
     at: int
     length: int
     compressed: bool
@@ -63,7 +67,63 @@ class MatlabFile:
             body = self._unpacked(body, _NAMED_WITHIN + 8 * 4 + count * itemsize)
             _, begin, length, _ = self._tag(body, 0)
             body = body[begin : begin + length]
-        at, parts = 0, []
+        return self._array(body, variable)
+
+    def structure(self, variable: Variable) -> dict[str, Any]:
+        """The fields of a structure: arrays of real numbers, texts and structures; what else there is is left out.
+
+        Raises InputError where it is cut or damaged.
+        """
+        body = self._content[variable.at : variable.at + variable.length]
+        if variable.compressed:
+            announced = int.from_bytes(self._unpacked(body, 8)[4:8], self._endian)
+            require_bytes(str(self._path), f"its variable {variable.name}", announced, len(body))
+            require_memory(str(self._path), [max(announced, 1)], 2)
+            body = self._unpacked(body, announced + 8)
+            _, begin, length, _ = self._tag(body, 0)
+            body = body[begin : begin + length]
+        return self._fields(body, 0)
+
+    def _fields(self, body: Any, depth: int) -> dict[str, Any]:
+        at = 0
+        for _ in range(3):  # flags, sizes and name
+            *_, at = self._tag(body, at)
+        _, first, size, at = self._tag(body, at)
+        longest = int.from_bytes(body[first : first + size], self._endian)
+        _, first, size, at = self._tag(body, at)
+        if not 0 < longest <= _NAMED_WITHIN or size > longest * _MOST_FIELDS or depth > _DEEPEST_STRUCTURE:
+            raise self._damaged()
+        names = [
+            bytes(body[k : k + longest]).split(b"\0")[0].decode("latin-1") for k in range(first, first + size, longest)
+        ]
+        found: dict[str, Any] = {}
+        for name in names:
+            kind, first, size, at = self._tag(body, at)
+            if kind != _MATRIX:
+                raise self._damaged()
+            if size:
+                found[name] = self._entry(body[first : first + size], depth)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _entry(self, body: Any, depth: int) -> Any:
+        """Array, text or structure; None for anything else."""
+        variable = self._variable(body, 0, 0, len(body), False)
+        if variable.is_structure and prod(variable.shape) == 1:
+            return self._fields(body, depth + 1)
+        if variable.type and not variable.is_complex:
+            return self._array(body, variable)
+        if int.from_bytes(body[8:9], self._endian) != _TEXT or prod(variable.shape) > _LONGEST_TEXT:
+            return None
+        at = 0
+        for _ in range(3):
+            *_, at = self._tag(body, at)
+        kind, first, size, _ = self._tag(body, at)
+        if kind in (1, 2, 16):  # bytes, such as UTF-8
+            return bytes(body[first : first + size]).decode("utf-8", "replace")
+        return bytes(body[first : first + size]).decode("utf-16-le" if self._order == "<" else "utf-16-be", "replace")
+
+    def _array(self, body: Any, variable: Variable) -> np.ndarray:
+        at, parts, count = 0, [], prod(variable.shape)
         for part in range(3 + 1 + variable.is_complex):
             kind, begin, length, at = self._tag(body, at)
             if part >= 3:
@@ -102,16 +162,16 @@ class MatlabFile:
         flags = int.from_bytes(body[first : first + 4], self._endian)
         kind, first, size, at = self._tag(body, at)
         if _STORED.get(kind) != "i4" or not 8 <= size <= 4 * _DEEPEST:  # of an object, whose sizes lie elsewhere
-            return Variable("", (), "", False, begin, length, compressed)
+            return Variable("", (), "", False, False, begin, length, compressed)
         shape = np.frombuffer(body[first : first + size], dtype=f"{self._order}i4")
         if shape.min() < 0:
             raise self._damaged()
         _, first, size, _ = self._tag(body, at)
         name = bytes(body[first : first + size]).decode("latin-1")
         dimensions = tuple(int(n) for n in shape)
-        return Variable(
-            name, dimensions, _NUMBERS.get(flags & 0xFF, ""), bool(flags & _COMPLEX), begin, length, compressed
-        )
+        kind, is_complex = flags & 0xFF, bool(flags & _COMPLEX)
+        numbers = _NUMBERS.get(kind, "")
+        return Variable(name, dimensions, numbers, is_complex, kind == _STRUCTURE, begin, length, compressed)
 
     @property
     def _endian(self) -> Any:

@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..formats import CT, Format, register
 from ..host_memory import require_room
 from ..preparation.angles import in_degrees, perhaps_radians
-from ..preparation.parallel import ParallelScan, Told, measurement_of
+from ..preparation.parallel import ParallelScan, measurement_of
+from ..preparation.told import Told
 from ..scans import Measurement
 from .hdf5 import SUFFIXES, Fields, opened, recognising
 from .projection_folder import ANGLES, images_in, read_folder, read_sinogram
@@ -87,20 +88,26 @@ def read_sinogram_file(path: Path, told: Told | None = None) -> Measurement:
     return measurement_of(read_sinogram(path), told or Told())
 
 
-_TOLD = ("pixel_mm", "axis")  # what a user may tell, as fields of ``Told``
+_TOLD = ("pixel_mm", "axis", "prepare")  # what a user may tell, as fields of ``Told``
 
 
-def _data_exchange(path: Path, pixel_mm: float | None = None, axis: float | None = None) -> Measurement:
+def _data_exchange(
+    path: Path, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
+) -> Measurement:
     with opened(path) as fields:
-        return read_data_exchange(fields, Told(pixel_mm, axis))
+        return read_data_exchange(fields, Told(pixel_mm, axis, prepare))
 
 
-def _folder(path: Path, pixel_mm: float | None = None, axis: float | None = None) -> Measurement:
-    return read_projection_folder(path, Told(pixel_mm, axis))
+def _folder(
+    path: Path, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
+) -> Measurement:
+    return read_projection_folder(path, Told(pixel_mm, axis, prepare))
 
 
-def _sinogram(path: Path, pixel_mm: float | None = None, axis: float | None = None) -> Measurement:
-    return read_sinogram_file(path, Told(pixel_mm, axis))
+def _sinogram(
+    path: Path, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
+) -> Measurement:
+    return read_sinogram_file(path, Told(pixel_mm, axis, prepare))
 
 
 register(Format("Data Exchange", CT, SUFFIXES, _data_exchange, recognising(is_data_exchange), asks=_TOLD))

@@ -15,15 +15,22 @@ from .hdf5 import opened
 __all__ = ["read_scan", "write"]
 
 
-def read_scan(path: str | os.PathLike[str], *, pixel_mm: float | None = None, axis: float | None = None) -> Any:
+def read_scan(
+    path: str | os.PathLike[str],
+    *,
+    pixel_mm: float | None = None,
+    axis: float | None = None,
+    prepare: str | None = None,
+) -> Any:
     """Read a :class:`~DiffusionMBIRLib.scans.Measurement` or :class:`~DiffusionMBIRLib.scans.KSpace`.
 
     pixel_mm, axis: of projections that do not tell them, the size of the detector's pixels in mm and the column of the
-    rotation axis (0 is the first column's middle).
+    rotation axis (0 is the first column's middle).  prepare: steps of the preparation to switch, such as "rings=off,
+    water=on"; see :data:`~DiffusionMBIRLib.preparation.told.STEPS`.
 
     Raises InputError, in one line that names the file and the field, for what is missing, truncated, foreign, of a
-    newer version, incomplete or not finite, and for pixel_mm or axis with a file that tells them; EngineError where
-    memory runs out.
+    newer version, incomplete or not finite, and for what a file of this kind tells itself; EngineError where memory
+    runs out.
     """
     path = Path(path)
     if not path.exists():
@@ -35,10 +42,11 @@ def read_scan(path: str | os.PathLike[str], *, pixel_mm: float | None = None, ax
         if path.is_dir():
             raise InputError(f"{path}: is no folder of projections (no list of angles, angles.txt); see the formats")
         raise InputError(f"{path}: no file of a scan that we read ({', '.join(suffixes(SCAN))})")
-    told = {name: value for name, value in (("pixel_mm", pixel_mm), ("axis", axis)) if value is not None}
+    given = (("pixel_mm", pixel_mm), ("axis", axis), ("prepare", prepare))
+    told = {name: value for name, value in given if value is not None}
     for name in told:
         if name not in known.asks:
-            raise InputError(f"{path}: {name} is for projections that do not tell it; leave it out")
+            raise InputError(f"{path}: {name} is for measured projections that do not tell it; leave it out")
     try:
         return known.read(path, **told)
     except MemoryError as error:

@@ -21,7 +21,7 @@ from ..tasks import SPARSE_VIEW, task_info
 from ..volume import Volume
 from .request import Request, file_input, folder_input
 
-TOLD = ("pixel_mm", "axis")  # of projections in files that do not tell them
+TOLD = ("pixel_mm", "axis", "prepare")  # of projections in files that do not tell them
 Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
 
 
@@ -40,7 +40,7 @@ def ask(
     scan (Measurement or KSpace); or a file or DICOM folder, whatever ``diffusionmbir info`` knows.  Of a volume a
     scan is simulated.
     choices: settings of the scan and of the reconstruction by name; ``seed`` serves both.  Of projections in files also
-    pixel_mm and axis, as for ``read``.
+    pixel_mm, axis and prepare, as for ``read``.
     Raises InputError that names what is unknown or does not fit.
     """
     choices = dict(choices or {})
@@ -55,7 +55,7 @@ def ask(
 
 
 def _input(
-    source: Source, grid: Grid | None, task: str | None, told: dict[str, float]
+    source: Source, grid: Grid | None, task: str | None, told: dict[str, Any]
 ) -> tuple[dict[str, Any], Scan | Volume | None, str]:
     """(entries of the request, what goes into the job's folder, task of a scan or '')."""
     if isinstance(source, str | os.PathLike):
@@ -68,7 +68,7 @@ def _input(
     return folder_input(source), source, source.task if isinstance(source, Scan) else ""
 
 
-def _task_of_file(path: Path, told: dict[str, float]) -> str:
+def _task_of_file(path: Path, told: dict[str, Any]) -> str:
     if may_hold(path, SCAN):
         from ..io.scans import read_scan
 

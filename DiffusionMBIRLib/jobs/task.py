@@ -34,6 +34,7 @@ from ..reconstruction import Result, reconstruct
 from ..simulation.settings import CTScan
 from ..volume import Volume
 from . import preview
+from .asking import TOLD
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
 from .folder import BEGUN, DEVIATION, INPUT, PROVENANCE, RESULT, STATE, JobFolder
@@ -118,7 +119,7 @@ class Task:
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
         for note in measurement.notes:
             self._send(Log("info", note))
-        self._grid, self._unit = measurement.result_grid, measurement.UNIT
+        self._grid, self._unit = measurement.result_grid, measurement.unit
         self._prepare(measurement, has_truth=truth is not None)
         return self._save(self._reconstruct(measurement), truth)
 
@@ -257,7 +258,7 @@ def _read(path: Path, entries: dict[str, Any]) -> Any:
     require_unchanged(entries)
     if not may_hold(path, SCAN):
         return mbir.read_volume(path)
-    return mbir.read(path, pixel_mm=entries.get("pixel_mm"), axis=entries.get("axis"))
+    return mbir.read(path, **{name: entries[name] for name in TOLD if name in entries})
 
 
 def _judge(volume: Volume, truth: Volume) -> dict[str, Any]:

@@ -9,19 +9,16 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid, ParallelBeam
 from ..scans import Measurement
-from . import bad_pixels
-from .consistency import are_shuffled, check_views, edges, roughness, sees_object
-from .flat_dark import line_integrals
+from .cleaning import cleaned
+from .consistency import are_shuffled, check_views, roughness, sees_object
 from .half_acquisition import is_half_acquisition, reach, stitched
-from .lost_views import lost_views
+from .rings import without_rings
 from .rotation_axis import rotation_axis
+from .told import Told
 from .zingers import without_zingers
 
 _PIXEL_MM = 1.0
 _CLEARLY_SMOOTHER = 0.7  # of the roughness, for another order of the views to be taken
-_MOST_LOST = 0.5  # of the views
-_LARGEST_LINE = 20.0
-_TRANSMISSION_OF_AIR = 0.5
 
 
 @dataclass
@@ -43,25 +40,11 @@ class ParallelScan:
     remarks: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Told:
-    """What the user knows of a scan: size of the detector's pixels, column of the rotation axis (0 is the first)."""
-
-    pixel_mm: float | None = None
-    axis: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.pixel_mm is not None and not 0 < self.pixel_mm < np.inf:
-            raise InputError(f"pixel_mm must be a positive number of mm, not {self.pixel_mm}")
-        if self.axis is not None and not np.isfinite(self.axis):
-            raise InputError(f"axis must be a column of the detector, not {self.axis}")
-
-
 def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
     """All steps.  Raises InputError, naming the file, for what does not fit together or cannot be repaired."""
     _require_fit(scan)
     remarks = list(scan.remarks)
-    line, angles = _cleaned(scan, remarks)
+    line, angles = _cleaned(scan, told, remarks)
     line = np.ascontiguousarray(line.swapaxes(0, 1))  # (slices, views, columns)
     slices, _, columns = line.shape
     centre, how = _axis(line, angles, scan.name, told.axis)
@@ -82,6 +65,7 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
         ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset),
         Grid((slices, width, width), (pixel, pixel, pixel)),
         mu_water_per_mm=water,
+        unit="1/mm",
         provenance={"source": scan.source, "guessed": _guesses(scan, told, centre, how, water), "remarks": remarks},
         name=scan.name,
     )
@@ -92,7 +76,7 @@ def _guesses(scan: ParallelScan, told: Told, centre: float, how: str, water: flo
     guessed += [] if told.axis is not None else [f"rotation axis at column {centre:.2f}, {how}"]
     return [
         *guessed,
-        f"mu_water_per_mm {water:.4g}, so that the object has about 0 HU",
+        f"values in 1/mm; {water:.4g} / mm, which most of the object has, stands where water does",
         "sense of rotation; else the slices are mirrored",
         *scan.guessed,
     ]
@@ -112,59 +96,19 @@ def _require_fit(scan: ParallelScan) -> None:
         raise InputError(f"{scan.name}: an angle is NaN or infinite; repair it")
 
 
-def _cleaned(scan: ParallelScan, remarks: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _cleaned(scan: ParallelScan, told: Told, remarks: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Line integrals (views, rows, columns) without what the detector got wrong, and their angles."""
-    if scan.flat is None or scan.dark is None:
-        line, blind = _given_lines(scan), np.zeros(scan.counts.shape[1:], dtype=bool)
-    else:
-        line, blind = line_integrals(scan.counts, scan.flat, scan.dark, scan.name)
-    if not np.isfinite(line).all():
-        bad = int(line.size - np.count_nonzero(np.isfinite(line)))
-        raise InputError(f"{scan.name}: {bad} of {line.size} values are NaN or infinite; repair or mask them first")
-    if blind.any():
-        line = bad_pixels.fill(line, blind)
-        remarks.append(f"{int(blind.sum())} blind pixels of the detector take their neighbour's value")
-    lost = lost_views(line)
-    if lost.any():
-        if lost.mean() > _MOST_LOST:
-            raise InputError(
-                f"{scan.name}: {int(lost.sum())} of {len(lost)} views show no beam; is the flat image right?"
-            )
-        remarks.append(
-            f"{int(lost.sum())} of {len(lost)} views are left out: no beam, or not this object ({_few(lost)})"
-        )
-        line = line[~lost]
-    dead = bad_pixels.dead_pixels(line)
-    if dead.any() and dead.mean() < _MOST_LOST:
-        line = bad_pixels.fill(line, dead)
-        remarks.append(f"{int(dead.sum())} dead or stuck pixels of the detector take their neighbour's value")
-    angles = _best_angles(scan, line, ~lost, remarks)
-    line, zingers = without_zingers(line, angles)
-    if zingers:
-        remarks.append(f"{zingers} zingers (single readings far too bright or dark) take their neighbours' median")
+    line, kept = cleaned(scan.name, scan.counts, scan.flat, scan.dark, told, remarks)
+    angles = _best_angles(scan, line, kept, remarks)
+    if told.wants("zingers"):
+        line, zingers = without_zingers(line, angles)
+        if zingers:
+            remarks.append(f"{zingers} zingers (single readings far too bright or dark) take their neighbours' median")
+    if told.wants("rings"):
+        line, rings = without_rings(line, angles)
+        if rings:
+            remarks.append(f"{rings} pixels that read too much or too little in all views are set right, against rings")
     return line, angles
-
-
-def _few(which: np.ndarray) -> str:
-    index = np.flatnonzero(which)
-    return ", ".join(str(k) for k in index[:6]) + (" ..." if len(index) > 6 else "")
-
-
-def _given_lines(scan: ParallelScan) -> np.ndarray:
-    """Values without flat and dark images: they must be line integrals already."""
-    line = scan.counts.astype(np.float32)
-    low, high = float(line.min()), float(line.max())
-    if not -_LARGEST_LINE < low <= high < _LARGEST_LINE:
-        raise InputError(
-            f"{scan.name}: values from {low:.4g} to {high:.4g} are no line integrals; add flat and dark images "
-            "(flat*.tif, dark*.tif), or take -log(counts / open beam) first"
-        )
-    if min(edges(line)) > max(_TRANSMISSION_OF_AIR, float(np.median(line))):
-        raise InputError(
-            f"{scan.name}: its edges are brighter than the object, so these are no line integrals but transmissions; "
-            "take -log of them first"
-        )
-    return line
 
 
 def _best_angles(scan: ParallelScan, line: np.ndarray, kept: np.ndarray, remarks: list[str]) -> np.ndarray:

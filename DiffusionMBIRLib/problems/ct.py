@@ -67,14 +67,15 @@ class _Projections:
         return back.sub_(self.base).div_(self.slope)
 
     def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
-        """An estimate as a volume in HU, in the user's own axis order."""
+        """An estimate as a volume in the scan's unit, in the user's own axis order."""
         array = x.cpu().numpy()
         volume = self.scan.volume(array, name)
         if np.may_share_memory(volume.array, array):
             volume = replace(volume, array=contiguous(array) if not array.flags.c_contiguous else array.copy())
-        hu = volume.array  # in place: half the time of new arrays
-        hu *= np.float32(self.value.scale)
-        hu += np.float32(0.0 if difference else self.value.offset)
+        slope, base = (self.value.scale, self.value.offset) if self.scan.unit == "HU" else (self.slope, self.base)
+        values = volume.array  # in place: half the time of new arrays
+        values *= np.float32(slope)
+        values += np.float32(0.0 if difference else base)
         return volume
 
 
@@ -94,7 +95,10 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     A: LinearOperator = raw
     deviation = MODEL_ERROR
     if scan.photons > 0:
-        variance = (measured.clamp(max=_MOST_EXPONENT).exp() / scan.photons).add_(MODEL_ERROR**2)
+        variance = measured.clamp(max=_MOST_EXPONENT).exp() / scan.photons
+        if scan.photon_profile is not None:
+            variance /= torch.from_numpy(scan.photon_profile).to(device)  # infinite where a ray does not count
+        variance = variance.add_(MODEL_ERROR**2)
         deviation = float(variance.min()) ** 0.5
         weights = variance.rsqrt_().mul_(deviation)
         A, target = RowWeighted(raw, weights), target.mul_(weights)
@@ -135,7 +139,11 @@ def _coarse(
     total variation takes to fill in what no view has seen.
     """
     grid, fewer = scan.grid.coarsened(factor), slice(None, None, stride)
-    part = replace(scan, data=scan.data[:, fewer], geometry=scan.geometry.take(fewer), grid=grid, stored_grid=grid)
+    profile = scan.photon_profile
+    if profile is not None and profile.shape[1] > 1:
+        profile = profile[:, fewer]
+    views = scan.geometry.take(fewer)
+    part = replace(scan, data=scan.data[:, fewer], photon_profile=profile, geometry=views, grid=grid, stored_grid=grid)
     return ct_problem(part, settings, value, space.device), partial(_on_grid, space=space)
 
 

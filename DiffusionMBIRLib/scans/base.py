@@ -20,13 +20,11 @@ _KINDS: dict[str, type[Scan]] = {}
 class Scan(ABC):
     """The base of :class:`.ct.Measurement` and :class:`.mr.KSpace`; frozen dataclasses, registered by their KIND.
 
-    KIND: the name in files.  MODALITY: "CT" or "MR".  UNIT: of the reconstructed volume.  STORED: the types that arrays
-    have in memory and in files.
+    KIND: the name in files.  MODALITY: "CT" or "MR".  STORED: the types that arrays have in memory and in files.
     """
 
     KIND: ClassVar[str] = ""
     MODALITY: ClassVar[str] = ""
-    UNIT: ClassVar[str] = ""
     STORED: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -42,6 +40,8 @@ class Scan(ABC):
         def geometry(self) -> Geometry: ...
         @property
         def grid(self) -> Grid: ...
+        @property
+        def unit(self) -> str: ...
         @property
         def stored_grid(self) -> Grid | None: ...
         @property

@@ -15,6 +15,7 @@ from ..volume import MU_WATER_PER_MM, Volume, require_finite
 from .base import Scan, require_data_shape
 
 MU_WATER_RANGE = (1e-5, 1e3)  # 1/mm; water has 0.5 at 20 keV and 0.003 at 10 MeV, other fluids and units more or less
+UNITS = ("HU", "1/mm")
 COUNTS = (1e-3, 1e15)
 MOST_ATTENUATION = 1e6
 
@@ -27,14 +28,16 @@ class Measurement(Scan):
     slices, (rows, views, columns) of a detector of many rows.  geometry: where source and detector stood.
     grid: the grid to reconstruct on, in axial order.  stored_grid: the grid that the user's volume had, in which the
     result is given back (equal to ``grid`` where it was axial already).
+    mu_water_per_mm: the attenuation that stands for 0 HU; of water, or of what a scanned object is mostly made of.
+    unit: of the reconstructed volume, "HU" or "1/mm" (attenuation, of objects that are no patients).
     photons: incident photons a ray, 0 for noise-free; the statistical weight of a ray is photons x exp(-data).
-    electronic_noise: standard deviation of the detector's own noise, in photons.
+    photon_profile: how these are spread over the rays, of a shape that broadcasts to that of data; 0 for a ray that
+    does not count.  electronic_noise: standard deviation of the detector's own noise, in photons.
     """
 
     KIND: ClassVar[str] = "ct"
     MODALITY: ClassVar[str] = "CT"
-    UNIT: ClassVar[str] = "HU"
-    STORED: ClassVar[dict[str, Any]] = {"data": np.float32}
+    STORED: ClassVar[dict[str, Any]] = {"data": np.float32, "photon_profile": np.float32}
 
     data: np.ndarray
     geometry: RayGeometry
@@ -42,7 +45,9 @@ class Measurement(Scan):
     task: str = "sparse-view-ct"
     stored_grid: Grid | None = None
     mu_water_per_mm: float = MU_WATER_PER_MM
+    unit: str = "HU"
     photons: float = 0.0
+    photon_profile: np.ndarray | None = None
     electronic_noise: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
     name: str = "measurement"
@@ -53,6 +58,8 @@ class Measurement(Scan):
         require_data_shape(self.data.shape, self.geometry, self.grid, self.name)
         self._check_settings()
         require_finite(self.data, f"{self.name}: data")
+        if self.photon_profile is not None:
+            self._check_profile(self.photon_profile)
         largest = float(max(self.data.max(), -self.data.min()))
         if largest > MOST_ATTENUATION:
             raise InputError(
@@ -60,7 +67,19 @@ class Measurement(Scan):
                 f"-{MOST_ATTENUATION:g}; are these counts? Give -ln(counts / open beam)"
             )
 
+    def _check_profile(self, profile: np.ndarray) -> None:
+        require_finite(profile, f"{self.name}: photon_profile")
+        fits = profile.ndim == 3 and all(n in (1, m) for n, m in zip(profile.shape, self.data.shape, strict=True))
+        if not fits:
+            raise InputError(f"{self.name}: photon_profile {profile.shape} does not spread over data {self.data.shape}")
+        if profile.min() < 0 or not profile.any():
+            raise InputError(f"{self.name}: photon_profile must be 0 or positive, and not 0 everywhere")
+        if not self.photons > 0:
+            raise InputError(f"{self.name}: photon_profile spreads photons, which must be given too")
+
     def _check_settings(self) -> None:
+        if self.unit not in UNITS:
+            raise InputError(f"{self.name}: unit must be one of {', '.join(UNITS)}, not {self.unit!r}")
         if self.task not in CT_TASKS:
             raise InputError(f"{self.name}: task {self.task!r} is not known; use one of {', '.join(CT_TASKS)}")
         if not self.mu_water_per_mm > 0:
@@ -80,13 +99,13 @@ class Measurement(Scan):
                 )
 
     def volume(self, array: np.ndarray, name: str) -> Volume:
-        """A reconstruction on ``grid`` (slices, rows, columns) in HU as a volume in the user's own axis order.
+        """A reconstruction on ``grid`` (slices, rows, columns) in ``unit``, as a volume in the user's own axis order.
 
         Raises InputError where the array does not have the grid's shape.
         """
         if tuple(array.shape) != self.grid.shape:
             raise InputError(f"{name}: array {array.shape} does not fit the grid to reconstruct on {self.grid.shape}")
         if self.stored_grid is None:
-            return Volume(array, self.grid, unit=self.UNIT, name=name)
+            return Volume(array, self.grid, unit=self.unit, name=name)
         order = axial_order(self.stored_grid)
-        return Volume(order.undo(array), self.stored_grid, unit=self.UNIT, name=name)
+        return Volume(order.undo(array), self.stored_grid, unit=self.unit, name=name)

@@ -36,7 +36,6 @@ class KSpace(Scan):
 
     KIND: ClassVar[str] = "mr"
     MODALITY: ClassVar[str] = "MR"
-    UNIT: ClassVar[str] = ""
     STORED: ClassVar[dict[str, Any]] = dict.fromkeys(("data", "maps", "calibration"), np.complex64)
 
     data: np.ndarray
@@ -76,6 +75,11 @@ class KSpace(Scan):
             fits = (slices, self.geometry.coils, *block)
             object.__setattr__(self, "calibration", self._fitting("calibration", self.calibration, [fits]))
 
+    @property
+    def unit(self) -> str:
+        """Of the reconstructed volume: MR has none."""
+        return ""
+
     @classmethod
     def zero_filled(cls, data: np.ndarray, grid: Grid, *, name: str) -> KSpace:
         """Of data (slices, coils, rows, columns) that are zero where nothing was sampled, in all slices and coils."""
@@ -109,4 +113,4 @@ class KSpace(Scan):
     def volume(self, array: np.ndarray, name: str) -> Volume:
         """An image (slices, rows, columns), real or complex, as a volume of its magnitude; MR has no unit."""
         magnitude = np.abs(array).astype(np.float32, copy=False)
-        return Volume(magnitude, self.result_grid, unit=self.UNIT, name=name)
+        return Volume(magnitude, self.result_grid, unit=self.unit, name=name)

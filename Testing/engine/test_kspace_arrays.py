@@ -142,7 +142,7 @@ def test_bad_matlab(tmp_path):
     scipy_io.savemat(path, {"ksp": KSPACE.transpose(2, 3, 1, 0)})
     assert "name them in scan.json" in refusal(path)
     scipy_io.savemat(path, {"CtDataLimited": {"sinogram": np.ones((2, 2))}})
-    assert "fan-beam" in refusal(path)
+    assert "lacks sinogram" in refusal(path)
     scipy_io.savemat(path, {"ksp": ksp})
     path.write_bytes(path.read_bytes()[:-1000])
     assert "truncated" in refusal(path)

@@ -140,9 +140,3 @@ def test_parallel_beam_projections(name, views, centre):
     # What goes in comes out of each view, in the same amount.
     total = scan.data.sum(axis=(0, 2))
     assert np.std(total) < 0.06 * np.mean(total)
-
-
-def test_fan_beam_is_refused(capsys):
-    pytest.importorskip("scipy")
-    assert cli.main(["info", str(raw("ct/htc2022_ta_30deg_fanbeam.mat"))]) == 2
-    assert "fan-beam" in capsys.readouterr().err

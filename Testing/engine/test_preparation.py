@@ -13,8 +13,9 @@ from DiffusionMBIRLib.preparation.angles import in_degrees, perhaps_radians
 from DiffusionMBIRLib.preparation.bad_pixels import dead_pixels
 from DiffusionMBIRLib.preparation.consistency import check_views
 from DiffusionMBIRLib.preparation.lost_views import lost_views
-from DiffusionMBIRLib.preparation.parallel import ParallelScan, Told, measurement_of
+from DiffusionMBIRLib.preparation.parallel import ParallelScan, measurement_of
 from DiffusionMBIRLib.preparation.rotation_axis import is_full_turn
+from DiffusionMBIRLib.preparation.told import Told
 from DiffusionMBIRLib.preparation.zingers import without_zingers
 from Testing.engine.scans import DISCS, counted, lines_of, told
 

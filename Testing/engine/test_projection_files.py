@@ -24,7 +24,8 @@ def attenuation(scan, method="fbp") -> np.ndarray:
     """The middle slice as attenuation a pixel."""
     settings = mbir.ReconSettings.preset("sparse-view", method=method)
     volume = mbir.reconstruct(scan, settings=settings).volume
-    return (volume.array[len(volume.array) // 2] / 1000 + 1) * scan.mu_water_per_mm
+    assert volume.unit == "1/mm"
+    return volume.array[len(volume.array) // 2]
 
 
 def refusal(path, **known) -> str:

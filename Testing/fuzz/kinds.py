@@ -34,6 +34,7 @@ from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import request, small_prior
 from Testing.engine.published_files import score_sde
 from Testing.engine.test_dicom import make_series
+from Testing.fuzz.scanner_kinds import MAKERS
 
 Damage = Callable[[bytes], bytes]
 
@@ -268,4 +269,8 @@ KINDS = {
     "weights of old torch": Kind(_torch_pickle, load_prior),
     "preset": Kind(_preset, _read_preset),
     "job.json": Kind(_job, _read_job),
+}
+KINDS |= {
+    name: Kind(make, hit=(lambda path, pattern=pattern: _first(pattern)(path.parent)) if pattern else lambda path: path)
+    for name, (make, pattern) in MAKERS.items()
 }

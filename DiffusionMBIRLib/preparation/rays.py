@@ -1,0 +1,226 @@
+"""A scan of known geometry as counted to a ``Measurement``: every step in its order, what was guessed and repaired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import ConeBeam, FanBeam, Grid, ParallelBeam, RayGeometry
+from ..scans import Measurement
+from ..volume import MU_WATER_PER_MM
+from . import axis_of_rays
+from .cleaning import cleaned
+from .consistency import edges, sees_object
+from .field_of_view import grid_seen, pixel_mm
+from .flat_dark import drift
+from .padding import padded
+from .rings import without_rings
+from .told import Told
+from .typical import typical_attenuation
+from .water import without_beam_hardening
+from .zingers import without_zingers
+
+_ATTENUATIONS = (2e-4, 50.0)  # 1/mm, from gas to heavy metals at low energies
+_LINES_BELOW = 20.0  # line integrals
+_BEAM = 99.5  # percentile of the counts that stands for the open beam where no flat image tells it
+_MOVABLE = (ParallelBeam, FanBeam, ConeBeam)  # whose axis can be looked for
+
+
+@dataclass
+class RayScan:
+    """What a reader found.
+
+    counts: (views, rows, columns) of a detector of many rows or of a stack of slices.  kind: "counts", "lines" for line
+    integrals, "" where the file does not tell.  flat: (rows, columns), or (groups, rows, columns) that were taken at
+    the views flat_at.  white: the open beam's counts where there is no flat image.  dark: (rows, columns).
+    grid: to reconstruct on, None for what the detector sees.  axis_known: the file tells where the axis lies.
+    sense_known: the file tells the sense of rotation for sure.  water: attenuation of water at the scan's energy, in
+    1/mm, of medical scans, whose values are HU.  photons, photon_profile: as in a ``Measurement``, but the profile is
+    (views or 1, rows or 1, columns).  guessed, remarks: what the reader has to say.
+    """
+
+    name: str
+    source: str
+    counts: np.ndarray
+    geometry: RayGeometry
+    kind: str = ""
+    flat: np.ndarray | None = None
+    flat_at: tuple[float, ...] = ()
+    white: float | None = None
+    dark: np.ndarray | None = None
+    grid: Grid | None = None
+    slice_mm: float | None = None
+    axis_known: bool = False
+    sense_known: bool = True
+    water: float | None = None
+    photons: float = 0.0
+    photon_profile: np.ndarray | None = None
+    guessed: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def flip(self, axes: tuple[int, ...]) -> None:
+        """Have images run the other way along axes (-2: rows, -1: columns), as the geometry has them."""
+        for name in ("counts", "flat", "dark", "photon_profile"):
+            image = getattr(self, name)
+            if image is not None:
+                setattr(self, name, np.flip(image, axes))
+
+
+def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
+    """All steps.  Raises InputError, naming the file, for what does not fit together or cannot be repaired."""
+    _require_fit(scan)
+    guessed, remarks = list(scan.guessed), list(scan.remarks)
+    line, kept = _lines(scan, told, guessed, remarks)
+    geometry = scan.geometry if kept.all() else scan.geometry.take(np.flatnonzero(kept).tolist())
+    line = np.ascontiguousarray(_repaired(line, geometry, told, remarks).swapaxes(0, 1))  # (rows, views, columns)
+    geometry = _with_axis(scan, line, geometry, told, guessed, remarks)
+    grid = scan.grid or grid_seen(geometry, line.shape[0], scan.slice_mm)
+    if scan.grid is None and told.wants("padding"):
+        grid = padded(grid, line, geometry, remarks)
+    typical = scan.water or typical_attenuation(line, geometry, grid)
+    if told.wants("water"):
+        line = without_beam_hardening(line, geometry, remarks)
+    remarks += _doubts(line, typical, scan)
+    if not scan.water:
+        guessed.append(f"values in 1/mm; {typical:.4g} / mm, which most of the object has, stands where water does")
+    if not scan.sense_known:
+        guessed.append("sense of rotation; else the slices are mirrored")
+    return Measurement(
+        line,
+        geometry,
+        grid,
+        mu_water_per_mm=float(typical),
+        unit="HU" if scan.water else "1/mm",
+        **_photons(scan, kept),
+        provenance={"source": scan.source, "guessed": guessed, "remarks": remarks},
+        name=scan.name,
+    )
+
+
+def _require_fit(scan: RayScan) -> None:
+    views, *pixels = scan.counts.shape
+    if scan.geometry.views != views:
+        raise InputError(f"{scan.name}: lists {scan.geometry.views} angles for {views} images; make them equal")
+    rows, columns = scan.geometry.detector
+    if pixels[1] != columns or not (scan.geometry.STACKED or pixels[0] == rows):
+        raise InputError(
+            f"{scan.name}: the images have {pixels[0]} x {pixels[1]} pixels, the geometry says {rows} x {columns}"
+        )
+    for what, image in (("flat", scan.flat), ("dark", scan.dark)):
+        if image is not None and list(image.shape[-2:]) != pixels:
+            raise InputError(
+                f"{scan.name}: {what} images must have the size of the projections {tuple(pixels)}, not {image.shape}"
+            )
+
+
+def _lines(scan: RayScan, told: Told, guessed: list[str], remarks: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Line integrals (views, rows, columns) of the views that are kept, and which these are."""
+    flat, dark = scan.flat, scan.dark
+    counted = scan.kind == "counts" or flat is not None or scan.white is not None
+    if not counted and scan.kind != "lines":
+        counted = float(scan.counts.max()) > _LINES_BELOW
+    if not counted:
+        return cleaned(scan.name, scan.counts, None, None, told, remarks)
+    if flat is None:
+        white = scan.white
+        if white is None:
+            white = float(np.percentile(scan.counts, _BEAM))
+            guessed.append(f"open beam of {white:.5g} counts, the brightest of the images, for want of a flat image")
+        flat = np.full(scan.counts.shape[1:], white, np.float32)
+    if dark is None:
+        dark = np.zeros(scan.counts.shape[1:], np.float32)
+    mean = flat.mean(axis=0) if flat.ndim == 3 else flat
+    if float(np.median(mean)) > 50 * max(float(scan.counts.max()), 0.0):
+        raise InputError(
+            f"{scan.name}: the flat image counts {np.median(mean):.4g}, the projections {scan.counts.max():.4g} at "
+            "most; are these line integrals already? Then leave the flat image out"
+        )
+    line, kept = cleaned(scan.name, scan.counts, mean, dark, told, remarks)
+    if flat.ndim == 3 and len(flat) > 1 and scan.flat_at:
+        line = line + drift(flat, scan.flat_at, dark, len(kept))[kept]
+    return line, kept
+
+
+def _repaired(line: np.ndarray, geometry: RayGeometry, told: Told, remarks: list[str]) -> np.ndarray:
+    if told.wants("zingers"):
+        line, zingers = without_zingers(line, np.asarray(geometry.angles_deg))
+        if zingers:
+            remarks.append(f"{zingers} zingers (single readings far too bright or dark) take their neighbours' median")
+    if told.wants("rings"):
+        line, rings = without_rings(line, np.asarray(geometry.angles_deg))
+        if rings:
+            remarks.append(f"{rings} pixels that read too much or too little in all views are set right, against rings")
+    return line
+
+
+def _with_axis(
+    scan: RayScan, line: np.ndarray, geometry: RayGeometry, told: Told, guessed: list[str], remarks: list[str]
+) -> RayGeometry:
+    """The geometry with the axis where it was told, is known or is found.  line: (rows, views, columns)."""
+    if not isinstance(geometry, _MOVABLE):
+        if told.axis is not None:
+            raise InputError(f"{scan.name}: axis cannot be told for {geometry.LABEL.lower()}; mend its geometry")
+        return geometry
+    columns = geometry.detector[1]
+    listed = axis_of_rays.column_of(geometry)
+    if told.axis is not None:
+        if not -columns <= told.axis <= 2 * columns:
+            raise InputError(f"{scan.name}: axis {told.axis:g} lies far outside the detector of {columns} columns")
+        return axis_of_rays.with_column(geometry, told.axis)
+    found = axis_of_rays.found(line, geometry) if told.wants("axis") else None
+    if found is None:
+        if not scan.axis_known:
+            guessed.append(f"rotation axis at column {listed:.2f}, as nothing in the views tells another")
+        return geometry
+    turned = axis_of_rays.runs_backwards(line, geometry, found)
+    if turned and not scan.sense_known:
+        remarks.append("the views fit clearly better with angles that run the other way; they are turned round")
+        geometry = replace(geometry, angles_deg=tuple(-a for a in geometry.angles_deg))
+        found = axis_of_rays.found(line, geometry) or found
+    elif turned:
+        remarks.append("the views fit clearly better with angles that run the other way; check the sense of rotation")
+    if scan.axis_known:
+        if abs(found.column - listed) > 0.5:
+            remarks.append(
+                f"the rotation axis is at column {listed:.2f} by the file, at {found.column:.2f} by the views"
+            )
+        return geometry
+    guessed.append(f"rotation axis at column {found.column:.2f}, {found.how}")
+    return axis_of_rays.with_column(geometry, found.column)
+
+
+def _photons(scan: RayScan, kept: np.ndarray) -> dict[str, Any]:
+    if not scan.photons:
+        return {}
+    profile = scan.photon_profile
+    if profile is None:
+        return {"photons": float(scan.photons)}
+    if profile.shape[0] > 1:
+        profile = profile[kept]
+    profile = np.ascontiguousarray(profile.swapaxes(0, 1), np.float32)
+    return {"photons": float(scan.photons), "photon_profile": profile}
+
+
+def _doubts(line: np.ndarray, typical: float, scan: RayScan) -> list[str]:
+    """What is off in line integrals (rows, views, columns) and cannot be repaired."""
+    doubts = []
+    pixel = pixel_mm(scan.geometry)[0]
+    if not scan.water and not _ATTENUATIONS[0] < typical < _ATTENUATIONS[1]:
+        doubts.append(
+            f"most of the object has an attenuation of {typical:.3g} / mm with pixels of {pixel:.4g} mm: are the "
+            "lengths in mm?"
+        )
+    if scan.water and not 0.2 < typical_attenuation(line, scan.geometry, None) / scan.water < 5:
+        doubts.append(
+            f"most of the object has not the attenuation of water, {scan.water or MU_WATER_PER_MM:.4g} / mm: are the "
+            "lengths in mm?"
+        )
+    first, last = edges(line)
+    if min(first, last) < -0.2:
+        doubts.append(f"the edges of the detector see {min(first, last):.2f} (air: 0): is the flat image too dark?")
+    elif sees_object(first, line) or sees_object(last, line):
+        doubts.append(f"the edges of the detector see {first:.2f} and {last:.2f} (air: 0); the object is cut off")
+    return doubts

@@ -1,0 +1,122 @@
+"""The score of the Helsinki Tomography Challenge 2022 of several methods on its limited scans.  Run as a script:
+
+    python Testing/benchmarks/htc.py FOLDER --methods fbp,sirt,admm-tv --scans 01a,07b --out results/htc.csv
+
+FOLDER holds htc2022_<scan>_limited.mat and htc2022_<scan>_recon_fbp_seg.mat.  The score is Matthews' correlation of the
+slice, cut at Otsu's threshold, with the challenge's own segmentation of the full scan (512 x 512 pixels).  With
+--coarsen 2 it is reconstructed on 256 x 256 pixels from pairs of columns, and interpolated before the cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.io import matlab5
+from DiffusionMBIRLib.scans import Measurement
+from DiffusionMBIRLib.tasks import LIMITED_ANGLE
+
+SCANS = tuple(f"0{level}{sample}" for level in range(1, 8) for sample in "ab")
+FIELDS = ("scan", "views", "method", "score", "coarsen", "settings")
+
+
+def otsu(image: np.ndarray, bins: int = 256) -> float:
+    """The threshold between two classes of grey values that makes their means most unlike (Otsu 1979)."""
+    counts, edges = np.histogram(image, bins)
+    middle = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    total = (counts * middle).cumsum()
+    known = (below > 0) & (above > 0)
+    apart = total[known] / below[known] - (total[-1] - total[known]) / above[known]
+    return float(middle[known][np.argmax(below[known] * above[known] * apart**2)])
+
+
+def matthews(found: np.ndarray, truth: np.ndarray) -> float:
+    """Matthews' correlation of two binary images; 0 where one of them is of one kind only."""
+    a, b = found.astype(bool), truth.astype(bool)
+    tp, tn, fp, fn = (float(np.count_nonzero(x)) for x in (a & b, ~a & ~b, a & ~b, ~a & b))
+    size = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return (tp * tn - fp * fn) / size if size else 0.0
+
+
+def score(slice_of_attenuation: np.ndarray, truth: np.ndarray) -> float:
+    """The challenge's score of a slice, interpolated to the truth's pixels where it has others."""
+    image = torch.from_numpy(np.ascontiguousarray(slice_of_attenuation, np.float32))[None, None]
+    if image.shape[-2:] != truth.shape:
+        image = F.interpolate(image, size=truth.shape, mode="bilinear", align_corners=False)
+    values = image[0, 0].numpy()
+    return matthews(values > otsu(values), truth)
+
+
+def truth_of(folder: Path, scan: str) -> np.ndarray:
+    with matlab5.opened(folder / f"htc2022_{scan}_recon_fbp_seg.mat") as file:
+        return file.values(file.variables[0]) > 0
+
+
+def coarsened(scan: Measurement, factor: int) -> Measurement:
+    """The scan with columns averaged and pixels enlarged by a factor."""
+    if factor == 1:
+        return scan
+    data = scan.data.reshape(*scan.data.shape[:2], -1, factor).mean(axis=3)
+    geometry = replace(scan.geometry, columns=data.shape[2], pitch_mm=scan.geometry.pitch_mm * factor)
+    return replace(scan, data=data, geometry=geometry, grid=scan.grid.coarsened(factor))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--methods", default="fbp,sirt,admm-tv")
+    parser.add_argument("--scans", default=",".join(SCANS))
+    parser.add_argument("--coarsen", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], help="a setting, NAME=VALUE")
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args(arguments)
+    settings = {name: _value(value) for name, value in (entry.split("=", 1) for entry in chosen.set)}
+    for name in chosen.scans.split(","):
+        scan = coarsened(mbir.read(chosen.folder / f"htc2022_{name}_limited.mat"), chosen.coarsen)
+        truth = truth_of(chosen.folder, name)
+        for method in chosen.methods.split(","):
+            used = mbir.ReconSettings.preset("limited-angle", method=method, **settings)
+            volume = mbir.reconstruct(replace(scan, task=LIMITED_ANGLE), settings=used).volume
+            row = {
+                "scan": name,
+                "views": scan.geometry.views,
+                "method": method,
+                "score": f"{score(volume.array[0], truth):.4f}",
+                "coarsen": chosen.coarsen,
+                "settings": " ".join(chosen.set),
+            }
+            print(", ".join(f"{key} {value}" for key, value in row.items() if value != ""), flush=True)
+            if chosen.out:
+                _append(chosen.out, row)
+
+
+def _append(path: Path, row: dict[str, object]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _value(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+if __name__ == "__main__":
+    main()
