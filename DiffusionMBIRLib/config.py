@@ -88,6 +88,9 @@ class ReconSettings:
         "How much of its change since the last level dds adds to each denoised volume; helps where levels are few.",
         range=(0.0, 1.0),
     )
+    damping: float = setting(
+        0.9, "Damping", "Share of dual's coupling variable that goes on to the next noise level.", range=(0.0, 1.0)
+    )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     preconditioner: float = setting(
         0.0,

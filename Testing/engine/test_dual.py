@@ -1,0 +1,134 @@
+"""The dual-coupled sampler against the ADMM that it is without noise, and the noise that completes a spectrum."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sampling import SliceMatrix, seeded
+from torch import Tensor
+
+from DiffusionMBIRLib.denoisers import SliceDenoiser
+from DiffusionMBIRLib.operators import SliceDifference
+from DiffusionMBIRLib.operators.space import Space
+from DiffusionMBIRLib.priors.analytic import GaussianPrior
+from DiffusionMBIRLib.samplers import dual
+from DiffusionMBIRLib.samplers.spectrum import LEAST, completed, power, smoothed
+from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+
+# --- without noise: the ADMM of min 1/2 |y - A x|^2 + lam |D x|_1 - noise^2 ln p(v), x = v
+
+SHAPE, PIXELS = (3, 4, 5), 20
+SIGMA, NOISE, RHO = 0.3, 0.2, 0.05
+
+
+class Joint:
+    """Random data of a random matrix, a Gaussian prior, and the ADMM of the joint problem as dense matrices."""
+
+    def __init__(self, lam: float) -> None:
+        self.lam = lam
+        matrix = torch.randn(9, PIXELS, generator=seeded(1), dtype=torch.float64) / 6
+        self.A = SliceMatrix(matrix, SHAPE)
+        self.y = torch.randn(self.A.range.shape, generator=seeded(2), dtype=torch.float64)
+        self.prior = GaussianPrior.smooth(SHAPE[1:], mean=0.4, deviation=0.3, length_px=0.8)
+        self.start = torch.rand(SHAPE, generator=seeded(3), dtype=torch.float64)
+        units = torch.eye(PIXELS, dtype=torch.float64).reshape(PIXELS, *SHAPE[1:])
+        covariance = torch.fft.ifft2(torch.fft.fft2(units) * self.prior.spectrum).real.reshape(PIXELS, PIXELS)
+        each = torch.eye(SHAPE[0], dtype=torch.float64)
+        self.data = torch.kron(each, matrix)
+        self.precision = torch.kron(each, torch.linalg.inv(covariance).contiguous())
+        across = each[1:] - each[:-1]
+        self.D = torch.kron(across, torch.eye(PIXELS, dtype=torch.float64))
+
+    def sampled(self, levels: int, damping: float = 1.0) -> Tensor:
+        difference = SliceDifference(self.A.domain)
+        step = ZTVConsistency(
+            self.A, self.y, difference=difference, rho=RHO, lam=self.lam, cg_steps=70 if self.lam else 12, noise=NOISE
+        )
+
+        def silence(level: int) -> Tensor:
+            return torch.zeros(SHAPE, dtype=torch.float64)
+
+        return dual.sample(
+            SliceDenoiser(self.prior, 9), step, [SIGMA] * levels, self.start, silence, damping=damping
+        ).flatten()
+
+    def sweeps(self, count: int) -> Tensor:
+        """v of so many sweeps of ADMM with penalties RHO for z = D x and NOISE^2 / SIGMA^2 for v = x."""
+        penalty, unit = (NOISE / SIGMA) ** 2, torch.eye(self.data.shape[1], dtype=torch.float64)
+        split = self.lam > 0
+        system = self.data.T @ self.data + penalty * unit + (RHO * self.D.T @ self.D if split else 0)
+        v, u, z = self.start.flatten(), torch.zeros(len(unit), dtype=torch.float64), self.D @ unit[0] * 0
+        w = z.clone()
+        for _ in range(count):
+            right = self.data.T @ self.y.flatten() + penalty * (v - u) + (RHO * self.D.T @ (z - w) if split else 0)
+            x = torch.linalg.solve(system, right)
+            slope = self.D @ x + w
+            z = slope.sign() * (slope.abs() - self.lam / RHO).clamp(min=0)
+            w = slope - z
+            pulled = self.precision @ (0.4 + 0 * v) + (x + u) / SIGMA**2
+            v = torch.linalg.solve(self.precision + unit / SIGMA**2, pulled)
+            u = u + x - v
+        return v
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.02])
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_levels_without_noise_are_sweeps_of_the_joint_admm(lam, count):
+    joint = Joint(lam)
+    assert torch.allclose(joint.sampled(count), joint.sweeps(count), atol=1e-9)
+
+
+def test_many_levels_without_noise_end_at_the_posterior_mean():
+    joint = Joint(0.0)
+    system = joint.data.T @ joint.data / NOISE**2 + joint.precision
+    right = joint.data.T @ joint.y.flatten() / NOISE**2 + joint.precision @ torch.full((60,), 0.4, dtype=torch.float64)
+    mean = torch.linalg.solve(system, right)
+    assert torch.allclose(joint.sampled(100), mean, atol=1e-6)
+    assert not torch.allclose(joint.sampled(100, damping=0.5), mean, atol=1e-3)  # the dual is what leads there
+
+
+# --- the noise that completes a spectrum
+
+
+def white(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return Space(shape, dtype).noise(seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("size", [(48, 24), (45, 9)])
+def test_noise_has_the_variance_that_the_error_lacks(dtype, size):
+    sigma, shape = 0.5, (400, *size)
+    low = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None].abs() < 0.25
+    gain = 0.9 * sigma * low.double().expand(size)
+    error = torch.fft.ifft2(torch.fft.fft2(white(shape, 1, dtype)) * gain)
+    error = error if dtype.is_complex else error.real  # the gain of a frequency is that of its negative
+    still = torch.zeros(shape, dtype=dtype)
+    added = completed(still, error, white(shape, 2, dtype), sigma)
+    asked = (sigma**2 - smoothed(gain**2)).clamp(min=LEAST * sigma**2)
+    assert torch.allclose(smoothed(power(added)), smoothed(asked), rtol=0.02, atol=0.02 * sigma**2)
+    assert asked.min() < 0.3 * sigma**2 < 0.9 * sigma**2 < asked.max()
+
+
+def test_an_error_above_the_level_is_given_next_to_nothing():
+    shape, sigma = (30, 16, 16), 0.1
+    x, error = white(shape, 3), 5 * sigma * white(shape, 4)
+    added = completed(x, error, white(shape, 5), sigma) - x
+    assert float(added.square().mean()) == pytest.approx(LEAST * sigma**2, rel=0.1)
+
+
+def test_a_complex_error_in_both_parts_is_completed_as_a_real_one():
+    shape, sigma = (6, 14, 12), 0.4
+    error, noise = 0.7 * sigma * white(shape, 6), white(shape, 7)
+    real = completed(torch.zeros(shape, dtype=torch.float64), error, noise.clone(), sigma)
+    both = completed(
+        torch.zeros(shape, dtype=torch.complex128), torch.complex(error, error), torch.complex(noise, 0 * noise), sigma
+    )
+    assert torch.allclose(both.real, real, atol=1e-12)
+    assert float(both.imag.abs().max()) < 1e-12
+
+
+def test_the_smallest_images_have_a_spectrum():
+    for size in ((1, 1), (1, 5), (4, 3)):
+        x = completed(white((2, *size), 8), white((2, *size), 9), white((2, *size), 10), 0.3)
+        assert torch.isfinite(x).all()
+        assert torch.allclose(smoothed(torch.ones(size)), torch.ones(size))
