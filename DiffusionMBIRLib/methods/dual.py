@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from ..config import ReconSettings
 
 
+# The first level where the settings leave it open and few views ask for no higher one: unlike renoising, noise that is
+# matched to the data step's change gains from a level above the errors of the start.
+LEAST_FIRST_LEVEL = 0.4
+
+
 class Dual(DiffusionMethod):
     name: ClassVar[str] = "dual"
     label: ClassVar[str] = "Diffusion, dual-coupled"
@@ -28,11 +33,13 @@ class Dual(DiffusionMethod):
         from ..samplers.schedules import geometric_sigmas, karras_sigmas
 
         s = draw.settings
+        usual = max(draw.first_level, min(LEAST_FIRST_LEVEL, draw.prior.sigma_max))
+        first = draw.first_level if s.sigma_start else usual
         spaced = karras_sigmas if s.schedule == "karras" else geometric_sigmas
         return dual.sample(
             draw.denoiser,
             z_tv_step(draw),
-            spaced(s.sigma_end, draw.first_level, s.steps),
+            spaced(s.sigma_end, first, s.steps),
             draw.start,
             draw.noise,
             damping=s.damping,

@@ -5,10 +5,11 @@ scaled dual u remembers what the denoiser took away from the data, so that it is
 
     x <- the data step, started at v - u
     v <- D(H(x + u), sigma)
-    u <- damping (u + x - v)
+    u <- (sigma' / sigma)^damping (u + x - v)          sigma': the next level
 
-H adds noise where the spectrum of (x + u) - v, which is what the data step has changed, lies below that of white noise
-of level sigma: the denoiser then sees an error of the level that it is told.
+A scaled dual shrinks as its penalty grows; where that of the data step is (noise / sigma)^2, damping 2 is ADMM's.  H
+adds noise where the spectrum of (x + u) - v, which is what the data step has changed, lies below that of white noise of
+level sigma: the denoiser then sees an error of the level that it is told.
 """
 
 from __future__ import annotations
@@ -40,9 +41,8 @@ def sample(
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start``.
 
-    sigmas: falling noise levels, one network evaluation each.  start: the volume or what makes it.  damping in [0, 1]:
-    share of the dual that goes on to the next level; 1 is ADMM's.  Returns the last denoised volume, whose dual keeps
-    it near the data.
+    sigmas: falling noise levels, one network evaluation each.  start: the volume or what makes it.  damping: how fast
+    the dual shrinks as levels fall, 0: not at all.  Returns the last denoised volume, kept near the data by the dual.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     done, guess = state.restore(checkpoint, data_step, start() if callable(start) else start)  # v - u
@@ -53,9 +53,9 @@ def sample(
         dual += x
         clean = denoiser(completed(dual, x - guess, noise(k), sigma), sigma)
         del x
-        dual = dual.sub_(clean).mul_(damping)
-        guess = clean - dual
         if k + 1 < len(sigmas):
+            dual = dual.sub_(clean).mul_((sigmas[k + 1] / sigma) ** damping)
+            guess = clean - dual
             state.save(checkpoint, data_step, guess, k + 1, {"dual": dual})
         state.watch(monitor, data_step, clean, k + 1, len(sigmas), sigma)
     return clean

@@ -87,13 +87,13 @@ def scans():
 
 
 CASES = [
-    *((task, {"method": method}) for task in TASKS for method in ("dds", "mbir", "mbir-slow")),
+    *((task, {"method": method}) for task in TASKS for method in ("dual", "dds", "mbir", "mbir-slow")),
     (SPARSE_VIEW, {"method": "score-ct"}),
     (MR_TASK, {"method": "score-mri"}),
-    *((SPARSE_VIEW, {"method": method, "steps": 1}) for method in ("dds", "mbir", "score-ct")),
+    *((SPARSE_VIEW, {"method": method, "steps": 1}) for method in ("dual", "dds", "mbir", "score-ct")),
     *(
         (SPARSE_VIEW, {"method": method, "sigma_start": 0.1, "sigma_end": 0.1})
-        for method in ("dds", "mbir", "score-ct")
+        for method in ("dual", "dds", "mbir", "score-ct")
     ),
     (SPARSE_VIEW, {"method": "mbir", "sigma_end": 0.155}),  # below the usual first level of 8 views
     (LIMITED_ANGLE, {"method": "mbir", "sigma_end": 0.155}),  # above that of 12

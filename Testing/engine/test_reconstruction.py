@@ -335,7 +335,7 @@ def test_what_does_not_fit_is_named():
         ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
         ({"eta": "much"}, "eta: 'much' is not a number"),
         ({"eta": float("nan")}, "eta: nan lies outside"),
-        ({"method": "magic"}, "method: 'magic' is not one of dds, mbir"),
+        ({"method": "magic"}, "method: 'magic' is not one of dual, dds, mbir"),
     ],
 )
 def test_settings_are_checked(changes, message):

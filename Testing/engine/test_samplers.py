@@ -23,7 +23,7 @@ from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 
 SAMPLERS: dict[str, Sampler] = {
     "dds": partial(dds.sample, eta=0.85),
-    "dual": partial(dual.sample, damping=0.9),
+    "dual": partial(dual.sample, damping=0.5),
     "mbir": predictor_corrector.sample,
     "mbir-slow": partial(predictor_corrector.sample, share_variables=False),
 }
