@@ -46,7 +46,7 @@ class ReconSettings:
     method: str = setting("dual", "Method", "Reconstruction method.", choices=METHODS)
     prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior or supervised network.")
     steps: int = setting(
-        50, "Steps", "Noise levels; dual and dds evaluate the network once a level, mbir twice.", range=(1, 5000)
+        20, "Steps", "Noise levels; dual and dds evaluate the network once a level, mbir twice.", range=(1, 5000)
     )
     start: str = setting(
         "admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=START_NAMES
@@ -94,6 +94,13 @@ class ReconSettings:
         "How fast the variable that couples data and prior in dual shrinks: by the ratio of a noise level to the last "
         "one to this power; 0: not at all.",
         range=(0.0, 10.0),
+    )
+    temperature: float = setting(
+        0.7,
+        "Temperature",
+        "Of dual: level that noise is filled up to before the prior is asked, in multiples of the one that it is told; "
+        "1: as for a draw of the posterior, lower: nearer to the mean of all that fits.",
+        range=(0.0, 2.0),
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     preconditioner: float = setting(

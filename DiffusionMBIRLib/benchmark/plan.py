@@ -115,7 +115,7 @@ _MINUTES = (*_HOURS, "24-views-noise-free", "8-views-low")
 OURS = "Ours"
 REFERENCE = "Algorithm 1, 4000"
 DDS = {"method": "dds", "steps": 50}
-DDS_LEVEL = 0.4  # the first one of dds and of the paper's samplers at limited angles: a higher one serves dual alone
+DDS_LIMITED = {"sigma_start": 0.4, "cg_steps": 2}  # at limited angles a higher first level serves dual alone
 _OURS = (
     Row("Ours, 10", {}, grade="quick"),
     Row(OURS, {}),
@@ -142,8 +142,8 @@ def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
     slicewise = "score-mri" if modality == "MR" else "score-ct"
     paper = task_info(task).published_preset
     # What is best for the paper's samplers at limited angles, which gain nothing from our solver and short start.
-    level = {"sigma_start": DDS_LEVEL} if task == LIMITED_ANGLE else {}
-    warm = {"start_sweeps": 100, "preconditioner": 0.0, "cg_steps": 20, **level} if level else {}
+    limited = DDS_LIMITED if task == LIMITED_ANGLE else {}
+    warm = {**limited, "start_sweeps": 100, "preconditioner": 0.0, "cg_steps": 20} if limited else {}
     diffusion = (
         Row(
             "Slice-wise diffusion",
@@ -163,5 +163,5 @@ def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
         ),
     )
     weak = (_WEAK_TV,) if task == SPARSE_VIEW else ()
-    rows = (*_CLASSICAL[modality], *weak, *_supervised(task), *diffusion, Row("DDS, 50", {**DDS, **level}), *_OURS)
+    rows = (*_CLASSICAL[modality], *weak, *_supervised(task), *diffusion, Row("DDS, 50", {**DDS, **limited}), *_OURS)
     return tuple(row for row in rows if not (quick and row.minutes))

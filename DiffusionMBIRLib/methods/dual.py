@@ -21,7 +21,9 @@ LEAST_FIRST_LEVEL = 0.4
 class Dual(DiffusionMethod):
     name: ClassVar[str] = "dual"
     label: ClassVar[str] = "Diffusion, dual-coupled"
-    settings: ClassVar[tuple[str, ...]] = (*OF_SAMPLERS, *OF_STARTS, *OF_FITS, "schedule", "noise_span", "damping")
+    settings: ClassVar[tuple[str, ...]] = (
+        *OF_SAMPLERS, *OF_STARTS, *OF_FITS, "schedule", "noise_span", "damping", "temperature",
+    )  # fmt: skip
     volumes: ClassVar[int] = 10
     order: ClassVar[int] = 9
 
@@ -43,6 +45,7 @@ class Dual(DiffusionMethod):
             draw.start,
             draw.noise,
             damping=s.damping,
+            temperature=s.temperature,
             monitor=draw.run.monitor,
             checkpoint=draw.checkpoint,
         )

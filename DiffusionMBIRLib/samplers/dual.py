@@ -9,7 +9,7 @@ scaled dual u remembers what the denoiser took away from the data, so that it is
 
 A scaled dual shrinks as its penalty grows; where that of the data step is (noise / sigma)^2, damping 2 is ADMM's.  H
 adds noise where the spectrum of (x + u) - v, which is what the data step has changed, lies below that of white noise of
-level sigma: the denoiser then sees an error of the level that it is told.
+level sigma: the denoiser then sees an error of the level that it is told, at temperature 1.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ def sample(
     noise: Noise,
     *,
     damping: float,
+    temperature: float = 1.0,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """Draw a volume (slices, rows, columns) that fits the data, from ``start``.
 
     sigmas: falling noise levels, one network evaluation each.  start: the volume or what makes it.  damping: how fast
-    the dual shrinks as levels fall, 0: not at all.  Returns the last denoised volume, kept near the data by the dual.
+    the dual shrinks as levels fall, 0: not at all.  temperature: the level that H fills up to, over sigma; the
+    lower, the nearer to the mean of all that fits.  Returns the last denoised volume, kept near the data by the dual.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
     done, guess = state.restore(checkpoint, data_step, start() if callable(start) else start)  # v - u
@@ -51,11 +53,14 @@ def sample(
         sigma = sigmas[k]
         x = data_step(guess, sigma)
         dual += x
-        clean = denoiser(completed(dual, x - guess, noise(k), sigma), sigma)
-        del x
+        x -= guess  # what the data step has changed; each volume goes as soon as it can
+        del guess
+        clean = denoiser(completed(dual, x, noise(k), temperature * sigma), sigma)
+        guess = clean
         if k + 1 < len(sigmas):
             dual = dual.sub_(clean).mul_((sigmas[k + 1] / sigma) ** damping)
             guess = clean - dual
             state.save(checkpoint, data_step, guess, k + 1, {"dual": dual})
         state.watch(monitor, data_step, clean, k + 1, len(sigmas), sigma)
-    return clean
+        del x, clean
+    return guess

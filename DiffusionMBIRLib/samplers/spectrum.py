@@ -7,7 +7,7 @@ from torch import Tensor
 
 LEAST = 1e-3  # share of the level's variance that is added everywhere: what is exactly known is no error at all
 SMOOTHED = 7  # frequencies along each axis that the power is averaged over
-PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}  # of slices that are transformed together
+PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**24}  # of slices that are transformed together
 
 
 def completed(x: Tensor, error: Tensor, noise: Tensor, sigma: float) -> Tensor:
@@ -49,5 +49,5 @@ def _filtered(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def _parts(x: Tensor) -> list[slice]:
-    at_once = max(1, PIXELS_AT_ONCE.get(x.device.type, 2**18) // x[0].numel())
+    at_once = max(1, PIXELS_AT_ONCE.get(x.device.type, 2**16) // x[0].numel())
     return [slice(start, start + at_once) for start in range(0, x.shape[0], at_once)]

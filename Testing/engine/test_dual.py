@@ -12,6 +12,7 @@ from DiffusionMBIRLib.operators import SliceDifference
 from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.samplers import dual
+from DiffusionMBIRLib.samplers.noise import Noise
 from DiffusionMBIRLib.samplers.spectrum import LEAST, completed, power, smoothed
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 
@@ -44,8 +45,8 @@ class Joint:
         step = ZTVConsistency(
             self.A, self.y, difference=difference, rho=RHO, lam=self.lam, cg_steps=cg_steps, noise=NOISE
         )
-        denoiser, silence = SliceDenoiser(self.prior, 9), lambda level: torch.zeros(SHAPE, dtype=torch.float64)
-        return dual.sample(denoiser, step, sigmas, self.start, silence, damping=damping).flatten()
+        denoiser, noise = SliceDenoiser(self.prior, 9), Noise(self.A.domain, 4)
+        return dual.sample(denoiser, step, sigmas, self.start, noise, damping=damping, temperature=0.0).flatten()
 
     def sweeps(self, sigmas: list[float]) -> Tensor:
         """v of sweeps of ADMM with penalties RHO for z = D x and NOISE^2 / sigma^2 for v = x; p is the dual itself."""
