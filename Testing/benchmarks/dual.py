@@ -130,7 +130,7 @@ def judged() -> Iterator[Trial]:
             yield Trial(subject, scan, "dds, 20", {**_DDS[task], **_DDS_20[task], "steps": 20})
             yield Trial(subject, scan, "dds, 50", _DDS[task])
             for steps in (10, 20, 50):
-                few = {"sigma_start": 0.5} if steps == 10 and task == LIMITED_ANGLE else {}  # as its quick preset
+                few = {"cg_steps": 8} if steps == 10 and task == LIMITED_ANGLE else {}  # as its quick preset
                 yield Trial(subject, scan, f"dual, {steps}", {"method": "dual", "steps": steps, **few})
 
 
