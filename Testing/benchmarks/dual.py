@@ -1,10 +1,11 @@
 """Judge the dual-coupled method against the accelerated one, and repeat what it was tuned by.  Run as a script.
 
     python Testing/benchmarks/dual.py judged VOLUMES     rows of results/dual/judged.csv that are not there yet
-    python Testing/benchmarks/dual.py tuning VOLUMES     the trials below, of held-out people only
+    python Testing/benchmarks/dual.py tuning VOLUMES     the rows of tuning.csv again, as repeated.csv
+    python Testing/benchmarks/dual.py table              judged.csv as a table in Markdown
 
-VOLUMES holds test/ and train/.  Names after it choose subjects.  A row is written as soon as it is measured, so that a
-run that was ended goes on where it was, and several may run beside each other on different subjects.
+VOLUMES holds test/ and train/.  Names after it choose subjects (SUBJECTS).  A row is written as soon as it is measured,
+so that a run that was ended goes on where it was, and several may run beside each other on different subjects.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ JUDGED_SCANS = {
     "head phantom": ("8 views", "90 degrees"),
     "T1": ("x4, 8 coils", "x2, 1 coil"),
     "T2": ("x4, 8 coils",),
-    "A0002": ("8 views", "90 degrees"),
+    "A0002": ("8 views", "90 degrees", "8 views, low dose", "8 views, clinical dose"),
     "limb 014": ("8 views", "90 degrees"),
 }
 
@@ -148,7 +149,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@cache
+@lru_cache(maxsize=1)
 def _measured(subject: str, scan: str, folder: Path) -> tuple[Scan, Volume]:
     plan, of = SCANS[scan], SUBJECTS[subject]
     volume = of.volume(folder)
@@ -186,11 +187,16 @@ def processor() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Judge the dual-coupled method against the accelerated one.")
-    parser.add_argument("group", choices=("judged", "tuning"))
-    parser.add_argument("volumes", type=Path, help="folder with test/ and train/")
+    parser.add_argument("group", choices=("judged", "tuning", "table"))
+    parser.add_argument("volumes", type=Path, nargs="?", help="folder with test/ and train/")
     parser.add_argument("subjects", nargs="*", help="only these")
     parser.add_argument("--labels", default="", help="only rows whose label begins so")
     options = parser.parse_args(arguments)
+    if options.group == "table":
+        print(table())
+        return
+    if options.volumes is None:
+        parser.error("name the folder with test/ and train/")
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / ("judged.csv" if options.group == "judged" else "repeated.csv")
@@ -207,6 +213,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             writer.writerow(row)
         means = [sum(row[f"{p}_{f}"] for p in PLANES) / 3 for f in ("psnr", "ssim")]
         print(f"{trial.subject}, {trial.scan}, {trial.label}: {means[0]:.2f} dB, {means[1]:.4f}", flush=True)
+
+
+def table() -> str:
+    """Mean of the three planes, PSNR in dB / SSIM / residual, the best PSNR bold."""
+    with open(FOLDER / "judged.csv", encoding="utf-8", newline="") as file:
+        rows = {(r["subject"], r["scan"], r["label"]): r for r in csv.DictReader(file)}
+    labels = ("dds, 20", "dds, 50", "dual, 10", "dual, 20", "dual, 50")
+    lines = [f"| subject | scan | {' | '.join(labels)} |", f"|---|---|{'---:|' * len(labels)}"]
+    for subject, scan in dict.fromkeys((t.subject, t.scan) for t in judged()):
+        found = [rows.get((subject, scan, label)) for label in labels]
+        levels = [sum(float(r[f"{p}_psnr"]) for p in PLANES) / 3 if r else 0.0 for r in found]
+        similar = [sum(float(r[f"{p}_ssim"]) for p in PLANES) / 3 if r else 0.0 for r in found]
+        best = f"{max(levels):.2f}"
+        cells = [
+            f"{'**' * (f'{a:.2f}' == best)}{a:.2f}{'**' * (f'{a:.2f}' == best)} / {b:.3f} / {float(r['residual']):.4f}"
+            if r
+            else "-"
+            for a, b, r in zip(levels, similar, found, strict=True)
+        ]
+        lines.append(f"| {subject} | {scan} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _there(path: Path) -> set[tuple[str, ...]]:
