@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sampling import SliceMatrix, seeded
 from torch import Tensor
 
 from DiffusionMBIRLib.denoisers import SliceDenoiser
@@ -15,6 +14,7 @@ from DiffusionMBIRLib.samplers import dual
 from DiffusionMBIRLib.samplers.noise import Noise
 from DiffusionMBIRLib.samplers.spectrum import LEAST, completed, power, smoothed
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+from Testing.engine.sampling import SliceMatrix, seeded
 
 # --- without noise: the ADMM of min 1/2 |y - A x|^2 + lam |D x|_1 - noise^2 ln p(v), x = v
 

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from sampling import Keeper, NoData, Recorder, Sampler, Scan, SliceMatrix, network, seeded
 from torch import Tensor
 
 from DiffusionMBIRLib.denoisers import SliceDenoiser
@@ -20,6 +19,7 @@ from DiffusionMBIRLib.samplers import dds, dual, predictor_corrector
 from DiffusionMBIRLib.samplers.noise import CORRECTOR, PREDICTOR, START, Noise
 from DiffusionMBIRLib.samplers.schedules import geometric_sigmas, karras_sigmas
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+from Testing.engine.sampling import Keeper, NoData, Recorder, Sampler, Scan, SliceMatrix, network, seeded
 
 SAMPLERS: dict[str, Sampler] = {
     "dds": partial(dds.sample, eta=0.85),
