@@ -32,7 +32,7 @@ def test_the_line_before_a_run():
     assert " of 8.0 GB, about " in found.text
     assert found.text.endswith(" on this machine")
     assert 0.5e9 < found.memory_bytes < 3e9
-    assert found.seconds == pytest.approx(50 * 180 * 256**2 * 1e-6, rel=0.1)
+    assert found.seconds == pytest.approx(20 * 180 * 256**2 * 1e-6, rel=0.1)
 
 
 def test_too_little_memory_is_said():
