@@ -43,10 +43,10 @@ class ReconSettings:
     so that they mean the same for every image size, number of views and task.
     """
 
-    method: str = setting("dds", "Method", "Reconstruction method.", choices=METHODS)
+    method: str = setting("dual", "Method", "Reconstruction method.", choices=METHODS)
     prior: str = setting("ct-compact-v1", "Prior", "Installed id or file of the diffusion prior or supervised network.")
     steps: int = setting(
-        50, "Steps", "Noise levels; dds evaluates the network once a level, mbir twice.", range=(1, 5000)
+        20, "Steps", "Noise levels; dual and dds evaluate the network once a level, mbir twice.", range=(1, 5000)
     )
     start: str = setting(
         "admm-tv", "Start", "Volume that the noise is added to at the first level.", choices=START_NAMES
@@ -56,12 +56,12 @@ class ReconSettings:
         0.0, "First noise level", "In the prior's value scale; 0: fitted to the number of views.", range=(0.0, 400.0)
     )
     sigma_end: float = setting(0.01, "Last noise level", "In the prior's value scale.", range=(0.0005, 1.0))
-    schedule: str = setting("karras", "Schedule", "Spacing of dds' noise levels.", choices=SCHEDULES)
+    schedule: str = setting("karras", "Schedule", "Spacing of the noise levels of dual and dds.", choices=SCHEDULES)
     noise_span: int = setting(
         1,
         "Noise span",
-        "Slices from one noise image of dds to the next independent one; those in between are turned from one into the "
-        "other (spherical interpolation), so that neighbours see like noise. 1: all slices are independent.",
+        "Slices from one noise image of dual or dds to the next independent one; those in between are turned from one "
+        "into the other (spherical interpolation), so that neighbours see like noise. 1: all slices are independent.",
         range=(1, 4096),
     )
     eta: float = setting(1.0, "Fresh noise", "Share of fresh noise in each renoising of dds.", range=(0.0, 1.0))
@@ -87,6 +87,20 @@ class ReconSettings:
         "Extrapolation",
         "How much of its change since the last level dds adds to each denoised volume; helps where levels are few.",
         range=(0.0, 1.0),
+    )
+    damping: float = setting(
+        0.5,
+        "Damping",
+        "How fast the variable that couples data and prior in dual shrinks: by the ratio of a noise level to the last "
+        "one to this power; 0: not at all.",
+        range=(0.0, 10.0),
+    )
+    temperature: float = setting(
+        0.7,
+        "Temperature",
+        "Of dual: level that noise is filled up to before the prior is asked, in multiples of the one that it is told; "
+        "1: as for a draw of the posterior, lower: nearer to the mean of all that fits.",
+        range=(0.0, 2.0),
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     preconditioner: float = setting(

@@ -28,16 +28,16 @@ from .tasks import CT_TASKS, MR_TASK, task_info
 from .volume import Volume
 
 COARSEN = 2  # data come from the sample's 256 x 256 grid, reconstructions are made on 128 x 128
-METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dds"}
+METHODS = {"FBP": "fbp", "ADMM-TV": "admm-tv", "Ours": "dual"}
 MR_CASES = ((2, 0.15), (4, 0.08))  # acceleration, share of lines in the middle
 MR_COILS, MR_NOISE = 8, 0.01
-MR_METHODS = {"Zero-filled": "zero-filled", "SENSE-CG": "sense-cg", "ADMM-TV": "admm-tv", "Ours": "dds"}
+MR_METHODS = {"Zero-filled": "zero-filled", "SENSE-CG": "sense-cg", "ADMM-TV": "admm-tv", "Ours": "dual"}
 
 
-def settings_for(task: str, method: str = "dds") -> ReconSettings:
+def settings_for(task: str, method: str = "dual") -> ReconSettings:
     """Ours with few levels, so that a demo is quick; the classical methods as the task's usual preset tunes them."""
     preset = task_info(task).preset
-    return ReconSettings.preset(f"{preset}-quick" if method == "dds" else preset, method=method)
+    return ReconSettings.preset(f"{preset}-quick" if method == "dual" else preset, method=method)
 
 
 def run_demo(

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
     preset = task_info(options.task).preset
-    settings = ReconSettings.preset(preset, method="dds", steps=options.steps, device=options.device)
+    settings = ReconSettings.preset(preset, steps=options.steps, device=options.device)
     measurement = scan(options.slices, options.size, options.task, options.views)
     shape = f"{options.size} x {options.size} x {options.slices}"
     print(f"{shape}, {measurement.geometry.views} views; {torch.get_num_threads()} threads of {os.cpu_count()} cores")

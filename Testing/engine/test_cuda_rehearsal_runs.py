@@ -22,7 +22,7 @@ from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import build_prior, save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.priors.ncsnpp import NCSNpp, NCSNppConfig
-from DiffusionMBIRLib.samplers import dds, predictor_corrector, published
+from DiffusionMBIRLib.samplers import dds, dual, predictor_corrector, published
 from DiffusionMBIRLib.samplers.noise import Noise
 from DiffusionMBIRLib.samplers.posterior import Moments
 from DiffusionMBIRLib.samplers.schedules import geometric_sigmas
@@ -154,6 +154,11 @@ def run_dds(device, span=1, **options):
     return counted(device, start, lambda: dds.sample(denoiser, consistency, SIGMAS, start, noise, **options))
 
 
+def run_dual(device):
+    denoiser, consistency, start, noise = tools(device)
+    return counted(device, start, lambda: dual.sample(denoiser, consistency, SIGMAS, start, noise, damping=0.5))
+
+
 def run_mbir(device, **options):
     denoiser, consistency, start, noise = tools(device)
     sample = predictor_corrector.sample
@@ -193,6 +198,7 @@ SAMPLERS = {
         LEVELS,
         RESIDUALS,
     ),
+    "dual": (run_dual, LEVELS, RESIDUALS),
     "mbir": (run_mbir, BOTH, RESIDUALS + 1),
     "mbir-slow": (partial(run_mbir, share_variables=False), BOTH, RESIDUALS + 1),
     "score-ct": (partial(run_slicewise, normalised=True), BOTH, RESIDUALS + 1),

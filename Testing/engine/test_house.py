@@ -138,14 +138,14 @@ def test_a_scanner_is_offered_wherever_one_is_chosen(tilted, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["admm-tv", "sirt", "dds", "dds of many views"])
+@pytest.mark.parametrize("name", ["admm-tv", "sirt", "dual", "dual of many views"])
 def test_a_scanner_s_data_are_reconstructed(tilted, scan, name, tmp_path):
-    if name == "dds of many views":  # the start is made from a part of them
+    if name == "dual of many views":  # the start is made from a part of them
         scan = mbir.simulate(body(), scanner=tilted.KIND, views=61)
     settings = replace(FAST, method=name.partition(" ")[0], prior=str(small_prior(tmp_path)), slices_per_batch=2)
     result = mbir.reconstruct(scan, settings=settings)
     assert result.volume.grid == body().grid
-    if settings.method == "dds":  # with a prior that has learnt nothing
+    if settings.method == "dual":  # with a prior that has learnt nothing
         assert np.isfinite(result.volume.array).all()
         assert result.nfe == 2
         return
@@ -248,7 +248,7 @@ def test_a_method_that_went_is_known_no_more():
     with landweber() as cls:
         pass
     assert cls.name not in METHODS
-    with pytest.raises(InputError, match="'landweber' is not one of dds, "):
+    with pytest.raises(InputError, match="'landweber' is not one of dual, dds, "):
         ReconSettings(method=cls.name)
 
 

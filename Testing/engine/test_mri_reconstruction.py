@@ -213,7 +213,14 @@ def test_samples_have_the_posterior_mean_of_a_complex_gaussian():
     kspace = mbir.simulate(head((64, 16, 12)), task=MR_TASK, acceleration=2, acs=0.4)
     same = np.repeat(kspace.data[30:31], 64, axis=0)  # one slice, drawn 64 times
     kspace = replace(kspace, data=same)
-    changes = {"steps": 60, "sigma_start": 8.0, "sigma_end": 0.002, "lam": 0.0, "complex_prior": "real-imaginary"}
+    changes = {
+        "method": "dds",
+        "steps": 60,
+        "sigma_start": 8.0,
+        "sigma_end": 0.002,
+        "lam": 0.0,
+        "complex_prior": "real-imaginary",
+    }
     drawn = complex_image(kspace, prior, start="noise", eta=0.85, **changes)
     problem = Images.of(kspace, settings(method="sense-cg"), torch.device("cpu"))
     scale = problem.unit

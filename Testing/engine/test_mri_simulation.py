@@ -72,7 +72,11 @@ def test_volumes_that_are_no_magnitudes_are_named():
 @pytest.mark.parametrize(
     ("changes", "card", "message"),
     [
-        ({"method": "fbp"}, {}, "setting method: 'fbp' does not fit the task compressed-sensing-mri; use one of dds"),
+        (
+            {"method": "fbp"},
+            {},
+            "setting method: 'fbp' does not fit the task compressed-sensing-mri; use one of dual, dds",
+        ),
         ({"start": "fbp"}, {}, "setting start: 'fbp' does not fit the task"),
         ({}, {"modality": "CT"}, "prior 'small' is for CT, the measurement is MR"),
         ({}, {"value": ValueScale()}, "prior 'small' counts values in 'HU', MR images need 'p99.5'"),

@@ -163,7 +163,7 @@ def test_what_was_not_published_is_refused(scan):
         reconstruct(scan, method="mbir-slow")
     low = GaussianPrior(0.5, 0.04, sigma_max=12.0)
     with pytest.raises(InputError, match=r"5 steps of dds begin at .* above the largest noise level .* 12"):
-        mbir.reconstruct(scan, prior=low, settings=ReconSettings(published=True, steps=5))
+        mbir.reconstruct(scan, prior=low, settings=ReconSettings(method="dds", published=True, steps=5))
     with pytest.raises(InputError, match="setting published: 'yes' is neither"):
         ReconSettings(published="yes")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -13,30 +12,21 @@ from torch import Tensor
 
 from DiffusionMBIRLib.denoisers import SliceDenoiser
 from DiffusionMBIRLib.errors import Cancelled, EngineError
-from DiffusionMBIRLib.geometry import Grid, ParallelBeam, view_angles
-from DiffusionMBIRLib.models import ModelCard
-from DiffusionMBIRLib.monitor import Silent
-from DiffusionMBIRLib.operators import LinearOperator, SliceDifference, projector
+from DiffusionMBIRLib.operators import SliceDifference
 from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.priors.base import Prior
-from DiffusionMBIRLib.priors.checkpoints import CompactPrior
-from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
-from DiffusionMBIRLib.samplers import dds, predictor_corrector
+from DiffusionMBIRLib.samplers import dds, dual, predictor_corrector
 from DiffusionMBIRLib.samplers.noise import CORRECTOR, PREDICTOR, START, Noise
 from DiffusionMBIRLib.samplers.schedules import geometric_sigmas, karras_sigmas
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
+from Testing.engine.sampling import Keeper, NoData, Recorder, Sampler, Scan, SliceMatrix, network, seeded
 
-Sampler = Callable[..., Tensor]
 SAMPLERS: dict[str, Sampler] = {
     "dds": partial(dds.sample, eta=0.85),
+    "dual": partial(dual.sample, damping=0.5),
     "mbir": predictor_corrector.sample,
     "mbir-slow": partial(predictor_corrector.sample, share_variables=False),
 }
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 # --- the posterior in closed form
@@ -44,20 +34,6 @@ def seeded(seed: int) -> torch.Generator:
 IN_PLANE = (6, 5)
 PIXELS = 30
 DRAWS = 600
-
-
-class SliceMatrix(LinearOperator):
-    """One matrix (measurements, pixels) for every slice of a stack."""
-
-    def __init__(self, matrix: Tensor, domain: tuple[int, int, int]) -> None:
-        super().__init__(Space(domain, matrix.dtype), Space((domain[0], len(matrix)), matrix.dtype))
-        self.matrix = matrix
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], -1) @ self.matrix.T
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix).reshape(self.domain.shape)
 
 
 def measured_pixels() -> Tensor:
@@ -112,24 +88,6 @@ def test_samples_have_the_posterior_mean_and_spread(name, matrix):
 # --- the updates, written out
 
 
-class NoData:
-    """A consistency step of a scan without views."""
-
-    misfit = 0.0
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def residual(self, x: Tensor) -> float:
-        return 0.0
-
-    def reset(self) -> None:
-        return None
-
-    def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
-        return x.clone()
-
-
 def white_runs(sampler: Sampler, sigmas: list[float]) -> tuple[Tensor, GaussianPrior, Noise]:
     """A run without data, its prior, and the noise that it drew."""
     prior, start = GaussianPrior(0.3, 0.04), torch.zeros(2, 4, 3, dtype=torch.float64)
@@ -181,44 +139,6 @@ def test_mbir_is_the_written_update():
 # --- runs on a scan
 
 
-class Scan:
-    """A scan of a random stack and what a sampler needs for it."""
-
-    def __init__(self, shape: tuple[int, int, int] = (5, 12, 11), views: int = 6, lam: float = 1e-4) -> None:
-        self.shape, self.lam = shape, lam
-        grid = Grid(shape)
-        A = projector(ParallelBeam.covering(grid, view_angles(views)), grid)
-        self.A = A.scaled(1 / A.norm())
-        self.prior: Prior = GaussianPrior.smooth(shape[1:], length_px=1.5)
-        truth = GaussianPrior.smooth(shape[1:], length_px=1.5).draw((shape[0], 1, *shape[1:]), seeded(11))
-        self.truth = truth[:, 0].float()
-        self.y = self.A @ self.truth
-        self.sigmas = karras_sigmas(0.01, 2.0, 8)
-
-    def consistency(self, kind: type[ZTVConsistency] = ZTVConsistency, **options) -> ZTVConsistency:
-        chosen = {"rho": 0.025, "lam": self.lam, "cg_steps": 5, **options}
-        return kind(self.A, self.y, difference=SliceDifference(self.A.domain), **chosen)
-
-    def run(
-        self, sampler: Sampler, *, seed: int = 0, batch: int = 100, prior: Prior | None = None, **options
-    ) -> Tensor:
-        denoiser = SliceDenoiser(prior or self.prior, batch)
-        start = torch.zeros(self.shape)
-        return sampler(denoiser, self.consistency(), self.sigmas, start, Noise(self.A.domain, seed), **options)
-
-
-def network(seed: int = 0) -> CompactPrior:
-    """A small network in float32 whose zero-initialised layers hold numbers, so that every path counts."""
-    torch.manual_seed(seed)
-    config = CompactConfig(widths=(8, 16), blocks=1, embedding=16)
-    unet = CompactUNet(config)
-    with torch.no_grad():
-        for parameter in unet.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.05)
-    return CompactPrior(unet, ModelCard(id="small", modality="CT", network=config.to_dict()), precision=torch.float32)
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_result_fits_noiseless_data(name):
     scan = Scan(lam=0.0)
@@ -226,7 +146,7 @@ def test_the_result_fits_noiseless_data(name):
     x = SAMPLERS[name](
         SliceDenoiser(scan.prior, 9), consistency, scan.sigmas, torch.zeros(scan.shape), Noise(scan.A.domain, 0)
     )
-    assert consistency.residual(x) < 1e-3
+    assert consistency.residual(x) < (0.02 if name == "dual" else 1e-3)  # dual ends on what the prior has denoised
     assert consistency.residual(torch.zeros_like(x)) == pytest.approx(1.0)
     coupled = Scan(lam=1e-4)
     assert coupled.consistency().residual(coupled.run(SAMPLERS[name])) < 0.05
@@ -261,7 +181,7 @@ def test_any_size_runs(name, shape):
         assert torch.isfinite(x).all()
 
 
-@pytest.mark.parametrize(("name", "evaluations"), [("dds", 8), ("mbir", 16), ("mbir-slow", 16)])
+@pytest.mark.parametrize(("name", "evaluations"), [("dds", 8), ("dual", 8), ("mbir", 16), ("mbir-slow", 16)])
 def test_evaluations_are_those_promised(name, evaluations):
     scan = Scan()
     denoiser = SliceDenoiser(scan.prior, 2)
@@ -308,7 +228,7 @@ class Limited:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
-@pytest.mark.parametrize("name", ["dds", "mbir"])
+@pytest.mark.parametrize("name", ["dds", "dual", "mbir"])
 def test_a_sub_batch_that_does_not_fit_is_halved(name, error):
     scan, limited = Scan((7, 6, 6)), Limited(2, error)
     expected = scan.run(SAMPLERS[name], prior=limited.prior)
@@ -319,7 +239,7 @@ def test_a_sub_batch_that_does_not_fit_is_halved(name, error):
     assert limited.slices == 7 * denoiser.counter.evaluations  # nothing was computed twice
 
 
-@pytest.mark.parametrize("name", ["dds", "mbir"])
+@pytest.mark.parametrize("name", ["dds", "dual", "mbir"])
 def test_one_slice_that_does_not_fit_ends_the_run(name):
     with pytest.raises(EngineError, match="no memory for one slice of 6 x 6"):
         Scan((3, 6, 6)).run(SAMPLERS[name], prior=Limited(0))
@@ -337,24 +257,7 @@ def test_other_errors_of_a_prior_pass_through():
 # --- monitors and variables
 
 
-class Recorder(Silent):
-    def __init__(self, stop_at: int = 0) -> None:
-        self.ticks: list[tuple[str, int, int]] = []
-        self.previews: list[int] = []
-        self.stop_at = stop_at
-
-    def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
-        assert metrics["sigma"] > 0
-        self.ticks.append((stage, done, total))
-        if done == self.stop_at:
-            raise Cancelled("enough")
-
-    def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
-        assert torch.isfinite(estimate()).all()
-        self.previews.append(step)
-
-
-@pytest.mark.parametrize(("name", "steps"), [("dds", 8), ("mbir", 9), ("mbir-slow", 9)])
+@pytest.mark.parametrize(("name", "steps"), [("dds", 8), ("dual", 8), ("mbir", 9), ("mbir-slow", 9)])
 def test_a_monitor_sees_every_step_and_may_end_the_run(name, steps):
     scan, watcher = Scan(), Recorder()
     x = scan.run(SAMPLERS[name], monitor=watcher)
@@ -385,27 +288,13 @@ def test_only_the_slow_algorithm_starts_each_step_afresh(name):
     assert isinstance(consistency, Counting)
     later = name != "mbir-slow"
     assert consistency.carried == [False] + [later] * (len(consistency.carried) - 1)
-    assert len(consistency.carried) == len(scan.sigmas) + (name != "dds")
+    assert len(consistency.carried) == len(scan.sigmas) + name.startswith("mbir")
 
 
 # --- states
 
 
-class Keeper:
-    """Keeps the newest state of each stage, as a file would: copies, with the layout that they had."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, dict[str, Tensor]] = {}
-
-    def load(self, stage: str) -> dict[str, Tensor] | None:
-        state = self.states.get(stage)
-        return {name: value.clone() for name, value in state.items()} if state else None
-
-    def save(self, stage: str, state: dict[str, Tensor]) -> None:
-        self.states[stage] = {name: value.clone() for name, value in state.items()}
-
-
-@pytest.mark.parametrize("name", ["dds", "mbir", "mbir-slow"])
+@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("stop_at", [1, 5])
 def test_a_run_that_was_ended_goes_on_to_the_same_volume(name, stop_at):
     whole = Scan().run(SAMPLERS[name])

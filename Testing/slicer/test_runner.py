@@ -69,13 +69,13 @@ def test_a_job_fills_a_new_volume_beside_its_input(desk, parameters, runner):
     assert not last.partial
     output = parameters.output_node
     assert output is runner.node is runner.listener.node
-    assert output.GetName() == "chest dds"
+    assert output.GetName() == "chest dual"
     assert output.GetAttribute(STATE) == "finished"
     assert grid_of(output) == grid_of(parameters.input_node)
     assert np.array_equal(voxels(output), read_volume(runner.job_path / "result.nrrd").array)
     assert "Research use only" in output.GetAttribute("DiffusionMBIR.Provenance")
     (row,) = ResultsTable(desk.scene).rows()
-    assert (row["name"], row["method"]) == ("chest dds", "dds")
+    assert (row["name"], row["method"]) == ("chest dual", "dual")
     assert row["PSNR"] == pytest.approx(np.mean([m["psnr"] for m in last.metrics.values()]), abs=0.01)
     assert runner.plot.flush()
     assert runner.plot.table.GetNumberOfRows() == 5
@@ -97,7 +97,7 @@ def test_samples_bring_their_standard_deviation_as_a_volume_of_its_own(desk, par
     assert isinstance(last, Finished), last
     result = runner.node
     (spread,) = [node for node in nodes_of(desk.scene, "vtkMRMLScalarVolumeNode") if "deviation" in node.GetName()]
-    assert spread.GetName() == "chest dds standard deviation"
+    assert spread.GetName() == "chest dual standard deviation"
     assert grid_of(spread) == grid_of(result)
     assert np.array_equal(voxels(spread), read_volume(runner.job_path / "deviation.nrrd").array)
     assert voxels(spread).min() >= 0 < voxels(spread).max()
@@ -138,7 +138,7 @@ def test_cancel_keeps_what_there_is(desk, parameters, runner):
     runner.cancel()
     last = to_the_end(runner)
     assert last.partial
-    assert runner.node.GetName() == "chest dds (partial)"
+    assert runner.node.GetName() == "chest dual (partial)"
     assert np.isfinite(voxels(runner.node)).all()
     assert ResultsTable(desk.scene).find() is None
     assert gone(pid)

@@ -26,7 +26,7 @@ class DiffusionMBIRPanelTest(unittest.TestCase):
         self.panel.form.views.setValue(44)
         assert parameters.get("views") == 44
         self.panel.form.method.setCurrentIndex(0)
-        assert parameters.get("method") == "dds"
+        assert parameters.get("method") == "dual"
 
     def test_button_says_what_is_missing(self):
         assert not self.panel.form.runButton.enabled
