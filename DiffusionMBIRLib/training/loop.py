@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,21 @@ from ..devices import arithmetic, choose_device
 from ..errors import InputError
 from ..models import ModelCard, ValueScale, find, read_card, sha256
 from ..monitor import Monitor, Silent
-from ..priors.compact import CompactConfig, CompactUNet, edm_denoise
+from ..priors.checkpoints import write_weights
+from ..priors.compact import CompactConfig, CompactUNet
 from ..priors.published import read_safetensors
 from .averages import RunningAverages, average_of, snapshots
 from .base import Losses, TrainingLoop, mean_loss, seeded
+from .held_out import HeldOut, edm_losses
 from .initial import fitted
+from .memorisation import LIKE_PIXELS, PATCH_PX, check_patches
+from .samples import draw_samples, save_sample_grid
 from .settings import TrainSettings
-from .slices import NoisySteps, SliceSampler, fixed_images, step_seed
+from .slices import NoisySteps, SliceSampler, step_seed
 from .stacks import Stack, read_stacks, split_by_patient
 
 __all__ = ["TrainSettings", "Trainer", "train"]
 
-HELD_OUT_SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SNAPSHOTS = "snapshots"  # a folder beside the state
 TRIED_WIDTHS = (0.03, 0.06, 0.12, 0.2)  # of averages over the whole training, relative
 
@@ -116,28 +121,6 @@ def _process_group(device: torch.device) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def edm_losses(
-    network: nn.Module,
-    clean: Tensor,
-    sigma: Tensor,
-    noise: Tensor,
-    sigma_data: float,
-    pixel_mm: Tensor | None = None,
-    teacher: nn.Module | None = None,
-) -> Tensor:
-    """EDM's weighted denoising loss (batch,) (Karras et al. 2022, Table 1): about 1 for an untrained network at every
-    sigma.  With a teacher, from what that one makes of the same noisy images in place of the clean ones.
-    """
-    s = sigma[:, None, None, None]
-    weight = (s.square() + sigma_data**2) / (s * sigma_data).square()
-    noisy, target = clean + s * noise, clean
-    if teacher is not None:
-        with torch.no_grad():
-            target = edm_denoise(teacher, noisy, sigma, sigma_data)
-    error = edm_denoise(network, noisy, sigma, sigma_data, pixel_mm) - target
-    return (weight * error.square()).mean(dim=(1, 2, 3))
-
-
 class Trainer(TrainingLoop[CompactUNet]):
     """Trains a prior; ``run`` goes on until ``settings.images`` were seen.
 
@@ -205,8 +188,7 @@ class Trainer(TrainingLoop[CompactUNet]):
         shape: dict[str, Any] = {"size": s.size, "value": value, "channels": network.image_channels}
         drawn: dict[str, Any] = {"seed": s.seed, "shares": shares, "across": s.across, "shapes": s.shapes, **shape}
         self.steps = NoisySteps(SliceSampler(train, rank=rank, **drawn), s, network.multiple)
-        acquired = [stack for stack in rest if not stack.across]
-        self.held_out, self.held_out_mm = fixed_images(acquired, count=s.held_out_images, **shape)
+        self.held_out = HeldOut.of(rest, count=s.held_out_images, **shape)
         # Of one and the same sample on every rank: all must agree on the preconditioning.
         sample = SliceSampler(train, **drawn).batch(2**31, 128)[0]
         self.sigma_data = max(round(float(sample.std()), 3), 0.001)
@@ -237,7 +219,7 @@ class Trainer(TrainingLoop[CompactUNet]):
         self.train_stage("train")
         if self.rank == 0:
             self._choose_average()
-            self._picture()
+            self._judge()
         if self.world > 1:
             dist.barrier()  # rank 0 may still be writing
         return self.network_file
@@ -258,11 +240,8 @@ class Trainer(TrainingLoop[CompactUNet]):
             torch.manual_seed(step_seed(self.settings.seed, self.rank, step))
         with arithmetic(self.device, self.precision):
             teacher = self.teacher if self.seen < self.settings.teacher_images else None
-            told = self._told(pixel_mm)
+            told = pixel_mm if self.network.config.knows_pixels else None
             return edm_losses(self.parallel, clean, sigma, noise, self.sigma_data, told, teacher).mean()
-
-    def _told(self, pixel_mm: Tensor) -> Tensor | None:
-        return pixel_mm if self.network.config.knows_pixels else None
 
     def stepped(self, step: int) -> None:
         if self.averages is None:
@@ -272,28 +251,11 @@ class Trainer(TrainingLoop[CompactUNet]):
         if self.rank == 0 and self.seen // every > (self.seen - self.settings.batch * self.world) // every:
             self.averages.keep(self.folder / SNAPSHOTS, step)
 
-    @torch.inference_mode()
     def evaluate(self) -> Losses:
-        """Weighted loss of the EMA network on the held-out images with fixed noise: for each noise level, and for
-        pixels from so many mm to twice that, the mean over the levels.
-        """
-        losses = torch.stack([self._losses_at(sigma) for sigma in HELD_OUT_SIGMAS])
-        octaves = self.held_out_mm.log2().floor()
-        per_pixel = {f"{2.0**k:g}": losses[:, octaves == k].mean() for k in sorted(set(octaves.tolist()))}
-        per_sigma = {f"{sigma:g}": row.mean() for sigma, row in zip(HELD_OUT_SIGMAS, losses, strict=True)}
-        tables = {"per_sigma": per_sigma, "per_pixel_mm": per_pixel}
-        return {name: {k: round(float(v), 5) for k, v in table.items()} for name, table in tables.items()}
-
-    def _losses_at(self, sigma: float) -> Tensor:
-        generator = torch.Generator().manual_seed(1)
-        parts = []
-        for clean, pixel_mm in zip(self.held_out.split(16), self.held_out_mm.split(16), strict=True):
-            noise = torch.randn(clean.shape, generator=generator).to(self.device)
-            level = torch.full((len(clean),), sigma, device=self.device)
-            told = self._told(pixel_mm.to(self.device))
-            with arithmetic(self.device, self.precision):
-                parts.append(edm_losses(self.ema, clean.to(self.device), level, noise, self.sigma_data, told).cpu())
-        return torch.cat(parts)
+        """Of the EMA network on the held-out images; see :meth:`.held_out.HeldOut.losses`."""
+        told = self.network.config.knows_pixels
+        where: dict[str, Any] = {"device": self.device, "precision": self.precision}
+        return self.held_out.losses(self.ema, self.sigma_data, told=told, **where)
 
     def _choose_average(self) -> None:
         """Of averages over more or less of the training, keep the one that does best on held-out images, if any is
@@ -310,13 +272,23 @@ class Trainer(TrainingLoop[CompactUNet]):
                 self.export(self._card(losses, width))
         self.ema.load_state_dict(usual)
 
-    def _picture(self) -> None:
-        """Samples of the averaged network: what it has learnt."""
-        from .samples import save_sample_grid
-
-        high = self.settings.noise_range()[1]
-        picture, size = self.folder / "samples.png", self.settings.size
-        save_sample_grid(self.ema, self.sigma_data, high, size, picture, self.device, self.precision)
+    def _judge(self) -> None:
+        """Draw from the prior that is kept: a picture of what it has learnt, and on its card whether it repeats what it
+        was shown.
+        """
+        card = read_card(self.network_file)
+        best, weights = copy.deepcopy(self.ema), read_safetensors(self.network_file)
+        best.load_state_dict(weights)
+        pixel_mm = float(self.held_out.pixel_mm.median())
+        high, size, where = self.settings.noise_range()[1], self.settings.size, (self.device, self.precision)
+        samples = draw_samples(best, self.sigma_data, high, size, *where, pixel_mm=pixel_mm)
+        save_sample_grid(samples, self.folder / "samples.png")
+        if card.channels > 1 or size < PATCH_PX:
+            return  # training slices are magnitudes
+        unseen = self.held_out.images[(self.held_out.pixel_mm / pixel_mm).log().abs() < math.log(LIKE_PIXELS)]
+        found = check_patches(samples, unseen, self.steps.sampler.stacks, pixel_mm)
+        training = card.training | {"memorisation": asdict(found) | {"pixel_mm": pixel_mm}}
+        write_weights(weights, replace(card, training=training), self.network_file)
 
     def progress(self) -> dict[str, Any]:
         return super().progress() | {"rate": self.settings.rate(self.seen)}

@@ -36,7 +36,7 @@ def _inside(
     y: np.ndarray, x: np.ndarray, generator: np.random.Generator, radii: tuple[float, float], shift: float
 ) -> np.ndarray:
     """Where an ellipse or, one time in four, a bar lies; radii and shift in halves of the image."""
-    a, b = np.exp(generator.uniform(*np.log(radii), 2))
+    a, b = np.exp(generator.uniform(math.log(radii[0]), math.log(radii[1]), 2))
     cy, cx = generator.uniform(-shift, shift, 2)
     angle = generator.uniform(0, math.pi)
     u = (x - cx) * np.float32(math.cos(angle) / a) + (y - cy) * np.float32(math.sin(angle) / a)

@@ -25,8 +25,8 @@ from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.training import loop
 from DiffusionMBIRLib.training.averages import average_of, snapshots
 from DiffusionMBIRLib.training.base import Statistics, mean_loss
-from DiffusionMBIRLib.training.loop import Trainer, TrainSettings, edm_losses, train
-from DiffusionMBIRLib.training.memorisation import check_memorisation, nearest_distances
+from DiffusionMBIRLib.training.held_out import edm_losses
+from DiffusionMBIRLib.training.loop import Trainer, TrainSettings, train
 from DiffusionMBIRLib.training.slices import NoisySteps, SliceSampler
 from Testing.engine.training_toys import CT, stack, stacks, write_volumes
 
@@ -117,6 +117,17 @@ def test_loss_falls_on_a_toy_set(tmp_path):
     before = mean_loss(run.evaluate())
     run.run()
     assert mean_loss(run.evaluate()) < 0.7 * before
+
+
+def test_the_card_tells_whether_training_images_are_repeated(tmp_path):
+    wide = [stack(f"p{k}", k, slices=4, size=80) for k in range(4)]
+    run = Trainer(wide, tmp_path, network=NETWORK, value=CT, settings=replace(SETTINGS, images=8, size=64),
+                  model_id="tiny", device=torch.device("cpu"))  # fmt: skip
+    found = read_card(run.run()).training["memorisation"]
+    assert found["pixel_mm"] in (1.0, 2.0)
+    assert found["samples"] > 0
+    assert found["held_out"] > 0
+    assert 0 <= found["copies"] <= 1
 
 
 def test_held_out_loss_has_no_chance_in_it(tmp_path):
@@ -357,22 +368,3 @@ def test_two_processes_average_their_gradients(tmp_path):
     wrong = sum(float((weights[0][k] - expected[k]).square().sum()) for k in expected)
     moved = sum(float((start[k] - expected[k]).square().sum()) for k in expected)
     assert wrong < 0.01 * moved
-
-
-# --- memorisation
-
-
-def test_memorisation_tells_copies_from_new_images():
-    known, unseen = [stack(f"p{k}", k, slices=20, size=64) for k in range(3)], [stack("q", 9, slices=20, size=64)]
-    copies = known[1].levels[1][3:9, None].float()
-    found = check_memorisation(copies.flip(-1) + 1e-3 * torch.randn(copies.shape), unseen, known)
-    assert found.ratio < 0.1
-    assert found.copies == 1.0
-    fresh = check_memorisation(stack("r", 10, slices=20, size=64).levels[1][:, None], unseen, known)
-    assert 0.3 < fresh.ratio < 3
-    assert fresh.copies < 0.5
-    assert nearest_distances(copies[:1] + 0.5, known[1:2]) == pytest.approx(0.5, abs=0.25)
-    with pytest.raises(InputError, match="at least one sample"):
-        check_memorisation(copies[:0], unseen, known)
-    with pytest.raises(InputError, match="no training slice"):
-        nearest_distances(copies, [])
