@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--light-levels",
         type=int,
-        help="so many levels, from the finest on, have one block (default 0; 2: half the time)",
+        help="so many levels, from the finest on, have one block (default 0; 2: a third less time)",
     )
     add_device(parser)
     add_settings(parser, TrainSettings)
@@ -69,9 +69,10 @@ def _supervised_options(parser: argparse.ArgumentParser) -> None:
 
 def _share(text: str) -> tuple[str, float]:
     name, _, share = text.rpartition("=")
-    if not name:
-        raise ValueError
-    return name, float(share)
+    try:
+        return name, float(share if name else "")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no TEXT=SHARE, such as limb=0.12") from None
 
 
 def _network(arguments: argparse.Namespace) -> Any:

@@ -18,7 +18,7 @@
 #   SIZE=128            rows and columns of a training image
 #   HOLD_OUT=           comma-separated patients for the held-out loss; by default the last 15 percent
 #   INITIAL=            id or file of a prior whose weights and sizes to start from
-#   LIGHT=              so many levels, from the finest on, have one block: 2 halves the time of an evaluation
+#   LIGHT=              so many levels, from the finest on, have one block: 2 saves a third of the time of an evaluation
 #   TEACHER=0           images at the start from which INITIAL is imitated, as LIGHT asks for
 #   SHARES=             shares of the images for volumes with a text in their name, such as "limb=0.12,native=0.3"
 #   WORKERS=            processes that prepare batches, for each GPU; by default as the number of CPU cores allows
