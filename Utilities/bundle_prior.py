@@ -227,9 +227,9 @@ def _repeats(training: dict[str, Any]) -> list[str]:
         "## Samples against training images",
         "",
         "The part of a sample with the most in it, 32 x 32 pixels, lies at a root-mean-square distance of",
-        f"{found['samples']:.3f} (median, in the value scale) from the most alike place in any training slice; such parts",
-        f"of slices of people never seen lie at {found['held_out']:.3f}. {100 * found['copies']:.0f} % of the samples lie",
-        "nearer than 99 of 100 of those.",
+        f"{found['samples']:.3f} (median, in the value scale) from the most alike place in any training slice; such",
+        f"parts of slices of people never seen lie at {found['held_out']:.3f}. {100 * found['copies']:.0f} % of the",
+        "samples lie nearer than 99 of 100 of those.",
         "",
     ]
 
