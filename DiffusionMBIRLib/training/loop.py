@@ -279,7 +279,7 @@ class Trainer(TrainingLoop[CompactUNet]):
         card = read_card(self.network_file)
         best, weights = copy.deepcopy(self.ema), read_safetensors(self.network_file)
         best.load_state_dict(weights)
-        pixel_mm = float(self.held_out.pixel_mm.median())
+        pixel_mm = float(self.held_out.pixel_mm.max())  # the fewest pixels to search through
         high, size, where = self.settings.noise_range()[1], self.settings.size, (self.device, self.precision)
         samples = draw_samples(best, self.sigma_data, high, size, *where, pixel_mm=pixel_mm)
         save_sample_grid(samples, self.folder / "samples.png")
