@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..describe import lines
 from ..errors import InputError
@@ -36,9 +38,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels", type=int, default=1, choices=(1, 2), help="2: MR as real and imaginary part (default magnitudes)"
     )
-    parser.add_argument("--initial", help="id or file of a prior whose weights to start from")
+    parser.add_argument("--initial", help="id or file of a prior whose weights, and sizes, to start from")
+    parser.add_argument(
+        "--share",
+        type=_share,
+        nargs="+",
+        default=(),
+        metavar="TEXT=SHARE",
+        help="share of the images for volumes with TEXT in their name, so that many of a kind do not swamp the rest",
+    )
     parser.add_argument("--widths", type=int, nargs="+", help="channels of each level (default 64 96 128 192)")
     parser.add_argument("--blocks", type=int, help="residual blocks a level (default 2)")
+    parser.add_argument(
+        "--light-levels",
+        type=int,
+        help="so many levels, from the finest on, have one block (default 0; 2: a third less time)",
+    )
     add_device(parser)
     add_settings(parser, TrainSettings)
     _supervised_options(parser)
@@ -52,13 +67,34 @@ def _supervised_options(parser: argparse.ArgumentParser) -> None:
     supervised.add_argument("--penalty", type=float, default=0.003, help="weight of lahiri's network in the data step")
 
 
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.rpartition("=")
+    try:
+        return name, float(share if name else "")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no TEXT=SHARE, such as limb=0.12") from None
+
+
+def _network(arguments: argparse.Namespace) -> Any:
+    """The sizes of the prior's network: those that are given, else of the prior to start from, else the usual ones."""
+    from ..models import find, read_card
+    from ..priors.compact import CompactConfig
+
+    usual = CompactConfig()
+    if arguments.initial:
+        usual = CompactConfig.from_dict(read_card(find(arguments.initial)).network)
+    given = {name: getattr(arguments, name) for name in ("blocks", "light_levels")}
+    given |= {"widths": tuple(arguments.widths) if arguments.widths else None}
+    sizes = {name: value for name, value in given.items() if value is not None}
+    return replace(usual, image_channels=arguments.channels, knows_pixels=True, **sizes)
+
+
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """Where the prior or the network lies, and how well it learned."""
     if arguments.method != "diffusion":
         return _train_supervised(arguments, monitor)
     from ..devices import choose_device
     from ..models import MR_VALUE, ValueScale, read_card
-    from ..priors.compact import CompactConfig
     from ..training.loop import train
 
     path = train(
@@ -68,14 +104,11 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         glob=arguments.glob,
         patient_regex=arguments.patient_regex,
         hold_out=arguments.hold_out,
-        network=CompactConfig(
-            arguments.channels,
-            tuple(arguments.widths or CompactConfig.widths),
-            CompactConfig.blocks if arguments.blocks is None else arguments.blocks,
-        ),
+        network=_network(arguments),
         model_id=arguments.id or "my-prior",
         value=MR_VALUE if arguments.modality == "MR" else ValueScale(),
         initial=arguments.initial,
+        shares=dict(arguments.share),
         device=choose_device(arguments.device),
         monitor=monitor,
     )

@@ -1,16 +1,26 @@
-"""A prior of coarser pixels on finer slices, with noise statistics that stay right."""
+"""Pixel sizes: a prior told of them, and one of coarser pixels on finer slices, with the right statistics of noise."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry import Grid
 from ..priors.base import Prior
 
 _SAME = 0.05  # relative difference of pixel sizes that counts as none: a prior has seen bodies of more unlike sizes
+
+
+def at_pixel_size(prior: Any, grid: Grid) -> Any:
+    """The prior for slices of a grid: told of the pixels' size, the geometric mean of their sides, where it knows of
+    sizes; else as it is.
+    """
+    tell = getattr(prior, "at_pixel_size", None)
+    return tell(math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1])) if tell else prior
 
 
 class ResolutionPrior:
@@ -60,6 +70,13 @@ class ResolutionPrior:
                 f"multiple of the volume's {volume_mm[0]:g} x {volume_mm[1]:g} mm; choose another grid"
             )
         return cls(prior, (rows, columns), detail=detail)
+
+    def at_pixel_size(self, pixel_mm: float) -> ResolutionPrior:
+        """The same on slices of pixels of this side, of which the inner prior is told the coarser ones'."""
+        tell = getattr(self.prior, "at_pixel_size", None)
+        if tell is None:
+            return self
+        return ResolutionPrior(tell(pixel_mm * self._gain), self.factors, detail=self.detail)
 
     @property
     def multiple(self) -> int:

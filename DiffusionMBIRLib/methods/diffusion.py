@@ -110,11 +110,11 @@ class DiffusionMethod(Method):
         return prior, prior.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from ..denoisers import SliceDenoiser, TiledPrior
+        from ..denoisers import SliceDenoiser, TiledPrior, at_pixel_size
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
 
-        prior, volumes = run.network, problem.A.domain
+        prior, volumes = at_pixel_size(run.network, problem.grid), problem.A.domain
         stored = run.checkpoint.load(STAGE) or {}
         run.counter.evaluations = int(stored.get("evaluations", 0))
         run.counter.seconds = float(stored.get("network_seconds", 0.0))

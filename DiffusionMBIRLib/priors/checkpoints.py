@@ -204,10 +204,11 @@ def _require_like_size(config: Any, weights: Mapping[str, Tensor]) -> None:
     the first one without memory takes torch a second.
     """
     widths = config.widths if hasattr(config, "widths") else [config.width * m for m in config.multipliers]
-    blocks, there = config.blocks * len(widths), sum(w.numel() for w in weights.values())
+    light = getattr(config, "light_levels", 0)
+    blocks, there = config.blocks * (len(widths) - light) + light, sum(w.numel() for w in weights.values())
     depth = getattr(config, "image_channels", 1) * getattr(config, "stem", 1) ** 2
     embedding = config.embedding if isinstance(config, CompactConfig) else 0
-    least = max(9 * config.blocks * sum(w * w for w in widths), 9 * depth * widths[0], embedding**2)
+    least = max(9 * config.blocks * sum(w * w for w in widths[light:]), 9 * depth * widths[0], embedding**2)
     if blocks > len(weights) or least > there:
         raise InputError(
             f"the network on the card ({blocks} blocks, at least {least} values) is larger than its weights "

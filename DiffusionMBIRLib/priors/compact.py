@@ -27,7 +27,11 @@ from ..schema import checked, schema_of
 
 @dataclass(frozen=True)
 class CompactConfig:
-    """Architecture of :class:`CompactUNet`: image channels, widths per resolution level, residual blocks per level."""
+    """Architecture of :class:`CompactUNet`: image channels, widths per resolution level, residual blocks per level.
+
+    light_levels: so many levels, from the finest on, have one block.  knows_pixels: the network is told the size of a
+    pixel beside the noise level.
+    """
 
     image_channels: int = 1
     widths: tuple[int, ...] = (64, 96, 128, 192)
@@ -35,6 +39,8 @@ class CompactConfig:
     embedding: int = 128
     stem: int = 2
     dropout: float = 0.0
+    light_levels: int = 0
+    knows_pixels: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.image_channels, *self.widths, self.blocks, self.embedding, self.stem)
@@ -42,6 +48,12 @@ class CompactConfig:
             raise InputError(f"compact-unet: sizes must be positive integers: {self}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"compact-unet: dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.light_levels <= len(self.widths):
+            raise InputError(f"compact-unet: light_levels counts from 0 to {len(self.widths)}, not {self.light_levels}")
+
+    def blocks_at(self, level: int) -> int:
+        """Residual blocks of a stage, counted from the finest level on."""
+        return 1 if level < self.light_levels else self.blocks
 
     @property
     def multiple(self) -> int:
@@ -56,8 +68,8 @@ class CompactConfig:
         lowest two stages; coming to a coarser level's grid adds up to less than one of the coarsest cells.
         """
         cells = [self.stem * 2**level for level in range(len(self.widths))]
-        stem_and_head, stage = 2 * cells[0], 2 * self.blocks
-        return stem_and_head + stage * (2 * sum(cells) - cells[-1]) + cells[-1] - 1
+        stages = [2 * self.blocks_at(level) * cell for level, cell in enumerate(cells)]
+        return 2 * cells[0] + 2 * sum(stages) - stages[-1] + cells[-1] - 1
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "compact-unet", **asdict(self), "widths": list(self.widths)}
@@ -132,7 +144,8 @@ class Stage(nn.ModuleList):
 class CompactUNet(nn.Module):
     """The raw network F(x, c_noise): (batch, channels, rows, columns) -> same; sides a multiple of config.multiple.
 
-    c_noise: (batch,), or (1,) for a batch of one noise level.
+    c_noise: (batch,), or (1,) for a batch of one noise level.  pixel_mm: as many sizes of a pixel, 0 where it is not
+    known, for a network that knows of them; with None none is known.
     """
 
     frequencies: Tensor
@@ -145,27 +158,41 @@ class CompactUNet(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(33, config.embedding), nn.SiLU(), nn.Linear(config.embedding, config.embedding), nn.SiLU()
         )
+        if config.knows_pixels:
+            self.pixels = nn.Linear(33, config.embedding, bias=False)
+            nn.init.zeros_(self.pixels.weight)
         self.stem = nn.Conv2d(depth, widths[0], 3, padding=1)
         self.encoder, self.down = nn.ModuleList(), nn.ModuleList()
         self.decoder, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
-            self.encoder.append(self._blocks(width, width))
+            self.encoder.append(self._blocks(level, width))
             if level + 1 < len(widths):
                 self.down.append(nn.Conv2d(width, widths[level + 1], 2, stride=2))
                 self.up.append(nn.Conv2d(widths[level + 1], 4 * width, 1))
-                self.decoder.append(self._blocks(2 * width, width))
+                self.decoder.append(self._blocks(level, 2 * width))
         self.norm = ChannelNorm(widths[0])
         self.head = nn.Conv2d(widths[0], depth, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
-    def _blocks(self, inside: int, outside: int) -> Stage:
-        c = self.config
-        sizes = [inside] + [outside] * (c.blocks - 1)
+    def _blocks(self, level: int, inside: int) -> Stage:
+        c, outside = self.config, self.config.widths[level]
+        sizes = [inside] + [outside] * (c.blocks_at(level) - 1)
         return Stage(ResidualBlock(size, outside, c.embedding, c.dropout) for size in sizes)
 
-    def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
-        phase = noise_label[:, None] * self.frequencies
-        embedding = self.embed(torch.cat([noise_label[:, None], phase.cos(), phase.sin()], dim=1))
+    def _embedding(self, noise_label: Tensor, pixel_mm: Tensor | None) -> Tensor:
+        hidden = self.embed[0](self._features(noise_label))
+        if pixel_mm is not None:
+            known = self._features(pixel_mm.clamp_min(1e-3).log()) * (pixel_mm > 0)[:, None]
+            hidden = hidden + self.pixels(known)
+        return self.embed[1:](hidden)
+
+    def _features(self, number: Tensor) -> Tensor:
+        """(batch,) -> (batch, 33): the number, and its cosines and sines."""
+        phase = number[:, None] * self.frequencies
+        return torch.cat([number[:, None], phase.cos(), phase.sin()], dim=1)
+
+    def forward(self, x: Tensor, noise_label: Tensor, pixel_mm: Tensor | None = None) -> Tensor:
+        embedding = self._embedding(noise_label, pixel_mm)
         x = self.stem(F.pixel_unshuffle(x, self.config.stem))
         skips = []
         for level, stage in enumerate(self.encoder):
@@ -179,16 +206,20 @@ class CompactUNet(nn.Module):
         return F.pixel_shuffle(self.head(silu_of_own(self.norm(x))), self.config.stem)
 
 
-def edm_denoise(network: nn.Module, x: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+def edm_denoise(
+    network: nn.Module, x: Tensor, sigma: Tensor, sigma_data: float, pixel_mm: Tensor | None = None
+) -> Tensor:
     """D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4), Karras et al. 2022, equation 7.
 
-    sigma: (batch,), or (1,) for a batch of one noise level.
+    sigma: (batch,), or (1,) for a batch of one noise level; pixel_mm likewise, for a :class:`CompactUNet` that knows of
+    pixel sizes.
     """
     s = sigma.float()[:, None, None, None]
     variance = s.square() + sigma_data**2
     # A copy, since of one channel every layout passes for channels-last, and compiled code is made for one layout.
     scaled = (x * variance.rsqrt()).to(memory_format=torch.channels_last, copy=True)
-    hidden = network(scaled, sigma.log() / 4)
+    told = () if pixel_mm is None else (pixel_mm,)
+    hidden = network(scaled, sigma.log() / 4, *told)
     return x * (sigma_data**2 / variance) + hidden.float() * (s * sigma_data * variance.rsqrt())
 
 

@@ -65,18 +65,31 @@ class NetworkPrior(ABC):
 
 
 class CompactPrior(NetworkPrior):
-    """A :class:`CompactUNet`."""
+    """A :class:`CompactUNet`.
+
+    pixel_mm: what a network that knows of pixel sizes is told; None: nothing.
+    """
 
     network: CompactUNet
+    pixel_mm: float | None = None
 
     def __init__(self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.float32) -> None:
         # A copy, since the caller's network may go on training.
         super().__init__(copy.deepcopy(network), card, multiple=network.config.multiple, precision=precision)
         self.reach = network.config.reach
 
+    def at_pixel_size(self, pixel_mm: float) -> CompactPrior:
+        """The same network for images of pixels of this side; the prior itself where it knows of no sizes."""
+        if not self.network.config.knows_pixels:
+            return self
+        twin = copy.copy(self)
+        twin.pixel_mm = pixel_mm
+        return twin
+
     def _estimate(self, x: Tensor, sigma: float) -> Tensor:
         level = torch.full((1,), sigma, device=x.device)
-        return edm_denoise(self.network, x, level, self.card.sigma_data)
+        pixel_mm = None if self.pixel_mm is None else torch.full((1,), self.pixel_mm, device=x.device)
+        return edm_denoise(self.network, x, level, self.card.sigma_data, pixel_mm)
 
 
 class ScorePrior(NetworkPrior):

@@ -29,7 +29,7 @@ from ..scans import KSpace, Measurement
 from ..schema import Mapped, Number, OneOf, Plain, Schema, checked, json_object
 from ..simulation import simulate, truth_for
 from ..tasks import CT_TASKS, SPARSE_VIEW
-from ..training.slices import Stack, background
+from ..training.stacks import Stack, background
 from ..volume import Volume
 from .networks import condition
 

@@ -17,9 +17,9 @@ from ..errors import InputError
 from ..models import ModelCard, check_id
 from ..monitor import Monitor, Silent
 from ..tasks import SPARSE_VIEW
-from ..training.base import TrainingLoop, seeded
+from ..training.base import Losses, TrainingLoop, seeded
 from ..training.settings import TrainSettings
-from ..training.slices import Stack, read_stacks, split_by_patient
+from ..training.stacks import Stack, read_stacks, split_by_patient
 from .about import DEPARTURES, TITLES, network_name
 from .consistency import data_consistency
 from .networks import StagedNetwork, SupervisedConfig
@@ -74,8 +74,6 @@ class SupervisedTrainer(TrainingLoop[StagedNetwork]):
     """Trains a baseline.  ``run`` trains the stages one after the other, each on its share of ``settings.images``; the
     inputs of a later stage are what the earlier ones make of the scans.
     """
-
-    held_out_per = "per_geometry"
 
     def __init__(
         self,
@@ -171,8 +169,8 @@ class SupervisedTrainer(TrainingLoop[StagedNetwork]):
 
     # --- judging and keeping
 
-    def evaluate(self) -> dict[str, float]:
-        return self.error_left(*self._checked)
+    def evaluate(self) -> Losses:
+        return {"per_geometry": self.error_left(*self._checked)}
 
     @torch.inference_mode()
     def error_left(self, blocks: Sequence[Block], inputs: Sequence[Tensor]) -> dict[str, float]:
@@ -198,11 +196,11 @@ class SupervisedTrainer(TrainingLoop[StagedNetwork]):
     def _config_text(self) -> str:
         return json.dumps(self.config.to_dict(), sort_keys=True)
 
-    def keep(self, held_out: float, losses: Mapping[str, float]) -> None:
+    def keep(self, held_out: float, losses: Losses) -> None:
         training = self.training_entries() | {
             "stage": self.stage + 1,
             "images_seen": self.earlier + self.seen,
-            "error_left_of_fbp": dict(losses),
+            "error_left_of_fbp": losses["per_geometry"],
             "pairs": asdict(self.pair_settings),
         }
         card = ModelCard(

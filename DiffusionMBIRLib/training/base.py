@@ -25,9 +25,10 @@ from ..models import ModelCard
 from ..monitor import Monitor, Silent
 from ..priors.checkpoints import save_prior
 from .settings import TrainSettings
-from .slices import Stack
+from .stacks import Stack
 
 Network = TypeVar("Network", bound=nn.Module)
+Losses = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,18 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
         return build()
 
 
+def mean_loss(losses: Losses) -> float:
+    """The mean of the first table."""
+    first = next(iter(losses.values()))
+    return sum(first.values()) / len(first)
+
+
 class TrainingLoop(ABC, Generic[Network]):
     """Holds a network, its averaged weights and its optimiser, and trains it for ``settings.images`` images.
 
     Of several processes (``rank`` of ``world``) each takes its own batches and the first one writes.  A subclass says
     what the batches are, their loss, how well the averaged network does on held-out images, and what the card tells.
     """
-
-    held_out_per: str  # what ``evaluate`` tells apart, as the statistics name it
 
     def __init__(
         self,
@@ -135,11 +140,13 @@ class TrainingLoop(ABC, Generic[Network]):
         """The loss of the network on a batch that lies on the device."""
 
     @abstractmethod
-    def evaluate(self) -> dict[str, float]:
-        """The held-out loss of the averaged network, for each kind of input."""
+    def evaluate(self) -> Losses:
+        """The held-out loss of the averaged network, for each kind of input, as the statistics name them; the mean of
+        the first table is what counts.
+        """
 
     @abstractmethod
-    def keep(self, held_out: float, losses: Mapping[str, float]) -> None:
+    def keep(self, held_out: float, losses: Losses) -> None:
         """At a checkpoint: export the averaged network, where it is worth it."""
 
     @abstractmethod
@@ -149,6 +156,9 @@ class TrainingLoop(ABC, Generic[Network]):
     @abstractmethod
     def take_own_state(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError for the state of another network."""
+
+    def stepped(self, step: int) -> None:
+        """After each step, which count from 1."""
 
     def trained(self, network: Network) -> nn.Module:
         """The part of the network, or of its average, that is trained at present."""
@@ -189,6 +199,7 @@ class TrainingLoop(ABC, Generic[Network]):
             recent.append(loss)
             total, count = total + loss, count + 1
             self.seen += per_step
+            self.stepped(step + 1)
             self.seconds = before + time.monotonic() - started
             if time.monotonic() - saved > 60 * s.save_minutes or step == steps[-1]:
                 self._checkpoint(float(total) / count)
@@ -217,11 +228,11 @@ class TrainingLoop(ABC, Generic[Network]):
         if self.rank:
             return
         losses = self.evaluate()
-        held_out = sum(losses.values()) / len(losses)
+        held_out = mean_loss(losses)
         if not math.isfinite(held_out + train_loss):
             raise EngineError("training has diverged; the last checkpoint is kept: resume with a lower learning_rate")
-        means = {"train": round(train_loss, 5), "held_out": round(held_out, 5), self.held_out_per: losses}
-        self.statistics.append(self.progress() | means)
+        means = {"train": round(train_loss, 5), "held_out": round(held_out, 5)}
+        self.statistics.append(self.progress() | means | losses)
         self.keep(held_out, losses)
         self._save_state()
 

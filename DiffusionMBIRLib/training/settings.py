@@ -25,6 +25,29 @@ class TrainSettings:
     ema: float = setting(0.999, "Averaging", "Decay of the averaged weights a step.", range=(0.0, 1.0))
     noise_median: float = setting(0.12, "Median noise", "Of the levels drawn, in the value scale.", range=(1e-4, 100.0))
     noise_spread: float = setting(1.4, "Noise spread", "Standard deviation of ln(sigma).", range=(0.0, 10.0))
+    low_noise: float = setting(
+        0.0, "Low noise", "Share of the levels drawn around 0.15 times the median, for detail.", range=(0.0, 1.0)
+    )
+    vary_size: bool = setting(
+        True, "Vary size", "Steps of a prior take crops of 3/4, 1 and 3/2 times the side, as many pixels in each."
+    )
+    across: float = setting(
+        0.1, "Across slices", "Share of images cut across the slices of nearly isotropic volumes.", range=(0.0, 1.0)
+    )
+    shapes: float = setting(0.03, "Shapes", "Share of synthetic shapes, of CT some of metal.", range=(0.0, 1.0))
+    teacher_images: int = setting(
+        0,
+        "Teacher",
+        "Images at the start from which the prior that training starts from is imitated, which a network with fewer "
+        "blocks soon can.",
+        range=(0, 10**9),
+    )
+    snapshot_images: int = setting(
+        25_000,
+        "Snapshots",
+        "Images between snapshots of averaged weights, whose best width is chosen in the end; 0: none.",
+        range=(0, 10**9),
+    )
     seed: int = setting(0, "Seed", "Seed of weights, crops and noise.", range=(0, 2**63 - 1))
     save_minutes: float = setting(5.0, "Save every", "Time between checkpoints.", unit="min", range=(0.0, 1440.0))
     held_out_images: int = setting(48, "Held-out images", "Images that the held-out loss is taken of.", range=(1, 4096))

@@ -1,12 +1,9 @@
-"""Training images: axial slices of volumes, split by patient, cropped and mildly augmented."""
+"""Training images: windows of slices at many pixel sizes, mildly augmented, and the noise that goes with them."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,158 +12,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
-from ..geometry import Grid
-from ..hounsfield import doubt_of
-from ..io.volumes import has_volume_suffix, read_volume
-from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
-from ..monitor import Monitor
+from ..models import ValueScale
 from .complex_images import with_phase
 from .settings import TrainSettings
+from .shapes import random_shapes
+from .stacks import Stack, background
 
-AIR_HU, CLIP_HU = -1000.0, (-1024.0, 3071.0)
-LEAST_SIDE_PX = 16  # of a slice: below this there is nothing to learn from
 LOG_GAIN = (-0.3, 0.25)  # of images without a fixed unit
-ISOTROPIC = 1.25  # largest ratio of spacings at which a volume is cut in all three planes
-
-
-@dataclass
-class Stack:
-    """Slices of one volume at full and at half size, (slices, rows, columns) float16 in the value scale."""
-
-    patient: str
-    name: str
-    spacing_mm: float
-    levels: list[Tensor] = field(default_factory=list)
-
-
-def patient_of(path: Path, pattern: str | None) -> str:
-    """The patient of a file or DICOM folder: its name without extension, or what ``pattern`` finds.
-
-    The pattern is searched in that name and, failing that, in the whole path; its first group counts if it has one.
-    """
-    stem = path.name if path.is_dir() else path.name.split(".")[0]
-    if pattern is None:
-        return stem
-    try:
-        match = re.search(pattern, stem) or re.search(pattern, path.as_posix())
-    except re.error as error:
-        raise InputError(f"--patient-regex {pattern!r} is no regular expression ({error})") from None
-    if match is None:
-        raise InputError(f"{path}: --patient-regex {pattern!r} does not match this name")
-    return match.group(1) if match.groups() else match.group(0)
-
-
-def _is_dicom(path: Path) -> bool:
-    """True for a file with a DICOM suffix or, since many exports have none, with the DICM mark."""
-    if path.name.upper() == "DICOMDIR":
-        return False
-    if path.suffix.lower() in (".dcm", ".ima", ".dicom"):
-        return True
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def find_volumes(folders: Sequence[str | Path], glob: str) -> list[Path]:
-    """Volume files below the folders whose names fit the glob, and folders that hold such DICOM files directly.
-
-    Each is listed once; the order depends on names alone.
-    """
-    found: list[Path] = []
-    for folder in map(Path, folders):
-        if folder.is_file():
-            found.append(folder)
-            continue
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such file or folder")
-        files = [p for p in sorted(folder.rglob(glob)) if p.is_file() and not p.name.startswith(".")]
-        found += [p for p in files if has_volume_suffix(p)]
-        found += sorted({p.parent for p in files if not has_volume_suffix(p) and _is_dicom(p)})
-    if not found:
-        raise InputError(f"no volume found that fits {glob!r} in: {', '.join(map(str, folders))}")
-    return list(dict.fromkeys(found))
-
-
-def background(value: ValueScale) -> float:
-    """What lies outside the body, in the value scale: air for CT, no signal otherwise."""
-    return ((AIR_HU if value.unit == "HU" else 0.0) - value.offset) / value.scale
-
-
-def load_stacks(path: Path, pattern: str | None, value: ValueScale) -> list[Stack]:
-    """Read one volume as stacks of slices in the value scale.
-
-    CT: one stack in axial order; what lies outside the field of view (below -1024 HU) becomes air, metal is clipped.
-    MR ('p99.5'): the planes that were acquired, all three of a nearly isotropic volume, in multiples of its percentile.
-    """
-    volume, doubt = read_volume(path), ""
-    if value.unit == "HU":
-        doubt = doubt_of(volume)
-        volume, _ = volume.axial()
-        array = volume.array.astype(np.float32)
-        array = np.minimum(np.where(array < CLIP_HU[0], np.float32(AIR_HU), array), np.float32(CLIP_HU[1]))
-        planes = [array]
-    else:
-        array = volume.array.astype(np.float32)
-        if value.unit == MR_VALUE.unit:
-            array = _by_percentile(array, path)
-        planes = _planes(array, volume.grid)
-    if min(planes[0].shape[1:]) < LEAST_SIDE_PX:
-        rows, columns = planes[0].shape[1:]
-        raise InputError(f"{path}: slices of {rows} x {columns} are too small to learn from; leave this volume out")
-    if doubt:
-        raise InputError(f"{path}: {doubt}; leave this volume out, or bring it in HU")
-    patient = patient_of(path, pattern)
-    scaled = [(plane - np.float32(value.offset)) / np.float32(value.scale) for plane in planes]
-    return [_stack(patient, path.name, min(volume.grid.spacing_mm), plane) for plane in scaled]
-
-
-def read_stacks(
-    folders: Sequence[str | Path], glob: str, pattern: str | None, value: ValueScale, monitor: Monitor
-) -> list[Stack]:
-    """The stacks of all volumes below the folders, as :func:`find_volumes` and :func:`load_stacks` take them."""
-    files, stacks = find_volumes(folders, glob), []
-    for number, path in enumerate(files, start=1):
-        stacks += load_stacks(path, pattern, value)
-        monitor.tick("read volumes", number, len(files))
-    return stacks
-
-
-def _by_percentile(array: np.ndarray, path: Path) -> np.ndarray:
-    top = float(np.percentile(np.abs(array), MR_PERCENTILE))
-    if not top > 0:
-        raise InputError(f"{path}: nearly all voxels are zero; leave this volume out")
-    return array / np.float32(top)
-
-
-def _planes(array: np.ndarray, grid: Grid) -> list[np.ndarray]:
-    """Slices across the longest spacing, or in all three planes of a nearly isotropic volume."""
-    spacing = np.asarray(grid.spacing_mm)[::-1]
-    isotropic = spacing.max() <= ISOTROPIC * spacing.min() and min(array.shape) >= LEAST_SIDE_PX
-    axes = (0, 1, 2) if isotropic else (int(np.argmax(spacing)),)
-    return [np.ascontiguousarray(np.moveaxis(array, axis, 0)) for axis in axes]
-
-
-def _stack(patient: str, name: str, spacing_mm: float, slices: np.ndarray) -> Stack:
-    full = torch.from_numpy(slices)
-    rows, columns = full.shape[1] // 2 * 2, full.shape[2] // 2 * 2
-    half = F.avg_pool2d(full[:, None, :rows, :columns], 2)[:, 0]
-    return Stack(patient, name, spacing_mm, [full.half(), half.half()])
-
-
-def split_by_patient(
-    stacks: Sequence[Stack], held_out: Sequence[str], fraction: float
-) -> tuple[list[Stack], list[Stack]]:
-    """(train, held-out) stacks; no patient is in both.  Named patients, or the last ``fraction`` in sorted order."""
-    patients = sorted({s.patient for s in stacks})
-    unknown = [p for p in held_out if p not in patients]
-    if unknown:
-        raise InputError(f"--hold-out {unknown[0]!r} is not a patient; patients: {', '.join(patients)}")
-    chosen = set(held_out) or set(patients[len(patients) - max(1, round(fraction * len(patients))) :])
-    if len(chosen) >= len(patients):
-        raise InputError(f"{len(patients)} patient(s) cannot be split into training and held-out data; bring more")
-    return [s for s in stacks if s.patient not in chosen], [s for s in stacks if s.patient in chosen]
+PIXELS_MM = (0.5, 6.0)  # of resampled images
+FINER = 0.85  # times a slice's own pixels: the finest that it is resampled to
+LEAST_ACROSS = 64  # pixels across the shorter side of a slice that is resampled to coarse pixels
+AS_THEY_ARE = 0.65  # share of images that are not resampled, which would remove their noise texture
+LEVELS = (0.5, 0.42, 0.08)  # shares among these of slices at full, half and quarter size
+FILLED = 0.1  # above the background: of CT more than -800 HU
+UNKNOWN = 0.1  # share of images whose pixel size the network is not told
+SIDES = {0.75: 0.4, 1.0: 0.4, 1.5: 0.2}  # of images, in multiples of the nominal side, and their shares of the steps
+LOW_NOISE = 0.15  # times the median: the median of the levels that are drawn low
 
 
 def _crop(image: Tensor, size: int, generator: np.random.Generator, air: float) -> Tensor:
@@ -181,14 +42,38 @@ def _crop(image: Tensor, size: int, generator: np.random.Generator, air: float) 
     return image[r : r + size, c : c + size]
 
 
-class SliceSampler:
-    """Endless batches (batch, channels, size, size) float32.  Step k's batch depends on (seed, rank, k) alone, so a
-    resumed run sees what an unbroken one would have.
+def stack_weights(stacks: Sequence[Stack], shares: Mapping[str, float], across: float) -> np.ndarray:
+    """How often each stack is drawn, with sum 1.
 
-    40 % half-size slices and 25 % full-size crops as they are (resampling would remove their noise texture); the rest
-    turned by up to 10 degrees and scaled.  Every image may be mirrored left-right.  Images other than CT, which come in
+    Neighbouring slices say much the same: a long series counts by the root of its length.  shares: of the images, for
+    the volumes whose names hold a text (the first that fits); across: for stacks across the acquired slices.
+    Raises InputError for a text that no name holds, and for shares of more than 1 in all.
+    """
+    weights = np.sqrt([float(s.levels[0].shape[0]) for s in stacks])
+    left = 1 - sum(shares.values())
+    if left < 0 or min(shares.values(), default=0) < 0:
+        raise InputError("--share: shares are 0 or more, and at most 1 in all")
+    kinds = np.array([next((text for text in shares if text in s.name), "") for s in stacks])
+    for text, share in {**shares, "": left}.items():
+        chosen = kinds == text
+        if text and not chosen.any():
+            raise InputError(f"--share: no volume to train on has {text!r} in its name")
+        weights[chosen] *= share / max(weights[chosen].sum(), 1e-9)
+    turned = np.array([s.across for s in stacks])
+    if turned.any() and not turned.all():
+        weights[turned] *= across / max(weights[turned].sum(), 1e-9)
+        weights[~turned] *= (1 - across) / max(weights[~turned].sum(), 1e-9)
+    return np.asarray(weights / weights.sum())
+
+
+class SliceSampler:
+    """Endless images (batch, channels, size, size) float32 with the size of their pixels in mm (batch,), 0 where it is
+    not told.  Step k's batch depends on (seed, rank, k) alone, so a resumed run sees what an unbroken one would have.
+
+    Most are windows of slices as they are, at full, half or quarter size; the rest are turned by up to 10 degrees and
+    resampled to pixels from 0.5 to 6 mm.  Every image may be mirrored left-right.  Images other than CT, which come in
     any orientation and without a fixed unit, are brightened or darkened a little, and half of them turned by quarters.
-    Two channels are real and imaginary part under a random phase, which is drawn last.
+    A share may be synthetic shapes.  Two channels are real and imaginary part under a random phase, drawn last.
     """
 
     def __init__(
@@ -201,49 +86,81 @@ class SliceSampler:
         seed: int = 0,
         rank: int = 0,
         channels: int = 1,
+        shares: Mapping[str, float] | None = None,
+        across: float = 0.0,
+        shapes: float = 0.0,
     ) -> None:
+        """shares, across: see :func:`stack_weights`.  shapes: share of synthetic images."""
         self.stacks, self.size, self.augment, self.channels = list(stacks), size, augment, channels
-        self.seed, self.rank = seed, rank
-        self.air, self.any_way_up = background(value), value.unit != "HU"
-        # Neighbouring slices say much the same: a long series counts by the root of its length.
-        weights = np.sqrt([s.levels[0].shape[0] for s in self.stacks])
-        self.weights = weights / weights.sum()
+        self.seed, self.rank, self.shapes = seed, rank, shapes
+        self.air, self.in_hu = background(value), value.unit == "HU"
+        self.weights = stack_weights(self.stacks, shares or {}, across)
 
-    def batch(self, step: int, count: int) -> Tensor:
+    def batch(self, step: int, count: int, size: int | None = None) -> tuple[Tensor, Tensor]:
+        """Images of another size where one is given."""
         generator = np.random.default_rng((self.seed, self.rank, step))
-        return torch.stack([self._channels(self._image(generator), generator) for _ in range(count)])
+        images, pixels = [], []
+        for _ in range(count):
+            image, pixel_mm = self._image(size or self.size, generator)
+            images.append(with_phase(image, generator) if self.channels == 2 else image[None])
+            pixels.append(pixel_mm)
+        return torch.stack(images), torch.tensor(pixels, dtype=torch.float32)
 
-    def _channels(self, image: Tensor, generator: np.random.Generator) -> Tensor:
-        return with_phase(image, generator) if self.channels == 2 else image[None]
-
-    def _image(self, generator: np.random.Generator) -> Tensor:
+    def _image(self, size: int, generator: np.random.Generator) -> tuple[Tensor, float]:
+        if self.shapes and generator.random() < self.shapes:
+            return random_shapes(size, generator, metal=self.in_hu), _between(*PIXELS_MM, generator)
         stack = self.stacks[generator.choice(len(self.stacks), p=self.weights)]
         index = int(generator.integers(stack.levels[0].shape[0]))
-        kind = generator.random()
-        if kind < 0.65 or not self.augment:
-            image = _crop(stack.levels[0 if kind >= 0.4 else 1][index], self.size, generator, self.air).float()
+        square = abs(math.log(stack.aspect)) < 0.03
+        if (square and generator.random() < AS_THEY_ARE) or not self.augment:
+            level = self._level(stack, generator) if self.augment else 0
+            image = self._window(stack.levels[level][index], size, generator)
+            pixel_mm = stack.spacing_mm * 2**level
         else:
-            image = self._warped(stack, index, generator)
+            image, pixel_mm = self._resampled(stack, index, size, generator)
         if not self.augment:
-            return image
-        if self.any_way_up:
+            return image, pixel_mm
+        if not self.in_hu:
             image = image * math.exp(generator.uniform(*LOG_GAIN))
             image = torch.rot90(image, int(generator.integers(4))) if generator.random() < 0.5 else image
-        return image.flip(1) if generator.random() < 0.5 else image
+        image = image.flip(1) if generator.random() < 0.5 else image
+        return image, 0.0 if generator.random() < UNKNOWN else pixel_mm
 
-    def _warped(self, stack: Stack, index: int, generator: np.random.Generator) -> Tensor:
-        zoom = math.exp(generator.uniform(math.log(0.85), math.log(2.2)))  # source pixels per output pixel
-        source = stack.levels[0 if zoom < 1.5 else 1][index].float()
-        zoom = zoom if zoom < 1.5 else zoom / 2
+    def _window(self, image: Tensor, size: int, generator: np.random.Generator) -> Tensor:
+        """The better filled one of two random windows: there is less to learn from air."""
+        count = 2 if self.augment else 1
+        windows = [_crop(image, size, generator, self.air).float() for _ in range(count)]
+        return max(windows, key=lambda window: float((window > self.air + FILLED).float().mean()))
+
+    def _level(self, stack: Stack, generator: np.random.Generator) -> int:
+        shares = np.array(LEVELS[: len(stack.levels)])
+        return int(generator.choice(len(shares), p=shares / shares.sum()))
+
+    def _resampled(self, stack: Stack, index: int, size: int, generator: np.random.Generator) -> tuple[Tensor, float]:
+        side = min(stack.levels[0].shape[1:])
+        finest = max(FINER * stack.spacing_mm, PIXELS_MM[0])
+        pixel_mm = _between(finest, max(finest, min(PIXELS_MM[1], stack.spacing_mm * side / LEAST_ACROSS)), generator)
+        level = max(0, min(len(stack.levels) - 1, math.floor(math.log2(pixel_mm / stack.spacing_mm))))
+        source = stack.levels[level][index].float()
+        zoom = pixel_mm / (stack.spacing_mm * 2**level)  # source pixels per output pixel
+        samples = 2 if zoom > 1.1 else 1  # a side of each pixel, whose mean it is
         angle = math.radians(generator.uniform(-10, 10))
-        rows, columns = source.shape
-        span = self.size * zoom
-        centre = [(n - 1) / 2 + generator.uniform(-0.5, 0.5) * max(0.0, n - span) for n in (rows, columns)]
-        axis = (torch.arange(self.size) - (self.size - 1) / 2) * zoom
-        r = centre[0] + axis[:, None] * math.cos(angle) + axis[None, :] * math.sin(angle)
-        c = centre[1] - axis[:, None] * math.sin(angle) + axis[None, :] * math.cos(angle)
-        grid = torch.stack([2 * c / (columns - 1) - 1, 2 * r / (rows - 1) - 1], dim=-1)[None]
-        return F.grid_sample(source[None, None] - self.air, grid, align_corners=True)[0, 0] + self.air
+        zooms, lengths = (zoom / math.sqrt(stack.aspect), zoom * math.sqrt(stack.aspect)), source.shape
+        r0, c0 = (
+            (n - 1) / 2 + generator.uniform(-0.5, 0.5) * max(0.0, n - size * z)
+            for n, z in zip(lengths, zooms, strict=True)
+        )
+        axis = (torch.arange(size * samples) - (size * samples - 1) / 2) / samples
+        r = r0 + zooms[0] * (axis[:, None] * math.cos(angle) + axis[None, :] * math.sin(angle))
+        c = c0 + zooms[1] * (axis[None, :] * math.cos(angle) - axis[:, None] * math.sin(angle))
+        grid = torch.stack([2 * c / (lengths[1] - 1) - 1, 2 * r / (lengths[0] - 1) - 1], dim=-1)[None]
+        fine = F.grid_sample(source[None, None] - self.air, grid, align_corners=True)
+        return F.avg_pool2d(fine, samples)[0, 0] + self.air, pixel_mm
+
+
+def _between(low: float, high: float, generator: np.random.Generator) -> float:
+    """A number whose logarithm is uniform."""
+    return math.exp(generator.uniform(math.log(low), math.log(high)))
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:
@@ -251,38 +168,64 @@ def step_seed(seed: int, rank: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-class NoisySteps(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Clean images (batch, channels, size, size), noise levels (batch,) and unit noise of step k, whoever makes it."""
+class NoisySteps(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+    """Clean images (batch, channels, size, size), noise levels (batch,), unit noise and pixel sizes in mm (batch,) of
+    step k, whoever makes it.
 
-    def __init__(self, sampler: SliceSampler, settings: TrainSettings) -> None:
-        self.sampler, self.settings = sampler, settings
+    Levels are drawn from strata of equal probability, so that each step sees low and high ones.  Where the size varies,
+    it does so from step to step with about as many pixels in each.  multiple: of sizes.
+    """
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        s = self.settings
-        clean = self.sampler.batch(step, s.batch)
-        generator = torch.Generator().manual_seed(step_seed(s.seed, self.sampler.rank, step))
-        draws = torch.randn(s.batch, generator=generator)
+    def __init__(self, sampler: SliceSampler, settings: TrainSettings, multiple: int = 1) -> None:
+        self.sampler, self.settings, self.multiple = sampler, settings, multiple
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        size = self.size_of(step)
+        count = max(1, round(self.settings.batch * (self.settings.size / size) ** 2))
+        clean, pixel_mm = self.sampler.batch(step, count, size)
+        generator = torch.Generator().manual_seed(step_seed(self.settings.seed, self.sampler.rank, step))
+        sigma = self._levels(count, generator)
         noise = torch.randn(clean.shape, generator=generator)
-        return clean, (math.log(s.noise_median) + s.noise_spread * draws).exp(), noise
+        return clean, sigma, noise, pixel_mm
+
+    def size_of(self, step: int) -> int:
+        """The same for all processes, which wait for each other."""
+        s = self.settings
+        if not s.vary_size:
+            return s.size
+        share = np.random.default_rng((s.seed, step)).choice(list(SIDES), p=list(SIDES.values()))
+        return max(self.multiple, round(share * s.size / self.multiple) * self.multiple)
+
+    def _levels(self, count: int, generator: torch.Generator) -> Tensor:
+        s = self.settings
+        strata = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+        levels = s.noise_spread * torch.special.ndtri((strata / count).clamp(1e-6, 1 - 1e-6))
+        low = torch.rand(count, generator=generator) < s.low_noise
+        return (math.log(s.noise_median) + torch.where(low, levels / 2 + math.log(LOW_NOISE), levels)).exp()
 
 
-def fixed_images(stacks: Sequence[Stack], *, size: int, value: ValueScale, count: int, channels: int = 1) -> Tensor:
-    """At most ``count`` fixed held-out images (images, channels, size, size): centre windows of slices at both sizes.
+def fixed_images(
+    stacks: Sequence[Stack], *, size: int, value: ValueScale, count: int, channels: int = 1
+) -> tuple[Tensor, Tensor]:
+    """At most ``count`` fixed held-out images (images, channels, size, size): centre windows of slices at full and half
+    size; and the sizes of their pixels in mm (images,).
 
     Two channels: under phases of their own, the same in every run.
     """
     each = max(1, count // (2 * len(stacks)))
     places = [
-        (stack.levels[level], index)
+        (stack, level, index)
         for level in (1, 0)
         for stack in stacks
         for index in _spread(len(stack.levels[level]), each)
     ]
     chosen = [places[k] for k in _spread(len(places), count)]
-    windows = [_centre(images[index], size, background(value)) for images, index in chosen]
+    windows = [_centre(stack.levels[level][index], size, background(value)) for stack, level, index in chosen]
+    pixel_mm = torch.tensor([stack.spacing_mm * 2**level for stack, level, _ in chosen])
     if channels == 1:
-        return torch.stack(windows)[:, None]
-    return torch.stack([with_phase(image, np.random.default_rng((0, k))) for k, image in enumerate(windows)])
+        return torch.stack(windows)[:, None], pixel_mm
+    phased = [with_phase(image, np.random.default_rng((0, k))) for k, image in enumerate(windows)]
+    return torch.stack(phased), pixel_mm
 
 
 def _spread(length: int, count: int) -> list[int]:

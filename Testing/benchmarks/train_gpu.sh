@@ -17,6 +17,10 @@
 #   BATCH=64            images a step and GPU
 #   SIZE=128            rows and columns of a training image
 #   HOLD_OUT=           comma-separated patients for the held-out loss; by default the last 15 percent
+#   INITIAL=            id or file of a prior whose weights and sizes to start from
+#   LIGHT=              so many levels, from the finest on, have one block: 2 saves a third of the time of an evaluation
+#   TEACHER=0           images at the start from which INITIAL is imitated, as LIGHT asks for
+#   SHARES=             shares of the images for volumes with a text in their name, such as "limb=0.12,native=0.3"
 #   WORKERS=            processes that prepare batches, for each GPU; by default as the number of CPU cores allows
 #   COMPILE=1           0: without torch.compile
 set -euo pipefail
@@ -57,19 +61,25 @@ workers=${WORKERS:-$((most < 12 ? most : 12))}
 # The learning rate grows with the root of the images a step, from 6e-4 at 16 (where it was tuned).
 program='
 import math, os, sys
+from dataclasses import replace
+from DiffusionMBIRLib.models import find, read_card
 from DiffusionMBIRLib.monitor import Console
+from DiffusionMBIRLib.priors.compact import CompactConfig
 from DiffusionMBIRLib.training.loop import TrainSettings, train
 
-data, output, regex, model_id, images, batch, size, hold_out, workers, compiled = sys.argv[1:]
+data, output, regex, model_id, images, batch, size, hold_out, workers, compiled, initial, light, teacher, shares = sys.argv[1:]
+network = CompactConfig.from_dict(read_card(find(initial)).network) if initial else CompactConfig()
+network = replace(network, knows_pixels=True, light_levels=int(light or network.light_levels))
 step = int(batch) * int(os.environ["WORLD_SIZE"])
 settings = TrainSettings(
     images=int(images), batch=int(batch), size=int(size), learning_rate=min(2e-3, 6e-4 * math.sqrt(step / 16)),
     schedule="cosine", warmup_images=500 * step, ema=0.9995, held_out_images=96, workers=int(workers),
-    compile=compiled == "1",
+    compile=compiled == "1", teacher_images=int(teacher), snapshot_images=max(1, int(images) // 40),
 )
 train(
     [data], output, settings=settings, patient_regex=regex or None, hold_out=[p for p in hold_out.split(",") if p],
-    model_id=model_id, device="auto", monitor=Console(),
+    network=network, initial=initial or None, model_id=model_id, device="auto", monitor=Console(),
+    shares={name: float(share) for name, share in (text.rsplit("=", 1) for text in shares.split(",") if text)},
 )
 '
 model_id=${MODEL_ID:-ct-compact-gpu}
@@ -77,7 +87,7 @@ echo "training $model_id on $gpus GPU(s), $workers worker(s) each"
 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} OMP_NUM_THREADS=1 \
     "$python" -m torch.distributed.run --standalone --nproc-per-node "$gpus" --no-python \
     "$python" -c "$program" "$data" "$output" "$regex" "$model_id" "${IMAGES:-8000000}" "${BATCH:-64}" \
-    "${SIZE:-128}" "${HOLD_OUT:-}" "$workers" "${COMPILE:-1}"
+    "${SIZE:-128}" "${HOLD_OUT:-}" "$workers" "${COMPILE:-1}" "${INITIAL:-}" "${LIGHT:-}" "${TEACHER:-0}" "${SHARES:-}"
 
 echo
 echo "prior:       $output/$model_id.safetensors   (lowest held-out loss; open it with --prior FILE)"

@@ -222,15 +222,20 @@ class PlainCompact:
         return skip + conv(self.w, f"{name}.conv2", swish(hidden))
 
     def stage(self, name: str, x: Tensor, embedding: Tensor) -> Tensor:
-        for block in range(self.c.blocks):
-            x = self.block(f"{name}.{block}", x, embedding)
+        block = 0
+        while f"{name}.{block}.conv1.weight" in self.w:
+            x, block = self.block(f"{name}.{block}", x, embedding), block + 1
         return x
 
-    def __call__(self, x: Tensor, label: Tensor) -> Tensor:
-        phase = label[:, None] * 16 ** torch.linspace(0, 1, 16, dtype=label.dtype) / 2
-        embedding = torch.cat([label[:, None], phase.cos(), phase.sin()], 1)
-        for layer in (0, 2):
-            embedding = swish(dense(self.w, f"embed.{layer}", embedding))
+    def waves(self, number: Tensor) -> Tensor:
+        phase = number[:, None] * 16 ** torch.linspace(0, 1, 16, dtype=number.dtype) / 2
+        return torch.cat([number[:, None], phase.cos(), phase.sin()], 1)
+
+    def __call__(self, x: Tensor, label: Tensor, pixel_mm: Tensor | None = None) -> Tensor:
+        embedding = dense(self.w, "embed.0", self.waves(label))
+        if pixel_mm is not None:
+            embedding += self.waves(pixel_mm.log()) @ self.w["pixels.weight"].T
+        embedding = swish(dense(self.w, "embed.2", swish(embedding)))
         x = conv(self.w, "stem", F.pixel_unshuffle(x, self.c.stem))
         skips = []
         for level in range(len(self.c.widths)):

@@ -14,7 +14,7 @@ import torch
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.models import ModelCard
+from DiffusionMBIRLib.models import ModelCard, read_card
 from DiffusionMBIRLib.priors.checkpoints import save_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from Testing.engine.helpers import ROOT, body
@@ -110,10 +110,16 @@ def test_training_a_prior_and_using_it(files, capsys):
     for k in range(3):
         body((3, 32, 32), (2.0 + k, 2.0, 3.0)).save(files / f"case{k}.nrrd")
     options = ["--widths", 8, 8, "--blocks", 1, "--images", 32, "--batch", 8, "--size", 16, "--id", "mine", "--quiet"]
+    options += ["--light-levels", 1, "--share", "case0=0.5"]
     code, out, _ = run(capsys, "train", files, "--glob", "case*", "-o", files / "trained", *options, "--json")
     assert code == 0
     assert json.loads(out)["images_seen"] == 32
     prior = files / "trained" / "mine.safetensors"
+    network = read_card(prior).network
+    assert (network["widths"], network["light_levels"], network["knows_pixels"]) == ([8, 8], 1, True)
+    with pytest.raises(SystemExit):
+        run(capsys, "train", files, "-o", files / "other", "--share", "case0")
+    assert "'case0' is no TEXT=SHARE" in capsys.readouterr().err
     options = ["--prior", prior, *FAST]
     assert run(capsys, "reconstruct", files / "scan.h5", "-o", files / "r.nrrd", *options)[0] == 0
 

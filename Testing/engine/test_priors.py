@@ -189,6 +189,19 @@ def test_network_and_gradients_match_the_plain_network(labels):
         assert torch.allclose(parameter.grad, weights[name].grad, rtol=1e-4, atol=1e-6), name
 
 
+@pytest.mark.parametrize("pixels", [(0.7, 3.0), (1.5,)])
+def test_a_network_that_knows_pixels_matches_the_plain_network(pixels):
+    config = replace(SMALL, blocks=2, light_levels=2, knows_pixels=True)
+    network = random_network(config).double()
+    x, label = torch.randn(2, 1, 16, 8, dtype=torch.float64), torch.full((2,), -0.4, dtype=torch.float64)
+    pixel_mm = torch.tensor(pixels, dtype=torch.float64)
+    plain = PlainCompact(config, {k: v.detach() for k, v in network.state_dict().items()})
+    found = network(x, label[: len(pixels)], pixel_mm)
+    assert torch.allclose(found, plain(x, label, pixel_mm.expand(2)), atol=1e-6)
+    assert torch.allclose(network(x, label, torch.zeros(2)), plain(x, label), atol=1e-6)  # 0: not known
+    assert torch.allclose(network(x, label), plain(x, label), atol=1e-6)
+
+
 def test_reduced_precision_stays_near():
     network, x = random_network(), torch.rand(2, 1, 32, 32)
     for sigma in (0.05, 0.5, 5.0):
@@ -218,7 +231,8 @@ def test_padding_repeats_the_border():
 
 
 @pytest.mark.parametrize(
-    "entries", [{"widths": []}, {"widths": [8, 0]}, {"blocks": "2"}, {"widths": 4}, {"dropout": 1}]
+    "entries",
+    [{"widths": []}, {"widths": [8, 0]}, {"blocks": "2"}, {"widths": 4}, {"dropout": 1}, {"light_levels": 5}],
 )
 def test_config_names_bad_entries(entries):
     with pytest.raises(InputError, match="compact-unet"):

@@ -1,4 +1,6 @@
-"""A prior of coarser pixels on finer slices: against the posterior mean worked out as one system of equations."""
+"""Priors told of pixel sizes, and one of coarser pixels on finer slices: against the posterior mean worked out as one
+system of equations.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ import torch
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.denoisers import ResolutionPrior, TiledPrior
+from DiffusionMBIRLib.denoisers import ResolutionPrior, TiledPrior, at_pixel_size
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import ModelCard
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
@@ -139,3 +142,52 @@ def test_a_reconstruction_with_a_prior_of_coarser_pixels():
     errors = [float(np.sqrt(np.mean((run.volume.array - volume.array) ** 2))) for run in runs]
     assert errors[1] < 0.8 * errors[0]
     assert [run.nfe for run in runs] == [8, 8]
+
+
+def told_prior(config: CompactConfig) -> CompactPrior:
+    torch.manual_seed(0)
+    network = CompactUNet(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return CompactPrior(network, ModelCard("small", "CT", network=config.to_dict()))
+
+
+def test_a_prior_is_told_of_the_pixels_of_a_grid():
+    prior = told_prior(CompactConfig(widths=(8, 12), blocks=1, embedding=16, knows_pixels=True))
+    x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    untold = prior.denoise(x, 0.3)
+    told = {
+        mm: at_pixel_size(prior, Grid((2, 16, 16), mm)) for mm in ((0.5, 2.0, 9.0), (1.0, 1.0, 3.0), (4.0, 4.0, 1.0))
+    }
+    found = [one.denoise(x, 0.3) for one in told.values()]
+    assert torch.equal(found[0], found[1])  # the geometric mean of the sides in the plane
+    assert all(float((a - b).abs().max()) > 1e-3 for a, b in ((untold, found[1]), (found[1], found[2])))
+    assert torch.equal(prior.denoise(x, 0.3), untold)  # the prior itself stays as it was
+    one_image = told[1.0, 1.0, 3.0].denoise(x[:1], 0.3)
+    torch.testing.assert_close(one_image, found[1][:1], rtol=0, atol=1e-5)
+
+
+def test_a_prior_that_knows_of_no_pixels_stays_as_it_is():
+    for prior in (told_prior(CompactConfig(widths=(8, 12), blocks=1, embedding=16)), coarse_prior()):
+        assert at_pixel_size(prior, Grid((2, 16, 16), (0.5, 0.5, 1.0))) is prior
+
+
+def test_a_reconstruction_tells_its_prior_of_the_pixels():
+    class Listening(GaussianPrior):
+        heard: list[float] = []  # noqa: RUF012
+
+        def at_pixel_size(self, pixel_mm: float) -> GaussianPrior:
+            self.heard.append(pixel_mm)
+            return self
+
+    volume = body((2, 16, 16))
+    settings = ReconSettings(steps=2, start="noise")
+    prior = Listening(0.3, 0.3**2)
+    for factors in ((1, 1), (2, 2)):
+        mbir.reconstruct(
+            mbir.simulate(volume, views=4), prior=ResolutionPrior(prior, factors, detail=0.05), settings=settings
+        )
+    pixel_mm = math.sqrt(volume.grid.spacing_mm[0] * volume.grid.spacing_mm[1])
+    assert prior.heard == pytest.approx([pixel_mm, 2 * pixel_mm])

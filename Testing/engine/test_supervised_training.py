@@ -25,7 +25,7 @@ from DiffusionMBIRLib.supervised.pairs import Pairs, PairSettings, Protocol, pro
 from DiffusionMBIRLib.supervised.training import SupervisedTrainer
 from DiffusionMBIRLib.tasks import CT_TASKS
 from DiffusionMBIRLib.training.settings import TrainSettings
-from DiffusionMBIRLib.training.slices import Stack
+from DiffusionMBIRLib.training.stacks import Stack
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import body
 

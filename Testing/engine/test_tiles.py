@@ -81,7 +81,14 @@ def test_pixels_of_all_tiles():
 # --- what they give
 
 
-@pytest.mark.parametrize("config", [SMALL, CompactConfig(widths=(8, 8, 12), blocks=2, embedding=16, stem=1)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        CompactConfig(widths=(8, 8, 12), blocks=2, embedding=16, stem=1),
+        CompactConfig(widths=(8, 8, 12), blocks=2, embedding=16, stem=1, light_levels=1),
+    ],
+)
 def test_the_reach_bounds_what_counts_for_a_pixel(config):
     made, side = network(config).double(), 4 * config.reach // 8 * 8
     farthest = 0

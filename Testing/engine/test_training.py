@@ -1,4 +1,4 @@
-"""Training: data, batches, schedules, resuming after a kill, several processes, and what goes wrong."""
+"""Training: schedules, steps, resuming after a kill, several processes, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -19,59 +19,22 @@ import torch
 
 from DiffusionMBIRLib.devices import arithmetic
 from DiffusionMBIRLib.errors import Cancelled, EngineError, InputError
-from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.models import MR_VALUE, ValueScale, read_card, sha256
+from DiffusionMBIRLib.models import read_card, sha256
 from DiffusionMBIRLib.priors.checkpoints import load_prior
-from DiffusionMBIRLib.priors.compact import CompactConfig
+from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.training import loop
-from DiffusionMBIRLib.training.base import Statistics
-from DiffusionMBIRLib.training.loop import Trainer, TrainSettings, edm_loss, train
-from DiffusionMBIRLib.training.memorisation import check_memorisation, nearest_distances
-from DiffusionMBIRLib.training.slices import (
-    NoisySteps,
-    SliceSampler,
-    Stack,
-    find_volumes,
-    fixed_images,
-    load_stacks,
-    patient_of,
-    split_by_patient,
-)
-from DiffusionMBIRLib.volume import Volume
+from DiffusionMBIRLib.training.averages import average_of, snapshots
+from DiffusionMBIRLib.training.base import Statistics, mean_loss
+from DiffusionMBIRLib.training.held_out import edm_losses
+from DiffusionMBIRLib.training.loop import Trainer, TrainSettings, train
+from DiffusionMBIRLib.training.slices import NoisySteps, SliceSampler
+from Testing.engine.training_toys import CT, stack, stacks, write_volumes
 
 HERE = Path(__file__).resolve().parent
-NETWORK = CompactConfig(widths=(8, 16), blocks=1, embedding=16)
-SETTINGS = TrainSettings(images=48, batch=4, size=16, warmup_images=8, held_out_images=4, learning_rate=2e-3)
-CT = ValueScale()
-
-
-def discs(seed: int, slices: int = 5, size: int = 24) -> np.ndarray:
-    """A body of soft tissue in air with an insert of another value, (slices, size, size) in HU."""
-    generator = np.random.default_rng(seed)
-    r, c = np.mgrid[:size, :size] - (size - 1) / 2
-    volume = np.full((slices, size, size), -1000.0, dtype=np.float32)
-    for k in range(slices):
-        volume[k][np.hypot(r, c) < generator.uniform(7, 11)] = generator.uniform(0, 80)
-        volume[k][np.hypot(r - generator.uniform(-4, 4), c) < 3] = generator.uniform(-800, 900)
-    return volume
-
-
-def stack(patient: str, seed: int = 0, slices: int = 5, size: int = 24) -> Stack:
-    full = torch.from_numpy((discs(seed, slices, size) + 1000) / 2000)
-    half = torch.nn.functional.avg_pool2d(full[:, None], 2)[:, 0]
-    return Stack(patient, f"{patient}.nrrd", 1.0, [full.half(), half.half()])
-
-
-def stacks(count: int = 4) -> list[Stack]:
-    return [stack(f"p{k}", k) for k in range(count)]
-
-
-def write_volumes(folder: Path, count: int = 3, suffix: str = ".nrrd") -> Path:
-    folder.mkdir(exist_ok=True)
-    for k in range(count):
-        array = discs(k).astype(np.int16)
-        Volume(array, Grid(array.shape, (0.8, 0.8, 2.0))).save(folder / f"p{k}_scan{suffix}")
-    return folder
+NETWORK = CompactConfig(widths=(8, 16), blocks=1, embedding=16, knows_pixels=True)
+SETTINGS = TrainSettings(
+    images=48, batch=4, size=16, warmup_images=8, held_out_images=4, learning_rate=2e-3, snapshot_images=16
+)
 
 
 def trainer(folder: Path, settings: TrainSettings = SETTINGS, **options) -> Trainer:
@@ -81,153 +44,6 @@ def trainer(folder: Path, settings: TrainSettings = SETTINGS, **options) -> Trai
 
 def same(first: dict, second: dict) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-# --- data
-
-
-def test_finds_every_kind_of_volume_once(tmp_path):
-    write_volumes(tmp_path / "a", 2)
-    write_volumes(tmp_path / "a", 1, ".nii.gz")
-    series = tmp_path / "a" / "1.2.840.1"
-    series.mkdir()
-    for k in range(3):
-        (series / f"I{k:04d}").write_bytes(bytes(128) + b"DICM" + bytes(8))
-    (tmp_path / "a" / "with-suffix").mkdir()
-    (tmp_path / "a" / "with-suffix" / "1.dcm").write_bytes(b"old export")
-    for other in ("notes.txt", "DICOMDIR", ".hidden.nrrd"):
-        (tmp_path / "a" / other).write_bytes(bytes(128) + b"DICM" if other == "DICOMDIR" else b"text")
-    found = find_volumes([tmp_path / "a", tmp_path / "a" / "p0_scan.nrrd", tmp_path], "*")
-    names = [p.relative_to(tmp_path / "a").as_posix() for p in found]
-    assert names == ["p0_scan.nii.gz", "p0_scan.nrrd", "p1_scan.nrrd", "1.2.840.1", "with-suffix"]
-    assert [p.name for p in find_volumes([tmp_path], "p1*")] == ["p1_scan.nrrd"]
-    assert patient_of(series, None) == "1.2.840.1"
-
-
-def test_folders_without_volumes_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"no volume found that fits '\*\.mha'"):
-        find_volumes([tmp_path], "*.mha")
-    with pytest.raises(InputError, match="nowhere"):
-        find_volumes([tmp_path / "nowhere"], "*")
-
-
-def test_patients_from_names_and_paths():
-    assert patient_of(Path("x/A12_left.nii.gz"), None) == "A12_left"
-    assert patient_of(Path("x/A12_left.nii.gz"), r"^(A\d+)_") == "A12"
-    assert patient_of(Path("x/B7/ct.nii.gz"), r"B\d") == "B7"
-    with pytest.raises(InputError, match="does not match"):
-        patient_of(Path("x/ct.nrrd"), r"Q\d")
-    with pytest.raises(InputError, match="no regular expression"):
-        patient_of(Path("x/ct.nrrd"), "(")
-
-
-@pytest.mark.parametrize("suffix", [".nrrd", ".nii", ".nii.gz", ".mha"])
-def test_stack_from_a_file(tmp_path, suffix):
-    array = discs(0).astype(np.int16)
-    array[0, 0, :3] = (-3024, -1010, 4000)
-    path = tmp_path / f"p1{suffix}"
-    Volume(array, Grid(array.shape, (0.7, 0.7, 2.0))).save(path)
-    loaded = load_stacks(path, None, CT)[0]
-    assert loaded.patient == "p1"
-    assert loaded.spacing_mm == pytest.approx(0.7)
-    assert [tuple(level.shape) for level in loaded.levels] == [(5, 24, 24), (5, 12, 12)]
-    assert loaded.levels[0][0, 0, :3].tolist() == pytest.approx([0.0, -0.005, 2.0355], abs=1e-3)
-
-
-def test_stack_in_another_unit_is_not_clipped_as_hounsfield(tmp_path):
-    array = np.full((2, 16, 16), 5000, dtype=np.int16)
-    Volume(array, Grid(array.shape)).save(tmp_path / "m.nrrd")
-    assert float(load_stacks(tmp_path / "m.nrrd", None, ValueScale(0.0, 5000.0, "a.u."))[0].levels[0].max()) == 1.0
-
-
-def test_mr_counts_in_multiples_of_its_percentile(tmp_path):
-    array = np.random.default_rng(0).gamma(2.0, 100.0, (20, 32, 24)).astype(np.float32)
-    for gain in (1.0, 37.0):
-        Volume(array * gain, Grid(array.shape, (1.0, 1.0, 3.0)), unit="").save(tmp_path / "m.nrrd")
-        (loaded,) = load_stacks(tmp_path / "m.nrrd", None, MR_VALUE)
-        values = loaded.levels[0].float().numpy()
-        assert np.percentile(values, 99.5) == pytest.approx(1.0, abs=0.01)
-        assert np.corrcoef(values.ravel(), array.ravel())[0, 1] > 0.999
-    Volume(np.zeros((20, 32, 24), np.float32), Grid((20, 32, 24))).save(tmp_path / "void.nrrd")
-    with pytest.raises(InputError, match=r"void\.nrrd: nearly all voxels are zero"):
-        load_stacks(tmp_path / "void.nrrd", None, MR_VALUE)
-
-
-@pytest.mark.parametrize(
-    ("spacing_mm", "planes"),
-    [
-        ((1.0, 1.0, 1.1), [(20, 32, 24), (32, 20, 24), (24, 20, 32)]),
-        ((1.0, 1.0, 3.0), [(20, 32, 24)]),
-        ((3.0, 1.0, 1.0), [(24, 20, 32)]),  # acquired sagittally
-    ],
-)
-def test_mr_is_cut_in_the_planes_that_were_acquired(tmp_path, spacing_mm, planes):
-    array = np.random.default_rng(0).random((20, 32, 24), np.float32)
-    Volume(array, Grid(array.shape, spacing_mm), unit="").save(tmp_path / "m.nrrd")
-    loaded = load_stacks(tmp_path / "m.nrrd", None, MR_VALUE)
-    assert [tuple(stack.levels[0].shape) for stack in loaded] == planes
-
-
-def test_images_without_a_unit_vary_in_brightness_and_are_turned():
-    bright = torch.zeros(1, 16, 16)
-    bright[:, :8] = 1.0  # the upper half
-    stack = Stack("p", "p", 1.0, [bright.half(), bright.half()])
-    images = SliceSampler([stack], size=16, value=MR_VALUE).batch(0, 64)
-    tops = images.amax(dim=(1, 2, 3))
-    assert float(tops.min()) < 0.9 < 1.1 < float(tops.max())
-    leftmost = (images[:, 0, :, 0] > 0).float().mean(dim=1)
-    assert set(np.round(leftmost[(images[:, 0, 0, 0] > 0)].numpy(), 1)) >= {0.5, 1.0}
-    plain = SliceSampler([stack], size=16, value=MR_VALUE, augment=False).batch(0, 8)
-    assert torch.equal(plain, bright.expand(8, 1, 16, 16))
-
-
-def test_bad_volumes_are_named(tmp_path):
-    (tmp_path / "broken.nrrd").write_bytes(b"NRRD0004\n")
-    with pytest.raises(InputError, match=r"broken\.nrrd"):
-        load_stacks(tmp_path / "broken.nrrd", None, CT)
-    Volume(np.zeros((4, 8, 30), np.float32), Grid((4, 8, 30))).save(tmp_path / "small.nrrd")
-    with pytest.raises(InputError, match=r"small\.nrrd.*8 x 30"):
-        load_stacks(tmp_path / "small.nrrd", None, CT)
-
-
-def test_split_never_mixes_patients():
-    many = [stack(f"p{k % 7}", k, slices=1) for k in range(20)]
-    for chosen, fraction in (((), 0.15), ((), 0.5), (("p0", "p3"), 0.15)):
-        learn, rest = split_by_patient(many, chosen, fraction)
-        assert len(learn) + len(rest) == 20
-        assert not {s.patient for s in learn} & {s.patient for s in rest}
-        if chosen:
-            assert {s.patient for s in rest} == set(chosen)
-    with pytest.raises(InputError, match=r"'p9' is not a patient; patients: p0, p1"):
-        split_by_patient(many, ["p9"], 0.15)
-    with pytest.raises(InputError, match="1 patient"):
-        split_by_patient([stack("p0"), stack("p0")], [], 0.15)
-
-
-def test_batches_depend_on_seed_rank_and_step_alone():
-    def sampler(seed=0, rank=0):
-        return SliceSampler(stacks(), size=16, value=CT, seed=seed, rank=rank)
-
-    later = sampler()
-    later.batch(3, 4)
-    assert torch.equal(sampler().batch(7, 6), later.batch(7, 6))
-    for other in (sampler(seed=1).batch(7, 6), sampler(rank=1).batch(7, 6), sampler().batch(8, 6)):
-        assert not torch.equal(sampler().batch(7, 6), other)
-    batch = sampler().batch(0, 40)
-    assert batch.shape == (40, 1, 16, 16)
-    assert batch.dtype == torch.float32
-    assert -0.02 <= float(batch.min()) <= float(batch.max()) <= 1.0
-    first, again = NoisySteps(sampler(), SETTINGS)[5], NoisySteps(sampler(), SETTINGS)[5]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_small_images_are_set_into_air():
-    images = SliceSampler([stack("p", size=16)], size=32, value=CT, augment=False).batch(0, 8)
-    assert torch.all(images[:, :, :8] == 0)
-    held = fixed_images([stack("p", size=16)], size=32, value=CT, count=4)
-    assert held.shape == (4, 1, 32, 32)
-    assert torch.all(held[:, :, :8] == 0)
-    assert len(fixed_images(stacks(6), size=16, value=CT, count=5)) == 5
 
 
 # --- settings
@@ -279,7 +95,7 @@ def test_a_run_from_files(tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)  # no global state was touched
     assert path == output / "tiny.safetensors"
     assert sorted(p.name for p in output.iterdir()) == [
-        "samples.png", "split.json", "stats.jsonl", "tiny.safetensors", "training-state.pt"
+        "samples.png", "snapshots", "split.json", "stats.jsonl", "tiny.safetensors", "training-state.pt"
     ]  # fmt: skip
     lines = [json.loads(line) for line in (output / "stats.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == list(range(4, 49, 4))
@@ -289,6 +105,7 @@ def test_a_run_from_files(tmp_path):
     card = read_card(path)
     assert (card.id, card.modality, card.licence, card.data) == ("tiny", "CT", "CC0", [{"name": "discs"}])
     assert card.training["train_patients"] == 2
+    assert sorted(card.training["held_out_loss_per_pixel_mm"]) == ["0.5", "1"]
     assert "p1" not in card.to_json()  # names of patients stay in split.json
     assert json.loads((output / "split.json").read_text())["held_out_patients"] == ["p1"]
     assert card.sigma_min < 0.002 < 10 < card.sigma_max
@@ -297,10 +114,20 @@ def test_a_run_from_files(tmp_path):
 
 def test_loss_falls_on_a_toy_set(tmp_path):
     run = trainer(tmp_path, replace(SETTINGS, images=1200, batch=12, ema=0.9, save_minutes=60.0))
-    before = np.mean(list(run.evaluate().values()))
+    before = mean_loss(run.evaluate())
     run.run()
-    after = np.mean(list(run.evaluate().values()))
-    assert after < 0.7 * before
+    assert mean_loss(run.evaluate()) < 0.7 * before
+
+
+def test_the_card_tells_whether_training_images_are_repeated(tmp_path):
+    wide = [stack(f"p{k}", k, slices=4, size=80) for k in range(4)]
+    run = Trainer(wide, tmp_path, network=NETWORK, value=CT, settings=replace(SETTINGS, images=8, size=64),
+                  model_id="tiny", device=torch.device("cpu"))  # fmt: skip
+    found = read_card(run.run()).training["memorisation"]
+    assert found["pixel_mm"] in (1.0, 2.0)
+    assert found["samples"] > 0
+    assert found["held_out"] > 0
+    assert 0 <= found["copies"] <= 1
 
 
 def test_held_out_loss_has_no_chance_in_it(tmp_path):
@@ -359,6 +186,10 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, dropout, monkeypatch):
         run.run()
     assert same(unbroken.network.state_dict(), resumed.network.state_dict())
     assert same(unbroken.ema.state_dict(), resumed.ema.state_dict())
+    assert all(map(same, unbroken.averages.state(), resumed.averages.state()))
+    kept = [snapshots(folder / "snapshots", until=12) for folder in (whole, broken)]
+    assert list(kept[0]) == list(kept[1]) == [4, 8, 12]
+    assert same(*(average_of(files, 0.08) for files in kept))
     read = [[json.loads(x) for x in (f / "stats.jsonl").read_text().splitlines()] for f in (whole, broken)]
     assert [x["held_out"] for x in read[0]] == [x["held_out"] for x in read[1]]
     assert [x["images"] for x in read[1]] == list(range(4, 49, 4))
@@ -400,11 +231,53 @@ def test_training_may_start_from_another_prior(tmp_path):
     first = trainer(tmp_path / "a")
     path = first.run()
     second = trainer(tmp_path / "b", model_id="second", initial=path)
-    assert same(second.network.state_dict(), {k: v.half().float() for k, v in first.ema.state_dict().items()})
+    assert same(second.network.state_dict(), load_prior(path, precision=torch.float32).network.state_dict())
+    assert second.sigma_data == first.sigma_data
     assert read_card(second.run()).training["initial"] == {"id": "tiny", "sha256": sha256(path)}
     wider = CompactConfig(widths=(16, 16), blocks=1)
     with pytest.raises(InputError, match="its network is another than the one to train"):
         trainer(tmp_path / "c", network=wider, initial=path)
+
+
+def test_a_lighter_network_imitates_the_prior_that_it_starts_from(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    heavy = CompactConfig(widths=(8, 16), blocks=2, embedding=16)
+    short = replace(SETTINGS, images=240, batch=8)
+    path = trainer(tmp_path / "a", short, network=heavy).run()
+    light = replace(heavy, light_levels=1, knows_pixels=True)
+    options: dict[str, Any] = {"network": light, "initial": path, "model_id": "light"}
+    run = trainer(tmp_path / "b", replace(short, teacher_images=240, ema=0.9), **options)
+    teacher = CompactUNet(heavy)
+    teacher.load_state_dict(load_prior(path, precision=torch.float32).network.state_dict())
+    clean, sigma, noise, _ = run.steps[30]
+
+    def distance() -> float:
+        return float(edm_losses(run.ema, clean, sigma, noise, run.sigma_data, None, teacher).mean())
+
+    before = distance()
+    run.run()
+    assert distance() < 0.5 * before
+    assert trainer(tmp_path / "c", **options).teacher is None
+
+
+def test_the_best_average_of_the_training_is_kept(tmp_path):
+    run = trainer(tmp_path)
+    path, last = run.run(), {k: v.clone() for k, v in run.ema.state_dict().items()}
+    run.best = math.inf
+    run._choose_average()
+    training = read_card(path).training
+    assert same(run.ema.state_dict(), last)
+    losses = {}
+    for width in loop.TRIED_WIDTHS:
+        run.ema.load_state_dict(average_of(snapshots(tmp_path / "snapshots", until=12), width))
+        losses[width] = mean_loss(run.evaluate())
+    assert training["average_width"] == min(losses, key=lambda width: losses[width])
+    assert run.best == pytest.approx(min(losses.values()))
+    assert np.mean(list(training["held_out_loss"].values())) == pytest.approx(run.best)
+    written = path.read_bytes()
+    run._choose_average()  # none is better than the one that is there
+    assert path.read_bytes() == written
 
 
 def test_states_that_do_not_fit_are_named(tmp_path):
@@ -478,15 +351,15 @@ def test_two_processes_average_their_gradients(tmp_path):
 
     single = trainer(tmp_path)
     start = {k: v.clone() for k, v in single.network.state_dict().items()}
-    train_stacks = single.sampler.stacks
     settings = replace(SETTINGS, images=24)
     for step in range(3):
         single.optimizer.zero_grad()
         for rank in (0, 1):
-            sampler = SliceSampler(train_stacks, size=16, value=CT, rank=rank)
-            clean, sigma, noise = NoisySteps(sampler, settings)[step]
+            drawn: dict[str, Any] = {"across": settings.across, "shapes": settings.shapes}
+            sampler = SliceSampler(single.steps.sampler.stacks, size=16, value=CT, rank=rank, **drawn)
+            clean, sigma, noise, pixel_mm = NoisySteps(sampler, settings, NETWORK.multiple)[step]
             with arithmetic(single.device, single.precision):
-                loss = edm_loss(single.network, clean, sigma, noise, single.sigma_data)
+                loss = edm_losses(single.network, clean, sigma, noise, single.sigma_data, pixel_mm).mean()
             (loss / 2).backward()
         torch.nn.utils.clip_grad_norm_(single.network.parameters(), 1.0)
         single.optimizer.param_groups[0]["lr"] = settings.rate(8 * step)
@@ -495,22 +368,3 @@ def test_two_processes_average_their_gradients(tmp_path):
     wrong = sum(float((weights[0][k] - expected[k]).square().sum()) for k in expected)
     moved = sum(float((start[k] - expected[k]).square().sum()) for k in expected)
     assert wrong < 0.01 * moved
-
-
-# --- memorisation
-
-
-def test_memorisation_tells_copies_from_new_images():
-    known, unseen = [stack(f"p{k}", k, slices=20, size=64) for k in range(3)], [stack("q", 9, slices=20, size=64)]
-    copies = known[1].levels[1][3:9, None].float()
-    found = check_memorisation(copies.flip(-1) + 1e-3 * torch.randn(copies.shape), unseen, known)
-    assert found.ratio < 0.1
-    assert found.copies == 1.0
-    fresh = check_memorisation(stack("r", 10, slices=20, size=64).levels[1][:, None], unseen, known)
-    assert 0.3 < fresh.ratio < 3
-    assert fresh.copies < 0.5
-    assert nearest_distances(copies[:1] + 0.5, known[1:2]) == pytest.approx(0.5, abs=0.25)
-    with pytest.raises(InputError, match="at least one sample"):
-        check_memorisation(copies[:0], unseen, known)
-    with pytest.raises(InputError, match="no training slice"):
-        nearest_distances(copies, [])

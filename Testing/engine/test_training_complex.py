@@ -15,7 +15,8 @@ from DiffusionMBIRLib.models import MR_VALUE, read_card
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.training.complex_images import for_real_and_imaginary, random_phase
-from DiffusionMBIRLib.training.slices import SliceSampler, Stack, fixed_images
+from DiffusionMBIRLib.training.slices import SliceSampler, fixed_images
+from DiffusionMBIRLib.training.stacks import Stack
 from DiffusionMBIRLib.volume import Volume
 
 
@@ -27,15 +28,14 @@ def stack() -> Stack:
 def test_two_channels_are_the_image_under_a_phase():
     one, two = (SliceSampler([stack()], size=16, value=MR_VALUE, channels=n) for n in (1, 2))
     for step in range(6):
-        plain, parts = one.batch(step, 1), two.batch(step, 1)
+        plain, parts = one.batch(step, 1)[0], two.batch(step, 1)[0]
         assert parts.shape == (1, 2, 16, 16)
         assert torch.allclose(parts.norm(dim=1, keepdim=True), plain, atol=1e-6)
-        assert torch.equal(parts, two.batch(step, 1))
-    fixed = fixed_images([stack()], size=16, value=MR_VALUE, count=6, channels=2)
-    assert torch.equal(fixed, fixed_images([stack()], size=16, value=MR_VALUE, count=6, channels=2))
-    assert torch.allclose(
-        fixed.norm(dim=1, keepdim=True), fixed_images([stack()], size=16, value=MR_VALUE, count=6), atol=1e-6
-    )
+        assert torch.equal(parts, two.batch(step, 1)[0])
+    fixed, again = (fixed_images([stack()], size=16, value=MR_VALUE, count=6, channels=2)[0] for _ in range(2))
+    assert torch.equal(fixed, again)
+    plain = fixed_images([stack()], size=16, value=MR_VALUE, count=6)[0]
+    assert torch.allclose(fixed.norm(dim=1, keepdim=True), plain, atol=1e-6)
 
 
 def test_phases_are_mostly_smooth_point_anywhere_and_some_are_rough():
