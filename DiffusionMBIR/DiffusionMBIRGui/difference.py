@@ -73,7 +73,9 @@ class Difference:
         return node
 
     def _show_legend(self, node: Any) -> None:
-        """The colour bar in the slice views, with the unit above."""
+        """The colour bar in the slice views, with the unit above; a scene without Slicer's module Colors has none."""
+        if not node.GetScene().IsNodeClassRegistered("vtkMRMLColorLegendDisplayNode"):
+            return
         legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
         legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
         if legend is not None:

@@ -150,6 +150,9 @@ class Panel:
             self.parameters.apply_preset(name)
 
     def _on_job(self) -> None:
+        folder, output = Path(self.parameters.input_file), self.parameters.output_node
+        if not self.run.runner.running and output is not None and self.parameters.input_file and folder.is_dir():
+            self.results.export.folders[output.GetID()] = folder
         self.results.look()
         self.refresh()
 
