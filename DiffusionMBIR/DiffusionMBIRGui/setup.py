@@ -231,9 +231,10 @@ _OF_PYTHON = ("Traceback", "Fatal Python error", "Error:", "can't open file", "N
 
 def _is_no_python(lines: Sequence[str]) -> bool:
     """True for a program that speaks of the files which it was given instead of running them."""
-    given = {"setup_probe.py", requirements_file().name}
-    given |= {line.strip() for line in requirements_file().read_text(encoding="utf-8").splitlines() if line.strip()}
-    speaks = any(name in line for line in lines for name in given)
+    written = requirements_file().read_text(encoding="utf-8").splitlines()
+    if lines and lines[-1].strip() and lines[-1].strip() in map(str.strip, written):
+        return True
+    speaks = any(name in line for line in lines for name in ("setup_probe.py", requirements_file().name))
     return speaks and not any(mark in line for line in lines for mark in _OF_PYTHON)
 
 
