@@ -52,10 +52,10 @@ class Outlook:
         if grid is None or device is None or self.report is None:
             return None
         simulated, task = parameters.get("source") == "volume", parameters.get("task")
-        pace = known_pace(self.report.place(device), settings, task)
+        pace = known_pace(self.report.place(device), settings, task, grid[1] * grid[2])
         views = self.views or parameters.get("views")
         coils = self.coils or (parameters.get("coils") if simulated else 1)
-        return estimate(grid, settings, task, views=views, coils=coils, pace=pace)
+        return estimate(grid, settings, task, views=views, coils=coils, pace=pace, simulated=simulated)
 
     def line(self) -> str:
         """What the run as it is set will take, in one line; '' where that is not known."""
@@ -63,7 +63,7 @@ class Outlook:
         found = self.needs(settings)
         if found is None or device is None or grid is None:
             return ""
-        line = texts.needs(grid, found.memory_bytes, device.total or None, found.seconds)
+        line = texts.needs(grid, found.memory_bytes, device.total or None, texts.time_of(found.seconds, found.between))
         if device.free and found.memory_bytes > device.free:
             line += ". " + texts.too_little_memory(device.free)
         return line
@@ -76,5 +76,5 @@ class Outlook:
             return ""
         found = self.needs(settings)
         if found is not None and found.seconds is not None:
-            return _("about {time}").format(time=texts.duration(found.seconds))
+            return texts.time_of(found.seconds, found.between)
         return _("{count} steps").format(count=settings.steps) if "steps" in method(settings.method).settings else ""

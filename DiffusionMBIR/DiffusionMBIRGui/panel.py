@@ -21,6 +21,7 @@ from .panel_data import DataSection, source_choices
 from .panel_desktop import Desktop
 from .panel_fields import ChoiceEditor, Form, SettingFields
 from .panel_keys import Keys
+from .panel_pace import PaceWatch
 from .panel_presets import PresetMenu, offered
 from .panel_results import ResultsSection
 from .panel_run import AnyRunner, RunSection
@@ -51,6 +52,7 @@ class Panel:
         self.setup = SetupSection(self.form, desktop, self.refresh, self.run.log)
         self.data = DataSection(self.form, self.parameters, desktop, self.refresh)
         self.results = ResultsSection(self.form, self.parameters, desktop, runner, self._report, self.refresh)
+        self.pace = PaceWatch(self.refresh)
         self.presets = PresetMenu(self.form.presetMenu, self.parameters, desktop, self._report)
         self.keys = Keys(root, run=self._on_run_key, end=self.run.escape, flicker=self.results.flicker)
         self.results.on_shown = self.keys.results_shown
@@ -111,6 +113,7 @@ class Panel:
         self._timer.stop()
         self._timer.timeout.disconnect(self.poll)
         self.setup.close()
+        self.pace.close()
         self.data.close()
         self.results.close()
         self.run.runner.close()
@@ -125,7 +128,7 @@ class Panel:
 
     def poll(self) -> None:
         """Follow the job and whatever else is under way; called by the timer, which rests when there is nothing."""
-        for part in (self.setup, self.data, self.results, self.run):
+        for part in (self.setup, self.data, self.results, self.pace, self.run):
             try:
                 part.poll()
             except Exception as error:  # a timer would raise it again and again, and nobody would read it
@@ -136,7 +139,8 @@ class Panel:
             self._timer.stop()
 
     def _busy(self) -> bool:
-        return bool(self.setup.busy or self.data.busy or self.results.busy or self.run.runner.running)
+        beside = any(part.busy for part in (self.setup, self.data, self.results, self.pace))
+        return beside or bool(self.run.runner.running)
 
     def _on_settings(self, *_state: Any) -> None:
         if self.scene.IsBatchProcessing():  # a scene is being read: half of its nodes are not there yet
@@ -192,6 +196,10 @@ class Panel:
         self.data.show(self.setup.engine if self.setup.ready else None)
         self._set_data_enabled(not runner.running)
         missing = self.missing()
+        if runner.running:
+            self.pace.close()
+        elif missing is None:
+            self.pace.look(self.outlook, self.setup.engine)
         self._show_estimate(missing)
         self.run.show(missing)
         self.results.show()

@@ -218,11 +218,19 @@ def shape(slices_rows_columns: tuple[int, int, int]) -> str:
     return f"{columns} x {rows} x {slices}"
 
 
-def needs(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float | None) -> str:
+def time_of(seconds: float | None, between: tuple[float, float] | None = None) -> str:
+    """'about 3 min', a range where that is not sure: '2 min to 4 min'."""
+    if seconds is None:
+        return _("time not known yet")
+    low, high = map(duration, between or (seconds, seconds))
+    if low == high:
+        return _("about {time}").format(time=low)
+    return _("{low} to {high}").format(low=low, high=high)
+
+
+def needs(grid_shape: tuple[int, int, int], needs: float, has: float | None, time: str) -> str:
     """'256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min'."""
     memory = of_size(needs, has) if has else size(needs)
-    unknown = _("time not known before the first run")
-    time = unknown if seconds is None else _("about {time}").format(time=duration(seconds))
     return _("{shape}, needs {memory}, {time}").format(shape=shape(grid_shape), memory=memory, time=time)
 
 

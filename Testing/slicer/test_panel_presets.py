@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
@@ -10,11 +12,13 @@ pytest_plugins = ("Testing.slicer.host.fixtures",)
 import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
+from DiffusionMBIRGui import setup  # noqa: E402
 from DiffusionMBIRGui.parameters import presets_of  # noqa: E402
 from DiffusionMBIRGui.texts import preset_title  # noqa: E402
 from DiffusionMBIRLib.rates import note  # noqa: E402
 from DiffusionMBIRLib.tasks import LIMITED_ANGLE, SPARSE_VIEW, TASKS  # noqa: E402
-from Testing.slicer.host.played import text  # noqa: E402
+from Testing.slicer.host.played import CPU, text, wait_for  # noqa: E402
+from Testing.slicer.jobs_helpers import engine, environment, small_prior  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +102,25 @@ def test_a_preset_is_not_replaced_unasked_and_one_of_another_task_says_so(ready,
     (tmp_path / "x.json").write_text("{")
     choose(ready, "load")
     assert "no preset of DiffusionMBIR" in text(ready.form.runMessage)
+
+
+def machine_of(chosen) -> str:
+    """What the engine calls this machine, as looking at it tells."""
+    code = "from DiffusionMBIRLib.pace import machine; print(machine())"
+    return subprocess.check_output([*chosen.command, "-c", code], env=chosen.variables(), text=True).strip()
+
+
+@pytest.mark.slow
+def test_the_pace_is_measured_beside_before_the_first_run(ready, runner, application, tmp_path):
+    """And not while a run takes place, whose time it would spoil."""
+    ready.pace.enabled = True
+    ready.setup.engine = setup.Engine(engine(), environment(tmp_path))
+    ready.setup.report = setup.Report("3.12", "2.9", (CPU,), machine=machine_of(ready.setup.engine))
+    ready.parameters.update({"prior": str(small_prior(tmp_path)), "device": "cpu"})
+    wait_for(lambda: not ready.pace.busy, application)
+    assert all("steps" not in entry for entry in entries(ready))
+    assert "not known" not in text(ready.form.estimate)
+    ready.parameters.set("precision", "float32")  # another pace
+    assert ready.pace.busy
+    ready.form.runButton.click()
+    assert not ready.pace.busy
