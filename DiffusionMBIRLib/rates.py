@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import secrets
 import statistics
@@ -20,6 +19,7 @@ from .config import ReconSettings
 from .errors import InputError
 from .methods import NETWORK_METHODS
 from .models import user_data
+from .moves import move_over
 from .schema import Number, json_object
 from .tasks import task_info
 
@@ -133,7 +133,7 @@ def note(key: str, seconds: float, pixels: int | None = None) -> None:
         temporary = path.with_name(f".{secrets.token_hex(4)}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        move_over(temporary, path)
 
 
 def _file() -> Path:

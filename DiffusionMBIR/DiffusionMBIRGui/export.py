@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from DiffusionMBIRLib.errors import EngineError, InputError
+from DiffusionMBIRLib.moves import move_over
 from DiffusionMBIRLib.provenance import NOTICE, software_version
 from DiffusionMBIRLib.volume import Volume
 
@@ -159,7 +160,7 @@ def write_dicom(
         names = _write_slices(volume, temporary, description, patient, source)
         if target.exists():
             target.rmdir()
-        os.replace(temporary, target)
+        move_over(temporary, target)
     except OSError as error:
         raise EngineError(f"{target}: could not be written; is the disk full or the folder read-only?") from error
     finally:
