@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -194,6 +195,15 @@ def test_names_of_modules_differ_by_more_than_capitals():
         assert not {part.partition(".")[0].casefold() for part in name.split("/")} & devices, name
         assert not set(name) & set('<>:"\\|?*'), name
         assert not stat.S_ISLNK((root / name).lstat().st_mode), name
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize(("system", "folder"), [("Windows_NT", "Scripts"), ("", "bin")])
+def test_make_finds_the_environment_of_each_system(system, folder):
+    root = Path(__file__).resolve().parents[2]
+    command = ["make", "--dry-run", "test", "VENV=some where", f"OS={system}"]
+    shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert f'"some where/{folder}"/python -m pytest' in shown
 
 
 def test_what_is_played_refuses_what_it_does_not_know():
