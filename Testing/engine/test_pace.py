@@ -46,7 +46,7 @@ def test_rates_are_kept_and_damage_is_forgiven(folder):
         "[]",
         json.dumps({key: "fast"}),
         json.dumps({key: -1.0}),
-        json.dumps({key: [1]}),
+        json.dumps({key: [[1], "x", None]}),
         "[" * 100000,
         json.dumps({key: 10**400}),
     ):
