@@ -81,7 +81,8 @@ def default_name(title: str, settings: ReconSettings) -> str:
 
 def _empty(node: Any) -> Any:
     """A node that was prepared for a result; None for one that holds voxels, which no run overwrites."""
-    return node if node is not None and node.GetImageData() is None else None
+    held = getattr(node, "GetImageData", lambda: None)()
+    return node if held is None else None
 
 
 def _of_file(

@@ -62,7 +62,8 @@ def take_posix_away() -> None:
     for name in POSIX_NAMES:
         if hasattr(os, name):
             delattr(os, name)
-    really_open, really_replace, refused = builtins.open, os.replace, {}
+    really_open, really_replace = builtins.open, os.replace
+    refused: dict[str, int] = {}
 
     def open_without_proc(file: Any, *arguments: Any, **choices: Any) -> Any:
         if str(file).startswith("/proc"):

@@ -93,6 +93,8 @@ def test_an_estimate_counts_start_and_simulation_and_is_a_range_while_it_is_not_
     measured = estimate(shape, settings, SPARSE_VIEW, pace=pace)
     simulated = estimate(shape, settings, SPARSE_VIEW, pace=pace, simulated=True)
     parts = stages(shape, settings, SPARSE_VIEW, pace=pace, simulated=True)
+    assert measured.seconds is not None
+    assert simulated.seconds is not None
     assert simulated.seconds == pytest.approx(8 + sum(parts.values()))
     assert simulated.seconds - measured.seconds == pytest.approx(parts["simulate"])
     assert simulated.between == pytest.approx((simulated.seconds / 1.6, simulated.seconds * 1.6))

@@ -107,7 +107,7 @@ def windows(monkeypatch):
 def test_a_process_tree_of_windows_is_ended_by_taskkill(windows, tmp_path, monkeypatch):
     assert processes.group_of_its_own() == {"creationflags": 0x8000200}
     called = []
-    monkeypatch.setattr(processes.subprocess, "run", lambda command, **choices: called.append((command, choices)))
+    monkeypatch.setattr(subprocess, "run", lambda command, **choices: called.append((command, choices)))
     processes.end_tree(types.SimpleNamespace(pid=4711))
     ((command, choices),) = called
     assert command == ["taskkill", "/T", "/F", "/PID", "4711"]
