@@ -299,7 +299,7 @@ def test_the_scene_is_closed_while_the_job_runs(desk, parameters, runner):
 def test_what_cannot_be_run_is_refused_at_once(desk, parameters, runner, tmp_path):
     chosen = parameters.input_node
     parameters.set_node("input", None)
-    with pytest.raises(InputError, match="Choose a CT volume"):
+    with pytest.raises(InputError, match="Choose a volume"):
         runner.start(parameters)
     parameters.set_node("input", chosen)
     parameters.set_node("output", desk.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode"))
