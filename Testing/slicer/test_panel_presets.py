@@ -42,7 +42,7 @@ def choose(panel, name) -> None:
 def test_the_presets_of_a_task_have_titles_of_their_own(task):
     titles = [preset_title(name, task) for name in presets_of(task)]
     assert len(set(titles)) == len(titles)
-    assert {"Standard", "Quick"} <= set(titles)
+    assert all(titles)
     assert not any(task.split("-")[0] in title.lower() for title in titles)
 
 
