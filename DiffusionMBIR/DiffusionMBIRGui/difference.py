@@ -85,7 +85,7 @@ class Difference:
 
     def ends(self) -> tuple[str, str]:
         """What the first and the last colour stand for, e.g. '-300 HU' and '+300 HU'."""
-        text = f"{self.reach:.3g} {self._unit}".strip()
+        text = f"{float(f'{self.reach:.3g}'):g} {self._unit}".strip()
         return f"-{text}", f"+{text}"
 
 

@@ -285,7 +285,8 @@ class ResultsSection:
         low, high = difference.ends()
         self._form.differenceLow.setText(low)
         self._form.differenceHigh.setText(high)
-        self._form.differenceBar.setText(_("result minus reference"))
+        self._form.differenceBar.setText("0")  # white, in the middle
+        self._form.differenceBar.setToolTip(_("Result minus reference"))
         self._form.differenceBar.setStyleSheet(colour_bar())
 
     def _on_plot(self, *_state: Any) -> None:

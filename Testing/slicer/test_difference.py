@@ -97,6 +97,9 @@ def test_the_views_have_a_colour_bar_in_the_results_unit(desk: Desk, pair: tuple
     assert (legend.GetTitleText(), legend.GetVisibility()) == ("HU", 1)
     assert legend.GetLabelFormat() % 600.0 == "+600"
     assert difference.ends() == ("-600 HU", "+600 HU")
+    difference.reach = 1023.7
+    assert difference.ends() == ("-1020 HU", "+1020 HU")
+    difference.reach = 600.0
     difference.show(desk.scene, node)
     assert slicer.vtkSlicerColorLogic.GetNumberOfColorLegendDisplayNodes(node) == 1
 
