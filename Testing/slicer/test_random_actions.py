@@ -62,8 +62,9 @@ class Desktop(PlayedDesktop):
 class User:
     """Does one thing after the other; ``done`` lists them."""
 
-    def __init__(self, panel: Any, desk: Any, application: Any, prior: Path, chance: random.Random) -> None:
-        self.panel, self.desk, self.application, self.prior, self.chance = panel, desk, application, prior, chance
+    def __init__(self, panel: Any, desk: Any, application: Any, prior: Path) -> None:
+        self.panel, self.desk, self.application, self.prior = panel, desk, application, prior
+        self.chance = random.Random(SEED)
         self.done: list[str] = []
         self.ways: list[tuple[int, Callable[[], str]]] = [
             (8, self.run),
@@ -201,21 +202,34 @@ def played(application, desk, tmp_path, monkeypatch):
     root.deleteLater()
 
 
-@pytest.mark.slow
-def test_nothing_that_a_user_does_breaks_panel_or_job(played, desk, application, tmp_path):
-    panel, pids = played
-    user = User(panel, desk, application, small_prior(tmp_path), random.Random(SEED))
+def lived(user: User) -> str:
+    """Act, end what runs, and see that nothing went wrong; what was done, for those who ask further."""
+    panel = user.panel
     user.prepare()
     for _turn in range(ACTIONS):
         user.act()
     story = f"seed {SEED}, {ACTIONS} actions: {'; '.join(user.done)}"
-    runner = panel.run.runner
-    if runner.running:
-        panel.run.cancel()
-    wait_for(lambda: not (runner.running or panel.results.busy or panel.data.busy), application, 30)
-    wait_for(lambda: not panel._timer.isActive(), application)
+    panel.run.cancel()
+    busy = (panel.results, panel.data, panel.pace)
+    wait_for(lambda: not (panel.run.runner.running or any(part.busy for part in busy)), user.application)
+    wait_for(lambda: not panel._timer.isActive(), user.application)
     log = panel.run.log_text()
     assert panel.form.runButton.text() != "Cancelling ...", story
     assert not [line for line in log.splitlines() if "Traceback" in line or "Error:" in line], f"{story}\n{log}"
+    return story
+
+
+@pytest.mark.slow
+def test_nothing_that_a_user_does_breaks_panel_or_job(played, desk, application, tmp_path):
+    panel, pids = played
+    story = lived(User(panel, desk, application, small_prior(tmp_path)))
     assert pids, story
     assert [pid for pid in pids if not gone(pid)] == [], story
+
+
+def test_nothing_that_a_user_does_breaks_a_panel_without_an_engine(played, desk, application, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.MOST_MS", 20)
+    panel, pids = played
+    panel.setup.engine, panel.setup.report = None, setup.Report(problem="There is no Python.")
+    lived(User(panel, desk, application, tmp_path / "none"))
+    assert pids == []
