@@ -15,11 +15,17 @@ TORCH_INDEX ?=
 VENV ?= .venv
 
 set_up = @"$(PYTHON)" Utilities/set_up.py --venv "$(VENV)" --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
+ifeq ($(OS),Windows_NT)
+bin = "$(VENV)/Scripts"
+else
 bin = "$(VENV)/bin"
+endif
 
 # Most tests are small, or start workers of their own and wait: several processes of one thread each, and those that wait
 # leave the cores to others.
-pytest = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(bin)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+pytest = $(bin)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+test test-fast: export OMP_NUM_THREADS = 1
+test test-fast: export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: help demo test test-fast bench lint
 .NOTPARALLEL:

@@ -48,10 +48,11 @@ class DiffusionMBIR(ScriptedLoadableModule):
             _(
                 "Reconstructs 3D CT and MRI from few measurements with a 2D diffusion prior and total variation across "
                 "slices. Choose a volume or measurement, press Run, and watch the volume appear in the slice views.<br>"
-                "1. <b>Set-up</b>: choose the Python that computes; Install brings what it lacks.<br>"
-                "2. <b>Data</b>: choose a volume, to simulate a scan of it, or a measurement; or press a sample.<br>"
+                "1. <b>Data</b>: choose a volume, to simulate a scan of it, or a measurement; or press a sample.<br>"
+                "2. <b>Reconstruction</b>: task, scan and preset; each preset tells how long it takes.<br>"
                 "3. <b>Run</b> (Ctrl+Return); Cancel (Esc) keeps the volume as far as it is.<br>"
-                "4. <b>Results</b>: compare, flicker (F), difference, export.<br>"
+                "4. <b>Results</b>: compare, flicker (X), difference, export.<br>"
+                "<b>Set-up</b> opens by itself while the Python that computes lacks something; Install brings it.<br>"
             )
             + f"<b>{research_only()}</b>"
         )
@@ -247,6 +248,7 @@ class DiffusionMBIRTest(ScriptedLoadableModuleTest):
         """Compare, flicker, difference and convergence."""
         form = panel.form
         form.compareButton.click()
+        self._until(lambda: not panel.results.busy, 30)  # the reference is brought onto the result's grid
         assert panel.results._comparison.active
         form.compareButton.click()
         assert not panel.results._comparison.active
@@ -258,6 +260,8 @@ class DiffusionMBIRTest(ScriptedLoadableModuleTest):
         composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
         shown = slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID())
         assert shown.GetName().endswith(f"- {panel.parameters.input_node.GetName()}")
+        form.differenceButton.click()
+        assert composite.GetBackgroundVolumeID() != shown.GetID()
         form.plotButton.click()
         assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
         assert form.runMessage.text == ""

@@ -6,7 +6,7 @@ is measured on the machine (:mod:`.pace`) and remembered (:mod:`.rates`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ _CONE = 13.0  # times what a view of slices takes: shadows of voxels are found a
 _RAYS_A_VOXEL = 1.6  # and view of a detector that sees a whole volume from a point
 _DATA_BYTES = 16  # a ray: measured, projected, their weights and difference
 _MATRIX_BYTES = 65  # of the projector and its transpose while they are built, a pixel and view
+CLEAR = 1.25  # an estimate with less doubt is told as one number
 _BASE_BYTES = 330e6  # Python with torch
 _NETWORK_BYTES_PER_PIXEL = 700.0  # working set of the bundled prior, for each pixel of a sub-batch
 _PIXELS_PER_BATCH = 2**18  # on a GPU more are taken where there is room
@@ -47,7 +48,8 @@ _PIXELS_PER_BATCH = 2**18  # on a GPU more are taken where there is room
 
 @dataclass(frozen=True)
 class Needs:
-    """memory_bytes: on the device at the peak.  seconds: None where the pace is not known.
+    """memory_bytes: on the device at the peak.  seconds: until the result is there, with the engine's start; None where
+    the pace is not known.  doubt: the time lies between the ``doubt``-th part of that and ``doubt`` times as much.
 
     text: one line for the user, such as "256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min on this machine".
     """
@@ -55,6 +57,14 @@ class Needs:
     memory_bytes: int
     seconds: float | None
     text: str
+    doubt: float = 1.0
+
+    @property
+    def between(self) -> tuple[float, float] | None:
+        """Shortest and longest time that is thought to be likely; None where no time is known, or one is known well."""
+        if self.seconds is None or self.doubt < CLEAR:
+            return None
+        return self.seconds / self.doubt, self.seconds * self.doubt
 
 
 def estimate(
@@ -67,23 +77,35 @@ def estimate(
     scanner: str = ParallelBeam.KIND,
     pace: Pace | None = None,
     device_memory: int | None = None,
+    simulated: bool = False,
 ) -> Needs:
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
     views: that see a point in a CT scan, the task's usual number by default.  coils: of an MR scan.  scanner: kind of
     geometry of a CT scan; empty: of stacked slices.  pace: of the machine, as
     :func:`.pace.pace_of` measures it; without one there is no time.  device_memory: bytes that the device has in all.
+    simulated: the scan is simulated first.
     """
     needed = _memory(shape, settings, task, views, coils, scanner)
     known = pace is not None and pace.solver and (pace.network or not _uses(settings))
     of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": scanner}
-    parts = stages(shape, settings, task, pace=pace, **of_scan) if pace and known else None
-    seconds = sum(parts.values()) if parts else None
+    seconds = None
+    if pace is not None and known:
+        parts = stages(shape, settings, task, pace=pace, simulated=simulated, **of_scan)
+        seconds = pace.start_s + sum(parts.values())
+    found = Needs(needed, seconds, "", pace.doubt if pace is not None else 1.0)
     slices, rows, columns = shape
     of = f" of {device_memory / 1e9:.1f}" if device_memory else ""
-    time = "time not known before the first run" if seconds is None else f"about {duration(seconds)} on this machine"
     short = " - more than there is" if device_memory and needed > device_memory else ""
-    return Needs(needed, seconds, f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{short}, {time}")
+    text = f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{short}, {_time_text(found)}"
+    return replace(found, text=text)
+
+
+def _time_text(found: Needs) -> str:
+    if found.seconds is None:
+        return "time not known before the first run"
+    low, high = map(duration, found.between or (found.seconds, found.seconds))
+    return f"about {low} on this machine" if low == high else f"{low} to {high} on this machine"
 
 
 # --- time

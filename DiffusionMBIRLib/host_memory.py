@@ -20,7 +20,7 @@ def host_memory() -> tuple[int, int]:
         page = os.sysconf("SC_PAGE_SIZE")
         total = page * os.sysconf("SC_PHYS_PAGES")
         return total, _linux_available() or page * os.sysconf("SC_AVPHYS_PAGES")
-    except (OSError, ValueError):  # macOS knows no free pages
+    except (AttributeError, OSError, ValueError):  # macOS knows no free pages
         return 0, 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,14 +55,16 @@ def place_of(device: torch.device) -> Place:
     return Place(machine(), name)
 
 
-def pace_of(settings: ReconSettings, task: str, device: torch.device) -> Pace:
+def pace_of(settings: ReconSettings, task: str, device: torch.device, pixels: int | None = None) -> Pace:
     """The pace of a run on this machine: what was noted before; the rest is measured, in a second or so, and noted.
+
+    pixels: of a slice.
 
     A network that is to be compiled counts as it is until its first run is over: compiling takes long.  Raises
     InputError where the prior cannot be used, EngineError where there is no memory.
     """
     place = place_of(device)
-    found = known_pace(place, settings, task)
+    found = known_pace(place, settings, task, pixels)
     network, solver = found.network, found.solver
     try:
         if network is None and settings.method in NETWORK_METHODS:
@@ -75,11 +78,12 @@ def pace_of(settings: ReconSettings, task: str, device: torch.device) -> Pace:
         if not is_out_of_memory(error):
             raise
         raise EngineError(f"no memory on {device} for a few small slices; use another device") from error
-    return Pace(network, solver)
+    return replace(found, network=network, solver=solver)
 
 
 def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device) -> Needs:
     """What the reconstruction of a measurement will take on this machine; measures its pace where it is not known."""
+    _slices, rows, columns = measurement.grid.shape
     return estimate(
         measurement.grid.shape,
         settings,
@@ -87,7 +91,7 @@ def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device
         views=getattr(measurement.geometry, "views_of_a_point", None),
         coils=getattr(measurement.geometry, "coils", 1),
         scanner=measurement.geometry.KIND,
-        pace=pace_of(settings, measurement.task, device),
+        pace=replace(pace_of(settings, measurement.task, device, rows * columns), start_s=0.0),  # it has started
     )
 
 

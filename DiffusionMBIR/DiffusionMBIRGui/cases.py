@@ -56,8 +56,8 @@ def reconstruct(
     name, such as ``views=8, photons=1e5, steps=50, seed=7``; ``task`` and ``preset`` decide the others.
     wait: return the output node when it holds the result, with the event loop alive meanwhile (``idle``, called many
     times a second, in Slicer its own).  With ``wait=False`` the runner is returned at once; ``listener`` hears of
-    previews and of the end (see :class:`DiffusionMBIRGui.runner.Quiet`), and outside of Slicer ``runner.poll()`` is to
-    be called.  python, environment: of the engine, in Slicer the one that its panel uses.
+    previews and of the end (see :class:`DiffusionMBIRGui.listener.Quiet`), and outside of Slicer ``runner.poll()`` is
+    to be called.  python, environment: of the engine, in Slicer the one that its panel uses.
     Raises InputError for what the user can mend, EngineError where the job fails, Cancelled where it was cancelled.
     """
     engine = _engine(python, environment)
@@ -110,6 +110,7 @@ def _run_case(
 ) -> None:
     from .plans import Plan, as_source
     from .runner import Runner
+    from .texts import kind_of_method
 
     node = case.source if hasattr(case.source, "GetImageData") else None
     try:
@@ -123,7 +124,7 @@ def _run_case(
     if not show:
         table.end(case.name, _follow(folder, engine, idle))
         return
-    method = str(folder.request.settings["method"])
+    method = kind_of_method(str(folder.request.settings["method"]))
     plan = Plan(case.name, method, lambda: (folder.request, None), beside=node, folder=folder)
     runner = Runner(scene)
     runner.python, runner.environment = engine

@@ -199,17 +199,42 @@ def require_pair(result: Any, reference: Any) -> None:
         raise InputError(_("Result and reference are the same volume: choose another reference."))
 
 
+class ViewLayers:
+    """What the ordinary slice views show, to be given back."""
+
+    def __init__(self) -> None:
+        self._former: list[tuple[Any, str | None, str | None, float]] = []
+
+    @property
+    def kept(self) -> list[Any]:
+        """The composite nodes of the views that something else is shown in."""
+        return [node for node, *_layers in self._former]
+
+    def keep(self, composites: Iterable[Any]) -> None:
+        self.give_back()
+        for node in composites:
+            former = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID(), node.GetForegroundOpacity())
+            self._former.append((node, *former))
+
+    def give_back(self) -> None:
+        """Show again what was shown before; nothing happens where nothing was kept."""
+        former, self._former = self._former, []
+        for node, background, foreground, opacity in former:
+            if node.GetScene() is not None:
+                set_layers(node, background, foreground, opacity)
+
+
 class Flicker:
     """Result and reference in turn, in the ordinary slice views; every toggle is one change of opacity."""
 
     def __init__(self, scene: Any) -> None:
         self._scene = scene
-        self._former: list[tuple[Any, str | None, str | None, float]] = []
+        self._layers = ViewLayers()
         self._shows_result = True
 
     @property
     def active(self) -> bool:
-        return bool(self._former)
+        return bool(self._layers.kept)
 
     @property
     def shows_result(self) -> bool:
@@ -224,27 +249,24 @@ class Flicker:
         require_pair(result, reference)
         self.stop()
         same_window(result, reference)
-        for node in ordinary_composites(self._scene) if composites is None else list(composites):
-            former = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID(), node.GetForegroundOpacity())
-            self._former.append((node, *former))
-            _set_layers(node, reference.GetID(), result.GetID(), 1.0)
+        self._layers.keep(ordinary_composites(self._scene) if composites is None else list(composites))
+        for node in self._layers.kept:
+            set_layers(node, reference.GetID(), result.GetID(), 1.0)
         self._shows_result = True
 
     def toggle(self) -> None:
         """Bring the other of the two in sight."""
         self._shows_result = not self._shows_result
-        for node, *_layers in self._former:
+        for node in self._layers.kept:
             node.SetForegroundOpacity(1.0 if self._shows_result else 0.0)
 
     def stop(self) -> None:
         """Give the views back what they showed before."""
-        for node, background, foreground, opacity in self._former:
-            if node.GetScene() is not None:
-                _set_layers(node, background, foreground, opacity)
-        self._former = []
+        self._layers.give_back()
 
 
-def _set_layers(composite: Any, background: str | None, foreground: str | None, opacity: float) -> None:
+def set_layers(composite: Any, background: str | None, foreground: str | None, opacity: float) -> None:
+    """Layers of a slice view, with one event."""
     was_modifying = composite.StartModify()
     composite.SetBackgroundVolumeID(background)
     composite.SetForegroundVolumeID(foreground)

@@ -8,18 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import vtk
+import slicer
 
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import Grid
 
 from .compare import require_pair
-from .scene import VOLUME_CLASS, put_beside, set_window
+from .regrid import SLAB, sampler
+from .scene import UNIT, VOLUME_CLASS, put_beside, set_window
 from .texts import _
-from .volumes import empty_image, grid_of, ijk_to_ras, image_like, image_voxels, place, sample, voxels
+from .volumes import empty_image, grid_of, image_voxels, place, sample, voxels
 
 DIVERGING = "DiffusionMBIR.Diverging"  # attribute of the colour node
-_SLAB = 16  # slices at a time: little memory, and no call that holds up other threads for long
 
 
 class Difference:
@@ -34,25 +33,26 @@ class Difference:
         self._result, self._name = result, f"{result.GetName()} - {reference.GetName()}"
         self._grid, self._own = grid_of(result), grid_of(reference)
         self._voxels = (voxels(result), voxels(reference))  # the memory stays, whatever becomes of the nodes
+        self._unit = result.GetAttribute(UNIT) if result.GetAttribute(UNIT) is not None else "HU"
         self._image: Any = None
-        self._reach = 0.0
+        self.reach = 0.0  # the colours' ends, in the result's unit
 
     def compute(self) -> None:
         """In any thread.  Raises InputError where the two volumes do not overlap."""
         values, reference = self._voxels
         image = empty_image(self._grid.shape)
         difference = image_voxels(image)
-        slab_of = _sampler(reference, self._own, self._grid)
+        slab_of = sampler(reference, self._own, self._grid)
         overlap = False
-        for first in range(0, len(values), _SLAB):
-            part = slice(first, min(first + _SLAB, len(values)))
+        for first in range(0, len(values), SLAB):
+            part = slice(first, min(first + SLAB, len(values)))
             np.subtract(values[part], slab_of(part), out=difference[part], dtype=np.float32, casting="unsafe")
             outside = np.isnan(difference[part])
             overlap = overlap or not outside.all()
             np.copyto(difference[part], 0, where=outside)
         if not overlap:
             raise InputError(_("Result and reference do not overlap: choose a reference of the same region."))
-        self._reach = max(float(np.percentile(np.abs(sample(difference)), 99.5)), 1e-6)
+        self.reach = max(float(np.percentile(np.abs(sample(difference)), 99.5)), 1e-6)
         self._image = image
 
     def show(self, scene: Any, node: Any = None) -> Any:
@@ -64,12 +64,29 @@ class Difference:
             node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         display.SetAndObserveColorNodeID(diverging_colours(scene).GetID())
-        set_window(display, 2 * self._reach, 0.0)  # before the voxels come: it looks for no window of its own
+        set_window(display, 2 * self.reach, 0.0)  # before the voxels come: it looks for no window of its own
+        self._show_legend(node)
         was_modifying = node.StartModify()
         place(node, self._grid)
         node.SetAndObserveImageData(self._image)
         node.EndModify(was_modifying)
         return node
+
+    def _show_legend(self, node: Any) -> None:
+        """The colour bar in the slice views, with the unit above; a scene without Slicer's module Colors has none."""
+        if not node.GetScene().IsNodeClassRegistered("vtkMRMLColorLegendDisplayNode"):
+            return
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+        legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+        if legend is not None:
+            legend.SetTitleText(self._unit)
+            legend.SetLabelFormat("%+.0f" if self.reach >= 10 else "%+.2g")
+            legend.SetVisibility(True)
+
+    def ends(self) -> tuple[str, str]:
+        """What the first and the last colour stand for, e.g. '-300 HU' and '+300 HU'."""
+        text = f"{float(f'{self.reach:.3g}'):g} {self._unit}".strip()
+        return f"-{text}", f"+{text}"
 
 
 def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None) -> Any:
@@ -77,56 +94,6 @@ def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None)
     difference = Difference(result, reference)
     difference.compute()
     return difference.show(scene, node)
-
-
-def _sampler(array: np.ndarray, own: Grid, grid: Grid) -> Any:
-    """A function from a slice of ``grid``'s slices to the values of ``array`` there, NaN where it has none."""
-    factors = [n // m for n, m in zip(own.shape, grid.shape, strict=True)]
-    if min(factors) < 1 or not _is_coarser(own, grid, factors):
-        return _interpolator(array, own, grid)
-
-    def means(part: slice) -> np.ndarray:
-        block = array[part.start * factors[0] : part.stop * factors[0]]
-        if factors == [1, 1, 1]:
-            return block
-        total = np.zeros((part.stop - part.start, *grid.shape[1:]), np.float32)
-        for first in np.ndindex(*factors):  # several times as fast as a mean over the axes of blocks
-            total += block[tuple(slice(start, None, step) for start, step in zip(first, factors, strict=True))]
-        return total / np.float32(np.prod(factors))
-
-    return means
-
-
-def _is_coarser(own: Grid, grid: Grid, factors: list[int]) -> bool:
-    """True if each voxel of ``grid`` is a block of ``factors`` (slices, rows, columns) voxels of ``own``."""
-    if tuple(n * f for n, f in zip(grid.shape, factors, strict=True)) != own.shape:
-        return False
-    along = np.asarray(factors[::-1])
-    expected = ijk_to_ras(own)
-    expected[:3, 3] += expected[:3, :3] @ ((along - 1) / 2)
-    expected[:3, :3] *= along
-    return np.allclose(expected, ijk_to_ras(grid), rtol=0, atol=0.05 * min(grid.spacing_mm))
-
-
-def _interpolator(array: np.ndarray, own: Grid, grid: Grid) -> Any:
-    """Linear interpolation from one grid to another, in VTK's threads."""
-    axes = vtk.vtkMatrix4x4()
-    axes.DeepCopy((np.linalg.inv(ijk_to_ras(own)) @ ijk_to_ras(grid)).reshape(-1).tolist())
-    reslice = vtk.vtkImageReslice()
-    reslice.SetInputData(image_like(array))
-    reslice.SetResliceAxes(axes)
-    reslice.SetInterpolationModeToLinear()
-    reslice.SetBackgroundLevel(float("nan"))
-    reslice.SetOutputSpacing(1, 1, 1)
-    reslice.SetOutputOrigin(0, 0, 0)
-    _slices, rows, columns = grid.shape
-
-    def interpolated(part: slice) -> np.ndarray:
-        reslice.SetOutputExtent(0, columns - 1, 0, rows - 1, part.start, part.stop - 1)
-        reslice.Update()
-        return image_voxels(reslice.GetOutput())
-
-    return interpolated
 
 
 def diverging_colours(scene: Any) -> Any:
@@ -144,6 +111,16 @@ def diverging_colours(scene: Any) -> Any:
         red, green, blue = _diverging(index / 127 - 1)
         node.SetColor(index, f"{index - 127}", red, green, blue, 1.0)
     return node
+
+
+def colour_bar() -> str:
+    """The same colours as a style sheet's gradient, for a label."""
+    stops = ", ".join(f"stop:{(p + 1) / 2:g} {_css(_diverging(p))}" for p in (-1, -0.5, 0, 0.5, 1))
+    return f"background: qlineargradient(x1:0, y1:0, x2:1, y2:0, {stops}); color: black"
+
+
+def _css(colour: tuple[float, float, float]) -> str:
+    return f"rgb({', '.join(str(round(255 * part)) for part in colour)})"
 
 
 def _diverging(position: float) -> tuple[float, float, float]:

@@ -18,32 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import slicer
 
 from DiffusionMBIRLib.errors import EngineError, InputError
+from DiffusionMBIRLib.moves import move_over
 from DiffusionMBIRLib.provenance import NOTICE, software_version
 from DiffusionMBIRLib.volume import Volume
 
+from .dicom_source import PATIENT_FIELDS, DicomSource
 from .scene import PROVENANCE, STATE, UNIT
 from .texts import _
 from .volumes import grid_of, voxels
 
 _SOP_CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 _LONGEST = {"SeriesDescription": 64, "DerivationDescription": 1024, "ImageComments": 10240}  # limits of LO, ST, LT
-PATIENT_FIELDS = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "FrameOfReferenceUID",
-)
 
 
 def snapshot(node: Any, *, unit: str | None = None, copy: bool = True) -> Volume:
@@ -141,36 +128,25 @@ def write_nrrd(volume: Volume, path: str | os.PathLike[str]) -> None:
     volume.save(path)
 
 
-def patient_of(node: Any) -> dict[str, str]:
-    """The DICOM fields of patient and study that a volume was loaded with, to hand to :func:`write_dicom`.
-
-    To be called only when the user asks that a series carries them.
-    """
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
-    item = hierarchy.GetItemByDataNode(node)
-    if not item:
-        return {}
-    prefix = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMAttributePrefix()
-    found = {field: hierarchy.GetAttributeFromItemAncestor(item, prefix + field) for field in PATIENT_FIELDS}
-    return {field: text for field, text in found.items() if text}
-
-
 def write_dicom(
     volume: Volume,
     folder: str | os.PathLike[str],
     *,
     description: str = "DiffusionMBIR reconstruction",
     patient: Mapping[str, str] | None = None,
+    source: DicomSource | None = None,
 ) -> list[Path]:
     """Write a volume as a derived series, one file a slice, into a new or empty folder; all files or none.
 
     Study, series and instances get new UIDs.  patient: DICOM keywords of ``PATIENT_FIELDS`` and their values, which
-    the user wants in the series; without it the series is anonymous and a study of its own.  CT values are rounded to
-    whole HU, others to 65536 steps of their range.
+    the user wants in the series; without it the series is anonymous and a study of its own.  source: the series that
+    it was derived from and names; its patient is taken over where none is given.  CT values are rounded to whole HU,
+    others to 65536 steps of their range.
 
     Raises InputError for a folder with content or an unknown patient field, EngineError where writing fails.
     """
-    unknown = sorted(set(patient or {}) - set(PATIENT_FIELDS))
+    patient = dict(patient or (source.patient if source is not None else {}))
+    unknown = sorted(set(patient) - set(PATIENT_FIELDS))
     if unknown:
         raise InputError(f"{unknown[0]}: is no field of a patient or study; use {', '.join(PATIENT_FIELDS)}")
     target = Path(folder)
@@ -181,10 +157,10 @@ def write_dicom(
     temporary = target.with_name(f".{uuid.uuid4().hex}")
     try:
         temporary.mkdir()
-        names = _write_slices(volume, temporary, description, dict(patient or {}))
+        names = _write_slices(volume, temporary, description, patient, source)
         if target.exists():
             target.rmdir()
-        os.replace(temporary, target)
+        move_over(temporary, target)
     except OSError as error:
         raise EngineError(f"{target}: could not be written; is the disk full or the folder read-only?") from error
     finally:
@@ -192,9 +168,11 @@ def write_dicom(
     return [target / name for name in names]
 
 
-def _write_slices(volume: Volume, folder: Path, description: str, patient: dict[str, str]) -> list[str]:
+def _write_slices(
+    volume: Volume, folder: Path, description: str, patient: dict[str, str], source: DicomSource | None
+) -> list[str]:
     stored, slope, intercept = _stored_values(volume)
-    common = _common_tags(volume, description, patient)
+    common = _common_tags(volume, description, patient) | _reference_tags(source)
     common |= {"RescaleSlope": _decimal(slope), "RescaleIntercept": _decimal(intercept)}
     common |= {"SmallestImagePixelValue": int(stored.min()), "LargestImagePixelValue": int(stored.max())}
     low, high = (float(v) for v in np.percentile(stored[:: max(1, len(stored) // 16)], (1, 99.5)))
@@ -285,6 +263,23 @@ def _common_tags(volume: Volume, description: str, patient: dict[str, str]) -> d
     if not patient:
         tags |= {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "No field of the source was copied"}
     return tags | _origin_tags(volume, description) | patient
+
+
+def _reference_tags(source: DicomSource | None) -> dict[str, Any]:
+    """The series that this one was derived from, as far as its images are known."""
+    from pydicom.dataset import Dataset
+
+    known = {uid: kind for uid, kind in source.instances.items() if kind} if source is not None else {}
+    if source is None or not source.series_uid or not known:
+        return {}
+    series = Dataset()
+    series.SeriesInstanceUID = source.series_uid
+    series.ReferencedInstanceSequence = []
+    for uid, kind in known.items():
+        image = Dataset()
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = kind, uid
+        series.ReferencedInstanceSequence.append(image)
+    return {"ReferencedSeriesSequence": [series]}
 
 
 _MR_TAGS: dict[str, Any] = {

@@ -6,6 +6,8 @@ that is opened - brings the whole panel up to date in :meth:`Panel.refresh`.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -14,13 +16,19 @@ from DiffusionMBIRLib.methods import DIFFUSION_METHODS, SUPERVISED_METHODS, meth
 from DiffusionMBIRLib.tasks import task_info
 
 from . import texts
+from .estimates import Outlook
 from .panel_data import DataSection, source_choices
 from .panel_desktop import Desktop
 from .panel_fields import ChoiceEditor, Form, SettingFields
+from .panel_keys import Keys
+from .panel_pace import PaceWatch
+from .panel_presets import PresetMenu, offered
 from .panel_results import ResultsSection
 from .panel_run import AnyRunner, RunSection
 from .panel_setup import SetupSection
-from .parameters import Parameters, presets_of
+from .parameters import Parameters
+from .plans import default_name
+from .runner_work import failure
 from .texts import Missing, _
 
 POLL_MS = 50
@@ -38,13 +46,16 @@ class Panel:
         self.scene, self.desktop = scene, desktop
         self._refreshing = self._again = self._closed = False
         self._observed: tuple[Any, int] | None = None
-        self._shortcuts: list[Any] = []
         self.parameters = Parameters.of(scene)
         self.fields = SettingFields(self.form, self.parameters, self._report)
         self.run = RunSection(self.form, self.parameters, runner, desktop, self._on_job)
         self.setup = SetupSection(self.form, desktop, self.refresh, self.run.log)
         self.data = DataSection(self.form, self.parameters, desktop, self.refresh)
         self.results = ResultsSection(self.form, self.parameters, desktop, runner, self._report, self.refresh)
+        self.pace = PaceWatch(self.refresh)
+        self.presets = PresetMenu(self.form.presetMenu, self.parameters, desktop, self._report)
+        self.keys = Keys(root, run=self._on_run_key, end=self.run.escape, flicker=self.results.flicker)
+        self.results.on_shown = self.keys.results_shown
         self.form.researchOnly.setText(texts.research_only())
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -60,7 +71,7 @@ class Panel:
         self.detach()
         self.scene = scene
         self.parameters = Parameters.of(scene)
-        for part in (self.fields, self.run, self.data, self.results):
+        for part in (self.fields, self.run, self.data, self.results, self.presets):
             part.parameters = self.parameters
         node = self.parameters.node
         self._observed = (node, node.AddObserver("ModifiedEvent", self._on_settings))
@@ -84,17 +95,14 @@ class Panel:
 
     def enter(self, window: Any) -> None:
         """The user sees the panel: shortcuts live while this lasts, and data may have changed meanwhile."""
-        self._add_shortcuts(window)
+        self.keys.enter(window)
         self.data.look_again()
         if self.setup.report is None and not self.setup.busy:
             self.setup.look()
         self.refresh()
 
     def exit(self) -> None:
-        for shortcut in self._shortcuts:
-            shortcut.setEnabled(False)
-            shortcut.deleteLater()
-        self._shortcuts = []
+        self.keys.exit()
 
     def close(self) -> None:
         """The panel goes away: nothing of it may be called any more.  Again does no harm."""
@@ -105,23 +113,12 @@ class Panel:
         self._timer.stop()
         self._timer.timeout.disconnect(self.poll)
         self.setup.close()
+        self.pace.close()
         self.data.close()
         self.results.close()
         self.run.runner.close()
         self.run.runner.listener = None
         self.detach()
-
-    def _add_shortcuts(self, window: Any) -> None:
-        self.exit()
-        for keys, act in (
-            ("Ctrl+Return", self._on_run_key),
-            ("Ctrl+Enter", self._on_run_key),
-            ("Esc", self.run.cancel),
-            ("F", self.results.flicker),
-        ):
-            shortcut = qt.QShortcut(qt.QKeySequence(keys), window)
-            shortcut.activated.connect(act)
-            self._shortcuts.append(shortcut)
 
     def _on_run_key(self) -> None:
         if not self.run.runner.running:
@@ -131,16 +128,19 @@ class Panel:
 
     def poll(self) -> None:
         """Follow the job and whatever else is under way; called by the timer, which rests when there is nothing."""
-        self.setup.poll()
-        self.data.poll()
-        self.results.poll()
-        if self.run.runner.running:
-            self.run.runner.poll()
+        for part in (self.setup, self.data, self.results, self.pace, self.run):
+            try:
+                part.poll()
+            except Exception as error:  # a timer would raise it again and again, and nobody would read it
+                part.close()
+                self.run.say(failure(error).reason)
+                self.run.log(traceback.format_exc())
         if not self._busy():
             self._timer.stop()
 
     def _busy(self) -> bool:
-        return bool(self.setup.busy or self.data.busy or self.results.busy or self.run.runner.running)
+        beside = any(part.busy for part in (self.setup, self.data, self.results, self.pace))
+        return beside or bool(self.run.runner.running)
 
     def _on_settings(self, *_state: Any) -> None:
         if self.scene.IsBatchProcessing():  # a scene is being read: half of its nodes are not there yet
@@ -154,6 +154,9 @@ class Panel:
             self.parameters.apply_preset(name)
 
     def _on_job(self) -> None:
+        folder, output = Path(self.parameters.input_file), self.parameters.output_node
+        if not self.run.runner.running and output is not None and self.parameters.input_file and folder.is_dir():
+            self.results.export.folders[output.GetID()] = folder
         self.results.look()
         self.refresh()
 
@@ -188,17 +191,29 @@ class Panel:
             runner.root = self.setup.jobs_folder
         self._offer()
         self.fields.show()
+        self._show_name()
         self.fields.set_enabled(not runner.running, WHILE_RUNNING)
         self.data.show(self.setup.engine if self.setup.ready else None)
         self._set_data_enabled(not runner.running)
         missing = self.missing()
+        if runner.running:
+            self.pace.close()
+        elif missing is None:
+            self.pace.look(self.outlook, self.setup.engine)
         self._show_estimate(missing)
         self.run.show(missing)
         self.results.show()
 
+    def _show_name(self) -> None:
+        """What the new volume will be called, where the user leaves it to us."""
+        node, settings = self.parameters.input_node, self.parameters.settings()
+        title = Path(self.parameters.input_file).name.partition(".")[0] or (node.GetName() if node is not None else "")
+        self.form.output_name.setPlaceholderText(default_name(title, settings) if title else _("a new volume"))
+
     def _set_data_enabled(self, enabled: bool) -> None:
         form = self.form
-        widgets = (form.inputNode, form.inputFileOpen, form.inputFileClear, form.sampleRow)
+        widgets = (form.inputNode, form.inputFileOpen, form.inputFolderOpen, form.inputFileClear, form.sampleRow)
+        widgets = (*widgets, form.referenceNode, form.presetMenu)
         for widget in widgets:
             widget.setEnabled(enabled)
 
@@ -215,11 +230,7 @@ class Panel:
             if parameters.get(name) not in values:
                 parameters.set(name, values[0])
             self._choice(name).offer(values)
-        names = presets_of(task)
-        changed = "" if parameters.follows_preset() else " " + _("(changed)")
-        chosen = parameters.get("preset")
-        titles = [texts.word(name) + (changed if name == chosen else "") for name in names]
-        self._choice("preset").offer(names, titles)
+        self._choice("preset").offer(*offered(parameters, self.outlook.effort))
         self._offer_priors(task)
         found = self.setup.report.devices if self.setup.report else ()
         devices = {device.name: device.title for device in found} or {"cpu": texts.word("cpu")}
@@ -243,7 +254,7 @@ class Panel:
         setup, parameters = self.setup, self.parameters
         if self.data.missing is not None:
             return self.data.missing
-        factor, shape = self._factor(), self.data.shape
+        factor, shape = self.outlook.factor, self.data.shape
         if shape is not None and (shape[1] % factor or shape[2] % factor):
             return texts.grid_missing(shape[1], shape[2], factor)
         if setup.report is None:
@@ -257,35 +268,17 @@ class Panel:
             return texts.device_missing(parameters.get("device"))
         return None
 
-    def _factor(self) -> int:
-        """By how much the grid is made coarser."""
-        simulated_ct = self.parameters.get("source") == "volume" and self.parameters.modality == "CT"
-        return int(self.parameters.get("coarsen")) if simulated_ct else 1
+    @property
+    def outlook(self) -> Outlook:
+        """What is known of the next run."""
+        data = self.data
+        return Outlook(self.parameters, self.setup.report, data.shape, data.views, data.coils)
 
     def _show_estimate(self, missing: Missing | None) -> None:
         """What the run will need or, where nothing can be run, why."""
-        shape, report = self.data.shape, self.setup.report
-        device = report.device(self.parameters.get("device")) if report else None
-        if self.data.missing is not None:  # which is said beside the data
-            line = ""
-        elif missing is not None:
-            line = missing.line
-        else:
-            line = self._estimate(shape, device) if shape is not None and device is not None else ""
+        line = ""
+        # While a job runs its progress tells more; what is wrong with the data is said beside them.
+        if not self.run.runner.running and self.data.missing is None:
+            line = missing.line if missing is not None else self.outlook.line()
         self.form.estimate.setText(line)
-
-    def _estimate(self, shape: tuple[int, int, int], device: Any) -> str:
-        from DiffusionMBIRLib.estimate import estimate
-        from DiffusionMBIRLib.rates import known_pace
-
-        parameters, task = self.parameters, self.parameters.get("task")
-        settings, views = parameters.settings(), self.data.views or parameters.get("views")
-        coils = self.data.coils or (parameters.get("coils") if parameters.get("source") == "volume" else 1)
-        factor = self._factor()
-        grid = (shape[0], max(shape[1] // factor, 1), max(shape[2] // factor, 1))
-        pace = known_pace(self.setup.report.place(device), settings, task) if self.setup.report else None
-        found = estimate(grid, settings, task, views=views, coils=coils, pace=pace)
-        line = texts.needs(grid, found.memory_bytes, device.total or None, found.seconds)
-        if device.free and found.memory_bytes > device.free:
-            line += ". " + texts.too_little_memory(device.free)
-        return line
+        self.form.estimate.setVisible(bool(line))

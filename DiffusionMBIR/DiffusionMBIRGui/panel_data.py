@@ -15,8 +15,11 @@ from . import inputs, measured, texts
 from .measured import Shape
 from .panel_desktop import Desktop
 from .panel_fields import Form
+from .panel_work import Background
 from .parameters import SOURCES, Parameters
-from .samples import SAMPLES, Sample
+from .samples import SAMPLES, Loaded, Sample, add_to, loaded_before
+from .samples_built import BUILT, Built
+from .scene import show_volume
 from .setup import Engine, Process
 from .texts import Missing, _
 from .volumes import grid_of, voxels
@@ -36,6 +39,8 @@ class DataSection:
         self._info: Process | None = None
         self._info_of = ""
         self._told: list[str] = []
+        self._loading: tuple[Background, Sample | Built, list[Loaded]] | None = None
+        self._trouble = ""
         self.missing: Missing | None = texts.input_missing("volume")
         self.shape: Shape | None = None
         self.views: int | None = None  # of measured data, as are
@@ -47,6 +52,7 @@ class DataSection:
     def set_scene(self, scene: Any) -> None:
         """The scene whose nodes are offered; None while it closes."""
         self._scene = scene
+        self._loading, self._trouble = None, ""
         for box in (self._form.inputNode, self._form.referenceNode):
             before = box.blockSignals(True)  # that nothing is chosen yet is no choice of the user
             box.setMRMLScene(scene)
@@ -54,10 +60,10 @@ class DataSection:
 
     def _add_samples(self) -> None:
         layout = self._form.sampleRow.layout()
-        for sample in SAMPLES:
+        for sample in (*SAMPLES, *BUILT):
             button = qt.QPushButton(sample.title())
             button.setObjectName(f"sample{sample.name}")
-            button.setToolTip(_("Load this sample, which came with the module, and choose it"))
+            button.setToolTip(_("Load this sample and choose it; nothing is downloaded"))
             button.clicked.connect(lambda *_state, sample=sample: self._load(sample))
             layout.addWidget(button)
             self.sample_buttons.append(button)
@@ -68,6 +74,7 @@ class DataSection:
         form.inputNode.currentNodeIDChanged.connect(self._on_input)
         form.referenceNode.currentNodeIDChanged.connect(self._on_reference)
         form.inputFileOpen.clicked.connect(self._on_open)
+        form.inputFolderOpen.clicked.connect(self._on_open_folder)
         form.inputFileClear.clicked.connect(self._on_clear)
 
     # What the user does.
@@ -94,13 +101,51 @@ class DataSection:
     def _on_clear(self, *_state: Any) -> None:
         self.parameters.set("input_file", "")
 
-    def _load(self, sample: Sample) -> None:
-        node = self._desktop.load_sample(sample.name)
-        if node is not None:
-            self.parameters.update({"input_file": "", "source": "volume"})
-            if task_info(sample.task).modality != self.parameters.modality:
-                self.parameters.choose_task(sample.task)
-            self.parameters.set_node("input", node)
+    def _on_open_folder(self, *_state: Any) -> None:
+        path = self._desktop.open_folder(_title_of_folder(self.parameters.get("source")))
+        if path:
+            self.parameters.set("input_file", path)
+
+    # Samples.
+
+    def _load(self, sample: Sample | Built) -> None:
+        """Read or make it in a thread; one that the scene holds is chosen again."""
+        if self._loading is not None:
+            return
+        known = loaded_before(self._scene, sample.name)
+        if known is not None:
+            self._choose(sample, known)
+            return
+        found: list[Loaded] = []
+        self._loading = (Background(lambda: found.append(sample.load())), sample, found)
+        self._trouble = ""
+        self._changed()
+
+    def _end_loading(self) -> None:
+        assert self._loading is not None
+        work, sample, found = self._loading
+        self._loading, self._trouble = None, work.problem
+        if found:
+            node = add_to(self._scene, found[0], sample.title(), sample.name)
+            if found[0].reference is not None:
+                title = _("{sample}: the volume behind it").format(sample=sample.title())
+                truth = add_to(self._scene, found[0].reference, title, f"{sample.name}Truth")
+                self.parameters.set_node("reference", truth)
+            self._choose(sample, node)
+        self._changed()
+
+    def _choose(self, sample: Sample | Built, node: Any) -> None:
+        # The task first: it decides which sources there are.
+        own = sample.source == "volume" and task_info(sample.task).modality == self.parameters.modality
+        if not own and sample.task != self.parameters.get("task"):
+            self.parameters.choose_task(sample.task)
+        self.parameters.update({"input_file": "", "source": sample.source})
+        self.parameters.set_node("input", node)
+        truth = loaded_before(self._scene, f"{sample.name}Truth")
+        if truth is not None:
+            self.parameters.set_node("reference", truth)
+        if sample.source == "volume":
+            show_volume(node, fit=self._desktop.slice_logics())
 
     # What is shown.
 
@@ -113,6 +158,8 @@ class DataSection:
         form.inputFileName.setVisible(from_file)
         form.inputFileName.setText(file)
         form.inputFileClear.setVisible(from_file)
+        form.inputFileOpen.setVisible(not from_file)
+        form.inputFolderOpen.setVisible(not from_file and source != "k-space")
         form.inputLabel.setText({"volume": _("Volume:"), "sinogram": _("Sinogram:")}.get(source, _("k-space:")))
         _choose(form.inputNode, parameters.input_node)
         self._shown_input = parameters.input_node.GetID() if parameters.input_node is not None else ""
@@ -124,8 +171,12 @@ class DataSection:
         if key != self._known:
             self._known = key
             self._look(engine)
+        for button in self.sample_buttons:
+            button.setEnabled(self._loading is None)
         line = self.missing.line if self.missing else self._summary
-        form.dataSummary.setText(line)
+        if self._loading is not None:
+            line = _("Loading {sample} ...").format(sample=self._loading[1].title())
+        form.dataSummary.setText(self._trouble or line)
 
     def look_again(self) -> None:
         """Let the next :meth:`show` look at the data, whatever is known of them."""
@@ -187,17 +238,19 @@ class DataSection:
             return
         self._summary = _("Reading what the file holds ...")
         if engine is not None:
-            self.close()
+            self._end_info()
             self._info_of, self._told = file, []
             command = [*engine.command, "-m", "DiffusionMBIRLib", "info", file, "--json"]
             self._info = Process(command, engine.variables())
 
     @property
     def busy(self) -> bool:
-        return self._info is not None
+        return self._info is not None or self._loading is not None
 
     def poll(self) -> None:
-        """Follow the engine that looks into the file; called by the panel's timer."""
+        """Follow the engine that looks into the file, and a sample on its way; called by the panel's timer."""
+        if self._loading is not None and self._loading[0].over:
+            self._end_loading()
         if self._info is None:
             return
         self._told += self._info.poll()
@@ -226,7 +279,11 @@ class DataSection:
             self.parameters.choose_task(task)
 
     def close(self) -> None:
-        """End what looks into a file."""
+        """End what is under way."""
+        self._loading = None
+        self._end_info()
+
+    def _end_info(self) -> None:
         if self._info is not None:
             self._info.cancel()
             self._info = None
@@ -247,6 +304,10 @@ def _choose(box: Any, node: Any) -> None:
 
 def _title(source: str) -> str:
     return _("Choose a volume file") if source == "volume" else _("Choose a measurement file")
+
+
+def _title_of_folder(source: str) -> str:
+    return _("Choose the folder of a DICOM series") if source == "volume" else _("Choose a folder of projections")
 
 
 def _kinds(source: str) -> str:

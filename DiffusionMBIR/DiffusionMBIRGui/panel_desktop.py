@@ -7,7 +7,6 @@ import shutil
 from typing import Any, Protocol
 
 from .parameters import MODULE
-from .samples import register_samples
 
 
 class Desktop(Protocol):
@@ -27,7 +26,9 @@ class Desktop(Protocol):
 
     def set_setting(self, name: str, value: str) -> None: ...
 
-    def load_sample(self, name: str) -> Any: ...
+    def sop_class(self, instance_uid: str) -> str: ...
+
+    def index_dicom(self, folder: str) -> bool: ...
 
     def own_python(self) -> tuple[str, ...]: ...
 
@@ -83,11 +84,16 @@ class SlicerDesktop:
 
         slicer.app.userSettings().setValue(f"{MODULE}/{name}", value)
 
-    def load_sample(self, name: str) -> Any:
-        import SampleData
+    def sop_class(self, instance_uid: str) -> str:
+        database = _dicom_database()
+        return str(database.instanceValue(instance_uid, "0008,0016") or "") if database is not None else ""
 
-        register_samples()
-        return SampleData.downloadSample(name)
+    def index_dicom(self, folder: str) -> bool:
+        if _dicom_database() is None:
+            return False
+        from DICOMLib import DICOMUtils
+
+        return bool(DICOMUtils.importDicom(folder))
 
     def own_python(self) -> tuple[str, ...]:
         import slicer
@@ -110,6 +116,14 @@ class SlicerDesktop:
     def slice_logics(self) -> list[Any]:
         logics = self.application_logic().GetSliceLogics()
         return [logics.GetItemAsObject(index) for index in range(logics.GetNumberOfItems())] if logics else []
+
+
+def _dicom_database() -> Any:
+    """Slicer's, None where it is not open or Slicer was built without DICOM."""
+    import slicer
+
+    database = getattr(slicer, "dicomDatabase", None)
+    return database if database is not None and database.isOpen else None
 
 
 def _path(answer: Any) -> str:

@@ -283,6 +283,7 @@ class SettingFields:
         label = qt.QLabel()
         label.setObjectName(f"{item.name}Label")
         form.advancedForm.addRow(label, widget)
+        setattr(form, item.name, widget)
         return widget, label
 
     def show(self) -> None:

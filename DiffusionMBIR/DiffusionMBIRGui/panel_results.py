@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import qt
 
 from DiffusionMBIRLib.errors import EngineError, InputError
-from DiffusionMBIRLib.tasks import MR_TASK
 
 from .panel_desktop import Desktop
+from .panel_export import ExportMenu
 from .panel_fields import Form
+from .panel_work import Background
 from .parameters import Parameters
-from .texts import _
+from .scene import REFERENCE
+from .texts import _, shape
 
 COLUMNS = ("name", "method", "seconds", "residual", "PSNR", "SSIM")  # of the table in the scene, which has more
 VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
-
-
-class Background:
-    """Something that takes long, in a thread: it touches no node and no widget.
-
-    then: called from the timer once it is done, if it worked; None where nobody wants it any more.
-    """
-
-    def __init__(self, act: Callable[[], Any], done: str, then: Callable[[], None] | None = None) -> None:
-        self._act, self._done, self.then = act, done, then
-        self._outcome: str | None = None
-        self.worked = False
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def outcome(self) -> str | None:
-        """One line once it is over: that it is done, or why it is not."""
-        return self._outcome
-
-    def _run(self) -> None:
-        try:
-            self._act()
-            self.worked, self._outcome = True, self._done
-        except (InputError, EngineError, OSError) as error:
-            self._outcome = str(error)
-        except Exception as error:  # a thread that dies without a word would leave the buttons locked
-            self._outcome = f"{type(error).__name__}: {error}"
 
 
 class ResultsSection:
@@ -67,8 +41,12 @@ class ResultsSection:
         self._flicker: Any = None
         self._table: Any = None
         self._observed: tuple[Any, int] | None = None
-        self._difference: Any = None
+        self._difference: Any = None  # the node, and
+        self._layers: Any = None  # what the views showed before
+        self._regridded: Any = None  # the reference on the result's grid, while they are compared
         self._working: Background | None = None
+        self.on_shown: Callable[[bool], None] = lambda shown: None  # whether there is something to flicker
+        self.export = ExportMenu(form.exportButton, desktop, self.result, self._begin, self._try)
         self._head()
         self._connect()
 
@@ -92,24 +70,26 @@ class ResultsSection:
         form.flickerButton.clicked.connect(self.flicker)
         form.differenceButton.clicked.connect(self._on_difference)
         form.plotButton.clicked.connect(self._on_plot)
-        form.exportButton.clicked.connect(self._on_export)
         form.reportButton.clicked.connect(self._on_report)
-        form.resultsTable.itemSelectionChanged.connect(self.show)
+        form.resultsTable.itemSelectionChanged.connect(self._on_selected)
+        form.resultsSection.contentsCollapsed.connect(self.show)
 
     # The scene.
 
     def set_scene(self, scene: Any) -> None:
         """Work on another scene, or on the same one after it was emptied."""
-        from .compare import Comparison, Flicker
+        from .compare import Comparison, Flicker, ViewLayers
 
         self.close()
         self._scene, self._comparison, self._flicker = scene, Comparison(scene), Flicker(scene)
+        self._layers = ViewLayers()
+        self.export.folders.clear()
         self.look()
 
     def close(self) -> None:
         """Touch no node any more."""
         self._let_go_of_table()
-        self._difference = None
+        self._difference = self._regridded = self._layers = None
         if self._working is not None:
             self._working.then = None
 
@@ -135,12 +115,15 @@ class ResultsSection:
 
     def _fill(self, rows: list[dict[str, Any]]) -> None:
         table = self._form.resultsTable
+        if rows and not int(table.property("rowCount")):
+            self._form.resultsSection.setProperty("collapsed", False)
+        table.setVisible(bool(rows))
         quiet = table.blockSignals(True)
         table.setRowCount(len(rows))
         for number, row in enumerate(rows):
             for column, name in enumerate(COLUMNS):
                 item = qt.QTableWidgetItem(_shown(name, row[name]))
-                item.setToolTip(_shown(name, row[name]))
+                item.setToolTip(_told(name, row[name]))
                 table.setItem(number, column, item)
         table.blockSignals(quiet)
 
@@ -151,14 +134,25 @@ class ResultsSection:
     def poll(self) -> None:
         """Follow what is under way in a thread; called by the panel's timer."""
         work = self._working
-        outcome = work.outcome() if work is not None else None
-        if work is None or outcome is None:
+        if work is None or not work.over:
             return
         self._working = None
-        self._report(outcome)
-        if work.worked and work.then is not None:
-            self._try(work.then)
+        self._report(work.problem)
+        if not work.problem:
+            self._try(lambda: self._follow(work))
         self.show()
+
+    def _follow(self, work: Background) -> None:
+        if work.then is not None:
+            work.then()
+        line = work.done()
+        if line:
+            self._report(line)
+
+    def _begin(self, work: Background, line: str) -> None:
+        self._working = work
+        self._report(line)
+        self._changed()
 
     # What is chosen.
 
@@ -182,31 +176,66 @@ class ResultsSection:
         return pair
 
     def reference(self) -> Any:
-        """What a result is judged against: the reference that is chosen, else the volume that was scanned."""
-        node = self.parameters.reference_node if self.parameters.get("source") != "volume" else None
-        return node or (self.parameters.input_node if self.parameters.get("source") == "volume" else None)
+        """What a result is judged against: what its run knew of, else the reference that is chosen or was scanned."""
+        result = self.result()
+        noted = result.GetNodeReference(REFERENCE) if result is not None else None
+        if noted is not None and noted.GetImageData() is not None:
+            return noted
+        simulated = self.parameters.get("source") == "volume"
+        return self.parameters.input_node if simulated else self.parameters.reference_node
 
     # What the user does.
 
     def _on_compare(self, *_state: Any) -> None:
         if self._comparison.active:
-            self._comparison.leave()
+            self._leave_comparison()
         else:
-            self._flicker.stop()
+            self.stop_flicker()
+            self._stop_difference()
             self._try(self._compare)
         self.show()
 
     def _compare(self) -> None:
-        logic = self._desktop.application_logic()
-        self._comparison.enter(*self._pair(), logic)
+        """Side by side on one grid: that of the result, which PSNR and SSIM refer to as well."""
+        from .compare import require_pair
+        from .regrid import OnGrid
+
+        result, reference = self._pair()
+        require_pair(result, reference)
+        other = OnGrid(reference, result)
+        if not other.needed:
+            self._enter(result, reference)
+            return
+        work = Background(other.compute, lambda: self._enter_on_grid(result, reference, other))
+        self._begin(work, _("Bringing the reference onto the result's grid ..."))
+
+    def _enter_on_grid(self, result: Any, reference: Any, other: Any) -> None:
+        if result.GetScene() is not self._scene:  # deleted meanwhile
+            return
+        self._regridded = other.show(self._scene)
+        self._regridded.GetDisplayNode().SetAndObserveColorNodeID(reference.GetDisplayNode().GetColorNodeID())
+        self._enter(result, self._regridded)
+        text = _("The reference is shown on the result's grid, {shape}, on which PSNR and SSIM are taken as well.")
+        self._report(text.format(shape=shape(tuple(result.GetImageData().GetDimensions()[::-1]))))
+
+    def _enter(self, result: Any, reference: Any) -> None:
+        logic, comparison = self._desktop.application_logic(), self._comparison
+        comparison.enter(result, reference, logic)
         # The views get their size once the layout is up.
-        qt.QTimer.singleShot(0, lambda: self._comparison.active and self._comparison.fit(logic))
+        qt.QTimer.singleShot(0, lambda: comparison.active and comparison.fit(logic))
+
+    def _leave_comparison(self) -> None:
+        self._comparison.leave()
+        if self._regridded is not None and self._regridded.GetScene() is self._scene:
+            self._scene.RemoveNode(self._regridded)
+        self._regridded = None
 
     def flicker(self, *_state: Any) -> None:
         """The other of result and reference in sight; begins with the result's first press."""
         if self.result() is None or self._runner.running:
             return
         if not self._flicker.active:
+            self._stop_difference()
             self._try(lambda: self._flicker.start(*self._pair()))
         if self._flicker.active:
             self._flicker.toggle()
@@ -216,24 +245,49 @@ class ResultsSection:
         if self._flicker is not None:
             self._flicker.stop()
 
+    def _on_selected(self, *_state: Any) -> None:
+        self._stop_difference()  # it was that of another row
+        self.show()
+
     def _on_difference(self, *_state: Any) -> None:
-        self._try(self._make_difference)
+        if self.shows_difference:
+            self._stop_difference()
+        else:
+            self._try(self._make_difference)
+        self.show()
+
+    @property
+    def shows_difference(self) -> bool:
+        return bool(self._layers is not None and self._layers.kept)
+
+    def _stop_difference(self) -> None:
+        if self._layers is not None:
+            self._layers.give_back()
 
     def _make_difference(self) -> None:
         from .difference import Difference
 
         difference = Difference(self.result(), self.reference())
-        self._working = Background(difference.compute, "", lambda: self._show_difference(difference))
-        self._report(_("Computing the difference ..."))
-        self._changed()
+        work = Background(difference.compute, lambda: self._show_difference(difference))
+        self._begin(work, _("Computing the difference ..."))
 
     def _show_difference(self, difference: Any) -> None:
+        from .compare import set_layers
+        from .difference import colour_bar
         from .scene import ordinary_composites
 
-        self._difference = difference.show(self._scene, self._difference)
         self.stop_flicker()
-        for composite in ordinary_composites(self._scene):
-            composite.SetBackgroundVolumeID(self._difference.GetID())
+        self._leave_comparison()
+        self._difference = difference.show(self._scene, self._difference)
+        self._layers.keep(ordinary_composites(self._scene))
+        for composite in self._layers.kept:
+            set_layers(composite, self._difference.GetID(), None, 0.0)
+        low, high = difference.ends()
+        self._form.differenceLow.setText(low)
+        self._form.differenceHigh.setText(high)
+        self._form.differenceBar.setText("0")  # white, in the middle
+        self._form.differenceBar.setToolTip(_("Result minus reference"))
+        self._form.differenceBar.setStyleSheet(colour_bar())
 
     def _on_plot(self, *_state: Any) -> None:
         plot = self._plot()
@@ -249,25 +303,6 @@ class ResultsSection:
         plot = getattr(self._runner, "plot", None)
         return plot or (ConvergencePlot.of(self._scene) if self._scene is not None else None)
 
-    def _on_export(self, *_state: Any) -> None:
-        node = self.result()
-        if node is None:
-            return
-        kinds = _("NRRD volume") + " (*.nrrd);;" + _("DICOM series, a new folder") + " (*)"
-        path = self._desktop.save_file(_("Export the result"), f"{node.GetName()}.nrrd", kinds)
-        if path:
-            self._try(lambda: self._export(node, path))
-
-    def _export(self, node: Any, path: str) -> None:
-        """Write the volume in a thread, which copies it first: both take long."""
-        from . import export
-
-        volume = export.snapshot(node, unit="HU" if _is_ct(node) else "", copy=False)
-        write = export.write_nrrd if path.lower().endswith(".nrrd") else export.write_dicom
-        self._working = Background(lambda: write(replace(volume, array=volume.array.copy()), path), _("Exported."))
-        self._report(_("Exporting ..."))
-        self._changed()
-
     def _on_report(self, *_state: Any) -> None:
         job = self._runner.job_path
         if job is None:
@@ -279,8 +314,9 @@ class ResultsSection:
     def _save_report(self, job: Any, path: str) -> None:
         from DiffusionMBIRLib.jobs.issue_report import save_issue_report
 
-        self._working = Background(lambda: save_issue_report(job, path), _("Report saved."))
-        self._changed()
+        work = Background(lambda: save_issue_report(job, path))
+        work.done = lambda: _("Report saved.")
+        self._begin(work, _("Saving the report ..."))
 
     def _try(self, act: Callable[[], None]) -> None:
         self._report("")
@@ -292,18 +328,42 @@ class ResultsSection:
     # What is shown.
 
     def show(self, *_state: Any) -> None:
-        """What can be pressed, by what there is."""
+        """What can be pressed, by what there is; and why the rest cannot."""
         form = self._form
-        result, reference = self.result(), self.reference()
-        pair = result is not None and reference is not None and not self._runner.running
+        result, running = self.result(), self._runner.running
+        why = self.why_not()
         active = bool(self._comparison is not None and self._comparison.active)
-        form.compareButton.setChecked(active)
-        form.compareButton.setEnabled(pair or active)
-        form.flickerButton.setEnabled(pair)
-        form.differenceButton.setEnabled(pair and not self.busy)
-        form.exportButton.setEnabled(result is not None and not self._runner.running and not self.busy)
+        for button, on in (
+            (form.compareButton, active),
+            (form.differenceButton, self.shows_difference),
+            (form.flickerButton, False),
+        ):
+            button.setChecked(on)
+            button.setEnabled(on or (not why and not self.busy))
+        form.resultsWhy.setText(why)
+        form.resultsWhy.setVisible(bool(why))
+        for part in (form.differenceLow, form.differenceBar, form.differenceHigh):
+            part.setVisible(self.shows_difference)
+        form.exportButton.setEnabled(result is not None and not running and not self.busy)
         form.plotButton.setEnabled(self._plot() is not None)
         form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)
+        self.on_shown(not why and not bool(form.resultsSection.property("collapsed")))
+
+    def why_not(self) -> str:
+        """Why there is nothing to compare, in one line; '' where there is."""
+        result, reference = self.result(), self.reference()
+        if self._runner.running:
+            return _("Compare, Flicker and Difference wait for the end of the run.")
+        if result is None:
+            return _("Results appear here after a run.")
+        if reference is None:
+            known = _("No PSNR and nothing to compare with: ")
+            if self.parameters.get("source") == "volume":
+                return known + _("the volume that was scanned is not in the scene.")
+            return known + _("choose a known volume as Compare with, under Data.")
+        if result is reference:
+            return _("Result and reference are the same volume: choose another one.")
+        return ""
 
 
 def table_of(scene: Any) -> Any:
@@ -320,13 +380,6 @@ def rows_of(scene: Any) -> list[dict[str, Any]]:
     return ResultsTable(scene).rows() if table_of(scene) is not None else []
 
 
-def _is_ct(node: Any) -> bool:
-    """False for a volume that our own record calls an MR reconstruction."""
-    from .export import provenance_of
-
-    return MR_TASK not in str(provenance_of(node).get("measurement", ""))
-
-
 def _shown(name: str, value: Any) -> str:
     """A table's cell for people; '-' for what is not known."""
     if isinstance(value, str):
@@ -334,3 +387,12 @@ def _shown(name: str, value: Any) -> str:
     if not math.isfinite(value):
         return "-"
     return {"seconds": f"{value:.1f} s", "residual": f"{value:.2e}", "PSNR": f"{value:.2f}"}.get(name, f"{value:.3f}")
+
+
+def _told(name: str, value: Any) -> str:
+    """What a cell says when it is pointed at: a figure that is not known has a reason."""
+    if isinstance(value, str) or not math.isnan(value):
+        return _shown(name, value)
+    if name in ("PSNR", "SSIM"):
+        return _("Not known: this run had no volume to be judged by, or one of another region")
+    return _("Not known: this method does not tell it")

@@ -1,9 +1,9 @@
-"""The section Run: one button that says what is missing, runs and cancels; how far the job is; pause, preview, log."""
+"""The run, pinned below the sections: one button that says what is missing, runs and cancels; progress, pause, log."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +14,11 @@ from DiffusionMBIRLib.errors import EngineError, InputError
 from . import texts
 from .panel_desktop import Desktop
 from .panel_fields import Form
-from .panel_results import rows_of
 from .parameters import Parameters
 from .texts import Missing, _
+
+ASKS_AFTER_S = 60.0  # from when on Esc wants to be pressed twice
+AGAIN_WITHIN_S = 3.0
 
 
 class AnyRunner(Protocol):
@@ -25,6 +27,7 @@ class AnyRunner(Protocol):
     listener: Any
     running: bool
     paused: bool
+    paused_s: float
     resumable: bool
     python: Sequence[str]
     root: Path | None
@@ -58,6 +61,10 @@ class RunSection:
         self._form, self.parameters, self._changed = form, parameters, changed
         self._missing: Missing | None = None
         self._cancelling = False
+        self._holding: bool | None = None  # what was asked for and has not happened yet: to pause, or to go on
+        self._began = 0.0
+        self._escaped: float | None = None  # when Esc was pressed last
+        self.now: Callable[[], float] = time.monotonic
         self._logged: list[str] = []
         self.runner, self._desktop = runner, desktop
         runner.listener = self
@@ -80,14 +87,7 @@ class RunSection:
         if self.runner.running:
             self.cancel()
         elif self._missing is None:
-            self._keep_former_result()
             self._begin(lambda: self.runner.start(self.parameters))
-
-    def _keep_former_result(self) -> None:
-        """A run that is in the table of results keeps its volume: the next one fills another."""
-        node = self.parameters.output_node
-        if node is not None and node.GetName() in {row["name"] for row in rows_of(node.GetScene())}:
-            self.parameters.set_node("output", None)
 
     def cancel(self, *_state: Any) -> None:
         """End the job; what there is of the volume is kept.  Nothing happens where none runs."""
@@ -96,12 +96,24 @@ class RunSection:
             self.runner.cancel()
             self.show(self._missing)
 
+    def escape(self) -> None:
+        """The key Esc: ends a run that is young at once, a longer one when it is pressed again."""
+        if not self.runner.running or self._cancelling:
+            return
+        now = self.now()
+        if now - self._began < ASKS_AFTER_S or (self._escaped is not None and now - self._escaped < AGAIN_WITHIN_S):
+            self.cancel()
+            return
+        self._escaped = now
+        self._form.progressText.setText(_("Press Esc again to cancel; the run goes on."))
+
     def _on_resume(self, *_state: Any) -> None:
         if not self.runner.running and self.runner.resumable:
             self._begin(self.runner.resume)
 
     def _begin(self, start: Callable[[], None]) -> None:
-        self._cancelling = False
+        self._cancelling, self._holding, self._escaped = False, None, None
+        self._began = self.now()
         self.runner.slice_logics = self._desktop.slice_logics()
         self._form.progressBar.setValue(0)
         self._form.progressText.setText(_("Starting ..."))
@@ -116,10 +128,12 @@ class RunSection:
         self._changed()
 
     def _on_pause(self, *_state: Any) -> None:
-        if bool(self._form.pauseButton.property("checked")):
+        self._holding = bool(self._form.pauseButton.property("checked"))
+        if self._holding:
             self.runner.pause()
         else:
             self.runner.go_on()
+        self.show(self._missing)
 
     def preview_changed(self) -> None:
         """Tell a running job how often it is to show itself."""
@@ -128,6 +142,17 @@ class RunSection:
 
     def _on_copy(self, *_state: Any) -> None:
         qt.QApplication.clipboard().setText(self.log_text())
+
+    def poll(self) -> None:
+        """Follow the job; called by the panel's timer."""
+        if self.runner.running:
+            self.runner.poll()
+
+    def close(self) -> None:
+        """End the job, which goes wrong in a way that nobody knows."""
+        self.runner.close()
+        self.clear()
+        self._changed()
 
     # What is shown.
 
@@ -144,13 +169,21 @@ class RunSection:
         form.runButton.setText(text)
         form.runButton.setToolTip(tip)
         form.runButton.setEnabled(not self._cancelling if running else missing is None)
-        form.pauseButton.setVisible(running)
-        form.pauseButton.setEnabled(running and not self._cancelling)
-        form.pauseButton.setChecked(running and self.runner.paused)
-        form.pauseButton.setText(_("Go on") if running and self.runner.paused else _("Pause"))
+        self._show_pause(running)
         form.resumeButton.setVisible(not running and self.runner.resumable)
         if running:
             self._show_progress(True)
+
+    def _show_pause(self, running: bool) -> None:
+        """Pausing waits for the end of a step, which may take a while: say at once that it was heard."""
+        button, held = self._form.pauseButton, running and self.runner.paused
+        button.setVisible(running)
+        button.setEnabled(running and not self._cancelling and self._holding is None)
+        button.setChecked(held if self._holding is None else self._holding)
+        if self._holding is None:
+            button.setText(_("Go on") if held else _("Pause"))
+        else:
+            button.setText(_("Pausing ...") if self._holding else _("Going on ..."))
 
     def _show_progress(self, visible: bool) -> None:
         self._form.progressBar.setVisible(visible)
@@ -160,20 +193,10 @@ class RunSection:
         """One line where the user looks: what went wrong; '' takes it away."""
         self._form.runMessage.setText(line)
         self._form.runMessage.setVisible(bool(line))
-        if line:
-            qt.QTimer.singleShot(0, self._bring_in_sight)  # once the layout has made room for it
-
-    def _bring_in_sight(self) -> None:
-        with suppress(RuntimeError, ValueError):  # PySide and PythonQt, where the panel is gone meanwhile
-            area = self._form.runFrame
-            while area is not None and not area.inherits("QScrollArea"):
-                area = area.parent()
-            if area is not None:
-                area.ensureWidgetVisible(self._form.runMessage)
 
     def clear(self) -> None:
         """Forget the last job, e.g. when its scene is closed; the log stays."""
-        self._cancelling = False
+        self._cancelling, self._holding = False, None
         self.say("")
         self._form.progressText.setText("")
         self._show_progress(False)
@@ -192,16 +215,20 @@ class RunSection:
 
     def on_progress(self, event: Any) -> None:
         self._form.progressBar.setValue(round(1000 * event.fraction))
-        if not self._cancelling:
+        waits = self._escaped is not None and self.now() - self._escaped < AGAIN_WITHIN_S
+        if not (self._cancelling or waits):
             self._form.progressText.setText(texts.progress(event.stage, event.fraction, event.seconds_left))
 
     def on_preview(self, event: Any) -> None:
         return None
 
     def on_paused(self, paused: bool) -> None:
+        self._holding = None
         self.show(self._missing)
         if paused:
             self._form.progressText.setText(_("Paused"))
+        elif self.runner.running:
+            self._form.progressText.setText(_("Going on ..."))
 
     def on_log(self, event: Any) -> None:
         self.log(event.text)
@@ -209,20 +236,24 @@ class RunSection:
             self.say(event.text)
 
     def on_finished(self, event: Any, node: Any) -> None:
-        self._cancelling = False
-        time = texts.duration(event.seconds)
+        self._cancelling, self._holding = False, None
+        took = texts.duration(event.seconds)
+        if self.runner.paused_s >= 1:
+            took = _("{time} of work and {pause} of pause").format(
+                time=took, pause=texts.duration(self.runner.paused_s)
+            )
         if event.partial and node is None:
             text = _("Cancelled before there was a volume to keep.")
         elif event.partial:
-            text = _("Cancelled after {time}; what there was of the volume is kept.").format(time=time)
+            text = _("Cancelled after {time}; what there was of the volume is kept.").format(time=took)
         else:
-            text = _("Done in {time}.").format(time=time)
+            text = _("Done in {time}.").format(time=took)
             self._form.progressBar.setValue(1000)
         self._form.progressText.setText(text)
         self._changed()
 
     def on_failed(self, event: Any) -> None:
-        self._cancelling = False
+        self._cancelling, self._holding = False, None
         self.say(event.reason)
         self.log(event.reason)
         self._form.progressText.setText(

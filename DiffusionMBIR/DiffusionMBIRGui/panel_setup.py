@@ -82,7 +82,7 @@ class SetupSection:
             self.engine = self._chosen()
         except InputError as error:
             self.engine, self.report = None, Report(problem=str(error))
-            self._form.setupSection.setProperty("collapsed", False)
+            self._place(lacking=True)
         else:
             self._probe = Probe(self.engine)
         self._show()
@@ -95,10 +95,17 @@ class SetupSection:
             if report is not None:
                 self._probe, self.report = None, report
                 self._show()
-                self._form.setupSection.setProperty("collapsed", report.ready and bool(self.priors))
+                self._place(lacking=not (report.ready and self.priors))
                 self._changed()
         if self._process is not None:
             self._follow(self._process)
+
+    def _place(self, lacking: bool) -> None:
+        """Open above all else while something is lacking, folded below the rest once all is there."""
+        section, layout = self._form.setupSection, self._form.contentLayout
+        layout.removeWidget(section)
+        layout.insertWidget(0 if lacking else layout.count() - 1, section)  # the last entry is the room that is left
+        section.setProperty("collapsed", not lacking)
 
     def cancel(self, *_state: Any) -> None:
         """End what is being installed or imported."""

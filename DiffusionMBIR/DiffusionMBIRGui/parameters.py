@@ -17,6 +17,8 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.simulation.settings import SCANS, scan_names
 from DiffusionMBIRLib.tasks import SPARSE_VIEW, TASKS, task_info
 
+from .own_presets import OWN, OwnPresets
+
 MODULE = "DiffusionMBIR"
 NODE_CLASS = "vtkMRMLScriptedModuleNode"
 SOURCES = ("volume", "sinogram", "k-space")
@@ -33,6 +35,9 @@ class PanelSettings:
     task: str = setting(SPARSE_VIEW, "Task", "What was measured, and what is missing.", choices=TASKS)
     preset: str = setting(
         task_info(SPARSE_VIEW).preset, "Preset", "A tried set of settings; single ones can be changed afterwards."
+    )
+    output_name: str = setting(
+        "", "Result", "Name of the new volume that the run fills; empty for one made of the input's name and the steps."
     )
     preview_on: bool = setting(True, "Live preview", "Show the volume in the slice views while it is computed.")
     preview_interval_s: float = setting(
@@ -130,18 +135,38 @@ class Parameters:
 
     def apply_preset(self, name: str) -> None:
         """Take over a preset's settings; those of ``KEPT_BY_PRESETS`` stay unless the preset names them."""
-        values, settings = _preset(name)
+        values, settings = self._preset(name)
         kept = [entry for entry in KEPT_BY_PRESETS if entry not in values]
         self.update({**{k: v for k, v in settings.items() if k not in kept}, "preset": name})
 
     def follows_preset(self) -> bool:
         """False once a setting differs from the preset that was chosen last."""
         try:
-            values, theirs = _preset(self.get("preset"))
+            values, theirs = self._preset(self.get("preset"))
         except InputError:
             return False
         ours = asdict(self.settings())
         return all(ours[k] == theirs[k] for k in ours if k in values or k not in KEPT_BY_PRESETS)
+
+    @property
+    def own_presets(self) -> OwnPresets:
+        """Those of the user's own."""
+        return OwnPresets(self.node)
+
+    def _preset(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a preset says, and all settings that follow from it; raises InputError for one that is not known."""
+        if not name.startswith(OWN):
+            return _preset(name)
+        own = self.own_presets.find(name)
+        if own is None:
+            raise InputError(f"preset {name.removeprefix(OWN)!r} is not known")
+        return dict(own.values), asdict(ReconSettings(**own.values))
+
+    def preset_settings(self, name: str) -> ReconSettings:
+        """The settings as a preset would leave them; raises InputError for one that is not known."""
+        values, theirs = self._preset(name)
+        ours = asdict(self.settings())
+        return ReconSettings(**{k: ours[k] if k in KEPT_BY_PRESETS and k not in values else theirs[k] for k in theirs})
 
     @property
     def modality(self) -> str:

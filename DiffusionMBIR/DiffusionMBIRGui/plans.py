@@ -21,7 +21,7 @@ from DiffusionMBIRLib.volume import Volume
 
 from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
 from .parameters import Parameters
-from .texts import _, no_input
+from .texts import _, how, kind_of_method, no_input
 
 Asked = tuple[Request, "Scan | Volume | None"]
 
@@ -43,6 +43,7 @@ class Plan:
     output: Any = None
     made: Callable[[Any], None] | None = None
     reference: Volume | None = None
+    judge: Any = None
     record: bool = False
     folder: JobFolder | None = None
 
@@ -61,15 +62,27 @@ def plan_of(parameters: Parameters) -> Plan:
     else:
         title, make = _of_node(node, source, parameters, settings)
     return Plan(
-        f"{title} {settings.method}",
-        settings.method,
+        parameters.get("output_name").strip() or default_name(title, settings),
+        kind_of_method(settings.method),
         make,
         beside=node,
-        output=parameters.output_node,
+        output=_empty(parameters.output_node),
         made=lambda output: parameters.set_node("output", output),
         reference=_reference(parameters.reference_node, task) if source != "volume" else None,
+        judge=node if source == "volume" else parameters.reference_node,
         record=bool(parameters.get("record_sequence")),
     )
+
+
+def default_name(title: str, settings: ReconSettings) -> str:
+    """The name of the volume that a run makes, unless the user gives one."""
+    return f"{title}, {how(settings)}"
+
+
+def _empty(node: Any) -> Any:
+    """A node that was prepared for a result; None for one that holds voxels, which no run overwrites."""
+    held = getattr(node, "GetImageData", lambda: None)()
+    return node if held is None else None
 
 
 def _of_file(
@@ -150,13 +163,14 @@ def plan_from(
     title = name or (node.GetName() if node is not None else "")
     source, grid = as_source(source)
     request, inside = ask(source, task=task, name=title, grid=grid, preset=preset, choices=choices)
-    method = str(request.settings["method"])
+    settings = request.recon_settings()
     return Plan(
-        f"{request.name.partition('.')[0] or _('volume')} {method}",
-        method,
+        default_name(request.name.partition(".")[0] or _("volume"), settings),
+        kind_of_method(settings.method),
         lambda: (request, inside),
         beside=node,
         output=output,
         reference=_reference(reference, request.task),
+        judge=reference or (node if inside is None or isinstance(inside, Volume) else None),
         record=record,
     )

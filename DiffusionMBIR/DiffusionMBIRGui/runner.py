@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +30,15 @@ from DiffusionMBIRLib.jobs.messages import (
     Progress,
 )
 
+from .listener import Quiet
 from .plans import Plan, plan_of
 from .results import ConvergencePlot, ResultsTable
-from .runner_work import InThread, Shown, final, read, when_free
-from .scene import OutputVolume, PreviewSequence, put_beside
-from .texts import _
+from .runner_work import InThread, RunClock, Shown, failure, final, read, when_free
+from .scene import REFERENCE, OutputVolume, PreviewSequence, add_deviation
+from .texts import _, measure_name
 
 _PLOT_S = 1.0  # between two updates of the convergence plot
 _STEPS_OF = "diffusion"
-
-
-class Quiet:
-    """A listener that hears nothing; the base of those that want to hear some."""
-
-    def on_prepared(self, event: Prepared) -> None: ...
-
-    def on_progress(self, event: Progress) -> None: ...
-
-    def on_preview(self, event: Preview) -> None: ...
-
-    def on_paused(self, paused: bool) -> None: ...
-
-    def on_log(self, event: Log) -> None: ...
-
-    def on_finished(self, event: Finished, node: Any) -> None: ...
-
-    def on_failed(self, event: Failed) -> None: ...
 
 
 class Runner:
@@ -84,10 +68,11 @@ class Runner:
         self._spare: np.ndarray | None = None
         self._wanted_preview: Preview | None = None
         self._previews = (True, 0.5)
-        self._cancelled = self._resumable = self._paused = self._was_deleted = False
+        self._cancelled = self._resumable = self._paused = self._hold = self._was_deleted = False
         self._flushed = 0.0
         self._recorded = 0
-        self._began = 0.0
+        self._told: set[str] = set()
+        self._clock = RunClock()
         self._observer: int | None = None
 
     # --- what the user asks for
@@ -99,6 +84,11 @@ class Runner:
     @property
     def paused(self) -> bool:
         return self._paused
+
+    @property
+    def paused_s(self) -> float:
+        """How long the present or last run was held."""
+        return self._clock.paused_s
 
     @property
     def resumable(self) -> bool:
@@ -125,6 +115,7 @@ class Runner:
         if plan.output is not None:
             OutputVolume.create(self.scene, "", Grid((1, 1, 1)), plan.beside, plan.output)
         self._plan, self._folder, self._output = plan, None, None
+        self._clock = RunClock()
         self.plot, self.sequence = None, None
         root = self.root or jobs_root()
         self._launch(lambda: plan.folder or JobFolder.create(root, *plan.ask()))
@@ -142,16 +133,21 @@ class Runner:
             raise InputError(_("A job is running: wait for it, or cancel it."))
 
     def _launch(self, find: Callable[[], JobFolder]) -> None:
-        self._cancelled = self._resumable = self._paused = self._was_deleted = False
-        self._last, self._wanted_preview, self._began = None, None, time.monotonic()
+        self._cancelled = self._resumable = self._paused = self._hold = self._was_deleted = False
+        self._last, self._wanted_preview = None, None
+        self._told = set()
+        self._clock.start()
         self._watch_scene()
         self._preparing = InThread(lambda: when_free(find()))
 
     def pause(self) -> None:
+        """Hold the job at the end of its present step, or as soon as it has begun."""
+        self._hold = True
         if self._job is not None:
             self._job.pause()
 
     def go_on(self) -> None:
+        self._hold = False
         if self._job is not None:
             self._job.resume()
 
@@ -194,12 +190,26 @@ class Runner:
         if self._job is not None:
             self._take_events(self._job)
         if self._fetching is not None and self._fetching.done:
-            self._show_preview(self._fetching)
+            fetched, self._fetching = self._fetching, None
+            self._try(lambda: self._show_preview(fetched))
         if self._finishing is not None and self._finishing.done and self._fetching is None:
-            self._finish(self._finishing)
+            finishing, self._finishing = self._finishing, None  # first of all: whatever goes wrong now happens once
+            self._finish(finishing)
         elif self._wanted_preview is not None and self._fetching is None and self._job is not None:
             self._fetch(self._job, self._wanted_preview)
         return self.running
+
+    def _try(self, act: Callable[[], Any]) -> bool:
+        """Do something with the scene; an error becomes one line, told once, and the run goes on.  False for one."""
+        try:
+            act()
+        except Exception as error:  # nodes may be gone, modules missing, observers of others broken
+            line = failure(error).reason
+            if line not in self._told:
+                self._told.add(line)
+                self._tell().on_log(Log("warning", line))
+            return False
+        return True
 
     def _tell(self) -> Any:
         return self.listener if self.listener is not None else Quiet()
@@ -207,7 +217,7 @@ class Runner:
     def _start_job(self, preparing: InThread) -> None:
         self._preparing = None
         if preparing.error is not None:
-            self._fail(_failure(preparing.error))
+            self._fail(failure(preparing.error))
             return
         self._folder = preparing.value
         assert self._folder is not None
@@ -221,10 +231,12 @@ class Runner:
             self._fail(Failed(str(error), "input", False))
             return
         self._job.set_preview(*self._previews)
+        if self._hold:
+            self._job.pause()
 
     def _take_events(self, job: Job) -> None:
         for event in job.poll():
-            self._take(job, event)
+            self._try(lambda event=event: self._take(job, event))
             if self._job is not job:  # a listener closed us
                 return
 
@@ -240,6 +252,7 @@ class Runner:
             self._wanted_preview = event
         elif isinstance(event, Paused | Continued):
             self._paused = isinstance(event, Paused)
+            self._clock.pause(self._paused)
             tell.on_paused(self._paused)
         elif isinstance(event, Log):
             tell.on_log(event)
@@ -274,6 +287,7 @@ class Runner:
         if self._output is None or not self._output.alive:
             self._output = self._make_output(grid, event.unit)
         if plan.record and self.sequence is None:
+            PreviewSequence.require(self.scene)
             self.sequence = PreviewSequence(self.scene, plan.name, grid, unit=event.unit)
 
     def _make_output(self, grid: Grid, unit: str) -> OutputVolume:
@@ -281,6 +295,8 @@ class Runner:
         plan = self._plan
         kept = plan.output if plan.output is not None and plan.output.GetScene() is self.scene else None
         output = OutputVolume.create(self.scene, plan.name, grid, plan.beside, kept, unit=unit)
+        if plan.judge is not None and plan.judge.GetScene() is self.scene:
+            output.node.SetNodeReferenceID(REFERENCE, plan.judge.GetID())
         if plan.made is not None:
             plan.made(output.node)
         return output
@@ -288,7 +304,8 @@ class Runner:
     def _note(self, event: Progress) -> None:
         if self.plot is None or event.stage != _STEPS_OF:
             return
-        self.plot.add(event.done, {name: value for name, value in event.metrics.items() if value is not None})
+        known = {measure_name(name): value for name, value in event.metrics.items() if value is not None}
+        self.plot.add(event.done, known)
         now = time.monotonic()
         if self.plot.chart is not None and now - self._flushed > _PLOT_S:
             self.plot.flush()
@@ -303,7 +320,6 @@ class Runner:
         self._fetching = InThread(lambda: (read(job, spare, keep, shape), event))
 
     def _show_preview(self, fetched: InThread) -> None:
-        self._fetching = None
         shown, event = fetched.value if fetched.value is not None else (None, None)
         if shown is None or self._finishing is not None or self._output is None:
             return
@@ -332,20 +348,35 @@ class Runner:
         event, shown = self._last, finishing.value
         assert event is not None
         if finishing.error is not None or shown is None:
-            self._fail(_failure(finishing.error or EngineError(_("The result cannot be read."))))
+            self._fail(failure(finishing.error or EngineError(_("The result cannot be read."))))
             return
-        node = self._show_result(event, shown)
-        if node is not None and not event.partial and self._plan is not None:
-            ResultsTable(self.scene).add(
-                node.GetName(), self._plan.method, event.seconds, event.residual, shown.metrics
-            )
+        found: list[Any] = [None]
+        if not self._try(lambda: found.append(self._show_result(event, shown))):
+            self._fail(Failed(self._not_shown(event), "engine", False))
+            return
+        node = found[-1]
+        self._try(lambda: self._note_result(event, node, shown))
         if self.plot is not None and self.plot.chart is not None:
-            self.plot.flush()
+            self._try(self.plot.flush)
         if self.sequence is not None:
-            self.sequence.finish(node)
+            sequence = self.sequence
+            self._try(lambda: sequence.finish(node))
         self._resumable = event.partial and self._folder is not None and self._folder.resumable
         self._end()
-        self._tell().on_finished(event, node)
+        self._tell().on_finished(replace(event, seconds=self._clock.seconds()), node)
+
+    def _not_shown(self, event: Finished) -> str:
+        path = self.job_path / event.result if self.job_path is not None else event.result
+        return _("The result could not be shown; it is kept as {file}.").format(file=path)
+
+    def _note_result(self, event: Finished, node: Any, shown: Shown) -> None:
+        """A row of the table for a run that came to its end; and how far samples spread."""
+        if node is None or event.partial or self._plan is None:
+            return
+        seconds = self._clock.seconds()
+        ResultsTable(self.scene).add(node.GetName(), self._plan.method, seconds, event.residual, shown.metrics)
+        if shown.deviation is not None and self._output is not None:
+            add_deviation(self._output, shown.deviation, shown.provenance or {})
 
     def _show_result(self, event: Finished, shown: Shown) -> Any:
         """The node with the result; None where a cancelled job had nothing yet."""
@@ -361,24 +392,4 @@ class Runner:
         self._update(shown, final=True, partial=event.partial, grid=shown.grid)
         if shown.provenance:
             self._output.describe(shown.provenance)
-        if shown.deviation is not None and self._output.alive:
-            self._add_deviation(shown.deviation, shown.provenance)
         return self._output.node
-
-    def _add_deviation(self, array: np.ndarray, provenance: Mapping[str, Any] | None) -> None:
-        """A volume beside the result, which stays in the views: how far the samples spread."""
-        assert self._output is not None
-        result = self._output
-        name = _("{volume} standard deviation").format(volume=result.node.GetName())
-        spread = OutputVolume.create(self.scene, name, result.grid, unit=result.unit)
-        put_beside(self.scene, spread.node, result.node)
-        spread.update(array, 0, final=True)
-        spread.describe(provenance or {})
-
-
-def _failure(error: Exception) -> Failed:
-    if isinstance(error, InputError):
-        return Failed(str(error), "input", False)
-    if isinstance(error, EngineError | OSError):
-        return Failed(str(error), "engine", False)
-    return Failed(f"{type(error).__name__}: {error}", "crash", False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import DEVIATION, JobFolder
-from DiffusionMBIRLib.jobs.messages import Finished
+from DiffusionMBIRLib.jobs.messages import Failed, Finished
 from DiffusionMBIRLib.volume import Volume
 
 from .plans import Plan
@@ -43,6 +44,38 @@ class InThread:
             self.value = self._act()
         except Exception as error:  # told where the value is asked for
             self.error = error
+
+
+class RunClock:
+    """How long a run takes, over all its attempts; pauses are counted apart."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began: float | None = None
+        self._paused_at: float | None = None
+        self._paused_s = 0.0
+        self._worked_s = 0.0  # until the present attempt began
+
+    def start(self) -> None:
+        """An attempt begins; what earlier ones took is kept."""
+        if self._began is not None:
+            self._worked_s = self.seconds()
+        self._began, self._paused_s, self._paused_at = self._now(), 0.0, None
+
+    def pause(self, paused: bool) -> None:
+        if paused and self._paused_at is None:
+            self._paused_at = self._now()
+        elif not paused:
+            self._paused_s, self._paused_at = self.paused_s, None
+
+    @property
+    def paused_s(self) -> float:
+        """How long the present attempt was held."""
+        return self._paused_s + (self._now() - self._paused_at if self._paused_at is not None else 0.0)
+
+    def seconds(self) -> float:
+        """What the run worked until now, without pauses."""
+        return self._worked_s + (self._now() - self._began - self.paused_s if self._began is not None else 0.0)
 
 
 @dataclass
@@ -142,3 +175,13 @@ def _known(metrics: Mapping[str, Any] | None) -> dict[str, dict[str, float]] | N
         plane: {name: float("inf") if value is None else float(value) for name, value in found.items()}
         for plane, found in metrics.items()
     }
+
+
+def failure(error: Exception) -> Failed:
+    """What is said of an error, in one line."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return Failed(reason, "input", False)
+    if isinstance(error, EngineError | OSError):
+        return Failed(reason, "engine", False)
+    return Failed(f"{type(error).__name__}: {reason}", "crash", False)

@@ -21,6 +21,8 @@ OWN_VIEWS = "DiffusionMBIR"  # the layout names of our own slice views begin wit
 STATE = "DiffusionMBIR.State"  # attribute: "partial" until a run came to its end, then "finished"
 STEP = "DiffusionMBIR.Step"
 UNIT = "DiffusionMBIR.Unit"  # attribute: of the values; without it HU
+SOURCE = "DiffusionMBIR.Source"  # node reference: what a volume was reconstructed from
+REFERENCE = "DiffusionMBIR.Reference"  # node reference: what it is to be judged by
 PROVENANCE = "DiffusionMBIR.Provenance"  # attribute: JSON
 _WINDOW = "DiffusionMBIR.Window"  # attribute: the window and level that we set; others are the user's
 _PERCENTILES = (1.0, 99.5)
@@ -57,6 +59,8 @@ class OutputVolume:
             node = scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
         if node.GetImageData() is None:
             put_beside(scene, node, beside)
+        if beside is not None:
+            node.SetNodeReferenceID(SOURCE, beside.GetID())
         return cls(node, grid, beside=beside, created=created, unit=unit)
 
     @property
@@ -139,19 +143,7 @@ class OutputVolume:
         """
         if not self.alive:
             return False
-        chosen = ordinary_composites(self.node.GetScene()) if composites is None else list(composites)
-        scene = self.node.GetScene()
-        formers = [
-            (logic, scene.GetNodeByID(logic.GetSliceCompositeNode().GetBackgroundVolumeID() or "")) for logic in fit
-        ]
-        for composite in chosen:
-            composite.SetBackgroundVolumeID(self.node.GetID())
-        for logic, former in formers:
-            if logic.GetSliceCompositeNode() in chosen and (former is None or not _overlap(former, self.node)):
-                if former is not None:  # whose axes the view may have been turned to
-                    logic.GetSliceNode().SetOrientationToDefault()
-                    logic.GetSliceNode().RotateToVolumePlane(self.node)
-                logic.FitSliceToBackground()
+        show_volume(self.node, composites, fit)
         return True
 
     def _mark(self, *, finished: bool, suffix: bool) -> None:
@@ -190,6 +182,32 @@ class OutputVolume:
     def _user_set_window(self, display: Any) -> bool:
         ours = self.node.GetAttribute(_WINDOW)
         return ours is not None and ours != _window_text(display)
+
+
+def add_deviation(result: OutputVolume, array: np.ndarray, provenance: Mapping[str, Any]) -> None:
+    """A volume beside the result, which stays in the views: how far the samples spread."""
+    if not result.alive:
+        return
+    scene, name = result.node.GetScene(), _("{volume} standard deviation").format(volume=result.node.GetName())
+    spread = OutputVolume.create(scene, name, result.grid, unit=result.unit)
+    put_beside(scene, spread.node, result.node)
+    spread.update(array, 0, final=True)
+    spread.describe(provenance)
+
+
+def show_volume(node: Any, composites: Iterable[Any] | None = None, fit: Iterable[Any] = ()) -> None:
+    """Put a volume into the background of slice views; see :meth:`OutputVolume.show`."""
+    scene = node.GetScene()
+    chosen = ordinary_composites(scene) if composites is None else list(composites)
+    formers = [(logic, scene.GetNodeByID(logic.GetSliceCompositeNode().GetBackgroundVolumeID() or "")) for logic in fit]
+    for composite in chosen:
+        composite.SetBackgroundVolumeID(node.GetID())
+    for logic, former in formers:
+        if logic.GetSliceCompositeNode() in chosen and (former is None or not _overlap(former, node)):
+            if former is not None:  # whose axes the view may have been turned to
+                logic.GetSliceNode().SetOrientationToDefault()
+                logic.GetSliceNode().RotateToVolumePlane(node)
+            logic.FitSliceToBackground()
 
 
 def partial_suffix() -> str:
@@ -285,6 +303,12 @@ class PreviewSequence:
         self._every, self._seen = 1, 0
         self.node: Any = None
         self.browser: Any = None
+
+    @staticmethod
+    def require(scene: Any) -> None:
+        """Raises InputError where the application lacks what replays a sequence."""
+        if not all(scene.IsNodeClassRegistered(f"vtkMRMLSequence{part}Node") for part in ("", "Browser")):
+            raise InputError(_("Previews are not recorded: Slicer's module Sequences is not there."))
 
     @property
     def frames(self) -> int:

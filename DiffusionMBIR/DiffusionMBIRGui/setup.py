@@ -219,8 +219,23 @@ def read_report(lines: Sequence[str]) -> Report:
         problem = texts.engine_lacks(", ".join(lacking)) if lacking else _problem_text(found)
         return Report(found["python"], found["torch"], devices, lacking, problem, found.get("machine", ""))
     except (IndexError, KeyError, TypeError, ValueError):
+        if _is_no_python(lines):
+            return Report(problem=_("This program is no Python: choose another one under Set-up."))
         said = next((line for line in reversed(lines) if line.strip()), _("it says nothing"))
         return Report(problem=_("The engine's Python does not work: {reason}").format(reason=said.strip()))
+
+
+# What Python, or the system that should start it, says where it fails.
+_OF_PYTHON = ("Traceback", "Fatal Python error", "Error:", "can't open file", "No module named", "shared libraries")
+
+
+def _is_no_python(lines: Sequence[str]) -> bool:
+    """True for a program that speaks of the files which it was given instead of running them."""
+    written = requirements_file().read_text(encoding="utf-8").splitlines()
+    if lines and lines[-1].strip() and lines[-1].strip() in map(str.strip, written):
+        return True
+    speaks = any(name in line for line in lines for name in ("setup_probe.py", requirements_file().name))
+    return speaks and not any(mark in line for line in lines for mark in _OF_PYTHON)
 
 
 def _problem_text(found: Mapping[str, Any]) -> str:

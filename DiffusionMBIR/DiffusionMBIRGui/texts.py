@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.geometry import GEOMETRIES, geometry_kind
 from DiffusionMBIRLib.methods import METHODS, method
 from DiffusionMBIRLib.tasks import TASKS, task_info
@@ -47,9 +48,9 @@ class Missing:
 
 def no_input(source: str) -> str:
     return {
-        "volume": _("Choose a CT volume, or press a sample button."),
-        "sinogram": _("Choose a sinogram node or a measurement file."),
-        "k-space": _("Choose a k-space file, or a volume with real and imaginary components."),
+        "volume": _("Choose a volume, or press a sample to see how it works."),
+        "sinogram": _("Choose a sinogram node or a measurement file, or press the sample Sinogram."),
+        "k-space": _("Choose a k-space file, a volume with real and imaginary components, or the sample k-space."),
     }[source]
 
 
@@ -132,24 +133,12 @@ _WORDS = {
     "phase": lambda: _("Phase taken out"),
     "real-imaginary": lambda: _("Real and imaginary part alike"),
     "two-channel": lambda: _("Two channels"),
-    "mri": lambda: _("MRI"),
-    "published-mri": lambda: _("MRI, as published (2000 steps)"),
     "auto": lambda: _("Automatic"),
     "cpu": lambda: _("CPU"),
     "simulate": lambda: _("Simulating the scan"),
     "ADMM-TV": lambda: _("Total variation"),
     "SIRT": lambda: _("SIRT"),
     "diffusion": lambda: _("Diffusion"),
-    "sparse-view": lambda: _("Sparse view"),
-    "limited-angle": lambda: _("Limited angle"),
-    "sparse-view-quick": lambda: _("Sparse view, quick (10 steps)"),
-    "limited-angle-quick": lambda: _("Limited angle, quick (10 steps)"),
-    "mri-quick": lambda: _("MRI, quick (10 steps)"),
-    "sparse-view-best": lambda: _("Sparse view, best (mean of 4 samples)"),
-    "limited-angle-best": lambda: _("Limited angle, best (mean of 4 samples)"),
-    "mri-best": lambda: _("MRI, best (mean of 4 samples)"),
-    "published-sparse-view": lambda: _("Sparse view, as published (2000 steps)"),
-    "published-limited-angle": lambda: _("Limited angle, as published (2000 steps)"),
 }
 
 
@@ -162,6 +151,39 @@ def word(value: str) -> str:
     if value in GEOMETRIES:
         return setting_text(geometry_kind(value).LABEL)
     return _WORDS[value]() if value in _WORDS else value
+
+
+_EFFORTS = {
+    "": lambda: _("Standard"),
+    "quick": lambda: _("Quick"),
+    "balanced": lambda: _("Balanced"),
+    "best": lambda: _("Best"),
+    "published": lambda: _("As published"),
+}
+
+
+def preset_title(name: str, task: str) -> str:
+    """What a preset of a task is called: by what tells it from the others of the task."""
+    rest = name.replace(task_info(task).preset, "", 1).strip("-")
+    return _EFFORTS[rest]() if rest in _EFFORTS else rest.replace("-", " ").capitalize()
+
+
+def measure_name(key: str) -> str:
+    """How a number that a run reports at each step is called in table and plot."""
+    return {"sigma": _("noise level"), "residual": _("residual")}.get(key, key)
+
+
+def how(settings: ReconSettings) -> str:
+    """What tells one run from another in a volume's name: '20 steps', or the method where it is not the usual one."""
+    label = word(settings.method).partition(" (")[0]
+    steps = _("{count} steps").format(count=settings.steps) if "steps" in method(settings.method).settings else ""
+    usual = settings.method == ReconSettings().method
+    return steps if usual else ", ".join(filter(None, (label, steps)))
+
+
+def kind_of_method(name: str) -> str:
+    """A method in a word or two, for a narrow column."""
+    return word(name).partition(" (")[0].partition(",")[0]
 
 
 # Numbers.
@@ -196,11 +218,19 @@ def shape(slices_rows_columns: tuple[int, int, int]) -> str:
     return f"{columns} x {rows} x {slices}"
 
 
-def needs(grid_shape: tuple[int, int, int], needs: float, has: float | None, seconds: float | None) -> str:
+def time_of(seconds: float | None, between: tuple[float, float] | None = None) -> str:
+    """'about 3 min', a range where that is not sure: '2 min to 4 min'."""
+    if seconds is None:
+        return _("time not known yet")
+    low, high = map(duration, between or (seconds, seconds))
+    if low == high:
+        return _("about {time}").format(time=low)
+    return _("{low} to {high}").format(low=low, high=high)
+
+
+def needs(grid_shape: tuple[int, int, int], needs: float, has: float | None, time: str) -> str:
     """'256 x 256 x 180, needs 2.1 of 8.0 GB, about 3 min'."""
     memory = of_size(needs, has) if has else size(needs)
-    unknown = _("time not known before the first run")
-    time = unknown if seconds is None else _("about {time}").format(time=duration(seconds))
     return _("{shape}, needs {memory}, {time}").format(shape=shape(grid_shape), memory=memory, time=time)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import uuid
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import Cancelled, EngineError, InputError
+from ..moves import move_over
 from ..names import require_unicode
 
 
@@ -37,10 +37,10 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
         raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
-    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}{suffix}")  # short: Windows ends paths at 259 characters
     try:
         yield temporary
-        os.replace(temporary, path)
+        move_over(temporary, path)
     except (EngineError, Cancelled):
         raise
     except (RuntimeError, OSError) as error:

@@ -33,6 +33,7 @@ class Control:
         self.preview_on = True
         self.interval_s = 0.5
         self.client_gone = False
+        self.made = time.monotonic()  # when the worker came to life, before it imported anything heavy
         self.ended = threading.Event()  # set by the worker when its last word is sent
         self._cancelled_at: float | None = None
         self._paused = False

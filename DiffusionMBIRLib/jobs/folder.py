@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import EngineError, InputError
 from ..io.scan_npz import write_npz_to
 from ..models import user_data
+from ..moves import move_over
 from ..names import require_unicode
 from ..scans import Scan
 from ..volume import Volume
@@ -62,7 +63,7 @@ class JobFolder:
             _require_space(root, _bytes_needed(request, inside))
             temporary.mkdir()
             _fill(temporary, request, inside)
-            os.replace(temporary, path)
+            move_over(temporary, path)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise InputError(

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..geometry import contiguous
+from ..moves import move_over
 
 NAME = "preview.raw"
 _MAGIC = b"DMBIRpv1"
@@ -114,7 +115,7 @@ def _create(path: Path, shape: tuple[int, int, int]) -> None:
             os.posix_fallocate(file.fileno(), 0, file_bytes(shape))
         else:
             file.truncate(file_bytes(shape))
-    os.replace(temporary, path)
+    move_over(temporary, path)
 
 
 def _shape_of(path: Path) -> tuple[int, int, int] | None:

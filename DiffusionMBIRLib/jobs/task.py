@@ -64,6 +64,7 @@ class Task:
         self._grid: Grid | None = None
         self._unit = "HU"
         self._pace = rates.Pace()
+        self._of_solver = 0.0  # seconds that are predicted for all but the network
 
     @property
     def _uses_prior(self) -> bool:
@@ -113,7 +114,10 @@ class Task:
 
     def _run(self) -> Finished:
         source = self._source()
-        self._pace = pace_of(self._settings, self._request.task, self._device)  # while a cancel still ends at once
+        rates.note(place_of(self._device).start_key(), time.monotonic() - self._control.made)
+        _slices, rows, columns = self._shape_of(source)
+        # While a cancel still ends at once.
+        self._pace = pace_of(self._settings, self._request.task, self._device, rows * columns)
         self._control.begin()
         self._watch = self._watcher(source)
         measurement, truth = self._measure(source) if isinstance(source, Volume) else (source, None)
@@ -174,7 +178,10 @@ class Task:
         of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": kind}
         parts = stages(shape, asked, task, pace=self._pace, simulated=simulated, **of_scan)
         total = memory(self._device)[0] or None
-        told = estimate(shape, asked, task, pace=self._pace, device_memory=total, **of_scan)
+        pace = replace(self._pace, start_s=0.0)  # it has started
+        told = estimate(shape, asked, task, pace=pace, device_memory=total, simulated=simulated, **of_scan)
+        solver_alone = replace(pace, network=0.0)
+        self._of_solver = sum(stages(shape, asked, task, pace=solver_alone, simulated=simulated, **of_scan).values())
         self._send(Log("info", told.text))
         passes = {"diffusion": self._settings.samples}
         clock = Clock([TimedStage(name, s, passes.get(name, 1)) for name, s in parts.items()], time.monotonic())
@@ -229,15 +236,26 @@ class Task:
             raise NotSaved(f"{RESULT} could not be written; make room and resume the job") from error
         with suppress(OSError):
             (folder / PARTIAL).unlink(missing_ok=True)
-        if result.nfe and result.network_seconds > 0:
-            seen = result.network_seconds / (result.nfe * pixels_seen(result.volume.grid.shape, self._settings))
-            rates.note(place_of(self._device).network_key(self._settings), seen)
+        self._note_pace(result)
         metrics = _judge(result.volume, truth) if truth is not None else None
         if truth is not None and result.deviation is not None:
             known = uncertainty(result.volume, result.deviation, truth, samples=self._settings.samples)
             self._send(Log("info", f"standard deviation against error: {uncertainty_text(known)}"))
         seconds = self._keeper.seconds()
         return Finished(seconds, result.residual, result.nfe, result.network_seconds, metrics, RESULT, False)
+
+    def _note_pace(self, result: Result) -> None:
+        """Remember how fast this run was: the network, and all else against what was predicted for it."""
+        assert self._watch is not None
+        assert self._keeper is not None
+        place, shape = place_of(self._device), result.volume.grid.shape
+        pixels = shape[1] * shape[2]
+        if result.nfe and result.network_seconds > 0:
+            seen = result.network_seconds / (result.nfe * pixels_seen(shape, self._settings))
+            rates.note(place.network_key(self._settings), seen, pixels)
+        rest = self._watch.worked_s() - result.network_seconds
+        if self._pace.solver and self._of_solver > 0 and rest > 0 and not self._keeper.seconds_before:
+            rates.note(place.solver_key(self._request.task), self._pace.solver * rest / self._of_solver, pixels)
 
     def keep_partial(self) -> Finished:
         """The last word of a cancelled run; writes the newest estimate that was shown."""

@@ -45,6 +45,10 @@ class Clock:
         self._began += seconds
         self._step_ended += seconds
 
+    def worked_s(self, now: float) -> float:
+        """How long the run took until now, without pauses."""
+        return now - self._began
+
     def step_left_s(self, now: float) -> float:
         """When the present step will be over; 0 while unknown."""
         return max(0.0, (self._pace or 0.0) - (now - self._step_ended))
@@ -118,6 +122,10 @@ class Watch:
         self._stage = ""
         self.step = 0  # of the present stage that are over
         self._shown = True  # the estimate of the last step is in the preview
+
+    def worked_s(self) -> float:
+        """How long the run took until now, without pauses."""
+        return self._clock.worked_s(time.monotonic())
 
     def begin(self) -> None:
         """The run proper begins now; what previews may cost is counted from here."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..devices import choose_precision
 from ..errors import EngineError, InputError
 from ..models import ModelCard, find, has_card, read_card
+from ..moves import move_over
 from ..supervised.about import TASKS_OF
 from .adm import ADMConfig, ADMUNet
 from .adm import infer_config as infer_adm
@@ -48,7 +49,7 @@ def write_weights(weights: Mapping[str, Tensor], card: ModelCard, path: str | os
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary), metadata={"card": card.to_json()})
-        os.replace(temporary, path)
+        move_over(temporary, path)
     except (OSError, SafetensorError) as error:
         raise EngineError(f"{path}: could not be written; is the disk full or read-only? ({error})") from None
     finally:

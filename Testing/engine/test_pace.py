@@ -9,12 +9,14 @@ import torch
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.estimate import CLEAR, duration, estimate, stages
+from DiffusionMBIRLib.jobs.messages import Finished
 from DiffusionMBIRLib.pace import estimate_of, measure_network, measure_solver, pace_of, place_of
 from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.rates import Pace, Place, known_pace, machine_key, note
 from DiffusionMBIRLib.tasks import MR_TASK, SPARSE_VIEW
 from Testing.engine.helpers import body
-from Testing.engine.jobs_helpers import small_prior
+from Testing.engine.jobs_helpers import new_job, run_here, small_prior
 
 CPU = torch.device("cpu")
 HERE = Place(machine_key(threads=2, torch_version="2.9"), "cpu")
@@ -44,7 +46,7 @@ def test_rates_are_kept_and_damage_is_forgiven(folder):
         "[]",
         json.dumps({key: "fast"}),
         json.dumps({key: -1.0}),
-        json.dumps({key: [1]}),
+        json.dumps({key: [[1], "x", None]}),
         "[" * 100000,
         json.dumps({key: 10**400}),
     ):
@@ -53,6 +55,61 @@ def test_rates_are_kept_and_damage_is_forgiven(folder):
     note(key, 1e-7)
     assert known(settings).network == 1e-7
     assert [p.name for p in path.parent.iterdir()] == ["rates.json"]
+
+
+def test_one_run_on_a_busy_machine_changes_little(folder):
+    settings, pixels = ReconSettings(prior="a", method="fbp"), 128 * 128
+    key = HERE.solver_key(SPARSE_VIEW)
+    for seconds in (1e-9, 1.1e-9, 3e-8, 1e-9, 1.05e-9):
+        note(key, seconds, pixels)
+    found = known_pace(HERE, settings, SPARSE_VIEW, pixels)
+    assert found.solver == pytest.approx(1.05e-9)
+    assert found.doubt < CLEAR
+    for _ in range(20):
+        note(key, 2e-9, pixels)
+    assert known_pace(HERE, settings, SPARSE_VIEW, pixels).solver == 2e-9  # the newest count
+    assert all(len(seen) <= 7 for seen in json.loads((folder / "DiffusionMBIR" / "rates.json").read_text()).values())
+
+
+def test_slices_of_another_size_have_a_pace_of_their_own_and_the_first_is_in_doubt(folder):
+    settings, key = ReconSettings(method="fbp"), HERE.solver_key(SPARSE_VIEW)
+    note(key, 1e-9)  # as it is measured before the first run
+    assert known_pace(HERE, settings, SPARSE_VIEW, 512**2) == Pace(None, 1e-9)
+    assert known_pace(HERE, settings, SPARSE_VIEW, 512**2).doubt == 1.6
+    note(key, 3e-9, 500 * 520)
+    assert known_pace(HERE, settings, SPARSE_VIEW, 512**2).solver == 3e-9
+    assert known_pace(HERE, settings, SPARSE_VIEW, 64**2).solver == 2e-9  # of all that is known
+    doubts = [known_pace(HERE, settings, SPARSE_VIEW, 512**2).doubt]
+    for _ in range(4):
+        note(key, 3.1e-9, 512**2)
+        doubts.append(known_pace(HERE, settings, SPARSE_VIEW, 512**2).doubt)
+    assert doubts == sorted(doubts, reverse=True)
+    assert doubts[-1] < CLEAR < doubts[0] + 1e-9
+
+
+def test_an_estimate_counts_start_and_simulation_and_is_a_range_while_it_is_not_sure(folder):
+    pace = Pace(None, 1e-9, start_s=8.0, doubt=1.6)
+    settings, shape = ReconSettings(method="fbp"), (40, 256, 256)
+    measured = estimate(shape, settings, SPARSE_VIEW, pace=pace)
+    simulated = estimate(shape, settings, SPARSE_VIEW, pace=pace, simulated=True)
+    parts = stages(shape, settings, SPARSE_VIEW, pace=pace, simulated=True)
+    assert measured.seconds is not None
+    assert simulated.seconds is not None
+    assert simulated.seconds == pytest.approx(8 + sum(parts.values()))
+    assert simulated.seconds - measured.seconds == pytest.approx(parts["simulate"])
+    assert simulated.between == pytest.approx((simulated.seconds / 1.6, simulated.seconds * 1.6))
+    assert " to " in simulated.text
+    sure = estimate(shape, settings, SPARSE_VIEW, pace=replace(pace, doubt=1.1))
+    assert sure.between is None
+    assert f"about {duration(sure.seconds)} on" in sure.text
+
+
+def test_a_job_notes_how_long_it_took_to_start_and_to_compute(folder, tmp_path):
+    last, _events = run_here(new_job(tmp_path, body((4, 32, 32)), method="admm-tv", tv_sweeps=40))
+    assert isinstance(last, Finished)
+    keys = list(json.loads((folder / "DiffusionMBIR" / "rates.json").read_text()))
+    assert sum(key.endswith("|start") for key in keys) == 1
+    assert sum(key.endswith("CT solver|32 squared") for key in keys) == 1
 
 
 def test_a_pace_is_of_one_machine_device_prior_and_precision(folder):

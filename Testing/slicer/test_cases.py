@@ -61,7 +61,7 @@ def test_without_waiting(desk, options, tmp_path):
     )
     assert runner.running
     poll_until(runner, lambda: not runner.running)
-    assert heard.node.GetName() == "chest sirt"
+    assert heard.node.GetName() == "chest, SIRT"
 
 
 def test_stopping_it_ends_the_job(desk, options, tmp_path):

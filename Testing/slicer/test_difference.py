@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import slicer
 
 from DiffusionMBIRGui.difference import Difference, difference_volume
 from DiffusionMBIRGui.volumes import grid_of, voxels
@@ -85,6 +86,22 @@ def test_differences_are_coloured_from_blue_over_white_to_red(desk: Desk) -> Non
     assert white.tolist() == [255, 255, 255]
     assert blue.tolist() == [0, 0, pytest.approx(255 * 0.55, abs=1)]
     assert red.tolist() == [pytest.approx(255 * 0.55, abs=1), 0, 0]
+
+
+def test_the_views_have_a_colour_bar_in_the_results_unit(desk: Desk, pair: tuple[Any, Any]) -> None:
+    desk.scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())  # as Slicer's module Colors does
+    difference = Difference(*pair)
+    difference.compute()
+    node = difference.show(desk.scene)
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+    assert (legend.GetTitleText(), legend.GetVisibility()) == ("HU", 1)
+    assert legend.GetLabelFormat() % 600.0 == "+600"
+    assert difference.ends() == ("-600 HU", "+600 HU")
+    difference.reach = 1023.7
+    assert difference.ends() == ("-1020 HU", "+1020 HU")
+    difference.reach = 600.0
+    difference.show(desk.scene, node)
+    assert slicer.vtkSlicerColorLogic.GetNumberOfColorLegendDisplayNodes(node) == 1
 
 
 def test_a_difference_can_be_made_again_in_place_and_shares_its_colours(desk: Desk, pair: tuple[Any, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import slicer
 
-from DiffusionMBIRGui import export, scene
+from DiffusionMBIRGui import dicom_source, export, scene
 from DiffusionMBIRGui.volumes import grid_of, voxels
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
@@ -113,14 +113,48 @@ def test_a_series_is_anonymous_unless_fields_are_given(desk: Desk, result: Any, 
         assert b"MRN-4711" not in path.read_bytes()
     header = headers(tmp_path / "anonymous")[0]
     assert (str(header.PatientName), header.PatientIdentityRemoved) == ("Anonymous", "YES")
-    fields = export.patient_of(result)
+    fields = dicom_source.patient_of(result)
     assert fields == {"PatientName": "Doe^Jane", "PatientID": "MRN-4711", "StudyInstanceUID": "1.2.3.4"}
     export.save_dicom(result, tmp_path / "named", patient=fields)
     header = headers(tmp_path / "named")[0]
     assert (header.PatientName, header.PatientID, header.StudyInstanceUID) == ("Doe^Jane", "MRN-4711", "1.2.3.4")
     assert "PatientIdentityRemoved" not in header
+    assert "ReferencedSeriesSequence" not in header
     with pytest.raises(InputError, match="Rows: is no field of a patient"):
         export.save_dicom(result, tmp_path / "wrong", patient={"Rows": "1"})
+
+
+def test_a_series_of_the_patients_study_names_the_series_that_it_was_made_of(
+    desk: Desk, result: Any, tmp_path: Path
+) -> None:
+    """From the subject hierarchy, as Slicer fills it, and from the files of a folder."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(desk.scene)
+    constants = slicer.vtkMRMLSubjectHierarchyConstants
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Doe")
+    study = hierarchy.CreateStudyItem(patient, "study")
+    hierarchy.SetItemUID(study, constants.GetDICOMUIDName(), "1.2.3.4")
+    hierarchy.SetItemAttribute(patient, "DICOM.PatientName", "Doe^Jane")
+    source = desk.volume(voxels(result).copy(), GRID, "source")
+    source.SetAttribute("DICOM.instanceUIDs", "1.5.1 1.5.2")
+    item = hierarchy.CreateItem(study, source)
+    hierarchy.SetItemUID(item, constants.GetDICOMUIDName(), "1.2.3.5")
+    assert dicom_source.source_of(result, lambda uid: "") is None
+    hierarchy.CreateItem(study, result)
+    result.SetNodeReferenceID(scene.SOURCE, source.GetID())
+    found = dicom_source.source_of(result, lambda uid: "1.2.840.10008.5.1.4.1.1.2" if uid == "1.5.1" else "")
+    assert found is not None
+    assert (found.patient["StudyInstanceUID"], found.series_uid) == ("1.2.3.4", "1.2.3.5")
+    export.write_dicom(export.snapshot(result), tmp_path / "series", source=found)
+    header = headers(tmp_path / "series")[0]
+    assert (header.PatientName, header.StudyInstanceUID) == ("Doe^Jane", "1.2.3.4")
+    (series,) = header.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == "1.2.3.5"
+    assert [image.ReferencedSOPInstanceUID for image in series.ReferencedInstanceSequence] == ["1.5.1"]
+    again = dicom_source.source_of_folder(tmp_path / "series")
+    assert again is not None
+    assert (again.series_uid, len(again.instances)) == (header.SeriesInstanceUID, GRID.shape[0])
+    assert again.patient["PatientName"] == "Doe^Jane"
+    assert dicom_source.source_of_folder(tmp_path / "cache") is None
 
 
 def test_values_that_are_no_hu_keep_their_range(desk: Desk, tmp_path: Path) -> None:

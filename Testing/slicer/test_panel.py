@@ -15,7 +15,7 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 # isort: split
 import qt  # noqa: E402
 
-from DiffusionMBIRGui.panel_fields import decimals_for  # noqa: E402
+from DiffusionMBIRGui.panel_fields import decimals_for, named_children  # noqa: E402
 from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
 from DiffusionMBIRGui.texts import word  # noqa: E402
 from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
@@ -51,15 +51,71 @@ def test_form_names_settings_as_the_table_does():
             assert labels[f"{name}Label"] == item.metadata["label"] + ":"
 
 
-def test_four_further_settings_are_in_sight_and_the_rest_under_advanced(panel):
+def test_what_a_run_needs_is_in_sight_and_the_rest_under_advanced(panel):
     in_advanced = {
         panel.form.advancedForm.itemAt(row, qt.QFormLayout.FieldRole).widget().objectName()
         for row in range(panel.form.advancedForm.rowCount())
     }
-    basic = {"method", "prior", "steps", "lam", "seed", "device"}
-    engine = set(ReconSettings.__dataclass_fields__)
-    assert engine - in_advanced == basic
+    assert set(ReconSettings.__dataclass_fields__) <= in_advanced
+    in_sight = {"source", "task", "views", "angle_range_deg", "acceleration", "preset", "output_name"}
+    of_previews = {"preview_on", "preview_interval_s", "record_sequence"}
+    assert set(panel.fields.editors) - in_advanced == in_sight | of_previews
     assert panel.form.advancedSection.property("collapsed")
+    assert panel.form.resultsSection.property("collapsed")
+    assert not shown(panel.form.resultsTable)
+
+
+def inside(widget, root) -> tuple[int, int]:
+    """Top and bottom of a widget within another one."""
+    top = widget.mapTo(root, qt.QPoint(0, 0)).y()
+    return top, top + widget.height()
+
+
+@pytest.mark.parametrize("height", [440, 540, 900])
+def test_run_progress_and_the_notice_stay_in_sight_whatever_is_unfolded(ready, runner, application, height):
+    """440 pixels are what Slicer leaves a panel in a window of 1280 x 720 with the Data Probe unfolded."""
+    form, root = ready.form, ready.form.root
+    root.resize(437, height)
+    root.show()
+    for section in ("advancedSection", "resultsSection", "logSection", "setupSection"):
+        getattr(form, section).setProperty("collapsed", False)
+    form.runButton.click()
+    ready.run.say("A line of a length that does not fit into one row, so that it is wrapped and takes two of them.")
+    application.processEvents()
+    bar = form.scrollArea.verticalScrollBar()
+    for position in (0, bar.maximum()):
+        bar.setValue(position)
+        application.processEvents()
+        for name in ("researchOnly", "runMessage", "runButton", "pauseButton", "progressBar", "progressText"):
+            top, bottom = inside(getattr(form, name), root)
+            assert top >= 0, name
+            assert bottom <= height, name
+            assert not getattr(form, name).visibleRegion().isEmpty(), name
+    assert form.scrollArea.horizontalScrollBar().maximum() == 0
+    root.hide()
+
+
+def test_the_ten_second_panel_needs_no_scrolling(ready, application):
+    """Task, scan, preset and Run of a volume that is chosen, in what a window of 1280 x 720 leaves."""
+    form, root = ready.form, ready.form.root
+    root.resize(437, 540)
+    root.show()
+    application.processEvents()
+    for name in ("sampleRow", "inputNode", "task", "views", "preset", "output_name", "runButton"):
+        assert not getattr(form, name).visibleRegion().isEmpty(), name
+        assert inside(getattr(form, name), root)[1] <= 540
+    root.hide()
+
+
+def test_every_input_says_what_it_is_for(ready):
+    kinds = ("QAbstractButton", "QComboBox", "QAbstractSpinBox", "QLineEdit", "ctkSliderWidget", "QPlainTextEdit",
+             "QListWidget", "QTableWidget", "qMRMLNodeComboBox")  # fmt: skip
+    silent = [
+        name
+        for name, child in named_children(ready.form.root)
+        if not name.startswith("qt_") and any(map(child.inherits, kinds)) and not child.property("toolTip")
+    ]
+    assert silent == []
 
 
 @pytest.mark.parametrize("name", sorted(set(Parameters.TABLE) - {"input_file", "task", "preset", "source", "prior"}))
@@ -150,11 +206,11 @@ def test_task_brings_preset_and_scan_and_a_change_is_marked(ready):
     form.task.setCurrentIndex(1)
     assert (ready.parameters.get("task"), ready.parameters.get("views")) == ("limited-angle-ct", 90)
     assert form.views.property("value") == 90
-    assert form.preset.property("currentText") == "Limited angle"
+    unchanged = form.preset.property("currentText")
     ready.parameters.set("lam", 0.5)
-    assert form.preset.property("currentText") == "Limited angle (changed)"
+    assert form.preset.property("currentText") == unchanged.partition(",")[0] + " (changed)"
     form.preset.activated.emit(0)
-    assert form.preset.property("currentText") == "Limited angle"
+    assert form.preset.property("currentText") == unchanged
     assert ready.parameters.settings() == ReconSettings.preset("limited-angle")
 
 
@@ -162,7 +218,7 @@ def test_tab_order_goes_down_the_panel():
     names = [stop.text for stop in ElementTree.parse(UI).find("tabstops")]
     widgets = {widget.get("name") for widget in ElementTree.parse(UI).iter("widget")}
     assert set(names) <= widgets
-    order = [names.index(n) for n in ("source", "task", "views", "preset", "method", "device", "runButton", "log")]
+    order = [names.index(n) for n in ("source", "task", "views", "preset", "method", "device", "log", "runButton")]
     assert order == sorted(order)
 
 

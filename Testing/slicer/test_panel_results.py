@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
@@ -14,8 +11,14 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
 
-from DiffusionMBIRGui import setup  # noqa: E402
-from Testing.slicer.host.played import CPU, UI, ct_volume, text, wait_for  # noqa: E402
+import slicer  # noqa: E402
+
+from DiffusionMBIRGui.volumes import voxels  # noqa: E402
+from Testing.slicer.host.played import UI, ct_volume, shown, text, wait_for  # noqa: E402
+
+
+def hierarchy_of(scene):
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
 
 
 @pytest.fixture
@@ -28,11 +31,11 @@ def done(application, desk, desktop, runner):
     scene = desktop.scene = desk.scene
     root = widgets.load(str(UI))
     panel = Panel(root, scene=scene, desktop=desktop, runner=runner)
-    truth, output = ct_volume(scene, "Chest"), ct_volume(scene, "Chest DDS")
+    truth, output = ct_volume(scene, "Chest"), ct_volume(scene, "Chest, 20 steps")
     panel.parameters.set_node("input", truth)
     panel.parameters.set_node("output", output)
-    ResultsTable(scene).add("Chest DDS", "dds", 72.04, 0.00337, {"axial": {"psnr": 29.07, "ssim": 0.778}})
-    runner.plot = ConvergencePlot(scene, "Chest DDS")
+    ResultsTable(scene).add("Chest, 20 steps", "dds", 72.04, 0.00337, {"axial": {"psnr": 29.07, "ssim": 0.778}})
+    runner.plot = ConvergencePlot(scene, "Chest, 20 steps")
     runner.plot.add(1, {"residual": 0.5})
     panel.results.look()
     panel.refresh()
@@ -49,7 +52,7 @@ def test_table_shows_each_run_and_follows_the_scene(done):
     from DiffusionMBIRGui.results import ResultsTable
 
     table = done.form.resultsTable
-    assert cells(table) == [["Chest DDS", "dds", "72.0 s", "3.37e-03", "-", "-"]]
+    assert cells(table) == [["Chest, 20 steps", "dds", "72.0 s", "3.37e-03", "-", "-"]]
     planes = {plane: {"psnr": 30.0, "ssim": 0.9} for plane in ("axial", "coronal", "sagittal")}
     ResultsTable(done.scene).add("Chest FBP", "fbp", 0.4, None, planes)
     assert cells(table)[1] == ["Chest FBP", "fbp", "0.4 s", "-", "30.00", "0.900"]
@@ -83,18 +86,80 @@ def test_flicker_shows_one_after_the_other(done, desk):
     assert shown_ones == [0.0, 1.0, 0.0]
 
 
-def test_difference_is_shown_and_updated_in_place(done, desk, application):
-    done.form.differenceButton.click()
-    assert not done.form.differenceButton.isEnabled()  # it is computed beside
-    wait_for(lambda: not done.results.busy, application)
-    assert done.form.differenceButton.isEnabled()
-    assert text(done.form.runMessage) == ""
-    name = desk.view("Red").GetSliceCompositeNode().GetBackgroundVolumeID()
-    assert done.scene.GetNodeByID(name).GetName() == "Chest DDS - Chest"
-    count = done.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-    done.form.differenceButton.click()
-    wait_for(lambda: not done.results.busy, application)
+def test_difference_is_a_toggle_with_a_scale(done, desk, application):
+    composite = desk.view("Red").GetSliceCompositeNode()
+    composite.SetBackgroundVolumeID(done.parameters.output_node.GetID())
+    voxels(done.parameters.output_node)[:2] += 300
+    for _turn in range(2):
+        done.form.differenceButton.click()
+        assert not done.form.differenceButton.isEnabled()  # it is computed beside
+        wait_for(lambda: not done.results.busy, application)
+        assert done.form.differenceButton.isEnabled()
+        assert done.form.differenceButton.isChecked()
+        assert text(done.form.runMessage) == ""
+        found = done.scene.GetNodeByID(composite.GetBackgroundVolumeID())
+        assert found.GetName() == "Chest, 20 steps - Chest"
+        assert shown(done.form.differenceBar)
+        assert (text(done.form.differenceLow), text(done.form.differenceHigh)) == ("-300 HU", "+300 HU")
+        count = done.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        done.form.differenceButton.click()
+        assert composite.GetBackgroundVolumeID() == done.parameters.output_node.GetID()
+        assert not done.form.differenceButton.isChecked()
+        assert not shown(done.form.differenceBar)
     assert done.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == count
+
+
+def test_compare_and_flicker_end_a_difference(done, desk, application):
+    for button in ("flickerButton", "compareButton"):
+        done.form.differenceButton.click()
+        wait_for(lambda: not done.results.busy, application)
+        assert done.results.shows_difference
+        getattr(done.form, button).click()
+        assert not done.results.shows_difference
+
+
+def test_a_reference_on_another_grid_is_compared_on_that_of_the_result(done, desk, application):
+    """As PSNR is; otherwise a coarse result would stand beside detail that nobody asked of it."""
+    fine = ct_volume(done.scene, "Fine", (4, 32, 48))
+    fine.SetSpacing(0.35, 0.35, 3.0)
+    fine.SetOrigin(0.175, 0.175, 0.0)  # voxels of half the size fill those of the result
+    done.parameters.set_node("input", fine)
+    done.form.compareButton.click()
+    wait_for(lambda: not done.results.busy, application)
+    shown_one = done.results._regridded
+    assert voxels(shown_one).shape == voxels(done.parameters.output_node).shape
+    assert shown_one.GetName() == "Fine on the result's grid, 24 x 16 x 4"
+    assert "on which PSNR and SSIM are taken" in text(done.form.runMessage)
+    done.form.compareButton.click()
+    assert shown_one.GetScene() is None  # it goes with the comparison
+
+
+def test_a_row_is_compared_with_what_its_run_knew_of(done):
+    from DiffusionMBIRGui.scene import REFERENCE
+
+    done.parameters.output_node.SetNodeReferenceID(REFERENCE, done.parameters.input_node.GetID())
+    truth = done.parameters.input_node
+    done.parameters.set_node("input", ct_volume(done.scene, "Another"))
+    assert done.results.reference() is truth
+
+
+def test_what_cannot_be_pressed_says_why(done, runner):
+    form = done.form
+    assert not shown(form.resultsWhy)
+    done.parameters.set("source", "sinogram")
+    assert text(form.resultsWhy).endswith("choose a known volume as Compare with, under Data.")
+    assert not form.compareButton.isEnabled()
+    done.parameters.set("source", "volume")
+    runner.running = True
+    done.refresh()
+    assert "wait for the end" in text(form.resultsWhy)
+    runner.running = False
+    table = form.resultsTable
+    assert table.item(0, 4).toolTip().startswith("Not known: this run had no volume to be judged by")
+    done.parameters.set_node("output", None)
+    done.scene.RemoveNode(done.scene.GetFirstNode("Chest, 20 steps", "vtkMRMLScalarVolumeNode"))
+    done.refresh()
+    assert text(form.resultsWhy) == "Results appear here after a run."
 
 
 def test_a_difference_that_comes_after_the_scene_was_closed_is_dropped(done, application):
@@ -107,10 +172,10 @@ def test_a_difference_that_comes_after_the_scene_was_closed_is_dropped(done, app
 
 def test_result_and_reference_must_differ(done):
     done.parameters.set_node("output", done.parameters.input_node)
-    done.scene.RemoveNode(done.scene.GetFirstNode("Chest DDS", "vtkMRMLScalarVolumeNode"))
+    done.scene.RemoveNode(done.scene.GetFirstNode("Chest, 20 steps", "vtkMRMLScalarVolumeNode"))
     done.refresh()
-    done.form.compareButton.click()
-    assert "same volume" in text(done.form.runMessage)
+    assert not done.form.compareButton.isEnabled()
+    assert "same volume" in text(done.form.resultsWhy)
 
 
 def test_the_selected_row_is_what_the_buttons_work_on(done):
@@ -123,33 +188,76 @@ def test_the_selected_row_is_what_the_buttons_work_on(done):
     assert done.results.result() is other
 
 
-def test_export_happens_beside_and_says_so(done, desktop, application, tmp_path):
-    done.form.exportButton.click()
+def exported(done, kind, application) -> str:
+    """What is said once an entry of the menu was chosen and is done."""
+    done.results.export.actions[kind].trigger()
     wait_for(lambda: not done.results.busy, application)
-    said, saved = text(done.form.runMessage), Path(desktop.saved)
-    pytest.importorskip("SimpleITK")
-    assert said == "Exported."
-    assert saved.is_file()
+    return text(done.form.runMessage)
+
+
+@pytest.mark.parametrize("chosen", ["x.nrrd", "no ending", "x.dcm"])
+def test_export_as_nrrd_is_nrrd_whatever_the_name(done, desktop, application, tmp_path, chosen):
+    desktop.saved = str(tmp_path / chosen)
+    said = exported(done, "nrrd", application)
+    path = tmp_path / (chosen if chosen.endswith(".nrrd") else f"{chosen}.nrrd")
+    assert path.read_bytes().startswith(b"NRRD")
+    assert said == f"Exported as {path}."
     desktop.saved = str(tmp_path / "none" / "x.nrrd")
-    done.form.exportButton.click()
-    wait_for(lambda: not done.results.busy, application)
-    assert text(done.form.runMessage) not in ("", "Exported.")
+    assert "does not exist" in exported(done, "nrrd", application)
+
+
+def test_export_as_dicom_is_a_series_in_a_new_folder_and_in_the_database(done, desktop, application, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    desktop.file = str(tmp_path)
+    for folder in (tmp_path / "Chest, 20 steps", tmp_path / "Chest, 20 steps 2"):
+        said = exported(done, "anonymous", application)
+        files = sorted(folder.iterdir())
+        assert len(files) == 4
+        assert str(pydicom.dcmread(files[0]).PatientName) == "Anonymous"
+        assert said.startswith("Exported 4 images as an anonymous series, a study of its own: ")
+        assert said.endswith("They are in Slicer's DICOM database.")
+        assert desktop.indexed[-1] == str(folder)
+
+
+def test_export_into_the_patients_study_is_offered_where_there_is_one(done, desktop, application, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    export, hierarchy = done.results.export, hierarchy_of(done.scene)
+    export.show()
+    assert not export.actions["study"].isEnabled()
+    study = hierarchy.CreateStudyItem(hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Doe"), "study")
+    hierarchy.SetItemAttribute(study, "DICOM.PatientName", "Doe^Jane")
+    hierarchy.SetItemAttribute(study, "DICOM.StudyInstanceUID", "1.2.3.4")
+    hierarchy.CreateItem(study, done.parameters.output_node)
+    export.show()
+    assert export.actions["study"].isEnabled()
+    desktop.file = str(tmp_path)
+    said = exported(done, "study", application)
+    header = pydicom.dcmread(tmp_path / "Chest, 20 steps" / "slice0001.dcm")
+    assert (header.PatientName, header.StudyInstanceUID) == ("Doe^Jane", "1.2.3.4")
+    assert "the patient's study" in said
+
+
+def test_a_result_of_a_dicom_folder_goes_into_the_folders_study(done, desktop, application, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    desktop.file = str(tmp_path)
+    exported(done, "anonymous", application)
+    series = tmp_path / "Chest, 20 steps"
+    for path in series.iterdir():
+        header = pydicom.dcmread(path)
+        header.PatientName = "Doe^Jane"
+        header.save_as(path)
+    done.parameters.update({"input_file": str(series)})
+    done._on_job()  # a run has ended
+    exported(done, "study", application)
+    made = pydicom.dcmread(tmp_path / "Chest, 20 steps 2" / "slice0001.dcm")
+    assert made.PatientName == "Doe^Jane"
+    assert made.StudyInstanceUID == header.StudyInstanceUID
+    assert made.ReferencedSeriesSequence[0].SeriesInstanceUID == header.SeriesInstanceUID
 
 
 def test_convergence_is_plotted(done):
     done.form.plotButton.click()
     assert done.scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
-
-
-def test_a_finished_run_keeps_its_volume_when_the_next_one_begins(done, runner):
-    done.setup.engine = setup.Engine((sys.executable,), in_slicer=True)
-    done.setup.report, done.setup.priors = setup.Report("3.12", "2.9", (CPU,)), setup.priors()
-    done.refresh()
-    former = done.parameters.output_node
-    done.form.runButton.click()
-    assert runner.running
-    assert done.parameters.output_node is None
-    assert former.GetScene() is done.scene
 
 
 def test_long_names_never_push_figures_out_of_sight(done, application):

@@ -17,7 +17,7 @@ import qt  # noqa: E402
 from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
 from DiffusionMBIRLib.errors import EngineError, InputError  # noqa: E402
 from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Prepared, Progress  # noqa: E402
-from Testing.slicer.host.played import shown, text, wait_for  # noqa: E402
+from Testing.slicer.host.played import ct_volume, shown, text, wait_for  # noqa: E402
 
 
 def progress(fraction=0.42, left=125.0):
@@ -87,12 +87,22 @@ def test_a_job_that_cannot_begin_says_why_in_one_line(ready, runner, error):
 def test_pause_and_go_on(ready, runner):
     ready.form.runButton.click()
     ready.form.pauseButton.click()
+    assert text(ready.form.pauseButton) == "Pausing ..."  # until the step is over
+    assert not ready.form.pauseButton.isEnabled()
+    runner.listener.on_progress(progress())
+    assert text(ready.form.pauseButton) == "Pausing ..."
+    runner.hold()
     assert runner.paused
     assert text(ready.form.pauseButton) == "Go on"
     assert text(ready.form.progressText) == "Paused"
     ready.form.pauseButton.click()
+    assert text(ready.form.pauseButton) == "Going on ..."
+    runner.hold()
     assert not runner.paused
     assert text(ready.form.pauseButton) == "Pause"
+    runner.paused_s = 60.0
+    runner.finish(finished(partial=True), ready.parameters.input_node)
+    assert text(ready.form.progressText).startswith("Cancelled after 72 s of work and 60 s of pause; ")
 
 
 def test_preview_can_be_changed_while_running(ready, runner):
@@ -103,25 +113,96 @@ def test_preview_can_be_changed_while_running(ready, runner):
     assert runner.calls[-1] == ("preview", False, 5.0)
 
 
-def test_keys_run_and_cancel(ready, runner, application):
+@pytest.fixture
+def window(ready, application):
+    """The panel beside a view, as in Slicer, in the active window."""
     window = qt.QMainWindow()
-    window.setCentralWidget(ready.form.root)
+    splitter, view = qt.QSplitter(), qt.QLineEdit()
+    splitter.addWidget(ready.form.root)
+    splitter.addWidget(view)
+    window.setCentralWidget(splitter)
+    window.view = view
     ready.enter(window)
     window.show()
     window.activateWindow()
     wait_for(lambda: qt.QApplication.activeWindow() is window, application)
+    yield window
+    ready.exit()
+    ready.form.root.setParent(None)
+    window.close()
+
+
+def press(widget, key, modifier=None):
     from PySide6.QtTest import QTest
 
-    QTest.keyClick(window, qt.Qt.Key_Escape)
+    widget.setFocus()
+    QTest.keyClick(widget, key, modifier or qt.Qt.NoModifier)
+
+
+def test_keys_act_only_where_the_panel_has_the_focus(ready, runner, window):
+    form = ready.form
+    press(form.runButton, qt.Qt.Key_Escape)
     assert runner.calls == []
-    QTest.keyClick(window, qt.Qt.Key_Return, qt.Qt.ControlModifier)
+    press(window.view, qt.Qt.Key_Return, qt.Qt.ControlModifier)
+    assert runner.calls == []
+    press(form.runButton, qt.Qt.Key_Return, qt.Qt.ControlModifier)
     assert runner.calls[0][0] == "start"
-    QTest.keyClick(window, qt.Qt.Key_Return, qt.Qt.ControlModifier)
+    press(form.runButton, qt.Qt.Key_Return, qt.Qt.ControlModifier)
     assert len([c for c in runner.calls if c[0] == "start"]) == 1
-    QTest.keyClick(window, qt.Qt.Key_Escape)
+    press(window.view, qt.Qt.Key_Escape)
+    assert runner.calls[-1] != "cancel"
+    press(form.pauseButton, qt.Qt.Key_Escape)
     assert runner.calls[-1] == "cancel"
-    ready.exit()
-    window.takeCentralWidget()
+
+
+def test_esc_wants_to_be_pressed_twice_after_the_first_minute(ready, runner, window):
+    now = [0.0]
+    ready.run.now = lambda: now[0]
+    ready.form.runButton.click()
+    now[0] = 61.0
+    press(ready.form.pauseButton, qt.Qt.Key_Escape)
+    assert text(ready.form.progressText) == "Press Esc again to cancel; the run goes on."
+    runner.listener.on_progress(progress())
+    assert text(ready.form.progressText) == "Press Esc again to cancel; the run goes on."
+    now[0] = 70.0  # that was long ago
+    runner.listener.on_progress(progress())
+    assert text(ready.form.progressText).startswith("Diffusion")
+    press(ready.form.pauseButton, qt.Qt.Key_Escape)
+    assert "cancel" not in runner.calls
+    now[0] = 71.0
+    press(ready.form.pauseButton, qt.Qt.Key_Escape)
+    assert runner.calls[-1] == "cancel"
+
+
+def test_slicers_own_keys_are_left_alone(ready, window):
+    """F and B step through slices; X, which nothing uses, flickers where results are shown."""
+    keys = {shortcut.key().toString(): shortcut for shortcut in ready.keys._shortcuts}
+    assert set(keys) == {"Ctrl+Return", "Ctrl+Enter", "Esc", "X"}
+    assert not keys["X"].isEnabled()
+    ready.parameters.set_node("output", ct_volume(ready.scene, "Chest, 20 steps", (180, 16, 16)))
+    ready.form.resultsSection.setProperty("collapsed", False)
+    ready.refresh()
+    assert keys["X"].isEnabled()
+    ready.form.resultsSection.setProperty("collapsed", True)
+    assert not keys["X"].isEnabled()
+
+
+def test_an_error_in_a_timer_is_told_once_and_ends_what_caused_it(ready, runner, application, monkeypatch):
+    """Not every 50 ms until Slicer is closed."""
+    tried = []
+
+    def raises():
+        tried.append(1)
+        raise RuntimeError("no such node")
+
+    ready.form.runButton.click()
+    monkeypatch.setattr(runner, "poll", raises)
+    wait_for(lambda: not ready._timer.isActive(), application)
+    assert len(tried) == 1
+    assert not runner.running
+    assert text(ready.form.runMessage) == "RuntimeError: no such node"
+    assert "Traceback" in ready.run.log_text()
+    assert text(ready.form.runButton) == "Run"
 
 
 def test_the_timer_follows_the_runner_and_rests_afterwards(ready, runner, application):
@@ -189,16 +270,3 @@ def test_warnings_are_told_above_the_button_and_go_with_the_scene(ready, runner)
     assert not shown(ready.form.runMessage)
     assert not shown(ready.form.progressBar)
     assert text(ready.form.progressText) == ""
-
-
-def test_a_message_is_scrolled_into_sight(ready, application):
-    area = qt.QScrollArea()
-    area.setWidget(ready.form.root)
-    area.setWidgetResizable(True)
-    area.resize(420, 300)
-    area.show()
-    application.processEvents()
-    area.verticalScrollBar().setValue(0)
-    ready.run.say("Something went wrong.")
-    wait_for(lambda: not ready.form.runMessage.visibleRegion().isEmpty(), application)
-    area.takeWidget()

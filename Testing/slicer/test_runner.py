@@ -9,13 +9,14 @@ import time
 
 import numpy as np
 import pytest
+import slicer
 
 from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRGui.results import ResultsTable
 from DiffusionMBIRGui.runner import Runner
-from DiffusionMBIRGui.runner_work import read
+from DiffusionMBIRGui.runner_work import RunClock, read
 from DiffusionMBIRGui.scene import STATE
-from DiffusionMBIRGui.volumes import grid_of, voxels
+from DiffusionMBIRGui.volumes import grid_of, image_like, voxels
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.jobs.messages import Failed, Finished
@@ -69,13 +70,13 @@ def test_a_job_fills_a_new_volume_beside_its_input(desk, parameters, runner):
     assert not last.partial
     output = parameters.output_node
     assert output is runner.node is runner.listener.node
-    assert output.GetName() == "chest dual"
+    assert output.GetName() == "chest, 5 steps"
     assert output.GetAttribute(STATE) == "finished"
     assert grid_of(output) == grid_of(parameters.input_node)
     assert np.array_equal(voxels(output), read_volume(runner.job_path / "result.nrrd").array)
     assert "Research use only" in output.GetAttribute("DiffusionMBIR.Provenance")
     (row,) = ResultsTable(desk.scene).rows()
-    assert (row["name"], row["method"]) == ("chest dual", "dual")
+    assert (row["name"], row["method"]) == ("chest, 5 steps", "Diffusion")
     assert row["PSNR"] == pytest.approx(np.mean([m["psnr"] for m in last.metrics.values()]), abs=0.01)
     assert runner.plot.flush()
     assert runner.plot.table.GetNumberOfRows() == 5
@@ -83,10 +84,9 @@ def test_a_job_fills_a_new_volume_beside_its_input(desk, parameters, runner):
     assert not runner.resumable
     fractions = [event.fraction for event in runner.listener.progress]
     assert fractions == sorted(fractions)
-    runner.start(parameters)  # the same node once more
-    to_the_end(runner)
-    assert parameters.output_node is output
-    assert len(ResultsTable(desk.scene).rows()) == 2
+    names = [node.GetName() for node in nodes_of(desk.scene, "vtkMRMLPlotSeriesNode")]
+    assert "noise level" in names
+    assert "sigma" not in names
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_samples_bring_their_standard_deviation_as_a_volume_of_its_own(desk, par
     assert isinstance(last, Finished), last
     result = runner.node
     (spread,) = [node for node in nodes_of(desk.scene, "vtkMRMLScalarVolumeNode") if "deviation" in node.GetName()]
-    assert spread.GetName() == "chest dual standard deviation"
+    assert spread.GetName() == "chest, 5 steps standard deviation"
     assert grid_of(spread) == grid_of(result)
     assert np.array_equal(voxels(spread), read_volume(runner.job_path / "deviation.nrrd").array)
     assert voxels(spread).min() >= 0 < voxels(spread).max()
@@ -138,7 +138,7 @@ def test_cancel_keeps_what_there_is(desk, parameters, runner):
     runner.cancel()
     last = to_the_end(runner)
     assert last.partial
-    assert runner.node.GetName() == "chest dual (partial)"
+    assert runner.node.GetName() == "chest, 5000 steps (partial)"
     assert np.isfinite(voxels(runner.node)).all()
     assert ResultsTable(desk.scene).find() is None
     assert gone(pid)
@@ -151,6 +151,96 @@ def test_cancel_before_there_is_anything_leaves_no_node(desk, parameters, runner
     last = to_the_end(runner)
     assert (last.partial, runner.listener.node) == (True, None)
     assert desk.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
+
+
+def test_no_run_overwrites_a_volume_that_holds_something(desk, parameters, runner):
+    """Neither a result nor what a cancelled run left."""
+    parameters.update({"method": "fbp", "output_name": "mine"})
+    runner.start(parameters)
+    to_the_end(runner)
+    first = parameters.output_node
+    held = voxels(first).copy()
+    first.SetName("a name of the user's")
+    parameters.set("views", 5)
+    runner.start(parameters)
+    to_the_end(runner)
+    second = parameters.output_node
+    assert (first.GetName(), second.GetName()) == ("a name of the user's", "mine_1")
+    assert np.array_equal(voxels(first), held)
+    empty = desk.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "prepared")
+    parameters.set_node("output", empty)
+    runner.start(parameters)
+    to_the_end(runner)
+    assert parameters.output_node is empty
+    assert [row["name"] for row in ResultsTable(desk.scene).rows()] == ["mine", "mine_1", "prepared"]
+
+
+@pytest.mark.slow
+def test_a_partial_volume_outlives_the_next_run(parameters, runner):
+    parameters.set("steps", LONG)
+    runner.start(parameters)
+    running(runner)
+    runner.cancel()
+    last = to_the_end(runner)
+    assert last.seconds > 1  # the engine alone takes longer to start
+    partial, held = runner.node, voxels(runner.node).copy()
+    parameters.set("steps", 5)
+    runner.start(parameters)
+    to_the_end(runner)
+    assert runner.node is not partial
+    assert np.array_equal(voxels(partial), held)
+
+
+def test_previews_are_not_recorded_where_nothing_replays_them(prior, runner):
+    """A scene without the module Sequences."""
+    scene = slicer.vtkMRMLScene()
+    runner.scene = scene
+    found = Parameters.of(scene)
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "chest")
+    node.SetAndObserveImageData(image_like(chest()[0]))
+    found.set_node("input", node)
+    found.update({"method": "fbp", "device": "cpu", "record_sequence": True})
+    runner.start(found)
+    assert isinstance(to_the_end(runner), Finished)
+    assert runner.node.GetImageData() is not None
+    assert [line for line in runner.listener.logs if "Sequences" in line] == [
+        "Previews are not recorded: Slicer's module Sequences is not there."
+    ]
+    assert runner.poll() is False
+
+
+@pytest.mark.parametrize("broken", ["ResultsTable.add", "OutputVolume.describe"])
+def test_an_error_at_the_end_is_told_once_and_the_result_is_kept(parameters, runner, monkeypatch, broken):
+    def raises(*_arguments):
+        raise RuntimeError("an observer of another module\nis broken")
+
+    monkeypatch.setattr(f"DiffusionMBIRGui.runner.{broken}", raises)
+    runner.start(parameters)
+    last = to_the_end(runner)
+    assert not runner.running
+    assert sum("RuntimeError: an observer of another module is broken" in line for line in runner.listener.logs) == 1
+    if broken == "OutputVolume.describe":  # the volume itself is shown before
+        assert isinstance(last, Failed)
+        assert (runner.job_path / "result.nrrd").is_file()
+        assert str(runner.job_path / "result.nrrd") in last.reason
+    else:
+        assert isinstance(last, Finished)
+        assert runner.listener.node is parameters.output_node
+    assert runner.poll() is False
+
+
+def test_a_clock_counts_work_over_all_attempts_and_pauses_apart():
+    now = [0.0]
+    clock = RunClock(lambda: now[0])
+    clock.start()
+    for until, paused in ((10, True), (70, False), (75, True)):
+        now[0] = until
+        clock.pause(paused)
+    now[0] = 90
+    assert (clock.seconds(), clock.paused_s) == (15, 75)
+    clock.start()
+    now[0] = 100
+    assert (clock.seconds(), clock.paused_s) == (25, 0)
 
 
 @pytest.mark.slow
@@ -209,12 +299,9 @@ def test_the_scene_is_closed_while_the_job_runs(desk, parameters, runner):
 def test_what_cannot_be_run_is_refused_at_once(desk, parameters, runner, tmp_path):
     chosen = parameters.input_node
     parameters.set_node("input", None)
-    with pytest.raises(InputError, match="Choose a CT volume"):
+    with pytest.raises(InputError, match="Choose a volume"):
         runner.start(parameters)
     parameters.set_node("input", chosen)
-    parameters.set_node("output", chosen)
-    with pytest.raises(InputError, match="The output is the input itself"):
-        runner.start(parameters)
     parameters.set_node("output", desk.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode"))
     with pytest.raises(InputError, match="must be a scalar volume"):
         runner.start(parameters)

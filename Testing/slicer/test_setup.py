@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -74,6 +75,13 @@ def test_probe_answers_at_once_while_it_looks():
     assert probe.poll() is None
     assert time.thread_time() - started < 0.05
     probe.cancel()
+
+
+@pytest.mark.parametrize("program", ["echo", "cat", "ls", "bash"])
+@pytest.mark.skipif(os.name == "nt", reason="programs of POSIX")
+def test_a_program_that_is_no_python_is_called_so(program):
+    report = report_of(setup.Engine((shutil.which(program),)))
+    assert report.line() == "This program is no Python: choose another one under Set-up."
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ class PlayedDesktop:
         self.answer = True
         self.file = self.text = ""
         self.saved = str(folder / "saved.nrrd")
+        self.indexed: list[str] = []
         self.scene: Any = None
 
     def confirm(self, question: str) -> bool:
@@ -60,9 +61,12 @@ class PlayedDesktop:
     def set_setting(self, name: str, value: str) -> None:
         self.settings[name] = value
 
-    def load_sample(self, name: str) -> Any:
-        self.asked.append(name)
-        return ct_volume(self.scene, name)
+    def sop_class(self, instance_uid: str) -> str:
+        return "1.2.840.10008.5.1.4.1.1.2"
+
+    def index_dicom(self, folder: str) -> bool:
+        self.indexed.append(folder)
+        return True
 
     def own_python(self) -> tuple[str, ...]:
         return self.python
@@ -83,6 +87,7 @@ class PlayedRunner:
     def __init__(self) -> None:
         self.listener: Any = None
         self.running = self.paused = self.resumable = False
+        self.paused_s = 0.0
         self.python: Any = ()
         self.environment: Any = None
         self.job_path: Path | None = None
@@ -106,12 +111,15 @@ class PlayedRunner:
         self.calls.append("cancel")
 
     def pause(self) -> None:
-        self.paused = True
-        self.listener.on_paused(True)
+        self.calls.append("pause")
 
     def go_on(self) -> None:
-        self.paused = False
-        self.listener.on_paused(False)
+        self.calls.append("go on")
+
+    def hold(self) -> None:
+        """What was asked for last happens: the step is over."""
+        self.paused = next(call for call in reversed(self.calls) if call in ("pause", "go on")) == "pause"
+        self.listener.on_paused(self.paused)
 
     def set_preview(self, on: bool, interval_s: float) -> None:
         self.calls.append(("preview", on, interval_s))

@@ -42,6 +42,7 @@ class ctkCollapsibleButton(QWidget):
             self.contentsCollapsed.emit(value)
 
     collapsed = Property(bool, lambda self: self._collapsed, _set_collapsed)
+    collapsedHeight = Property(int, lambda self: TITLE_HEIGHT, lambda self, value: None)
     flat = Property(bool, lambda self: False, lambda self, value: None)
     text = Property(str, lambda self: self._button.text(), lambda self, value: self._title(value))
 
