@@ -185,8 +185,16 @@ def _geometry(path: Path, first: Any, views: list[_View], rows: int, columns: in
                 travel_mm=float(slope * 360), start_mm=float(start),
             )  # fmt: skip
     poses = _poses(place, spot, sdd, offset, row_offset, arc)
-    u, v = poses.u * pitch, poses.v * row_pitch
-    return PosedBeam.of(replace(poses, u=u, v=v), rows, columns)
+    u = _square_to_middle_ray(poses) if arc else poses.u
+    return PosedBeam.of(replace(poses, u=u * pitch, v=poses.v * row_pitch), rows, columns)
+
+
+def _square_to_middle_ray(poses: Poses) -> np.ndarray:
+    """Directions along arcs about the sources; those of the files lie about the focal centre, which a flying spot leaves."""
+    ray = poses.centre - poses.source
+    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+    u = poses.u - (poses.u * ray).sum(1, keepdims=True) * ray
+    return np.asarray(u / np.linalg.norm(u, axis=1, keepdims=True))
 
 
 def _poses(place: np.ndarray, spot: np.ndarray, sdd: float, offset: float, row_offset: float, arc: bool) -> Poses:

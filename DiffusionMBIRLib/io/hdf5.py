@@ -18,6 +18,7 @@ from ..geometry import Grid
 from ..schema import json_object
 from .files import require_file
 from .hdf5_heap import GuardedFile
+from .hdf5_types import is_sound
 from .sizes import require_bytes
 
 SUFFIXES = (".h5", ".hdf5", ".mrd", ".ismrmrd")
@@ -115,7 +116,10 @@ class Fields:
 
     def attribute(self, owner: str, key: str, default: Any = None) -> Any:
         """A plain string, number or list of numbers."""
-        value = self._attributes(owner).get(key, default)
+        attributes = self._attributes(owner)
+        if key in attributes and not isinstance(attributes, dict):  # as fields of another file give them
+            self.require_sound(key, attributes.get_id(key))
+        value = attributes.get(key, default)
         if value is None:
             field = f"{owner.strip('/')}.{key}" if owner != "/" else key
             raise InputError(f"{self.path}: lacks the field {field}; see the layout in the documentation")
@@ -129,6 +133,11 @@ class Fields:
         if not isinstance(value, str | int | float):
             raise InputError(f"{self.path}: the field {key} holds neither numbers nor text")
         return value
+
+    def require_sound(self, name: str, field: Any) -> None:
+        """Raise InputError for an attribute or a dataset (of h5py's low level) whose type is damaged."""
+        if not is_sound(field.get_type()):
+            raise InputError(f"{self.path}: the type of the field {name} is damaged; copy or export the file again")
 
     def number(self, key: str, default: float) -> float:
         value = self.attribute("/", key, default)
@@ -145,6 +154,7 @@ class Fields:
             raise InputError(f"{self.path}: lacks the dataset {name}; see the layout in the documentation")
         if not isinstance(node, h5py.Dataset) or node.size is None:
             raise InputError(f"{self.path}: {name} must be a dataset with values")
+        self.require_sound(name, node.id)
         if node.file.filename != self.file.filename or node.external or node.is_virtual:
             raise InputError(f"{self.path}: the dataset {name} lies in another file; write it into this one")
         require_bytes(str(self.path), f"the dataset {name}", node.size * node.dtype.itemsize, self._bytes)

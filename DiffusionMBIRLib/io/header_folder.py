@@ -13,7 +13,7 @@ _MOST_FILES = 1 << 16
 _HEADERS = (".toml", ".xtekct", ".log", ".xml", ".json", ".config", ".txt", ".txrm", ".mat", ".nxs", ".h5", ".hdf5")
 
 
-def _described(folder: Path) -> list[Path]:
+def described(folder: Path) -> list[Path]:
     """The files of a folder that describe a scan by themselves."""
     if not folder.is_dir():
         return []
@@ -31,11 +31,11 @@ def read_header_folder(
     folder: Path, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
 ) -> Measurement:
     """The scan of the one file that describes it.  Raises InputError where there are several."""
-    described = _described(folder)
-    if len(described) != 1:
-        names = ", ".join(path.name for path in described[:6])
-        raise InputError(f"{folder}: holds {len(described)} descriptions of scans ({names}); give one of them")
-    path = described[0]
+    found = described(folder)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found[:6])
+        raise InputError(f"{folder}: holds {len(found)} descriptions of scans ({names}); give one of them")
+    path = found[0]
     require_file(path)
     known = format_of(path, CT)
     assert known is not None
@@ -50,7 +50,7 @@ def read_header_folder(
 
 register(
     Format(
-        "folder with a description of the scan", CT, (), read_header_folder, lambda path: bool(_described(path)),
+        "folder with a description of the scan", CT, (), read_header_folder, lambda path: bool(described(path)),
         asks=("pixel_mm", "axis", "prepare"),
     )
 )  # fmt: skip

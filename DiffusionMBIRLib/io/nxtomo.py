@@ -23,6 +23,7 @@ from ..scans import Measurement
 from .circles import circle
 from .files import require_file
 from .hdf5 import SUFFIXES, opened
+from .hdf5_types import is_sound
 
 _OWN = (".nxs", ".nx")
 _SUFFIXES = (*_OWN, *SUFFIXES)
@@ -113,7 +114,10 @@ class _Tomo:
         return float(value[0]) * factor
 
     def _unit(self, name: str) -> str:
-        unit = self._node(name).attrs.get("units", "")
+        attributes = self._node(name).attrs
+        if "units" in attributes and not is_sound(attributes.get_id("units").get_type()):
+            raise InputError(f"{self.path}: the type of the units of {name} is damaged; copy or export the file again")
+        unit = attributes.get("units", "")
         return unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
 
     def _values(self, name: str) -> np.ndarray:

@@ -19,6 +19,7 @@ from ..preparation.parallel import ParallelScan, measurement_of
 from ..preparation.told import Told
 from ..scans import Measurement
 from .hdf5 import SUFFIXES, Fields, opened, recognising
+from .header_folder import described
 from .projection_folder import ANGLES, images_in, read_folder, read_sinogram
 from .tiff import SUFFIXES as TIFF_SUFFIXES
 
@@ -62,9 +63,14 @@ def is_projection_folder(path: Path) -> bool:
 
 
 def holds_projections(path: Path) -> bool:
-    """True for a folder of projections, and for one of TIFF images that lacks its list of angles."""
-    if not path.is_dir() or is_projection_folder(path):
-        return path.is_dir()
+    """True for a folder of projections, and for one of TIFF images that lacks its list of angles.
+
+    A file that describes the scan says more than both.
+    """
+    if not path.is_dir() or described(path):
+        return False
+    if is_projection_folder(path):
+        return True
     below = sum(1 for p in path.iterdir() if p.is_dir())
     return below <= _SUB_FOLDERS and bool(images_in(path).views)
 

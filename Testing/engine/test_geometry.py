@@ -123,7 +123,7 @@ def test_grid_from_dict_names_what_lacks(field):
         ("pitch_mm", -1.0),
         ("pitch_mm", math.nan),
         ("offset_mm", math.inf),
-        ("kind", "fan-beam"),
+        ("kind", "gamma-camera"),
     ],
 )
 def test_beam_names_the_bad_field(field, value):

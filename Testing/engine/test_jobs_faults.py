@@ -106,7 +106,7 @@ def test_another_prior_under_the_same_name_is_refused_at_resume(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "kind", "reason"),
     [
-        (lambda p: (p / "job.json").write_text("{"), "input", r"job\.json: is damaged"),
+        (lambda p: (p / "job.json").write_text("{"), "input", r"job\.json: is no JSON"),
         (lambda p: (p / "scan.npz").write_bytes(b"x"), "input", r"scan\.npz: the job's input is missing or damaged"),
         (lambda p: (p / "scan.npz").unlink(), "input", "missing or damaged"),
     ],

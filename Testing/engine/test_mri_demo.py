@@ -24,7 +24,7 @@ def test_the_demo_of_mri_writes_volumes_pictures_and_figures(tmp_path, monkeypat
         assert set(case["methods"]) == {"Zero-filled", "SENSE-CG", "ADMM-TV", "Ours"}
         assert (tmp_path / f"compressed-sensing-mri_x{case['acceleration']}.png").stat().st_size > 20_000
         assert case["methods"]["Ours"]["axial"]["psnr"] > case["methods"]["Zero-filled"]["axial"]["psnr"]
-    assert read_volume(tmp_path / "compressed-sensing-mri_x4_dds.nrrd").unit == ""
+    assert read_volume(tmp_path / "compressed-sensing-mri_x4_dual.nrrd").unit == ""
     assert "| x4 | ACS 8% | Zero-filled |" in markdown_table(metrics)
 
 

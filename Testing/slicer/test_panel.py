@@ -272,6 +272,6 @@ def test_a_method_that_the_panel_has_never_heard_of_is_offered_with_its_own_sett
 
 def test_a_scanner_that_the_panel_has_never_heard_of_is_offered_by_its_label(ready):
     with tilted_beam() as kind:
-        ready.parameters.set("geometry", kind.KIND)
-        assert ready.parameters.request_scan()["geometry"] == kind.KIND
+        ready.parameters.set("scanner", kind.KIND)
+        assert ready.parameters.request_scan()["scanner"] == kind.KIND
         assert word(kind.KIND) == "Tilted beam"
