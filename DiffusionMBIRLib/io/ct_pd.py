@@ -190,7 +190,7 @@ def _geometry(path: Path, first: Any, views: list[_View], rows: int, columns: in
 
 
 def _square_to_middle_ray(poses: Poses) -> np.ndarray:
-    """Directions along arcs about the sources; in the files they lie about the focal centre, which flying spots leave."""
+    """Directions along arcs about the sources; in files they lie about the focal centre, which flying spots leave."""
     ray = poses.centre - poses.source
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
     u = poses.u - (poses.u * ray).sum(1, keepdims=True) * ray
