@@ -80,7 +80,7 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
 
 @pytest.mark.slow
 def test_killed_or_cancelled_at_any_moment_it_resumes_to_the_same_volume(tmp_path):
-    settings = {"steps": 200, "method": "mbir", "start_sweeps": 60}
+    settings = {"steps": 400, "method": "mbir", "start_sweeps": 60}
     whole, cut = new_job(tmp_path, **settings), new_job(tmp_path, **settings)
     assert isinstance(start(whole).wait(120), Finished)
     moments = random.Random(4)
