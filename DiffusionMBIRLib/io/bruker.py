@@ -42,7 +42,7 @@ def read_bruker(path: Path, axis: float | None = None, prepare: str | None = Non
         )
     geometry = _geometry(told, angles, rows, columns, remarks)
     scan = RayScan(str(path), "Bruker SkyScan", stack_of(files, (rows, columns)), geometry, "counts", remarks=remarks)
-    scan.white = told.number("Reference Intensity", 0.0) or 2.0 ** told.number("Depth (bits)", 16) - 1
+    scan.white = told.number("Reference Intensity", 0.0) or 2.0 ** told.whole("Depth (bits)", 64, 16) - 1
     scan.guessed.append(f"open beam of {scan.white:g} counts, by the log's depth or reference intensity")
     scan.sense_known = False
     scan.flip((-2,))

@@ -87,8 +87,8 @@ class Entries:
             raise InputError(f"{self.path}: {key} must be positive, not {value:g}")
         return value
 
-    def whole(self, key: str, most: int = 1 << 24) -> int:
-        value = self.number(key)
+    def whole(self, key: str, most: int = 1 << 24, default: int | None = None) -> int:
+        value = self.number(key, default)
         if value != int(value) or not 1 <= value <= most:
             raise InputError(f"{self.path}: {key} must be a positive whole number up to {most}, not {value:g}")
         return int(value)

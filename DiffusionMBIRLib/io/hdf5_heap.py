@@ -18,6 +18,7 @@ from ..errors import InputError
 _MAGIC = b"GCOL"
 _HEAD = 16  # bytes before a heap's first object, and of an object before its data, whatever the width of lengths
 _WRAP = 1 << 64
+_FARTHEST = 1 << 62  # bytes from a file's begin, beyond what systems count
 _ONCE = 1 << 30  # bytes that systems give in one call
 
 
@@ -33,6 +34,8 @@ class GuardedFile(io.RawIOBase):
         self.lengths = 8
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if not abs(offset) < _FARTHEST:
+            raise InputError(f"{self._path}: is damaged (it points to where no file reaches); copy or export it again")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

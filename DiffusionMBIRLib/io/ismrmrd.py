@@ -39,6 +39,7 @@ _HEAD = {"flags", "idx", "position", "read_dir", "phase_dir", "slice_dir", "numb
     "sample_time_us",
 }
 _COUNTERS = ("contrast", "phase", "repetition", "set")
+_INDEX = {"slice", "kspace_encode_step_1", "kspace_encode_step_2", *_COUNTERS}
 
 
 def find_group(file: Any) -> str | None:
@@ -60,6 +61,8 @@ def read_ismrmrd(fields: Fields, group: str) -> KSpace:
         raise InputError(f"{name}: {group}/data is no table of readouts; is it an ISMRMRD file of images?")
     if not set(table.dtype["head"].names or ()) >= _HEAD:
         raise InputError(f"{name}: the heads of its readouts lack fields; is it an ISMRMRD file?")
+    if not set(table.dtype["head"]["idx"].names or ()) >= _INDEX:
+        raise InputError(f"{name}: the counters of its readouts lack fields; is it an ISMRMRD file?")
     heads = table.fields("head")[:]
     told = header.ramp is not None or ("traj" in table.dtype.names and heads["trajectory_dimensions"].any())
     require_cartesian(header, name, ("epi",) if told else ())

@@ -81,13 +81,13 @@ def _pixels(path: Path, file: Any) -> np.ndarray:
 
 def _decoded_by_itk(path: Path, series: Any) -> np.ndarray:
     """LZW and what else needs a codec that is not installed, where ITK knows the number type."""
-    from .volumes import quiet_itk, simple_itk
+    from .volumes import quiet_itk, silent_console, simple_itk
 
     kind = f"{series.keyframe.compression.name} of {series.dtype}"
     if series.dtype.itemsize > 4 or series.dtype == np.float16 or series.keyframe.is_tiled:
         raise InputError(f"{path}: its compression ({kind}) is not known here; save it without compression")
     try:
-        with quiet_itk():
+        with quiet_itk(), silent_console():
             array: np.ndarray = simple_itk().GetArrayFromImage(simple_itk().ReadImage(str(path)))
     except RuntimeError as error:
         raise InputError(f"{path}: its compression ({kind}) cannot be decoded; is it truncated?") from error

@@ -77,7 +77,7 @@ def _measurements(stream: BinaryIO, path: Path) -> tuple[list[tuple[int, int]], 
     found = []
     for _, _, offset, length in _RAID_ENTRY.iter_unpack(table):
         end = offset + length if length else size
-        if end > size:
+        if end > size or end <= offset:
             raise InputError(f"{path}: has {size} of {end} bytes that its table announces; copy the file again")
         found.append((offset, end))
     if not found:

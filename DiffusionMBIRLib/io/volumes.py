@@ -76,7 +76,7 @@ def quiet_itk() -> Iterator[None]:
 
 
 @contextmanager
-def _silent_console() -> Iterator[None]:
+def silent_console() -> Iterator[None]:
     """Keep off the console what the readers in ITK write there past all switches, beside the error that they raise."""
     try:
         sys.stderr.flush()
@@ -139,7 +139,7 @@ def read_with_itk(path: Path) -> Volume:
     name = path.name.lower()
     try:
         remarks = nifti.require_sound(path) if name.endswith(NIFTI) else volume_headers.require_sound(path)
-        with quiet_itk(), _slightly_skewed() if remarks else nullcontext(), _silent_console():
+        with quiet_itk(), _slightly_skewed() if remarks else nullcontext(), silent_console():
             image = simple_itk().ReadImage(str(path), imageIO=_reader(name))
     except (RuntimeError, OSError) as error:
         if isinstance(error, EngineError):

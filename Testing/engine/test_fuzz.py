@@ -37,7 +37,8 @@ FOUND = [
     ("twix", 20091),
     ("DICOM", 20097), ("array", 20163), ("DICOM", 7000210), ("scan.npz", 7000758),
     ("scan.h5", 7000284), ("scan.h5", 7000625), ("k-space.h5", 20202), ("weights of old torch", 218),
-    ("weights of old torch", 230),
+    ("weights of old torch", 230), ("TOML, image", 41000122), ("twix", 41000381), ("twix", 41001165),
+    ("k-space.h5", 41000435), ("NXtomo", 41000634), ("Bruker", 41000465), ("ISMRMRD", 41001027),
 ]  # fmt: skip
 
 

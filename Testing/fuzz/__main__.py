@@ -33,7 +33,10 @@ class Worker:
         self._process.stdin.write((json.dumps({"kind": kind, "seed": seed}) + "\n").encode())
         self._process.stdin.flush()
         if kind not in self._made:
-            assert self._answer(_START) == {"ready": kind}, f"no sound file of the kind {kind} was made"
+            if self._answer(_START) != {"ready": kind}:
+                self.close()
+                self.__init__()  # type: ignore[misc]
+                return "no sound file of this kind was made"
             self._made.add(kind)
         answer = self._answer(TIMEOUT)
         if answer is not None:
