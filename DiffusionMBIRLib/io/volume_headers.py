@@ -16,6 +16,7 @@ from ..host_memory import require_room
 
 _HEADER_BYTES = 1 << 20
 _MOST_FILES = 1 << 16
+_LONGEST = 500  # characters of a field of an NRRD header
 _DENSEST = 1100  # bytes from one: the most that deflate reaches, and more than bzip2 does on images
 _COUNTER = re.compile(r"%(?:0?\d{1,2})?d")
 _NRRD_SIZES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8, "int8": 1, "int16": 2, "int32": 4}
@@ -111,6 +112,9 @@ def _nrrd(path: Path, head: bytes) -> _Announced | None:
         key, mark, value = line.partition(":")
         if found.upper().startswith("LIST"):
             listed.append(line)
+        elif len(line) > _LONGEST and line[:1] != "#" and value[:1] != "=" and not line.startswith("content:"):
+            # The reader puts what it cannot parse into a message of fixed length, past whose end it writes.
+            raise InputError(f"{path}: a line of its header is damaged ({line[:40]}...); copy or export the file again")
         elif mark and not line.startswith("#") and not value.startswith("="):
             fields[key.strip().lower().replace(" ", "")] = value.strip()
             found = fields.get("datafile", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import InputError
 from ..geometry import Grid, RayGeometry
 from .half_acquisition import OFF_CENTRE
 from .rotation_axis import is_full_turn
@@ -17,6 +18,8 @@ def pixel_mm(geometry: RayGeometry) -> tuple[float, float]:
         return u, v
     to_axis = float(np.median(np.hypot(poses.source[:, 0], poses.source[:, 1])))
     to_detector = float(np.median(np.linalg.norm(_foot(geometry) - poses.source, axis=1)))
+    if not to_detector or not to_axis:
+        raise InputError("geometry: the source stands on the rotation axis or on the detector; check its distances")
     return u * to_axis / to_detector, v * to_axis / to_detector
 
 

@@ -39,6 +39,7 @@ FOUND = [
     ("scan.h5", 7000284), ("scan.h5", 7000625), ("k-space.h5", 20202), ("weights of old torch", 218),
     ("weights of old torch", 230), ("TOML, image", 41000122), ("twix", 41000381), ("twix", 41001165),
     ("k-space.h5", 41000435), ("NXtomo", 41000634), ("Bruker", 41000465), ("ISMRMRD", 41001027),
+    ("RTK", 43000292), ("volume.nrrd", 43000832),
 ]  # fmt: skip
 
 
