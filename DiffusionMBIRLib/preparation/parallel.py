@@ -65,7 +65,8 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
         ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset),
         Grid((slices, width, width), (pixel, pixel, pixel)),
         mu_water_per_mm=water,
-        unit="1/mm",
+        # Pixels of an unknown size make no attenuation per mm.
+        unit="1/mm" if told.pixel_mm else "HU",
         provenance={"source": scan.source, "guessed": _guesses(scan, told, centre, how, water), "remarks": remarks},
         name=scan.name,
     )
@@ -74,9 +75,13 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
 def _guesses(scan: ParallelScan, told: Told, centre: float, how: str, water: float) -> list[str]:
     guessed = [] if told.pixel_mm else [f"pixels of {_PIXEL_MM:g} mm (the file does not tell)"]
     guessed += [] if told.axis is not None else [f"rotation axis at column {centre:.2f}, {how}"]
+    if told.pixel_mm:
+        values = f"values in 1/mm; {water:.4g} / mm, which most of the object has, stands where water does"
+    else:
+        values = f"values on the scale of HU: air -1000, what most of the object has ({water:.4g} a pixel) 0"
     return [
         *guessed,
-        f"values in 1/mm; {water:.4g} / mm, which most of the object has, stands where water does",
+        values,
         "sense of rotation; else the slices are mirrored",
         *scan.guessed,
     ]

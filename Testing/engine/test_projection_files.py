@@ -21,11 +21,13 @@ COUNTERS = [f"raw_{k}.tif" for k in range(60)]
 
 
 def attenuation(scan, method="fbp") -> np.ndarray:
-    """The middle slice as attenuation a pixel."""
+    """The middle slice as attenuation a pixel; pixels are of 1 mm where their size is told."""
     settings = mbir.ReconSettings.preset("sparse-view", method=method)
     volume = mbir.reconstruct(scan, settings=settings).volume
-    assert volume.unit == "1/mm"
-    return volume.array[len(volume.array) // 2]
+    told_size = not any("pixels of" in line for line in scan.provenance["guessed"])
+    assert volume.unit == ("1/mm" if told_size else "HU")
+    array = volume.array if told_size else (volume.array / 1000 + 1) * scan.mu_water_per_mm
+    return array[len(array) // 2]
 
 
 def refusal(path, **known) -> str:
