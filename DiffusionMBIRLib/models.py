@@ -52,6 +52,7 @@ _CARD: dict[str, Rule] = {
     "limits": Text(),
 }
 
+UNLIKE_PIXELS = 1.3  # times finer or coarser than a prior has seen: bodies differ by as much
 MR_PERCENTILE = 99.5
 MR_VALUE = ValueScale(0.0, 1.0, "p99.5")
 
@@ -85,6 +86,15 @@ class ModelCard:
                 raise InputError(f"model card {self.id!r}: {name} must be positive, not {number}")
         if not self.sigma_min <= self.sigma_max < math.inf:
             raise InputError(f"model card {self.id!r}: sigma_max {self.sigma_max} is below sigma_min")
+
+    def remark_on_pixels(self, pixel_mm: float) -> str:
+        """A line where the prior has seen nothing like pixels of this side; empty else, and where it does not tell."""
+        seen = self.training.get("pixel_spacings_mm")
+        if not isinstance(seen, list) or len(seen) != 2 or not all(isinstance(side, int | float) for side in seen):
+            return ""
+        if seen[0] / UNLIKE_PIXELS <= pixel_mm <= seen[1] * UNLIKE_PIXELS:
+            return ""
+        return f"prior {self.id} was trained with pixels of {seen[0]:g} to {seen[1]:g} mm; these have {pixel_mm:.3g} mm"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

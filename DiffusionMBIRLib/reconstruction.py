@@ -140,7 +140,9 @@ def _compute(
         name = f"standard deviation of {volume.name}"
         deviation = None if estimate.deviation is None else problem.to_volume(estimate.deviation, name, True)
     precision = precision_name(getattr(network, "precision", torch.float32))
-    return _Made(volume, deviation, residual, counter, card, precision, problem.remarks)
+    unlike = card.remark_on_pixels(math.prod(problem.grid.spacing_mm[:2]) ** 0.5) if card else ""
+    remarks = problem.remarks + ((unlike,) if unlike else ())
+    return _Made(volume, deviation, residual, counter, card, precision, remarks)
 
 
 def _as_engine_error(error: RuntimeError | MemoryError, device: torch.device, name: str) -> EngineError | None:

@@ -63,7 +63,12 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
     entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
     entries |= {key: result.provenance[key] for key in ("device", "precision")}
-    text = f"{arguments.output}: {lines(entries, skip=('output',))}"
+    text = "\n".join(
+        [
+            f"{arguments.output}: {lines(entries, skip=('output',))}",
+            *(f"remarks: {remark}" for remark in result.provenance.get("remarks", ())),
+        ]
+    )
     if result.deviation is not None:
         deviation = beside(arguments.output, "-deviation")
         result.deviation.save(deviation)

@@ -31,7 +31,7 @@ from .initial import fitted
 from .memorisation import LIKE_PIXELS, PATCH_PX, check_patches
 from .samples import draw_samples, save_sample_grid
 from .settings import TrainSettings
-from .slices import NoisySteps, SliceSampler, step_seed
+from .slices import NoisySteps, SliceSampler, pixel_range, step_seed
 from .stacks import Stack, read_stacks, split_by_patient
 
 __all__ = ["TrainSettings", "Trainer", "train"]
@@ -192,7 +192,7 @@ class Trainer(TrainingLoop[CompactUNet]):
         # Of one and the same sample on every rank: all must agree on the preconditioning.
         sample = SliceSampler(train, **drawn).batch(2**31, 128)[0]
         self.sigma_data = max(round(float(sample.std()), 3), 0.001)
-        self.spacings_mm = sorted({round(stack.spacing_mm * k, 3) for stack in train for k in (1, 2)})
+        self.spacings_mm = pixel_range(train)
 
     def _start_from(
         self, initial: str | Path, network: CompactUNet, settings: TrainSettings, device: torch.device
@@ -315,7 +315,7 @@ class Trainer(TrainingLoop[CompactUNet]):
             "steps": self.seen // (self.settings.batch * self.world),
             "held_out_loss": losses["per_sigma"],
             "held_out_loss_per_pixel_mm": losses["per_pixel_mm"],
-            "pixel_spacings_mm": [self.spacings_mm[0], self.spacings_mm[-1]],
+            "pixel_spacings_mm": list(self.spacings_mm),
         }
         if width:
             training["average_width"] = width

@@ -137,9 +137,7 @@ class SliceSampler:
         return int(generator.choice(len(shares), p=shares / shares.sum()))
 
     def _resampled(self, stack: Stack, index: int, size: int, generator: np.random.Generator) -> tuple[Tensor, float]:
-        side = min(stack.levels[0].shape[1:])
-        finest = max(FINER * stack.spacing_mm, PIXELS_MM[0])
-        pixel_mm = _between(finest, max(finest, min(PIXELS_MM[1], stack.spacing_mm * side / LEAST_ACROSS)), generator)
+        pixel_mm = _between(*_resampled_range(stack), generator)
         level = max(0, min(len(stack.levels) - 1, math.floor(math.log2(pixel_mm / stack.spacing_mm))))
         source = stack.levels[level][index].float()
         zoom = pixel_mm / (stack.spacing_mm * 2**level)  # source pixels per output pixel
@@ -156,6 +154,20 @@ class SliceSampler:
         grid = torch.stack([2 * c / (lengths[1] - 1) - 1, 2 * r / (lengths[0] - 1) - 1], dim=-1)[None]
         fine = F.grid_sample(source[None, None] - self.air, grid, align_corners=True)
         return F.avg_pool2d(fine, samples)[0, 0] + self.air, pixel_mm
+
+
+def _resampled_range(stack: Stack) -> tuple[float, float]:
+    """The finest and the coarsest pixels, in mm, that slices are resampled to."""
+    finest = max(FINER * stack.spacing_mm, PIXELS_MM[0])
+    side = min(stack.levels[0].shape[1:])
+    return finest, max(finest, min(PIXELS_MM[1], stack.spacing_mm * side / LEAST_ACROSS))
+
+
+def pixel_range(stacks: Sequence[Stack]) -> tuple[float, float]:
+    """The finest and the coarsest pixels, in mm, of augmented images of volumes."""
+    ranges = [_resampled_range(stack) for stack in stacks]
+    ranges += [(stack.spacing_mm, stack.spacing_mm * 2 ** (len(stack.levels) - 1)) for stack in stacks]
+    return round(min(low for low, _ in ranges), 3), round(max(high for _, high in ranges), 3)
 
 
 def _between(low: float, high: float, generator: np.random.Generator) -> float:

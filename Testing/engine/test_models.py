@@ -106,6 +106,17 @@ def test_sigma_limits_are_checked():
         replace(CARD, sigma_max=0.001)
 
 
+def test_pixels_that_a_prior_has_not_seen_are_remarked():
+    card = replace(CARD, training={"pixel_spacings_mm": [0.8, 4.0]})
+    assert not any(card.remark_on_pixels(side) for side in (0.7, 2.0, 5.0))
+    for side in (0.5, 6.0):
+        assert card.remark_on_pixels(side) == (
+            f"prior {card.id} was trained with pixels of 0.8 to 4 mm; these have {side:g} mm"
+        )
+    for told in ({}, {"pixel_spacings_mm": None}, {"pixel_spacings_mm": ["1", 2]}, {"pixel_spacings_mm": [1]}):
+        assert replace(CARD, training=told).remark_on_pixels(100.0) == ""
+
+
 def test_find_by_file_and_by_id(folder, tmp_path):
     path = write_card(folder / "any-name.safetensors")
     assert find("ct-test") == path

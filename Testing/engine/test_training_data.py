@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import MR_VALUE, ValueScale
 from DiffusionMBIRLib.training.settings import TrainSettings
 from DiffusionMBIRLib.training.shapes import random_shapes
-from DiffusionMBIRLib.training.slices import NoisySteps, SliceSampler, fixed_images, stack_weights
+from DiffusionMBIRLib.training.slices import NoisySteps, SliceSampler, fixed_images, pixel_range, stack_weights
 from DiffusionMBIRLib.training.stacks import Stack, find_volumes, load_stacks, patient_of, split_by_patient
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.training_toys import CT, discs, stack, stacks, write_volumes
@@ -253,3 +254,13 @@ def test_synthetic_shapes():
     assert max(float(random_shapes(32, np.random.default_rng(k), metal=False).max()) for k in range(40)) <= 1.25
     drawn, _ = SliceSampler(stacks(), size=16, value=CT, shapes=1.0).batch(0, 4)
     assert drawn.shape == (4, 1, 16, 16)
+
+
+def test_the_range_of_pixels_is_that_of_the_images_drawn():
+    drawn = [stack("a", size=200), replace(stack("b", size=96), spacing_mm=0.4)]
+    sampler = SliceSampler(drawn, size=16, value=CT)
+    sides = torch.cat([sampler.batch(k, 64)[1] for k in range(30)])
+    low, high = pixel_range(drawn)
+    seen = sides[sides > 0]
+    assert low <= seen.min() < 1.1 * low
+    assert 0.9 * high < seen.max() <= high + 1e-3
