@@ -189,8 +189,10 @@ class ReconSettings:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ReconSettings:
-        """Settings of a preset file (Resources/Presets/NAME.toml), with single fields changed."""
-        return replace(cls(**preset_values(name)), **changes)
+        """Settings of a preset file (Resources/Presets/NAME.toml) for its method, or for ``method`` among the changes,
+        with single fields changed.
+        """
+        return replace(cls(**preset_values(name, changes.get("method"))), **changes)
 
 
 def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
@@ -210,12 +212,27 @@ def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
         raise InputError(f"setting {name}: {value!r} is not one of {', '.join(metadata['choices'])}")
 
 
-def preset_values(name: str) -> dict[str, Any]:
-    """The entries of a preset, with those of the preset that it names as ``base`` where it says nothing else.
+def preset_values(name: str, method: str | None = None) -> dict[str, Any]:
+    """The entries of a preset for a method, by default its own one, and those of the preset that it names as ``base``
+    where it says nothing else.
 
-    name: of a file in Resources/Presets without its suffix, never a path.  An unknown one raises InputError that lists
-    those at hand.
+    name: of a file in Resources/Presets without its suffix, never a path.  A table in a file, [dual], holds what that
+    method has otherwise than the others.  An unknown preset raises InputError that lists those at hand.
     """
+    files = [_read_preset(name)]
+    while "base" in files[0][0]:
+        files.insert(0, _read_preset(files[0][0].pop("base")))
+    if method is None:
+        own = [common["method"] for common, _ in files if "method" in common]
+        method = own[-1] if own else ReconSettings.method
+    values: dict[str, Any] = {}
+    for common, tables in files:
+        values |= common | tables.get(str(method), {})
+    return values
+
+
+def _read_preset(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """(entries for all methods, those of single methods by their name) of a preset's file."""
     import sys
 
     from .models import resources
@@ -231,13 +248,16 @@ def preset_values(name: str) -> dict[str, Any]:
         names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise InputError(f"preset {name!r} is not known; presets: {names}")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no TOML ({error}); install the package again") from None
-    if "base" in values:
-        values = preset_values(values.pop("base")) | values
+    tables = {key: value for key, value in entries.items() if isinstance(value, dict)}
+    common = {key: value for key, value in entries.items() if key not in tables}
     known = {item.name for item in fields(ReconSettings)}
-    unknown = sorted(set(values) - known)
+    unknown = sorted({key for table in tables.values() for key in table} - known | set(common) - known - {"base"})
     if unknown:
         raise InputError(f"{path}: setting {unknown[0]!r} is not known")
-    return values
+    foreign = sorted(set(tables) - set(METHODS))
+    if foreign:
+        raise InputError(f"{path}: {foreign[0]!r} is not a method; use one of {', '.join(METHODS)}")
+    return common, tables

@@ -303,6 +303,8 @@ class SettingFields:
                 self.parameters.choose_task(value)
             elif name == "preset":
                 self.parameters.apply_preset(value)
+            elif name == "method":
+                self.parameters.choose_method(value)
             else:
                 self.parameters.set(name, value)
         except ValueError as error:  # InputError: one line that names the setting

@@ -7,6 +7,7 @@ that came from somebody else must not decide what is run here.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -139,6 +140,15 @@ class Parameters:
         kept = [entry for entry in KEPT_BY_PRESETS if entry not in values]
         self.update({**{k: v for k, v in settings.items() if k not in kept}, "preset": name})
 
+    def choose_method(self, method: str) -> None:
+        """Change the method; settings that are as the preset has them for the old one become those for the new one."""
+        _check("method", method)
+        values: dict[str, Any] = {"method": method}
+        with suppress(InputError):
+            old, new = (self._preset(self.get("preset"), name)[1] for name in (self.get("method"), method))
+            values |= {k: new[k] for k in new if k != "method" and new[k] != old[k] == self.get(k)}
+        self.update(values)
+
     def follows_preset(self) -> bool:
         """False once a setting differs from the preset that was chosen last."""
         try:
@@ -153,10 +163,12 @@ class Parameters:
         """Those of the user's own."""
         return OwnPresets(self.node)
 
-    def _preset(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a preset says, and all settings that follow from it; raises InputError for one that is not known."""
+    def _preset(self, name: str, method: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a preset says, of a method or its own, and all settings that follow from it; raises InputError for one
+        that is not known.
+        """
         if not name.startswith(OWN):
-            return _preset(name)
+            return _preset(name, method)
         own = self.own_presets.find(name)
         if own is None:
             raise InputError(f"preset {name.removeprefix(OWN)!r} is not known")
@@ -213,9 +225,9 @@ class Parameters:
 
 
 @lru_cache
-def _preset(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _preset(name: str, method: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a preset's file says, and all settings that follow from it.  Files do not change while Slicer runs."""
-    values = preset_values(name)
+    values = preset_values(name, method)
     return values, asdict(ReconSettings(**values))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..reconstruction import reconstruct
 
     measurement, truth = _measured(arguments, monitor)
-    preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)
-    settings = replace(preset, **given_settings(arguments, ReconSettings))
+    preset = arguments.preset or task_info(measurement.task).preset
+    settings = ReconSettings.preset(preset, **given_settings(arguments, ReconSettings))
     reference = read_volume(arguments.reference) if arguments.reference else truth
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
     for note in measurement.notes:
