@@ -99,8 +99,20 @@ class ReconSettings:
         0.7,
         "Temperature",
         "Of dual: level that noise is filled up to before the prior is asked, in multiples of the one that it is told; "
-        "1: as for a draw of the posterior, lower: nearer to the mean of all that fits.",
+        "the lower, the nearer to the mean of all that fits; 1.4: samples spread about as the posterior does.",
         range=(0.0, 2.0),
+    )
+    relaxation: float = setting(
+        1.0,
+        "Relaxation",
+        "How far dual goes on in the way of its data step; above 1 where levels are few, or views of a narrow range.",
+        range=(0.1, 1.95),
+    )
+    antithetic: bool = setting(
+        False,
+        "Antithetic noise",
+        "Of dual: the network is asked twice at each level, with noise and with its negative, and the mean is taken: "
+        "nearer to the mean of all that fits than twice the levels.",
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     preconditioner: float = setting(

@@ -122,15 +122,16 @@ def _supervised(task: str) -> tuple[Row, ...]:
     )
 
 
-SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", "Ours, 20")
+OURS = "Ours"
+SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", OURS)
 _HOURS = ("8-views-noise-free", "90-degrees-noise-free", "x4-8-coils")  # 4000 evaluations take half an hour and more
 _MINUTES = (*_HOURS, "24-views-noise-free", "8-views-low")
-OURS = "Ours"
 REFERENCE = "Algorithm 1, 4000"
+FIFTY = {"steps": 25, "antithetic": True}
 _OURS = (
     Row("Ours, 10", {}, grade="quick"),
     Row(OURS, {}),
-    Row("Ours, 50", {"steps": 50}),
+    Row("Ours, 50", FIFTY, note="25 levels with antithetic noise."),
     Row(
         "Ours, mean of 4",
         {},

@@ -89,6 +89,7 @@ def scans():
 
 CASES = [
     *((task, {"method": method}) for task in TASKS for method in ("dual", "dds", "mbir", "mbir-slow")),
+    (SPARSE_VIEW, {"method": "dual", "antithetic": True, "samples": 2}),
     (SPARSE_VIEW, {"method": "score-ct"}),
     (MR_TASK, {"method": "score-mri"}),
     *((SPARSE_VIEW, {"method": method, "steps": 1}) for method in ("dual", "dds", "mbir", "score-ct")),
