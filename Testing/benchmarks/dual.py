@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from DiffusionMBIRLib.benchmark.plan import FIFTY, PlannedScan, limited_angle, mri, sparse_view
+from DiffusionMBIRLib.benchmark.plan import PlannedScan, fifty, limited_angle, mri, sparse_view
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.metrics import PLANES, evaluate
@@ -59,6 +59,8 @@ SUBJECTS = {
     "T2": Subject("test/mr_fnndsc-adi_T2.nrrd", 3),
     "A0002": Subject("train/ct_lung-pet-ct-dx-A0002_chest.nrrd", 4, 2),
     "limb 014": Subject("train/ct_sts-014_limb.nrrd", 4, 2),
+    "limb 033": Subject("train/ct_sts-033_limb.nrrd", 4, 2),
+    "limb 045": Subject("train/ct_sts-045_limb.nrrd", 4, 2),
     "pda-00189": Subject("train/ct_cptac-pda-00189_abdomen.nrrd", 4, 2),
     "sts-009": Subject("train/mr_sts-009_T1.nrrd", 3),
 }
@@ -118,7 +120,7 @@ def judged() -> Iterator[Trial]:
             yield Trial(subject, scan, "dds, 50", {"method": "dds"})
             yield Trial(subject, scan, "dual, 10", {"method": "dual"}, "-quick")
             yield Trial(subject, scan, "dual, 20", {"method": "dual"})
-            yield Trial(subject, scan, "dual, 50", {"method": "dual", **FIFTY})
+            yield Trial(subject, scan, "dual, 50", {"method": "dual", **fifty(SCANS[scan].task)})
 
 
 def tuning() -> Iterator[Trial]:
