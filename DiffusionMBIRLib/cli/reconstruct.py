@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         result.deviation.save(deviation)
         entries["deviation"] = str(deviation)
         text += f"\n{deviation}: standard deviation of {settings.samples} samples"
+    if result.doubt is not None:
+        text += "\n" + _save_doubt(result.doubt, arguments.output, entries)
     if reference is not None:
         entries["metrics"] = evaluate(result.volume, reference)
         text += "\n" + planes_text(entries["metrics"], result.volume.unit)
@@ -81,6 +83,21 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
             entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
             text += "\n" + uncertainty_text(entries["uncertainty"])
     return entries, f"{text}\n{NOTICE}"
+
+
+def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:
+    """Write the volumes beside the result; what they are, for the user."""
+    said = []
+    for share, volume in doubt.intervals.items():
+        path = beside(output, f"-interval-{share}")
+        volume.save(path)
+        entries[f"interval_{share}"] = str(path)
+        said.append(f"{path}: half-widths within which {share} % of the true values are expected")
+    path = beside(output, "-filled")
+    doubt.filled.save(path)
+    entries |= {"filled": str(path), "doubt": doubt.numbers}
+    said.append(f"{path}: share of the detail that the prior filled in, {doubt.numbers['filled_in']:.0%} in all")
+    return "\n".join(said)
 
 
 def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any]:
