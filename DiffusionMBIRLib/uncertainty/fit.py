@@ -47,7 +47,7 @@ def fit_network(
         maps, error = (torch.stack(part) for part in zip(*batch, strict=True))
         loss = quantile_loss(network(maps), error)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         watched.tick(stage, step + 1, steps, **({"loss": float(loss)} if step % 50 == 0 else {}))
     return network.eval()
