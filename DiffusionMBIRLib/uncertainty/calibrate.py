@@ -159,10 +159,8 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
         run = Run(_Polled(monitor), AsReal(NoCheckpoint()), Counter(), network)
         x = way.run(problem, settings, run).volume
         signals = signals_of(problem, denoiser_of(problem, settings, run), x, seed=settings.seed)
-    scale, offset = (
-        (card.value.scale, card.value.offset) if task_info(scan.task).modality == "CT" else (problem.unit, 0)
-    )
-    true = (truth.axial()[0].array - offset) / scale
+    true = truth.axial()[0].array
+    true = (true - card.value.offset) / card.value.scale if scan.MODALITY == "CT" else true / problem.unit
     temporary = kept.with_suffix(".tmp.npz")
     np.savez(
         temporary,
@@ -204,7 +202,7 @@ def _entries(
     """For each kind of scan the factors, from people whom the network that judged them had not seen."""
     everything = [run for part in found.values() for run, *_ in part]
     people = sorted({run.person for run in everything})
-    networks = {}
+    networks: dict[str, ErrorNet] = {}
     for fold in range(FOLDS):
         out = set(people[fold::FOLDS])
         rest = [run for run in everything if run.person not in out]

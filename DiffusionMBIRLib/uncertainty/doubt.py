@@ -79,28 +79,20 @@ def doubt_of(
     kinds = classes.of(values * problem.value.scale + problem.value.offset if table.modality == "CT" else values)
     network = network.to(signals.maps.device)
     widths = torch.stack([network(maps[None])[0] for maps in signals.maps])
-    intervals = {
-        f"{100 * share:g}": widths[:, k]
-        * torch.from_numpy(np.float32(entry.factors[f"{share:g}"])[kinds]).to(widths.device)
-        for k, share in enumerate(SHARES)
-    }
+    index = torch.from_numpy(kinds).to(widths.device)
+    factors = [torch.tensor(entry.factors[f"{share:g}"], device=widths.device)[index] for share in SHARES]
+    intervals = {f"{100 * share:g}": widths[:, k] * factors[k] for k, share in enumerate(SHARES)}
     filled = x - signals.measured
     unlike = distance(features_of(signals), entry.usual) if entry.usual else 0.0
     limit = float(entry.usual.get("limit", 0.0))
     if entry.usual and unlike > limit:
         remarks.append(
-            f"this scan is unlike those of the calibration ({unlike:.1f} spreads, of them 1 in 100 beyond {limit:.1f}): "
+            f"this scan is unlike those of the calibration ({unlike:.1f} spreads apart, usual is up to {limit:.1f}): "
             "intervals may not hold; check units, angles and that the object is of the prior's kind"
         )
     monitor.tick(STAGE, 2, 2)
-    return Doubt(
-        intervals,
-        filled_share(signals.measured, filled),
-        _share(signals.measured, filled, values),
-        unlike,
-        limit,
-        remarks,
-    )
+    in_all = _share(signals.measured, filled, values)
+    return Doubt(intervals, filled_share(signals.measured, filled), in_all, unlike, limit, remarks)
 
 
 def _share(measured: Tensor, filled: Tensor, values: np.ndarray) -> float:

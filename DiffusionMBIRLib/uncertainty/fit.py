@@ -49,7 +49,7 @@ def fit_network(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        watched.tick(stage, step + 1, steps, **({"loss": float(loss)} if step % 50 == 0 else {}))
+        watched.tick(stage, step + 1, steps, **({"loss": loss.item()} if step % 50 == 0 else {}))
     return network.eval()
 
 

@@ -19,10 +19,10 @@ NAMES = ("value", "filled", *(f"moved {level:g}" for level in LEVELS), "unexplai
 
 @dataclass(frozen=True)
 class Signals:
-    """maps: (slices, len(NAMES), rows, columns), real, in the value scale: the volume; what the prior filled in; how far
-    the prior moves the result when noise is added and taken off again, for each level; what the data say that the
-    result does not explain, A^T (y - A x).  filled: of the volume, as it is (of MRI complex).  misfit: |A x - y| / |y|
-    of the weighted data.
+    """maps: (slices, len(NAMES), rows, columns), real, in the value scale: the volume; what the prior filled in; how
+    far the prior moves the result when noise is added and taken off again, for each level; what the data say that the
+    result does not explain, A^T (A x - y).  measured: the part of the volume that the data determine (of MRI complex).
+    misfit: |A x - y| / |y| of the weighted data.
     """
 
     maps: Tensor

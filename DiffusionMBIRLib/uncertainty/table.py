@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..models import resources, user_models
-from ..schema import Listed, Mapped, Number, Plain, Text, checked, json_object
+from ..schema import Listed, Number, Plain, Rule, Text, checked, json_object
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -141,18 +141,18 @@ def widest(entries: Sequence[Entry]) -> Entry:
 # ---- files
 
 
-_KIND = {
+_KIND: dict[str, Rule] = {
     "task": Text(64), "geometry": Text(64), "amount": Number(1e-6, 1e9), "photons": Number(0, 1e15),
     "coils": Number(1, 1024, whole=True),
 }  # fmt: skip
-_ENTRY = {
+_ENTRY: dict[str, Rule] = {
     "kind": Plain(), "factors": Plain(), "people": Number(0, 1e6, whole=True), "held": Plain(), "usual": Plain(),
 }  # fmt: skip
-_TABLE = {
+_TABLE: dict[str, Rule] = {
     "prior": Text(100), "method": Text(64), "modality": Text(16), "steps": Number(1, 5000, whole=True),
     "entries": Listed(Plain(), 1000),
 }  # fmt: skip
-_FACTORS = Listed(Number(1e-3, 1e3), 16)
+_SHARES: dict[str, Rule] = dict.fromkeys(("0.9", "0.95"), Listed(Number(1e-3, 1e3), 16))
 
 
 def write_table(table: Table, network: ErrorNet, path: Path) -> Path:
@@ -198,9 +198,7 @@ def _table_of(text: str, where: str) -> Table:
         place = f"{where}: entry {number}"
         entry = checked(told, _ENTRY, place, needed=("kind", "factors"))
         kind = Kind(**checked(entry["kind"], _KIND, f"{place}: kind", needed=("task", "geometry", "amount")))
-        factors = checked(
-            entry["factors"], {"0.9": _FACTORS, "0.95": _FACTORS}, f"{place}: factors", needed=("0.9", "0.95")
-        )
+        factors = checked(entry["factors"], _SHARES, f"{place}: factors", needed=tuple(_SHARES))
         held = checked(entry.get("held", {}), {"0.9": Number(0, 1), "0.95": Number(0, 1)}, f"{place}: held")
         usual = checked(
             entry.get("usual", {}),
