@@ -272,9 +272,9 @@ KINDS = {
 }
 
 
-def _beside(pattern: str) -> Callable[[Path], Path]:
+def _hit_beside(pattern: str) -> Callable[[Path], Path]:
     """The file of a pattern in a file's folder; the file itself where there is no pattern."""
     return (lambda path: _first(pattern)(path.parent)) if pattern else (lambda path: path)
 
 
-KINDS |= {name: Kind(make, hit=_beside(pattern)) for name, (make, pattern) in MAKERS.items()}
+KINDS |= {name: Kind(make, hit=_hit_beside(pattern)) for name, (make, pattern) in MAKERS.items()}
