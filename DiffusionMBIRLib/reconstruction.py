@@ -177,9 +177,9 @@ def _doubt(
 ) -> tuple[DoubtVolumes, list[str]]:
     """The doubt of an estimate as volumes for the user, and remarks."""
     from .methods.diffusion import denoiser_of
-    from .uncertainty.doubt import doubt_of
+    from .uncertainty.doubt import doubt_about
 
-    doubt = doubt_of(problem, settings, denoiser_of(problem, settings, run), card, x, run.monitor)
+    doubt = doubt_about(problem, settings, denoiser_of(problem, settings, run), card, x, run.monitor)
     intervals = {
         share: problem.to_volume(width, f"{share} % interval of {result.name}", True)
         for share, width in doubt.intervals.items()

@@ -62,7 +62,7 @@ def require_calibrated(problem_scan: Any, settings: ReconSettings, card: ModelCa
     read_table(path)[0].for_scan(problem_scan, settings)
 
 
-def doubt_of(
+def doubt_about(
     problem: Problem, settings: ReconSettings, denoiser: Denoiser, card: ModelCard, x: Tensor, monitor: Monitor
 ) -> Doubt:
     """All of it for a finished volume x of a problem."""

@@ -30,9 +30,17 @@ class KnownRun:
 
 
 def fit_network(
-    runs: Sequence[KnownRun], *, steps: int = STEPS, seed: int = 0, monitor: Monitor | None = None, stage: str = "fit"
+    runs: Sequence[KnownRun],
+    *,
+    steps: int = STEPS,
+    size: int = SIZE,
+    seed: int = 0,
+    monitor: Monitor | None = None,
+    stage: str = "fit",
 ) -> ErrorNet:
-    """An ErrorNet by quantile regression on random windows, a cosine from 0.002 to 0; people count alike."""
+    """An ErrorNet by quantile regression on random windows of size x size pixels, at a rate that falls from 0.002 to 0
+    as a cosine does; people count alike.
+    """
     network = seeded(ErrorNet, seed)
     optimizer = torch.optim.AdamW(network.parameters(), RATE)
     generator, watched = np.random.default_rng(seed), monitor or Silent()
@@ -42,8 +50,8 @@ def fit_network(
     people = list(by_person.values())
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, step / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        batch = [_window(people, generator) for _ in range(BATCH)]
+            group["lr"] = RATE * min(1, (step + 1) / (1 + steps // 25)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        batch = [_window(people, size, generator) for _ in range(BATCH)]
         maps, error = (torch.stack(part) for part in zip(*batch, strict=True))
         loss = quantile_loss(network(maps), error)
         optimizer.zero_grad(set_to_none=True)
@@ -53,18 +61,18 @@ def fit_network(
     return network.eval()
 
 
-def _window(people: Sequence[Sequence[KnownRun]], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _window(people: Sequence[Sequence[KnownRun]], size: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
     runs = people[int(generator.integers(len(people)))]
     run = runs[int(generator.integers(len(runs)))]
     index = int(generator.integers(len(run.maps)))
     maps, error = run.maps[index], run.error[index]
     for axis in (-2, -1):
-        size = error.shape[axis]
-        start = int(generator.integers(max(1, size - SIZE + 1)))
-        maps, error = maps.narrow(axis, start, min(SIZE, size)), error.narrow(axis, start, min(SIZE, size))
+        whole = error.shape[axis]
+        start, length = int(generator.integers(max(1, whole - size + 1))), min(size, whole)
+        maps, error = maps.narrow(axis, start, length), error.narrow(axis, start, length)
         if generator.random() < 0.5:
             maps, error = maps.flip(axis), error.flip(axis)
-    missing = (0, SIZE - error.shape[1], 0, SIZE - error.shape[0])
+    missing = (0, size - error.shape[1], 0, size - error.shape[0])
     if any(missing):
         maps = torch.nn.functional.pad(maps[None], missing, mode="replicate")[0]
         error = torch.nn.functional.pad(error[None, None], missing, mode="replicate")[0, 0]
