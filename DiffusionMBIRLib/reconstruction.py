@@ -23,6 +23,7 @@ from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
 from .scans import Scan
 from .tasks import task_info
+from .uncertainty.volumes import DoubtVolumes
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -54,19 +55,6 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     deviation: Volume | None = None
     doubt: DoubtVolumes | None = None
-
-
-@dataclass(frozen=True)
-class DoubtVolumes:
-    """intervals: for "90" and "95" half-widths in the unit of the volume, within which so many percent of the true
-    values are expected.  filled: 0 to 1, how much of the detail around a voxel the prior filled in.  numbers: of the
-    whole volume, ``filled_in`` the same, ``unlike`` how unusual the scan is, in spreads between the people of the
-    calibration, and ``limit``, which one in a hundred of these passes.
-    """
-
-    intervals: dict[str, Volume]
-    filled: Volume
-    numbers: dict[str, float]
 
 
 def reconstruct(

@@ -12,6 +12,7 @@ from ..describe import lines
 from ..errors import InputError
 from ..formats import SCAN, may_hold
 from ..monitor import Monitor
+from ..names import beside
 from ..provenance import NOTICE
 from ..tasks import SPARSE_VIEW, TASKS, task_info
 from .options import (
@@ -19,7 +20,6 @@ from .options import (
     add_scan_settings,
     add_settings,
     add_told,
-    beside,
     given_scan_settings,
     given_settings,
     planes_text,
@@ -87,17 +87,14 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
 
 def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:
     """Write the volumes beside the result; what they are, for the user."""
-    said = []
-    for share, volume in doubt.intervals.items():
-        path = beside(output, f"-interval-{share}")
-        volume.save(path)
-        entries[f"interval_{share}"] = str(path)
-        said.append(f"{path}: half-widths within which {share} % of the true values are expected")
-    path = beside(output, "-filled")
-    doubt.filled.save(path)
-    entries |= {"filled": str(path), "doubt": doubt.numbers}
-    said.append(f"{path}: share of the detail that the prior filled in, {doubt.numbers['filled_in']:.0%} in all")
-    return "\n".join(said)
+    written = doubt.save_beside(output)
+    entries |= {mark.replace("-", "_"): str(path) for mark, path in written.items()} | {"doubt": doubt.numbers}
+    said = [
+        f"{written[f'interval-{share}']}: half-widths within which {share} % of the true values are expected"
+        for share in doubt.intervals
+    ]
+    filled = doubt.numbers["filled_in"]
+    return "\n".join([*said, f"{written['filled']}: share of the detail that the prior filled in, {filled:.0%} in all"])
 
 
 def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from ..config import ReconSettings, preset_values
 from ..errors import InputError
 from ..io.volumes import read_volume
+from ..names import beside
 from ..provenance import own_record
 from ..scans import Measurement, Scan
 from ..tasks import MR_TASK, TASKS, task_info
@@ -55,8 +56,6 @@ def gathered(result: Path, scan: Scan | None = None, history: list[tuple[int, fl
 
     Raises InputError, naming the file, for a volume that holds no record of a run, or a scan of another size.
     """
-    from ..cli.options import beside
-
     volume = read_volume(result)
     record = _record(volume, result)
     if scan is not None and scan.grid.voxels != volume.grid.voxels:
