@@ -154,6 +154,12 @@ class ReconSettings:
     samples: int = setting(
         1, "Samples", "Posterior samples: the result is their mean, with their standard deviation.", range=(1, 64)
     )
+    uncertainty: bool = setting(
+        False,
+        "Uncertainty",
+        "Beside the volume: half-widths within which 90 and 95 % of the true values are expected, what of the detail "
+        "the prior filled in, and a warning where the scan is unlike those that this was calibrated with.",
+    )
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
     sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))

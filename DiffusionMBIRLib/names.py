@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from pathlib import Path
 
 from .errors import InputError
 
@@ -32,3 +33,9 @@ def require_unicode(path: str | os.PathLike[str]) -> None:
             f"{printable(os.fspath(path))}: the name is not UTF-8 (or the terminal's language is set to another "
             "encoding); rename it"
         ) from None
+
+
+def beside(path: Path, mark: str) -> Path:
+    """The file's name with a mark before its suffixes."""
+    stem = path.name.split(".")[0]
+    return path.with_name(stem + mark + path.name[len(stem) :])

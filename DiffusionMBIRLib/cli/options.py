@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import Field, fields
-from pathlib import Path
 from typing import Any
 
 from ..config import DEVICES
@@ -79,12 +78,6 @@ def say(line: str, arguments: argparse.Namespace) -> None:
     """Tell something on stderr, unless --quiet."""
     if not arguments.quiet:
         tell(line)
-
-
-def beside(path: Path, mark: str) -> Path:
-    """The file's name with a mark before its suffixes."""
-    stem = path.name.split(".")[0]
-    return path.with_name(stem + mark + path.name[len(stem) :])
 
 
 def planes_text(metrics: dict[str, Any], unit: str) -> str:

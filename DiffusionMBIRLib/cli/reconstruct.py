@@ -11,6 +11,7 @@ from ..describe import lines
 from ..errors import InputError
 from ..formats import SCAN, may_hold
 from ..monitor import Monitor
+from ..names import beside
 from ..provenance import NOTICE
 from ..tasks import SPARSE_VIEW, TASKS, task_info
 from .options import (
@@ -18,7 +19,6 @@ from .options import (
     add_scan_settings,
     add_settings,
     add_told,
-    beside,
     given_scan_settings,
     given_settings,
     planes_text,
@@ -73,6 +73,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         result.deviation.save(deviation)
         entries["deviation"] = str(deviation)
         text += f"\n{deviation}: standard deviation of {settings.samples} samples"
+    if result.doubt is not None:
+        text += "\n" + _save_doubt(result.doubt, arguments.output, entries)
     if reference is not None:
         entries["metrics"] = evaluate(result.volume, reference)
         text += "\n" + planes_text(entries["metrics"], result.volume.unit)
@@ -80,6 +82,18 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
             entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
             text += "\n" + uncertainty_text(entries["uncertainty"])
     return entries, f"{text}\n{NOTICE}"
+
+
+def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:
+    """Write the volumes beside the result; what they are, for the user."""
+    written = doubt.save_beside(output)
+    entries |= {mark.replace("-", "_"): str(path) for mark, path in written.items()} | {"doubt": doubt.numbers}
+    said = [
+        f"{written[f'interval-{share}']}: half-widths within which {share} % of the true values are expected"
+        for share in doubt.intervals
+    ]
+    filled = doubt.numbers["filled_in"]
+    return "\n".join([*said, f"{written['filled']}: share of the detail that the prior filled in, {filled:.0%} in all"])
 
 
 def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any]:

@@ -231,12 +231,16 @@ class Task:
             sync(folder / RESULT)
             if result.deviation is not None:
                 result.deviation.save(folder / DEVIATION)
+            if result.doubt is not None:
+                result.doubt.save_beside(folder / RESULT)
             write_text(folder / PROVENANCE, json.dumps(plain(result.provenance), indent=1) + "\n")
         except (EngineError, OSError) as error:
             raise NotSaved(f"{RESULT} could not be written; make room and resume the job") from error
         with suppress(OSError):
             (folder / PARTIAL).unlink(missing_ok=True)
         self._note_pace(result)
+        for remark in result.provenance.get("remarks", ()):
+            self._warn(remark)
         metrics = _judge(result.volume, truth) if truth is not None else None
         if truth is not None and result.deviation is not None:
             known = uncertainty(result.volume, result.deviation, truth, samples=self._settings.samples)

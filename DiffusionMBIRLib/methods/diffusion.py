@@ -110,19 +110,15 @@ class DiffusionMethod(Method):
         return prior, prior.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from ..denoisers import SliceDenoiser, TiledPrior, at_pixel_size
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
 
-        prior, volumes = at_pixel_size(run.network, problem.grid), problem.A.domain
+        volumes = problem.A.domain
         stored = run.checkpoint.load(STAGE) or {}
         run.counter.evaluations = int(stored.get("evaluations", 0))
         run.counter.seconds = float(stored.get("network_seconds", 0.0))
-        in_plane = tuple(min(n, settings.tile or n) for n in volumes.shape[1:])
-        batch = slices_per_batch(settings, in_plane, getattr(prior, "device", volumes.device))
-        seen = TiledPrior(prior, settings.tile, poll=run.monitor.poll) if settings.tile else prior
-        slices = SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll)
-        denoiser = problem.seen_by(slices, settings)
+        denoiser = denoiser_of(problem, settings, run)
+        prior = denoiser.prior
         span = settings.noise_span if "noise_span" in self.settings else 1
 
         def draw(number: int, start: Callable[[], Tensor], shared: dict[str, Tensor]) -> Tensor:
@@ -152,6 +148,17 @@ class DiffusionMethod(Method):
         if settings.published:
             return problem.A.domain.zeros()
         return start_of(problem, settings, run.monitor, run.checkpoint)
+
+
+def denoiser_of(problem: Problem, settings: ReconSettings, run: Run) -> Denoiser:
+    """How the run's prior sees volumes of a problem: told of the pixels, in tiles, in sub-batches, complex ones."""
+    from ..denoisers import SliceDenoiser, TiledPrior, at_pixel_size
+
+    prior, volumes = at_pixel_size(run.network, problem.grid), problem.A.domain
+    in_plane = tuple(min(n, settings.tile or n) for n in volumes.shape[1:])
+    batch = slices_per_batch(settings, in_plane, getattr(prior, "device", volumes.device))
+    seen = TiledPrior(prior, settings.tile, poll=run.monitor.poll) if settings.tile else prior
+    return problem.seen_by(SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll), settings)
 
 
 def predictor_corrector_evaluations(settings: ReconSettings, task: str, views: int) -> int:
