@@ -26,6 +26,7 @@ from .panel_presets import PresetMenu, offered
 from .panel_results import ResultsSection
 from .panel_run import AnyRunner, RunSection
 from .panel_setup import SetupSection
+from .panel_warm import WarmEngine
 from .parameters import Parameters
 from .plans import default_name
 from .runner_work import failure
@@ -53,6 +54,8 @@ class Panel:
         self.data = DataSection(self.form, self.parameters, desktop, self.refresh)
         self.results = ResultsSection(self.form, self.parameters, desktop, runner, self._report, self.refresh)
         self.pace = PaceWatch(self.refresh)
+        self.warm = WarmEngine()
+        runner.standby = self.warm.take
         self.presets = PresetMenu(self.form.presetMenu, self.parameters, desktop, self._report)
         self.keys = Keys(root, run=self._on_run_key, end=self.run.escape, flicker=self.results.flicker)
         self.results.on_shown = self.keys.results_shown
@@ -114,6 +117,7 @@ class Panel:
         self._timer.timeout.disconnect(self.poll)
         self.setup.close()
         self.pace.close()
+        self.warm.close()
         self.data.close()
         self.results.close()
         self.run.runner.close()
@@ -200,6 +204,8 @@ class Panel:
             self.pace.close()
         elif missing is None:
             self.pace.look(self.outlook, self.setup.engine)
+        if not (runner.running or self.pace.busy):
+            self.warm.look(self.setup.engine, self.setup.report, self.parameters.get("device"))
         self._show_estimate(missing)
         self.run.show(missing)
         self.results.show()

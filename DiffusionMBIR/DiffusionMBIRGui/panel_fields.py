@@ -14,8 +14,9 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.geometry import geometry_kind
 from DiffusionMBIRLib.methods import settings_used
-from DiffusionMBIRLib.simulation.settings import scan_names
+from DiffusionMBIRLib.simulation.settings import OF_SCANNERS, scan_names, scanner_settings, whole_name
 from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 
 from . import texts
@@ -35,8 +36,19 @@ def is_shown(name: str, parameters: Parameters) -> bool:
     if name in _CT_SCAN:
         # A sinogram node has its views as an axis, but does not know the range that they cover.
         from_node = source == "sinogram" and not parameters.input_file
-        return not mri and (source == "volume" or (name == "angle_range_deg" and from_node))
+        asked = source == "volume" and _scanner_has(name, parameters.get("scanner"))
+        return not mri and (asked or (name == "angle_range_deg" and from_node))
     return name not in _OF_RECONSTRUCTION or name in settings_used(parameters.get("method"), parameters.get("task"))
+
+
+def _scanner_has(name: str, scanner: str) -> bool:
+    """Whether a setting of a CT scan means something for a kind of scanner."""
+    kind = geometry_kind(whole_name(scanner))
+    if name in OF_SCANNERS:
+        return name in scanner_settings(scanner)
+    if name == "angle_range_deg":
+        return not kind.WHOLE_TURNS
+    return name != "axis_error_mm" or hasattr(kind, "offset_mm")
 
 
 def named_children(widget: Any) -> Iterator[tuple[str, Any]]:
@@ -303,6 +315,8 @@ class SettingFields:
                 self.parameters.choose_task(value)
             elif name == "preset":
                 self.parameters.apply_preset(value)
+            elif name == "scanner":
+                self.parameters.choose_scanner(value)
             else:
                 self.parameters.set(name, value)
         except ValueError as error:  # InputError: one line that names the setting

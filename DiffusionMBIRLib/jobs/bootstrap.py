@@ -33,9 +33,11 @@ if __name__ == "__main__":
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
     load()
     if sys.argv[1] == "--wait":
-        from DiffusionMBIRLib.jobs.waiting import main
+        from DiffusionMBIRLib.jobs.waiting import wait_for_job
+
+        code = wait_for_job(float(sys.argv[2]), sys.argv[3])
     else:
         from DiffusionMBIRLib.jobs.worker import main
 
-    code = main(*sys.argv[1 + (sys.argv[1] == "--wait") :])
+        code = main(sys.argv[1])
     os._exit(code)  # all is said and written: nothing that a library does at exit may hold it up

@@ -14,12 +14,12 @@ from typing import BinaryIO
 from .streams import take_over
 
 
-def main(idle_s: str, device: str) -> int:
+def wait_for_job(idle_s: float, device: str) -> int:
     """Wait so many seconds at most; returns the exit code of the job, 0 where there was none."""
     events, commands = take_over()
     call = _Call(commands)
     _get_ready(device)
-    folder = call.wait(float(idle_s))
+    folder = call.wait(idle_s)
     if not folder:
         return 0
     from .worker import serve
