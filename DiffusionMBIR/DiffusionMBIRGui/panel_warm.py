@@ -27,10 +27,9 @@ class WarmEngine:
         if not self.enabled or engine is None or report is None or not report.ready or _is_short(report):
             self.close()
             return
-        if self._engine != engine:
-            self.close()
-        if self.standby is not None and self.standby.alive:
+        if self.standby is not None and self.standby.alive and self._engine == engine:
             return
+        self.close()
         try:
             self.standby, self._engine = Standby(engine.command, engine.variables(), device=device), engine
         except InputError:  # the run itself will say so

@@ -158,6 +158,9 @@ class Job:
         with self._sending, suppress(InputError):
             if self._cancelled or self._closed:
                 return
+            with suppress(OSError):
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
             self._process, self._instead = start(), None
             self.pid = self._process.pid
             self._dead_since = None

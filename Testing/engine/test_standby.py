@@ -155,6 +155,7 @@ def test_it_ends_by_itself_when_nobody_asks(variables):
     standby = Standby(PYTHON, variables, device="cpu", idle_s=0.0)
     assert gone(standby.pid) or not standby.alive
     until(lambda: not standby.alive)
+    standby.close()
 
 
 def test_it_ends_with_the_program_that_started_it(tmp_path, variables):
