@@ -73,8 +73,9 @@ class BatchSection:
         table.verticalHeader().setVisible(False)
         header = table.horizontalHeader()
         header.setHighlightSections(False)
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        for column in range(1, COLUMNS):
+        for column in (0, 1):
+            header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
+        for column in range(2, COLUMNS):
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         table.setWordWrap(False)
 
@@ -263,7 +264,8 @@ class BatchSection:
         form.batchRun.setEnabled(can)
         tip = _("Runs the rows one after the other with the settings above")
         form.batchRun.setToolTip(tip if running or self._missing is None else self._missing.line)
-        form.batchLine.setText(self._line(len(rows), lacking))
+        failed = [row.note for row in chosen if row.status == batch.FAILED]
+        form.batchLine.setText(failed[0] if len(failed) == 1 else self._line(len(rows), lacking))
 
     def _line(self, count: int, lacking: int) -> str:
         if not count:

@@ -21,7 +21,9 @@ from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 
 from . import texts
 from .parameters import Parameters
+from .texts import _
 
+FITTED_AT_ZERO = ("sod_mm", "sdd_mm")
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _CT_SCAN = {name for task in CT_TASKS for name in scan_names(task)}
 _MRI_SCAN = scan_names(MR_TASK)
@@ -196,6 +198,8 @@ class NumberEditor(Editor):
         unit = texts.setting_text(self.item.metadata["unit"])
         if unit:
             self.widget.setProperty("suffix", f" {unit}")
+        if self.name in FITTED_AT_ZERO:
+            self.widget.setProperty("specialValueText", _("fitted"))
         if not self.is_slider:
             self.widget.setKeyboardTracking(False)
         self._write(self.item.default)

@@ -39,8 +39,8 @@ SEED = int(os.environ.get("DIFFUSIONMBIR_SEED", "1"))
 MOST_MS = 250  # that a user waits between two actions
 DELETED = ("ScalarVolume", "VectorVolume", "Table", "PlotChart", "PlotSeries", "Sequence", "SequenceBrowser")
 BUTTONS = (
-    "compareButton", "flickerButton", "differenceButton", "uncertaintyButton", "plotButton", "resumeButton", "pauseButton",
-    "inputFileClear", "batchRun", "batchRemove", "batchShow",
+    "compareButton", "flickerButton", "differenceButton", "uncertaintyButton", "plotButton", "resumeButton",
+    "pauseButton", "inputFileClear", "batchRun", "batchRemove", "batchShow",
 )  # fmt: skip
 SECTIONS = (
     "dataSection",
@@ -259,5 +259,8 @@ def test_nothing_that_a_user_does_breaks_a_panel_without_an_engine(played, desk,
     monkeypatch.setattr(f"{__name__}.MOST_MS", 20)
     panel, pids = played
     panel.setup.engine, panel.setup.report = None, setup.Report(problem="There is no Python.")
+    panel.refresh()
+    assert panel.warm.standby is None
+    pids.clear()  # of the engine that was there
     lived(User(panel, desk, application, tmp_path / "none"))
     assert pids == []
