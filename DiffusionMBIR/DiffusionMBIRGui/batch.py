@@ -19,6 +19,7 @@ from DiffusionMBIRLib.jobs.cases import TABLE, CaseTable, begin_request
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Failed, Finished, Progress
+from DiffusionMBIRLib.moves import move_over
 from DiffusionMBIRLib.names import as_file_name
 
 from .inputs import problem_with_file
@@ -262,7 +263,7 @@ class Batch:
             target.parent.mkdir(exist_ok=True)
             unfinished = target.with_name(f".{target.name}.new")
             shutil.copyfile(row.job.result_path, unfinished)
-            os.replace(unfinished, target)
+            move_over(unfinished, target)
             row.job.tidy()
 
     def _end(self, keeping: InThread) -> None:

@@ -166,6 +166,8 @@ class Panel:
         folder, output = Path(self.parameters.input_file), self.parameters.output_node
         if not self.run.runner.running and output is not None and self.parameters.input_file and folder.is_dir():
             self.results.export.folders[output.GetID()] = folder
+        if self.run.runner.running:  # what is shown instead of a result would hide the previews, or come back over them
+            self.results.leave_overlays()
         self.results.look()
         self.refresh()
 

@@ -54,6 +54,7 @@ class BatchSection:
                 ("file", _("A file ..."), self._add_file),
                 ("folder", _("A folder of files, or a DICOM study ..."), self._add_folder),
                 ("earlier", _("A batch of an earlier time ..."), self._open_other),
+                ("new", _("Begin a new, empty batch"), self._begin_new),
             )
         }
         form.batchAdd.setMenu(self._menu)
@@ -149,6 +150,10 @@ class BatchSection:
         if place and not self.batch.running:
             self.batch.open(Path(place))
             self._desktop.set_setting(SETTING, place)
+
+    def _begin_new(self) -> None:
+        if not self.batch.running:
+            self.batch = Batch()
 
     def _open(self, place: str) -> None:
         """The batch that was run last on this machine, if it is still there and not yet done."""

@@ -268,11 +268,15 @@ class ResultsSection:
         if self._layers is not None:
             self._layers.give_back()
 
+    def leave_overlays(self) -> None:
+        """Take difference, uncertainty and flicker out of the ordinary views."""
+        self.stop_flicker()
+        self._stop_difference()
+
     def _clear_views(self) -> None:
         """The ordinary views, showing what they showed."""
-        self.stop_flicker()
+        self.leave_overlays()
         self._leave_comparison()
-        self._stop_difference()
 
     def _make_difference(self) -> None:
         from .difference import Difference

@@ -79,7 +79,7 @@ class Job:
         def fresh() -> subprocess.Popen[bytes]:
             return _start_worker(folder, python, environment)
 
-        warm = standby.take(folder.path) if standby is not None and standby.fits(python, environment) else None
+        warm = standby.take(folder.path, python, environment) if standby is not None else None
         return cls(folder, fresh()) if warm is None else cls(folder, warm, instead=fresh)
 
     # --- events

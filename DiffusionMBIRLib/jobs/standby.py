@@ -49,13 +49,17 @@ class Standby:
         """False once it serves a job, was closed or has ended."""
         return self._process is not None and self._process.poll() is None
 
-    def take(self, folder: Path) -> subprocess.Popen[bytes] | None:
-        """The process, which is the worker of a job's folder from now on; None if it has ended.
+    def take(
+        self, folder: Path, python: Sequence[str], environment: Mapping[str, str] | None
+    ) -> subprocess.Popen[bytes] | None:
+        """The process, which is the worker of a job's folder from now on; None if it has ended, or was started
+        otherwise than a job with this Python and environment would be, and is ended then.
 
         It may still end before it hears of the job: then nothing at all comes from it.
         """
         process, self._process = self._process, None
-        if process is None or process.poll() is not None or "\n" in str(folder):
+        lost = process is None or process.poll() is not None
+        if process is None or lost or not self.fits(python, environment) or "\n" in str(folder):
             _end(process)
             return None
         try:

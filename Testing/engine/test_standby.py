@@ -145,8 +145,12 @@ def test_it_serves_no_engine_that_was_set_up_otherwise(tmp_path, variables, wait
     assert not waiting.fits(PYTHON, variables | {"OMP_NUM_THREADS": "2"})
     assert not waiting.fits((*PYTHON, "-B"), variables)
     assert not waiting.fits(PYTHON, None)
-    waiting.close()
-    assert waiting.take(tmp_path) is None
+    job = Job.start(new_job(tmp_path), python=PYTHON, environment=variables | {"A": "1"}, standby=waiting)
+    assert job.pid != waiting.pid
+    assert gone(waiting.pid)  # nobody would use it any more
+    job.cancel()
+    assert isinstance(job.wait(30), Finished)
+    assert waiting.take(tmp_path, PYTHON, variables) is None
     with pytest.raises(InputError, match="cannot be started as Python"):
         Standby((str(tmp_path / "none"),), variables)
 

@@ -111,6 +111,10 @@ def test_a_batch_goes_on_after_a_failure_and_after_a_restart(
     np.testing.assert_array_equal(voxels(loaded), read_volume(folder / batch.RESULTS / "b.nrrd").array)
     again.form.batchRemove.click()
     assert len(again.batch.batch.rows) == 2
+    again.batch.actions["new"].trigger()
+    assert again.form.batchTable.rowCount() == 0
+    again.batch.actions["earlier"].trigger()
+    assert again.form.batchTable.rowCount() == 3
     again.close()
     root.deleteLater()
 

@@ -192,3 +192,6 @@ def test_difference_and_uncertainty_take_turns(ready, desk, pair, desktop):
     form.uncertaintyButton.click()
     assert not ready.results.uncertainty.active
     assert not shown(form.differenceBar)
+    form.uncertaintyButton.click()
+    form.runButton.click()
+    assert not ready.results.uncertainty.active  # the previews are to be seen
