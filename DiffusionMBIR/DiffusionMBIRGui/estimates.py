@@ -71,6 +71,15 @@ class Outlook:
             return {"views": found.views_of_a_point, "scanner": found.scanner}
         return {"coils": found.coils}
 
+    @property
+    def measured(self) -> bool:
+        """Whether the pace of this machine was seen before: nothing is measured once data are chosen."""
+        device, parameters = self.device, self.parameters
+        if device is None or self.report is None:
+            return False
+        pace = known_pace(self.report.place(device), parameters.settings(), parameters.get("task"))
+        return pace.solver is not None
+
     def line(self) -> str:
         """What the run as it is set will take, in one line; '' where that is not known."""
         settings, device, grid = self.parameters.settings(), self.device, self.grid

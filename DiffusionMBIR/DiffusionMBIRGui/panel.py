@@ -214,7 +214,8 @@ class Panel:
             self.pace.close()
         elif missing is None:
             self.pace.look(self.outlook, self.setup.engine)
-        if not (runner.running or self.batch.batch.running or self.pace.busy):
+        at_rest = not (runner.running or self.batch.batch.running or self.pace.busy)
+        if at_rest and (missing is None or self.outlook.measured):  # two at once would measure each other
             self.warm.look(self.setup.engine, self.setup.report, self.parameters.get("device"))
         self._show_estimate(missing)
         self.run.show(missing)
