@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from .panel_fields import Form, decimals_for
+from .panel_fields import Form
 from .texts import _
 
 
@@ -62,7 +63,7 @@ class UncertaintyView:
         overlay.start(self._result(), form.uncertaintyNode.currentNode())
         box = form.uncertaintyLeast
         before = box.blockSignals(True)
-        box.setDecimals(decimals_for(overlay.reach / 100))
+        box.setDecimals(max(0, min(10, 2 - math.floor(math.log10(overlay.reach)))))  # three digits of the colours' end
         box.setMaximum(overlay.reach)
         box.setSingleStep(overlay.reach / 50)
         box.setSuffix(f" {overlay.unit}".rstrip())

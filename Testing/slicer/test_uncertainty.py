@@ -182,6 +182,7 @@ def test_difference_and_uncertainty_take_turns(ready, desk, pair, desktop):
     assert shown(form.uncertaintyLeast)
     assert shown(form.differenceBar)
     assert text(form.differenceHigh).startswith("100")
+    assert form.uncertaintyLeast.text().partition(" ")[0] == "25"
     form.uncertaintyLeast.setValue(60.0)
     assert half_widths.GetDisplayNode().GetLowerThreshold() == 60.0
     form.flickerButton.click()
