@@ -175,11 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["XDG_DATA_HOME"] = os.environ["LOCALAPPDATA"] = folder
         root = Path(folder)
         print(f"first event: {_ms(first_events(root, options.runs))}")
+        first_preview(root, warm=False)  # which measures the pace of a machine that was never seen
         for warm in (False, True):
             seen = [first_preview(root, warm=warm) for _ in range(options.runs)]
-            wall, worked = (statistics.median(values) for values in zip(*seen, strict=True))
-            name = "warm" if warm else "cold"
-            print(f"first preview, {name}: median {wall:.2f} s, of which the processors worked {worked:.2f} s")
+            times = ", ".join(f"{wall:.2f} s (processors {worked:.2f} s)" for wall, worked in seen)
+            print(f"first preview, {'warm' if warm else 'cold'}: {times}")
         follow(root, options.size, options.sweeps)
         print(f"cancel at {options.size}^3: {cancel(root, options.size):.2f} s")
 
