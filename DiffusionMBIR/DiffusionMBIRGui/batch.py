@@ -36,7 +36,7 @@ _GLANCES = 3  # files of a folder that tell whether it is one of a DICOM series
 
 
 @dataclass
-class Row:
+class BatchRow:
     """One reconstruction.  node, path: what it is made of, neither where only its job is known.  note: why it failed,
     or how far it is.
     """
@@ -60,15 +60,15 @@ class Batch:
     """Rows, and the folder that they are run in.  Whoever owns a timer calls :meth:`poll` while it is ``running``."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[BatchRow] = []
         self.table: CaseTable | None = None
         self._engine: tuple[Sequence[str], Mapping[str, str] | None] = ((), None)
-        self._queue: list[Row] = []
+        self._queue: list[BatchRow] = []
         self._preparing: InThread | None = None
         self._starting: InThread | None = None
         self._job: Job | None = None
         self._keeping: InThread | None = None
-        self._row: Row | None = None
+        self._row: BatchRow | None = None
         self._stopping = False
 
     @property
@@ -89,7 +89,7 @@ class Batch:
         """A row for a node or a file; False if it is there already."""
         if any((node is not None and row.node is node) or (path and row.path == path) for row in self.rows):
             return False
-        self.rows.append(Row(self._free_name(name), node, path))
+        self.rows.append(BatchRow(self._free_name(name), node, path))
         return True
 
     def _free_name(self, name: str) -> str:
@@ -111,11 +111,11 @@ class Batch:
         self.table = CaseTable(folder)
         self.rows = []
         for known in self.table.rows():
-            row = Row(known["case"])
+            row = BatchRow(known["case"])
             self._tell(row, known)
             self.rows.append(row)
 
-    def _tell(self, row: Row, known: Mapping[str, str]) -> None:
+    def _tell(self, row: BatchRow, known: Mapping[str, str]) -> None:
         """Let a row say what the table knows."""
         assert self.table is not None
         row.note, row.seconds = known["reason"], known["seconds"]
@@ -140,7 +140,7 @@ class Batch:
         if self.folder != folder:
             self.table = CaseTable(folder)
         self._engine, self._stopping = (python, environment), False
-        begins: list[tuple[Row, Callable[[], Asked]]] = []
+        begins: list[tuple[BatchRow, Callable[[], Asked]]] = []
         self._queue = []
         for row in self.rows:
             if row.node is None and not row.path:
@@ -157,10 +157,12 @@ class Batch:
             row.status, row.note = PREPARING, ""
         self._preparing = InThread(lambda: self._prepare(begins))
 
-    def _prepare(self, begins: Sequence[tuple[Row, Callable[[], Asked]]]) -> list[tuple[Row, JobFolder | None, str]]:
+    def _prepare(
+        self, begins: Sequence[tuple[BatchRow, Callable[[], Asked]]]
+    ) -> list[tuple[BatchRow, JobFolder | None, str]]:
         """In a thread: make the jobs, so that a scene that is closed or a program that ends takes nothing away."""
         assert self.table is not None
-        made: list[tuple[Row, JobFolder | None, str]] = []
+        made: list[tuple[BatchRow, JobFolder | None, str]] = []
         for row, ask in begins:
             try:
                 made.append((row, begin_request(self.table, row.name, *ask()), ""))
@@ -168,7 +170,7 @@ class Batch:
                 made.append((row, None, failure(error).reason))
         return made
 
-    def _refuse(self, row: Row, reason: str) -> None:
+    def _refuse(self, row: BatchRow, reason: str) -> None:
         row.status, row.note, row.job = FAILED, reason, None
         if self.table is not None:
             with suppress(EngineError):  # the next row says so as well
@@ -251,7 +253,7 @@ class Batch:
             self._job, row, last = None, self._row, job.last_word
             self._keeping = InThread(lambda: self._keep(row, last))
 
-    def _keep(self, row: Row, last: Any) -> None:
+    def _keep(self, row: BatchRow, last: Any) -> None:
         """In a thread: the row of the table, and the result under a name that people and systems can read."""
         assert self.table is not None
         assert row.job is not None

@@ -12,7 +12,7 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.jobs.cases import TABLE
 
 from . import batch, texts
-from .batch import Batch, Row
+from .batch import Batch, BatchRow
 from .inputs import problem_with
 from .panel_desktop import Desktop
 from .panel_fields import Form
@@ -280,7 +280,7 @@ class BatchSection:
         return _("{done} of {count} done").format(done=count - lacking, count=count)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: BatchRow) -> tuple[str, ...]:
     status = {
         batch.WAITING: lambda: _("waiting"),
         batch.PREPARING: lambda: _("preparing"),

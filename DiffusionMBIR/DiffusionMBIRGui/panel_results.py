@@ -12,7 +12,7 @@ from DiffusionMBIRLib.errors import EngineError, InputError
 from .panel_desktop import Desktop
 from .panel_export import ExportMenu
 from .panel_fields import Form
-from .panel_rows import COLUMNS, cell, rows_of, table_of, told
+from .panel_rows import COLUMNS, cell, cell_tip, rows_of, table_of
 from .panel_uncertainty import UncertaintyView
 from .panel_work import Background
 from .parameters import Parameters
@@ -126,7 +126,7 @@ class ResultsSection:
         for number, row in enumerate(rows):
             for column, name in enumerate(COLUMNS):
                 item = qt.QTableWidgetItem(cell(name, row[name]))
-                item.setToolTip(told(name, row[name]))
+                item.setToolTip(cell_tip(name, row[name]))
                 table.setItem(number, column, item)
         table.blockSignals(quiet)
 

@@ -33,7 +33,7 @@ def cell(name: str, value: Any) -> str:
     return {"seconds": f"{value:.1f} s", "residual": f"{value:.2e}", "PSNR": f"{value:.2f}"}.get(name, f"{value:.3f}")
 
 
-def told(name: str, value: Any) -> str:
+def cell_tip(name: str, value: Any) -> str:
     """What a cell says when it is pointed at: a figure that is not known has a reason."""
     if isinstance(value, str) or not math.isnan(value):
         return cell(name, value)
