@@ -15,7 +15,8 @@ from typing import Any
 from DiffusionMBIRLib import config
 from DiffusionMBIRLib.config import ReconSettings, preset_values, setting
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.simulation.settings import SCANS, scan_names
+from DiffusionMBIRLib.geometry import geometry_kind
+from DiffusionMBIRLib.simulation.settings import SCANS, scan_names, whole_name
 from DiffusionMBIRLib.tasks import SPARSE_VIEW, TASKS, task_info
 
 from .own_presets import OWN, OwnPresets
@@ -133,6 +134,15 @@ class Parameters:
         names = presets_of(task)
         if names:
             self.apply_preset(names[0])
+
+    def choose_scanner(self, scanner: str) -> None:
+        """Change the kind of scanner; where the views covered every line of the former one, they go on to do so."""
+        _check("scanner", scanner)
+        former, new = (geometry_kind(whole_name(name)) for name in (self.get("scanner"), scanner))
+        values: dict[str, Any] = {"scanner": scanner}
+        if self.get("angle_range_deg") == former.EVERY_LINE_DEG:
+            values["angle_range_deg"] = new.EVERY_LINE_DEG
+        self.update(values)
 
     def apply_preset(self, name: str) -> None:
         """Take over a preset's settings; those of ``KEPT_BY_PRESETS`` stay unless the preset names them."""

@@ -114,7 +114,8 @@ class Task:
 
     def _run(self) -> Finished:
         source = self._source()
-        rates.note(place_of(self._device).start_key(), time.monotonic() - self._control.made)
+        if not self._control.warm:
+            rates.note(place_of(self._device).start_key(), time.monotonic() - self._control.made)
         _slices, rows, columns = self._shape_of(source)
         # While a cancel still ends at once.
         self._pace = pace_of(self._settings, self._request.task, self._device, rows * columns)
