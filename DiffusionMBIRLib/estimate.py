@@ -135,7 +135,7 @@ def stages(
         parts["simulate"] = _cost(_MR_SIMULATION, coils) * voxels * unit if mr else of_ct
     prepared = _STEPS_OF_SCALE if mr else _STEPS_OF_NORM
     parts["prepare"] = prepared * step + (maps if mr else matrix) * unit
-    units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit}
+    units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit, "projector": matrix * unit}
     units["preconditioned step"] = step + _PRECONDITIONING * voxels * unit
     if method(settings.method).network == "prior" and settings.start == "admm-tv" and not settings.published:
         stride, factor = (1, 1) if mr else coarse_start(seen, (shape[1], shape[2]))

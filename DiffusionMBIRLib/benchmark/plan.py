@@ -122,10 +122,10 @@ def _supervised(task: str) -> tuple[Row, ...]:
     )
 
 
-SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", "Ours, 20")
 _HOURS = ("8-views-noise-free", "90-degrees-noise-free", "x4-8-coils")  # 4000 evaluations take half an hour and more
 _MINUTES = (*_HOURS, "24-views-noise-free", "8-views-low")
 OURS = "Ours"
+SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", OURS)
 REFERENCE = "Algorithm 1, 4000"
 DDS = {"method": "dds", "steps": 50}
 DDS_LIMITED = {"sigma_start": 0.4, "cg_steps": 2}  # at limited angles a higher first level serves dual alone
