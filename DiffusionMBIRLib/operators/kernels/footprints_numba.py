@@ -25,7 +25,7 @@ _PARTS = 4  # that each thread does of the layers of a volume
 _CELLS_AT_ONCE = 2**23  # of the data, lengthened by their slant before they are projected back
 
 
-def _compiled(function: Any) -> Any:
+def compiled(function: Any) -> Any:
     """Compiled at the first call, and kept on disk where there is a place for it."""
     try:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
@@ -36,7 +36,7 @@ def _compiled(function: Any) -> Any:
 # --- trapezoids
 
 
-@_compiled
+@compiled
 def _share_below(t, t0, t1, t2, t3):
     """Share of a trapezoid, with its corners at t0 <= t1 <= t2 <= t3, that lies below t."""
     height = 2.0 / ((t3 - t0) + (t2 - t1))
@@ -51,7 +51,7 @@ def _share_below(t, t0, t1, t2, t3):
     return 1.0
 
 
-@_compiled
+@compiled
 def _sorted(a, b, c, d):
     a, b = min(a, b), max(a, b)
     c, d = min(c, d), max(c, d)
@@ -60,7 +60,7 @@ def _sorted(a, b, c, d):
     return a, min(b, c), max(b, c), d
 
 
-@_compiled
+@compiled
 def _cells(low, high, cells):
     """The detector cells that the interval from low to high meets: from the first to before the second."""
     if high <= 0.0 or low >= cells:
@@ -71,7 +71,7 @@ def _cells(low, high, cells):
 # --- upright detectors
 
 
-@_compiled
+@compiled
 def _edge_columns(s, arc, y, x0, dx, out):
     """Detector columns of the points (x0 + i dx, y)."""
     for i in range(out.shape[0]):
@@ -81,7 +81,7 @@ def _edge_columns(s, arc, y, x0, dx, out):
         out[i] = s[C0] + s[KU] * (math.atan2(u, n) if arc else u / n)
 
 
-@_compiled
+@compiled
 def _axial(s, arc, x, y, z_edge, dz):
     """(row of the lowest edge of the voxels above (x, y), rows that each takes, one over their distance)."""
     n = s[NX] * x + s[NY] * y + s[N0]
@@ -91,7 +91,7 @@ def _axial(s, arc, x, y, z_edge, dz):
     return s[R0] + scale * (s[VZ] * z_edge + s[V0]), scale * s[VZ] * dz, 1.0 / n
 
 
-@_compiled
+@compiled
 def _sum_up(x, running, plain):
     """running[k] = x[0] + ... + x[k - 1]; plain: x, then a 0."""
     total = 0.0
@@ -101,7 +101,7 @@ def _sum_up(x, running, plain):
     running[x.size], plain[x.size] = total, 0.0
 
 
-@_compiled
+@compiled
 def _lay_on_rows(running, plain, a, b, low, high, edges, out):
     """out[r - low] = sum over voxels k of x[k] times the part of row r between a + b k and a + b (k + 1)."""
     most, step, at = float(plain.size - 1), 1.0 / b, (low - a) / b
@@ -114,7 +114,7 @@ def _lay_on_rows(running, plain, a, b, low, high, edges, out):
         out[r] = edges[r + 1] - edges[r]
 
 
-@_compiled
+@compiled
 def _lift_from_rows(y, a, b, low, running, plain):
     """The transpose of :func:`_lay_on_rows`: adds to running and plain what y gives them."""
     most, step, at = float(plain.size - 1), 1.0 / b, (low - a) / b
@@ -128,7 +128,7 @@ def _lift_from_rows(y, a, b, low, running, plain):
         last = now
 
 
-@_compiled
+@compiled
 def _sum_down(running, plain, out):
     """The transpose of :func:`_sum_up`, added to out."""
     total = 0.0
@@ -137,7 +137,7 @@ def _sum_down(running, plain, out):
         out[k] += plain[k] + total
 
 
-@_compiled
+@compiled
 def project_upright(numbers, arc, first, step, factor, volume, out):
     """Some views; out (views, columns, rows) is overwritten.  numbers: theirs; factor: of every weight."""
     (ny, nx, nz), (views, columns, rows) = volume.shape, out.shape
@@ -172,7 +172,7 @@ def project_upright(numbers, arc, first, step, factor, volume, out):
                         column[r] += weight * some[r]
 
 
-@_compiled
+@compiled
 def back_project_upright(numbers, arc, first, step, factor, data, i, out):
     """All views of ``data`` (views, columns, rows) onto row i of the volume; added to out (x, z)."""
     (nx, nz), (views, columns, rows) = out.shape, data.shape
@@ -209,7 +209,7 @@ def back_project_upright(numbers, arc, first, step, factor, data, i, out):
 # --- any detector
 
 
-@_compiled
+@compiled
 def _ray(s, arc, c, r, ray, wide, high):
     """The ray to the middle of cell (c, r), and the cell's edges there, in mm along (x, y, z)."""
     u, v = (c + 0.5 - s[C0]) / s[KU], (r + 0.5 - s[R0]) / s[KV]
@@ -222,14 +222,14 @@ def _ray(s, arc, c, r, ray, wide, high):
         high[axis] = up / s[KV]
 
 
-@_compiled
+@compiled
 def _steepest(ray, step):
     """The axis that the ray crosses most voxels along."""
     x, y, z = abs(ray[0]) / step[0], abs(ray[1]) / step[1], abs(ray[2]) / step[2]
     return 2 if z > max(x, y) else (0 if x > y else 1)
 
 
-@_compiled
+@compiled
 def _beam(source, ray, wide, high, main, axis, first, step):
     """Of the beam where it has come to the layers along ``main``: (place along another axis at depth 0, its change per
     unit of depth, width of the cell's shadow per unit of depth, width that the ray travels within a layer).
@@ -243,14 +243,14 @@ def _beam(source, ray, wide, high, main, axis, first, step):
     return start, ray[axis] / step[axis], one * one + other * other, (slope * step[main] / step[axis]) ** 2
 
 
-@_compiled
+@compiled
 def _source(s, out):
     """Where the rays of a view come from."""
     for axis in range(3):
         out[axis] = -(s[U0] * s[UX + axis] + s[V0] * s[VX + axis] + s[N0] * s[NX + axis])
 
 
-@_compiled
+@compiled
 def _layers(numbers, arc, first, step, shape, strides, main, low, high, factor, volume, data, back):
     """The rays of all views that cross layers ``low`` to ``high`` along axis ``main`` more steeply than others.
 
@@ -291,7 +291,7 @@ def _layers(numbers, arc, first, step, shape, strides, main, low, high, factor, 
                     data[view, c, r] += length * total
 
 
-@_compiled
+@compiled
 def _slant(numbers, arc, data, out):
     """out = data (views, columns, rows) times by how much each ray is longer than one straight onto the detector."""
     views, columns, rows = data.shape
