@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..sight import C0, KU, KV, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
+from ..sight import C0, EQUAL, KU, KV, LEAST, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
 
 _VIEWS_AT_ONCE = 8  # of the projection: they share the running sums of a volume that is read once for all of them
 _PARTS = 4  # that each thread does of the layers of a volume
@@ -232,7 +232,7 @@ def _steepest(ray, step):
 @compiled
 def _beam(source, ray, wide, high, main, axis, first, step):
     """Of the beam where it has come to the layers along ``main``: (place along another axis at depth 0, its change per
-    unit of depth, width of the cell's shadow per unit of depth, width that the ray travels within a layer).
+    unit of depth, the cell's two edges there per unit of depth, way of the ray within a layer).
 
     Places in voxels from the grid's edge; depth in multiples of ``ray``.
     """
@@ -240,7 +240,7 @@ def _beam(source, ray, wide, high, main, axis, first, step):
     one = (wide[axis] - slope * wide[main]) / step[axis]
     other = (high[axis] - slope * high[main]) / step[axis]
     start = (source[axis] - first[axis]) / step[axis] + 0.5
-    return start, ray[axis] / step[axis], one * one + other * other, (slope * step[main] / step[axis]) ** 2
+    return start, ray[axis] / step[axis], one, other, slope * step[main] / step[axis]
 
 
 @compiled
@@ -269,24 +269,33 @@ def _layers(numbers, arc, first, step, shape, strides, main, low, high, factor, 
                     continue
                 length = factor * step[main] / abs(ray[main]) * math.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
                 value, total = length * data[view, c, r], 0.0
-                a0, a1, a2, a3 = _beam(source, ray, wide, tall, main, a, first, step)
-                b0, b1, b2, b3 = _beam(source, ray, wide, tall, main, b, first, step)
+                a0, a1, a2, a3, a4 = _beam(source, ray, wide, tall, main, a, first, step)
+                b0, b1, b2, b3, b4 = _beam(source, ray, wide, tall, main, b, first, step)
+                shadow, travel = (a2 * a2 + a3 * a3, b2 * b2 + b3 * b3, a2 * b2 + a3 * b3), (a4 * a4, b4 * b4, a4 * b4)
                 for layer in range(low, high):
                     t = (first[main] + layer * step[main] - source[main]) / ray[main]
-                    at, half = a0 + a1 * t, math.sqrt(a2 * t * t + a3) / 2 + 1e-9
-                    bt, tail = b0 + b1 * t, math.sqrt(b2 * t * t + b3) / 2 + 1e-9
-                    start, stop = _cells(at - half, at + half, shape[a])
-                    down, up = _cells(bt - tail, bt + tail, shape[b])
-                    weight = 1.0 / (4.0 * half * tail)
+                    aa, bb = shadow[0] * t * t + travel[0], shadow[1] * t * t + travel[1]
+                    ab = shadow[2] * t * t + travel[2]
+                    at, bt = a0 + a1 * t, b0 + b1 * t
+                    o, n = a, b  # the wider of the two goes outside
+                    if bb > aa * EQUAL:
+                        o, n, aa, bb, at, bt = b, a, bb, aa, bt, at
+                    half, lean = math.sqrt(aa) / 2 + LEAST, ab / max(aa, LEAST)
+                    rest = max(bb - lean * ab, 0.0)
+                    start, stop = _cells(at - half, at + half, shape[o])
                     for i in range(start, stop):
-                        part = (min(i + 1.0, at + half) - max(float(i), at - half)) * weight
-                        place = layer * strides[main] + i * strides[a]
+                        left, right = max(float(i), at - half), min(i + 1.0, at + half)
+                        middle, lean_here = bt + lean * ((left + right) / 2 - at), lean * (right - left)
+                        tail = math.sqrt(rest + lean_here * lean_here) / 2 + LEAST
+                        part = (right - left) / (4.0 * half * tail)
+                        place = layer * strides[main] + i * strides[o]
+                        down, up = _cells(middle - tail, middle + tail, shape[n])
                         for k in range(down, up):
-                            share = part * (min(k + 1.0, bt + tail) - max(float(k), bt - tail))
+                            share = part * (min(k + 1.0, middle + tail) - max(float(k), middle - tail))
                             if back:
-                                volume[place + k * strides[b]] += share * value
+                                volume[place + k * strides[n]] += share * value
                             else:
-                                total += share * volume[place + k * strides[b]]
+                                total += share * volume[place + k * strides[n]]
                 if not back:
                     data[view, c, r] += length * total
 
