@@ -7,7 +7,6 @@ working set holds, or a layer of the volume.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -206,19 +205,17 @@ class _Beams:
         """(voxel, share) of each ray in a layer, one after the other; beyond the volume there is no share."""
         t = self._depth[0] + layer * self._depth[1]
         (a0, a1, a2, a3, a4), (b0, b1, b2, b3, b4) = self._beams
-        aa, bb, ab = (
-            (p * q + r * s) * t * t + v * w
-            for p, q, r, s, v, w in ((a2, a2, a3, a3, a4, a4), (b2, b2, b3, b3, b4, b4), (a2, b2, a3, b3, a4, b4))
-        )
-        steps, cells = ([each[axis] for axis in self.others] for each in (self.strides, self.shape))
+        aa = (a2 * a2 + a3 * a3) * t * t + a4 * a4
+        bb = (b2 * b2 + b3 * b3) * t * t + b4 * b4
+        ab = (a2 * b2 + a3 * b3) * t * t + a4 * b4
+        steps, cells = (torch.tensor([each[axis] for axis in self.others]) for each in (self.strides, self.shape))
         turned = bb > aa * EQUAL  # the wider of the two goes outside
 
-        def outside(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-            a, b = torch.as_tensor(a, device=t.device), torch.as_tensor(b, device=t.device)
+        def outside(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             return torch.where(turned, b, a), torch.where(turned, a, b)
 
         (at, bt), (aa, bb) = outside(a0 + a1 * t, b0 + b1 * t), outside(aa, bb)
-        (step, step_within), (most, most_within) = outside(*steps), outside(*cells)
+        (step, step_within), (most, most_within) = outside(*steps.to(t.device)), outside(*cells.to(t.device))
         half, lean = aa.sqrt() / 2 + LEAST, ab / aa.clamp_min(LEAST)
         rest = (bb - lean * ab).clamp_min(0)
         for i, left, right in _met(at - half, at + half, most):
