@@ -194,7 +194,7 @@ class _Beams:
         along = ray[main][chosen]
         self.length = sight.step[main] * torch.stack([part[chosen] for part in ray]).norm(dim=0) / along.abs()
         self._depth = (sight.first[main] - source[main]) / along, sight.step[main] / along
-        self._beams = []
+        self._beams: list[tuple[Tensor, ...]] = []
         for axis in self.others:
             step, slope = sight.step[axis], ray[axis][chosen] / along
             edges = [(edge[axis][chosen] - slope * edge[main][chosen]) / step for edge in (wide, high)]
@@ -208,14 +208,18 @@ class _Beams:
         aa = (a2 * a2 + a3 * a3) * t * t + a4 * a4
         bb = (b2 * b2 + b3 * b3) * t * t + b4 * b4
         ab = (a2 * b2 + a3 * b3) * t * t + a4 * b4
-        steps, cells = (torch.tensor([each[axis] for axis in self.others]) for each in (self.strides, self.shape))
+        steps, cells = (
+            [torch.tensor(each[axis], device=t.device) for axis in self.others] for each in (self.strides, self.shape)
+        )
         turned = bb > aa * EQUAL  # the wider of the two goes outside
 
         def outside(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             return torch.where(turned, b, a), torch.where(turned, a, b)
 
-        (at, bt), (aa, bb) = outside(a0 + a1 * t, b0 + b1 * t), outside(aa, bb)
-        (step, step_within), (most, most_within) = outside(*steps.to(t.device)), outside(*cells.to(t.device))
+        at, bt = outside(a0 + a1 * t, b0 + b1 * t)
+        aa, bb = outside(aa, bb)
+        step, step_within = outside(*steps)
+        most, most_within = outside(*cells)
         half, lean = aa.sqrt() / 2 + LEAST, ab / aa.clamp_min(LEAST)
         rest = (bb - lean * ab).clamp_min(0)
         for i, left, right in _met(at - half, at + half, most):
