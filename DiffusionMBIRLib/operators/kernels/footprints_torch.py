@@ -7,6 +7,7 @@ working set holds, or a layer of the volume.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,7 +195,7 @@ class _Beams:
         along = ray[main][chosen]
         self.length = sight.step[main] * torch.stack([part[chosen] for part in ray]).norm(dim=0) / along.abs()
         self._depth = (sight.first[main] - source[main]) / along, sight.step[main] / along
-        self._beams: list[tuple[Tensor, ...]] = []
+        self._beams: list[tuple[Any, ...]] = []
         for axis in self.others:
             step, slope = sight.step[axis], ray[axis][chosen] / along
             edges = [(edge[axis][chosen] - slope * edge[main][chosen]) / step for edge in (wide, high)]
