@@ -163,6 +163,13 @@ class ReconSettings:
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
     sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))
+    cgls_iterations: int = setting(
+        15, "CGLS steps", "Steps of cgls: more follow the data closer, and their noise.", range=(1, 10000)
+    )
+    sart_passes: int = setting(20, "OS-SART passes", "How often os-sart goes through all views.", range=(1, 10000))
+    subsets: int = setting(
+        10, "Subsets", "Groups of views of os-sart, at most one for each view of a point; 1: SIRT.", range=(1, 1000)
+    )
     fbp_filter: str = setting("ramp", "FBP filter", "Filter of fbp.", choices=("ramp", "hann"))
     cg_iterations: int = setting(30, "SENSE iterations", "Conjugate-gradient steps of sense-cg.", range=(1, 1000))
     cg_lam: float = setting(1e-3, "SENSE strength", "Tikhonov weight of sense-cg.", range=(0.0, 10.0))

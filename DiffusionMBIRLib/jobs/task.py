@@ -177,6 +177,7 @@ class Task:
         asked, task = self._settings, self._request.task
         kind = getattr(about, "scanner", getattr(about, "KIND", ""))
         of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": kind}
+        of_scan["views_in_all"] = None if simulated else getattr(about, "views", None)
         parts = stages(shape, asked, task, pace=self._pace, simulated=simulated, **of_scan)
         total = memory(self._device)[0] or None
         pace = replace(self._pace, start_s=0.0)  # it has started
