@@ -1,8 +1,8 @@
 """What a scan is reconstructed with where the user chooses nothing, and why.  Needs numpy only.
 
 A diffusion prior pays where views are few and it has seen such objects.  Measured scans with all their views gain
-nothing of it that filtered back-projection does not have at once, and an object that is no patient is nothing that the bundled
-priors know.
+nothing of it that filtered back-projection does not have at once, and an object that is no patient is nothing that the
+bundled priors know.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def instead_of_hours(scan: Scan, usual: Usual, seconds: float | None) -> Usual:
     method = usual.settings.method
     return Usual(
         ReconSettings.preset(ALL_VIEWS),
-        f"method fbp because {method} would take about {seconds / 3600:.0f} h here; --method {method} for it all the same",
+        f"method fbp because {method} would take about {seconds / 3600:.0f} h here; --method {method} for it all the "
+        "same",
     )
 
 

@@ -47,7 +47,7 @@ def photons_counted(flats: np.ndarray, dark: np.ndarray) -> tuple[float, np.ndar
         beams /= np.median(beams, axis=(1, 2), keepdims=True)
         mean = np.maximum(beams.mean(axis=0), WEAKEST_FLAT)
         # The variance of a pixel falls with its brightness; of few images each is rough, of all pixels not.
-        photons = 1.0 / float(np.mean(beams.var(axis=0, ddof=1) / mean))
+        photons = float(1.0 / np.mean(beams.var(axis=0, ddof=1) / mean))
     if not _PHOTONS[0] < photons < _PHOTONS[1]:
         return 0.0, None
     return photons * float(mean.mean()), (mean / mean.mean()).astype(np.float32)[None]

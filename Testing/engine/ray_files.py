@@ -185,6 +185,7 @@ def write_rtk(folder: Path, views: int = 20, *, tilted: bool = False) -> Path:
 def write_matrices(path: Path, geometry: PosedBeam) -> None:
     """A table of projection matrices, each put together from what a camera is: turn, shift, then its inner matrix."""
     poses, blocks = geometry.poses(), []
+    assert poses.source is not None
     for k in range(geometry.views):
         source, centre, u, v = (a[k] for a in (poses.source, poses.centre, poses.u, poses.v))
         x, y = u / np.linalg.norm(u), v / np.linalg.norm(v)
@@ -198,8 +199,8 @@ def write_matrices(path: Path, geometry: PosedBeam) -> None:
         matrix = inner @ np.concatenate([turn, -(turn @ source)[:, None]], axis=1)
         rows = "\n".join(" ".join(repr(float(c)) for c in row) for row in matrix / matrix[2, 3])
         blocks.append(f"@{k + 1}\n0.0 0.0\n{rows}\n\n")
-    head = f"projtable.txt version 3\nMon Jan  1 00:00:00 2024\n\n# format: angle / entries of projection matrices\n{k + 1}\n"
-    path.write_text(head + "".join(blocks))
+    head = "projtable.txt version 3\nMon Jan  1 00:00:00 2024\n\n# format: angle / entries of projection matrices\n"
+    path.write_text(f"{head}{geometry.views}\n" + "".join(blocks))
 
 
 def write_cera(folder: Path, views: int = 40) -> Path:
