@@ -48,6 +48,7 @@ def presets() -> str:
     """What each preset sets otherwise than the table of settings, or than the usual preset of its task."""
     from DiffusionMBIRLib.config import preset_values
     from DiffusionMBIRLib.tasks import TASKS, task_info
+    from DiffusionMBIRLib.usual import ALL_VIEWS, OBJECT
 
     rows = []
     for info in map(task_info, TASKS):
@@ -58,6 +59,9 @@ def presets() -> str:
             as_usual = name != info.preset and len(changed) <= len(plainly)
             told = f"as `{info.preset}`, but {', '.join(changed)}" if as_usual else ", ".join(plainly) or "nothing"
             rows.append((f"`{name}`", info.label, told))
+    for name in (OBJECT, ALL_VIEWS):
+        changed = differences(defaults() | preset_values(name), defaults())
+        rows.append((f"`{name}`", "Measured scans", ", ".join(changed)))
     return table(("`--preset`", "task", "what it sets otherwise than the table of settings"), rows)
 
 
