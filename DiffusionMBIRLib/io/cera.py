@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..formats import CT, Format, register
-from ..geometry import PosedBeam, Poses
+from ..geometry import PosedBeam, Poses, RayGeometry
 from ..preparation.rays import RayScan, measurement_of_rays
 from ..preparation.told import Told
 from ..scans import Measurement
@@ -46,7 +46,7 @@ def read_cera(path: Path, axis: float | None = None, prepare: str | None = None)
         row_offset_mm=-ring.number("DetectorOffsetV", 0.0) * pitch[0],
     )  # fmt: skip
     table = ring.word("ProjectionMatrixFilename", "").strip()
-    geometry = circular
+    geometry: RayGeometry = circular
     if table:
         matrices = _matrices(companion(path, table, "ProjectionMatrixFilename"), views)
         geometry = PosedBeam.of(poses_of(matrices, (rows, columns), pitch[1]), rows, columns)

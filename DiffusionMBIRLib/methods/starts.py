@@ -55,7 +55,8 @@ def coarse_to_fine(
     coarser = problem.coarser if grids > 1 and all(n % 2 == 0 for n in problem.grid.in_plane) else None
     if coarser is None or checkpoint.load("ADMM-TV"):
         return total_variation(problem, lam, sweeps, monitor, checkpoint)
-    part, finer = coarser(2 if problem.scan.geometry.views_of_a_point >= 2 * VIEWS_OF_START else 1, 2)
+    views = getattr(problem.scan.geometry, "views_of_a_point", 0)
+    part, finer = coarser(2 if views >= 2 * VIEWS_OF_START else 1, 2)
     before = coarse_to_fine(part, lam / 2, 2 * sweeps, grids - 1, _Finer(monitor, finer), NoCheckpoint())
     return total_variation(problem, lam, sweeps, monitor, checkpoint, start=finer(before))
 

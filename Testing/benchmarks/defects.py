@@ -2,10 +2,10 @@
 
     python Testing/benchmarks/defects.py --out Testing/benchmarks/results/defects.csv
 
-Rays through balls by formula, 1e5 photons, through all steps of the preparation; PSNR in dB against the balls, each voxel
-the mean of 4 x 4 x 4 points, over what the defective scan sees from every side.  Of a long object the clean scan has a
-detector that sees all of it.  CT-PD is a folder of DICOM files written from the published dictionary, its clean scan the
-same rays without a file.
+Rays through balls by formula, 1e5 photons, through all steps of the preparation; PSNR in dB against the balls, each
+voxel the mean of 4 x 4 x 4 points, over what the defective scan sees from every side.  Of a long object the clean scan
+has a detector that sees all of it.  CT-PD is a folder of DICOM files written from the published dictionary, its clean
+scan the same rays without a file.
 """
 
 from __future__ import annotations
@@ -95,8 +95,7 @@ def psnr(scan: Measurement, balls: np.ndarray, method: str, radius_mm: float, ha
     grid, truth = scan.grid, truth_of(scan.grid, balls)
     middle = grid.off_isocentre_mm
     x, y, z = (
-        (np.arange(n) - (n - 1) / 2) * d + m
-        for n, d, m in zip(grid.shape[::-1], grid.spacing_mm, middle, strict=True)
+        (np.arange(n) - (n - 1) / 2) * d + m for n, d, m in zip(grid.shape[::-1], grid.spacing_mm, middle, strict=True)
     )
     inside = (np.hypot(x, y[:, None]) < radius_mm)[None] & ((np.abs(z) < half_mm) | (len(z) == 1))[:, None, None]
     error = float(np.mean((found - truth)[inside] ** 2))

@@ -262,7 +262,7 @@ def test_admm_tv_limit_depends_neither_on_rho_nor_on_the_start():
 
 
 def test_admm_tv_between_bounds_reaches_the_minimum():
-    """Where the bounds bind, the gradient of the rest may point outwards only (the conditions of Karush, Kuhn, Tucker)."""
+    """Where the bounds bind, the slope of the rest points outwards (the conditions of Karush, Kuhn and Tucker)."""
     A = Dense(random(30, 24), (2, 3, 4))
     y = A.forward(random(2, 3, 4, seed=1))
     ceiling = random(2, 3, 4, seed=2).abs() * 0.3 + 0.2
@@ -271,7 +271,9 @@ def test_admm_tv_between_bounds_reaches_the_minimum():
     assert (x <= ceiling).all()
     slope = A.adjoint(A.forward(x) - y)
     low, high = x < 1e-9, x > ceiling - 1e-9
-    assert low.any() and high.any() and not (low | high).all()
+    assert low.any()
+    assert high.any()
+    assert not (low | high).all()
     assert slope[~low & ~high].abs().max() < 1e-5
     assert slope[low].min() > -1e-5
     assert slope[high].max() < 1e-5
@@ -281,7 +283,7 @@ def test_admm_tv_between_bounds_reaches_the_minimum():
 
 
 def abs_of(A: Dense) -> Dense:
-    return Dense(A.matrix.abs(), A.domain.shape)  # type: ignore[arg-type]
+    return Dense(A.matrix.abs(), A.domain.shape)
 
 
 def test_admm_tv_respects_the_floor_exactly():

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...errors import InputError
 
-
 _EDGE = 3  # columns at a side of the detector
 _CUT_OFF = 0.05  # of the largest value: an edge that sees more is one of a row that is cut off
 
