@@ -37,6 +37,7 @@ BALLS = np.array(
     [(0, 0, 0, 24, 0.02), (6, -4, 0, 6, 0.01), (-8, 6, 0, 4, -0.015), (2, 10, 0, 2.5, 0.02), (-5, -9, 0, 3, -0.02),
      (12, 8, 0, 3.5, -0.01)], dtype=float
 )  # fmt: skip
+BALLS[:, :2] += (2.0, -1.3)  # edges about the axis stay in their columns, as rings do
 LONG = np.concatenate([BALLS + [0, 0, z, 0, 0] for z in (-24.0, 0.0, 24.0)])
 LONG[:, 3] = np.minimum(LONG[:, 3], 12.0)
 FIELDS = ("scan", "method", "clean_db", "with_defect_db", "lost_db")
