@@ -162,6 +162,13 @@ class ReconSettings:
     )
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
+    tv_grids: int = setting(
+        1,
+        "TV grids",
+        "Grids that admm-tv goes through, each with half the pixel side of the one before it, from every second view "
+        "where there are many; those before the last take twice as many sweeps as the next.  CT only.",
+        range=(1, 5),
+    )
     sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))
     cgls_iterations: int = setting(
         15, "CGLS steps", "Steps of cgls: more follow the data closer, and their noise.", range=(1, 10000)

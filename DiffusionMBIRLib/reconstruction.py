@@ -22,8 +22,8 @@ from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
 from .scans import Scan
-from .tasks import task_info
 from .uncertainty.volumes import DoubtVolumes
+from .usual import usual_settings
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -70,14 +70,15 @@ def reconstruct(
     """Reconstruct a measurement.
 
     prior: installed id, file or an object that obeys the Prior contract; defaults to ``settings.prior``.
-    settings: defaults to the preset of the measurement's task.  device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+    settings: defaults to the preset that suits the measurement (:mod:`.usual`).
+    device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
     precision: of the network, as in the settings, which device and precision overrule where they are given.
     checkpoint: keeps the state of the run; with one that holds a state, the run goes on from there.
     Raises InputError for what the user can mend, EngineError when the computation fails (no memory, a
     GPU that is lost).
     """
     started = time.perf_counter()
-    settings = settings or ReconSettings.preset(task_info(measurement.task).preset)
+    settings = settings or usual_settings(measurement).settings
     require_fitting(measurement.task, settings, measurement.geometry)
     used = replace(settings, precision=precision or settings.precision)
     chosen = choose_device(device or settings.device)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import ReconSettings
 from ..describe import lines
@@ -14,6 +15,7 @@ from ..monitor import Monitor
 from ..names import beside
 from ..provenance import NOTICE
 from ..tasks import SPARSE_VIEW, TASKS, task_info
+from ..usual import instead_of_hours, usual_settings
 from .options import (
     Outcome,
     add_scan_settings,
@@ -25,6 +27,9 @@ from .options import (
     say,
     told,
 )
+
+if TYPE_CHECKING:
+    from ..scans import Scan
 
 NAME, HELP = "reconstruct", "reconstruct a measurement"
 
@@ -49,12 +54,13 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..reconstruction import reconstruct
 
     measurement, truth = _measured(arguments, monitor)
-    preset = arguments.preset or task_info(measurement.task).preset
-    settings = ReconSettings.preset(preset, **given_settings(arguments, ReconSettings))
+    settings, why = _settings(arguments, measurement)
     reference = read_volume(arguments.reference) if arguments.reference else truth
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
     for note in measurement.notes:
         say(note, arguments)
+    if why:
+        say(why, arguments)
     if not arguments.quiet:
         say(estimate_of(measurement, settings, choose_device(settings.device)).text, arguments)
     result = reconstruct(measurement, settings=settings, monitor=monitor)
@@ -94,6 +100,22 @@ def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:
     ]
     filled = doubt.numbers["filled_in"]
     return "\n".join([*said, f"{written['filled']}: share of the detail that the prior filled in, {filled:.0%} in all"])
+
+
+def _settings(arguments: argparse.Namespace, measurement: Scan) -> tuple[ReconSettings, str]:
+    """The settings, and why they are so where the user left the method to us."""
+    from ..devices import choose_device
+    from ..pace import estimate_of
+
+    given = given_settings(arguments, ReconSettings)
+    if arguments.preset or "method" in given:
+        return ReconSettings.preset(arguments.preset or task_info(measurement.task).preset, **given), ""
+    usual = usual_settings(measurement)
+    settings = replace(usual.settings, **given)
+    if usual.why:
+        seconds = estimate_of(measurement, settings, choose_device(settings.device)).seconds
+        usual = instead_of_hours(measurement, usual, seconds)
+    return replace(usual.settings, **given), usual.why
 
 
 def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any]:

@@ -1,18 +1,24 @@
-"""Scans for CERA: a .config file that names the images and tells a circle; its projection matrices are not read."""
+"""Scans for CERA: a .config file that names the images, and tells a circle or names a table of projection matrices.
+
+A matrix (3 x 4) leads from mm to columns and rows of the detector, whose rows then run upwards; both count from the
+detector's lower left corner, as CTSimU writes them.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..formats import CT, Format, register
+from ..geometry import PosedBeam, Poses, RayGeometry
 from ..preparation.rays import RayScan, measurement_of_rays
 from ..preparation.told import Told
 from ..scans import Measurement
 from .circles import circle
-from .companions import Entries, companion, counted_names, glance, sections
+from .companions import Entries, companion, counted_names, glance, numbers_in, sections, text_of_file
 from .image_stack import read_images, read_raw, stack_of
 
 _TRUE = ("true", "1", "yes")
@@ -34,22 +40,58 @@ def read_cera(path: Path, axis: float | None = None, prepare: str | None = None)
         raise InputError(f"{path}: AquisitionDirection must be CW or CCW")
     step = ring.number("ScanAngle", 360.0) / views
     angles = ring.number("StartAngle", 0.0) + sense * step * np.arange(views)
-    geometry = circle(
+    circular = circle(
         angles, (rows, columns), pitch, ring.positive("SourceObjectDistance"), ring.positive("SourceImageDistance"),
         offset_mm=-ring.number("DetectorOffsetU", 0.0) * pitch[1],
         row_offset_mm=-ring.number("DetectorOffsetV", 0.0) * pitch[0],
     )  # fmt: skip
+    table = ring.word("ProjectionMatrixFilename", "").strip()
+    geometry: RayGeometry = circular
+    if table:
+        matrices = _matrices(companion(path, table, "ProjectionMatrixFilename"), views)
+        geometry = PosedBeam.of(poses_of(matrices, (rows, columns), pitch[1]), rows, columns)
     counted = images.word("ProjectionDataDomain", "Intensity").strip().lower() == "intensity"
     counts = _counts(path, images, keys, (views, rows, columns))
     scan = RayScan(str(path), "CERA", counts, geometry, "counts" if counted else "lines")
     if counted:
         scan.white = Entries(path, parts.get("i0log", {}), " in [I0Log]").positive("GlobalI0Value")
-    scan.sense_known = False
-    scan.guessed.append("the circle that the file tells; projection matrices are not read")
+    scan.sense_known = bool(table)
+    if not table:
+        scan.guessed.append("the circle that the file tells")
     flips = [("FlipV", -2), ("FlipU", -1)]
     # Without a flip, rows run down.
     scan.flip(tuple(k for name, k in flips if (images.word(name, "false").strip().lower() in _TRUE) == (k == -1)))
     return measurement_of_rays(scan, Told(axis=axis, prepare=prepare))
+
+
+def _matrices(path: Path, views: int) -> np.ndarray:
+    """The matrices (views, 3, 4) of a table: each after a line @NUMBER and one of two numbers."""
+    blocks = re.split(r"^@\s*\d+[^\n]*\n", text_of_file(path), flags=re.MULTILINE)[1:]
+    if len(blocks) != views:
+        raise InputError(f"{path}: holds {len(blocks)} matrices for {views} images; is it the table of this scan?")
+    found = [numbers_in(path, block) for block in blocks]
+    if any(len(numbers) != 14 or not np.isfinite(numbers).all() for numbers in found):
+        raise InputError(f"{path}: after each line @NUMBER two numbers and a matrix of three lines are needed")
+    return np.array(found)[:, 2:].reshape(views, 3, 4)
+
+
+def poses_of(matrices: np.ndarray, detector: tuple[int, int], pitch_mm: float) -> Poses:
+    """Where source and detector (rows, columns) stand by projection matrices (views, 3, 4) that lead from mm to columns
+    and rows, both from the corner of the first pixel; the matrices alone do not tell how large columns are.
+
+    The source is what a matrix maps to nothing, and a place (u, v) lies along the inverse of its left part times
+    (u, v, 1) from it.  Raises InputError for a matrix that projects nothing.
+    """
+    left = matrices[:, :, :3]
+    if np.abs(np.linalg.det(left / np.abs(left).max(axis=(1, 2), keepdims=True))).min() < 1e-12:
+        raise InputError("projection matrices: one of them is singular; is the table damaged?")
+    back = np.linalg.inv(left)
+    source = -np.einsum("vij,vj->vi", back, matrices[:, :, 3])
+    u, v, origin = back[:, :, 0], back[:, :, 1], back[:, :, 2]
+    middle = detector[1] / 2 * u + detector[0] / 2 * v + origin
+    ahead = np.sign(-(middle * source).sum(axis=1))  # the object stands at the origin, before the source
+    scale = (ahead * pitch_mm / np.linalg.norm(u, axis=1))[:, None]
+    return Poses(source + scale * middle, scale * u, scale * v, source=source)
 
 
 def _counts(path: Path, images: Entries, keys: Entries, shape: tuple[int, int, int]) -> np.ndarray:

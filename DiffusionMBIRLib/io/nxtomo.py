@@ -74,6 +74,8 @@ class _Tomo:
             scan.flat, scan.flat_at = self._flats(frames, keys)
         if (keys == _DARK).any():
             scan.dark = self._frames(frames, keys == _DARK).mean(axis=0)
+        if scan.flat is not None:
+            scan.weigh_by(self._frames(frames, keys == _FLAT))
         scan.sense_known = False
         return scan
 

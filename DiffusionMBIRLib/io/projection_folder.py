@@ -120,7 +120,8 @@ def _scan(name: Path, images: FolderImages, listed: np.ndarray) -> ParallelScan:
     views = [images.views[k] for k in orders[0].index] if orders else images.views
     scan.counts = _stacked(views, name, len(angles), scan)
     if images.flats and images.darks:
-        scan.flat, scan.dark = (_mean(group, scan.counts.shape[1:]) for group in (images.flats, images.darks))
+        scan.flats, darks = (_images(group, scan.counts.shape[1:]) for group in (images.flats, images.darks))
+        scan.flat, scan.dark = _mean(scan.flats), _mean(darks)
     scan.angles_deg, remark = of_the_views(angles, len(scan.counts), _with_folders(name, images), ANGLES)
     scan.remarks += [remark] if remark else []
     scan.alternatives += [] if guess else perhaps_radians(scan.angles_deg, "")
@@ -182,8 +183,12 @@ def _like(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         return image.astype(np.float32)
 
 
-def _mean(files: list[Path], shape: tuple[int, ...]) -> np.ndarray:
-    """The mean of all images of the files: (rows, columns).  Of one slice every row of an image is a reading."""
+def _mean(images: np.ndarray) -> np.ndarray:
+    return np.asarray(images.mean(axis=0, dtype=np.float64), dtype=np.float32)
+
+
+def _images(files: list[Path], shape: tuple[int, ...]) -> np.ndarray:
+    """All images of the files: (images, rows, columns).  Of one slice every row of an image is a reading."""
     stacks = []
     for path in files:
         image = read_tiff(path)
@@ -193,4 +198,4 @@ def _mean(files: list[Path], shape: tuple[int, ...]) -> np.ndarray:
         if stack.shape[1:] != shape:
             raise InputError(f"{path}: is an image of {image.shape}; one grey image of {shape} is needed")
         stacks.append(stack)
-    return np.asarray(np.concatenate(stacks).mean(axis=0, dtype=np.float64), dtype=np.float32)
+    return np.concatenate(stacks)

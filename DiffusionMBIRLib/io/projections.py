@@ -38,11 +38,12 @@ def read_data_exchange(fields: Fields, told: Told | None = None) -> Measurement:
         if not fields.has(needed):
             raise InputError(f"{name}: lacks the dataset {needed}; projections need flat and dark images and angles")
     counts = _stack(fields, "exchange/data")
-    flat, dark = (_stack(fields, f"exchange/data_{kind}").mean(axis=0) for kind in ("white", "dark"))
+    flats, dark = _stack(fields, "exchange/data_white"), _stack(fields, "exchange/data_dark").mean(axis=0)
     listed = np.asarray(fields.numbers("exchange/theta")[()], dtype=float).reshape(-1)
     unit = str(fields.attribute("exchange/theta", "units", ""))
     angles, guess, doubt = in_degrees(listed, unit)
-    scan = ParallelScan(name, "Data Exchange HDF5", counts, flat, dark, angles, perhaps_radians(angles, unit))
+    scan = ParallelScan(name, "Data Exchange HDF5", counts, flats.mean(axis=0), dark, angles, flats)
+    scan.alternatives += perhaps_radians(angles, unit)
     scan.guessed += [guess] if guess else []
     scan.remarks += [doubt] if doubt else []
     return measurement_of(scan, told or Told())

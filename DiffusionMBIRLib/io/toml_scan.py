@@ -54,7 +54,8 @@ def read_toml_scan(path: Path, axis: float | None = None, prepare: str | None = 
     geometry = _geometry(path, entries, counts.shape)
     scan = RayScan(str(path), "geometry in TOML", counts, geometry, values)
     if "flat" in entries:
-        scan.flat = _images(path, entries, "flat", None).mean(axis=0)
+        flats = _images(path, entries, "flat", None)
+        scan.flat = flats.mean(axis=0)
     if "dark" in entries:
         scan.dark = _images(path, entries, "dark", None).mean(axis=0)
     for key, field in (
@@ -65,6 +66,8 @@ def read_toml_scan(path: Path, axis: float | None = None, prepare: str | None = 
     ):
         if key in entries:
             setattr(scan, field, _number(path, entries, key))
+    if "flat" in entries:
+        scan.weigh_by(flats)
     scan.grid = _grid(path, entries.get("grid"))
     scan.axis_known = getattr(geometry, "offset_mm", 0.0) != 0.0 or "offset_mm" in entries["geometry"]
     _flip(path, scan, str(entries.get("flip", "")))

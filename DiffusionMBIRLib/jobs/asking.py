@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..provenance import file_name
 from ..scans import Scan
 from ..simulation.settings import scan_names
 from ..tasks import SPARSE_VIEW, task_info
+from ..usual import usual_settings
 from ..volume import Volume
 from .request import Request, file_input, folder_input
 
@@ -46,36 +47,38 @@ def ask(
     choices = dict(choices or {})
     told = {name: choices.pop(name) for name in TOLD if name in choices}
     entries, inside, measured = _input(source, grid, task, told)
-    task = task or measured or SPARSE_VIEW
-    usual = task_info(task).preset
-    scan, settings = _split(choices, task, is_measured=bool(measured))
-    chosen = ReconSettings.preset(preset or usual, **settings)
+    task = task or (measured.task if measured else SPARSE_VIEW)
+    scan, settings = _split(choices, task, is_measured=measured is not None)
+    if measured is None or preset or "method" in settings:
+        chosen = ReconSettings.preset(preset or task_info(task).preset, **settings)
+    else:
+        chosen = replace(usual_settings(measured).settings, **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
     return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), inside
 
 
 def _input(
     source: Source, grid: Grid | None, task: str | None, told: dict[str, Any]
-) -> tuple[dict[str, Any], Scan | Volume | None, str]:
-    """(entries of the request, what goes into the job's folder, task of a scan or '')."""
+) -> tuple[dict[str, Any], Scan | Volume | None, Scan | None]:
+    """(entries of the request, what goes into the job's folder, the scan where it is one)."""
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return {**file_input(path), **told}, None, _task_of_file(path, told)
+        return {**file_input(path), **told}, None, _scan_of_file(path, told)
     for name in told:
         raise InputError(f"setting {name!r} is for projections in files only; leave it out")
     if isinstance(source, np.ndarray):
         source = Volume(source, grid or Grid(source.shape), unit=task_info(task or SPARSE_VIEW).unit)
-    return folder_input(source), source, source.task if isinstance(source, Scan) else ""
+    return folder_input(source), source, source if isinstance(source, Scan) else None
 
 
-def _task_of_file(path: Path, told: dict[str, Any]) -> str:
+def _scan_of_file(path: Path, told: dict[str, Any]) -> Scan | None:
     if may_hold(path, SCAN):
         from ..io.scans import read_scan
 
-        return str(read_scan(path, **told).task)
+        return read_scan(path, **told)
     for name in told:
         raise InputError(f"{path}: {name} is for projections that do not tell it; leave it out")
-    return ""
+    return None
 
 
 def _split(choices: Mapping[str, Any], task: str, *, is_measured: bool) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -34,7 +34,7 @@ OF_FITS = (
 )  # fmt: skip
 OF_ALL = ("method", "device", "projector", "virtual_coils")  # settings of the scan's operator, whatever the method
 _OF_MODALITY = {  # those that mean nothing elsewhere
-    "CT": ("projector", "preconditioner"),
+    "CT": ("projector", "preconditioner", "tv_grids"),
     "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
 }
 

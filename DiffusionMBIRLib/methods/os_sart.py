@@ -44,6 +44,7 @@ class OSSART(Method):
             parts,
             passes=settings.sart_passes,
             floor=problem.least,
+            ceiling=problem.most,
             monitor=run.monitor,
             checkpoint=run.checkpoint,
         )

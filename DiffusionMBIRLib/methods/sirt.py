@@ -34,6 +34,7 @@ class SIRT(Method):
             problem.y,
             iterations=steps,
             floor=problem.least,
+            ceiling=problem.most,
             monitor=run.monitor,
             checkpoint=run.checkpoint,
         )

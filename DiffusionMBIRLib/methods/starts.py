@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..monitor import NoCheckpoint
+from ..starts import VIEWS_OF_START
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +19,15 @@ if TYPE_CHECKING:
     from ..problems import Problem
 
 
-def total_variation(problem: Problem, lam: float, sweeps: int, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
-    """Isotropic total variation of a problem's volume, bounded from below where it is."""
+def total_variation(
+    problem: Problem,
+    lam: float,
+    sweeps: int,
+    monitor: Monitor,
+    checkpoint: Checkpoint,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Isotropic total variation of a problem's volume, bounded where it is."""
     from ..problems import inverse_spacing
     from ..solvers.classic import admm_tv
 
@@ -29,6 +38,8 @@ def total_variation(problem: Problem, lam: float, sweeps: int, monitor: Monitor,
         sweeps=sweeps,
         weights=inverse_spacing(problem.grid),
         floor=problem.least,
+        ceiling=problem.most,
+        start=start,
         monitor=monitor,
         checkpoint=checkpoint,
     )
@@ -41,6 +52,24 @@ def show_direct(problem: Problem, monitor: Monitor) -> None:
         return
     with suppress(InputError):  # scans that have none of their own, or none of such angles, do without
         monitor.preview(lambda: direct("hann"), 0)
+
+
+def coarse_to_fine(
+    problem: Problem, lam: float, sweeps: int, grids: int, monitor: Monitor, checkpoint: Checkpoint
+) -> Tensor:
+    """Total variation that starts from what it is on a grid of twice the pixel side, and so on: long waves, of which
+    limited angles leave most to be found, take few sweeps there.
+
+    Of the same image, with an operator of norm 1, a grid of twice the pixel side has a quarter of the misfit and half
+    the variation, so that ``lam`` is halved with it.
+    """
+    coarser = problem.coarser if grids > 1 and all(n % 2 == 0 for n in problem.grid.in_plane) else None
+    if coarser is None or checkpoint.load("ADMM-TV"):
+        return total_variation(problem, lam, sweeps, monitor, checkpoint)
+    views = getattr(problem.scan.geometry, "views_of_a_point", 0)
+    part, finer = coarser(2 if views >= 2 * VIEWS_OF_START else 1, 2)
+    before = coarse_to_fine(part, lam / 2, 2 * sweeps, grids - 1, _Finer(monitor, finer), NoCheckpoint())
+    return total_variation(problem, lam, sweeps, monitor, checkpoint, start=finer(before))
 
 
 def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:

@@ -12,19 +12,23 @@ if TYPE_CHECKING:
     from ..problems import Problem
 
 
+_COARSER = 0.4  # of the work on a grid, what the next coarser one takes: twice the sweeps, a quarter of the pixels
+
+
 class ADMMTV(Method):
     name: ClassVar[str] = "admm-tv"
     label: ClassVar[str] = "Total variation (ADMM-TV)"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR")
-    settings: ClassVar[tuple[str, ...]] = ("tv_lam", "tv_sweeps")
+    settings: ClassVar[tuple[str, ...]] = ("tv_lam", "tv_sweeps", "tv_grids")
     volumes: ClassVar[int] = 10
     order: ClassVar[int] = 40
 
     def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
-        return {"ADMM-TV": ("sweep", settings.tv_sweeps)}
+        return {"ADMM-TV": ("sweep", settings.tv_sweeps * (1 + _COARSER * (settings.tv_grids - 1)))}
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from .starts import show_direct, total_variation
+        from .starts import coarse_to_fine, show_direct
 
         show_direct(problem, run.monitor)
-        return Estimate(total_variation(problem, settings.tv_lam, settings.tv_sweeps, run.monitor, run.checkpoint))
+        lam, sweeps = settings.tv_lam, settings.tv_sweeps
+        return Estimate(coarse_to_fine(problem, lam, sweeps, settings.tv_grids, run.monitor, run.checkpoint))

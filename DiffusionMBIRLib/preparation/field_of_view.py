@@ -40,14 +40,14 @@ def edge_distances(geometry: RayGeometry) -> tuple[float, float]:
     columns = geometry.detector[1]
     found = []
     for k in (-columns / 2, columns / 2):
-        point, along = _ray(geometry, k, 0.0)
+        point, along = ray(geometry, k, 0.0)
         size = np.hypot(along[:, 0], along[:, 1])
         across = np.abs(along[:, 0] * point[:, 1] - along[:, 1] * point[:, 0]) / np.maximum(size, 1e-30)
         found.append(float(np.median(across)))
     return found[0], found[1]
 
 
-def _ray(geometry: RayGeometry, column: float, row: float) -> tuple[np.ndarray, np.ndarray]:
+def ray(geometry: RayGeometry, column: float, row: float) -> tuple[np.ndarray, np.ndarray]:
     """A point and the direction of the ray to a place on the detector, in steps from its middle; both (views, 3)."""
     poses = geometry.poses()
     if poses.source is None:
@@ -67,7 +67,7 @@ def heights_mm(geometry: RayGeometry) -> tuple[float, float]:
     rows = geometry.detector[0]
     found = []
     for k in (-rows / 2, rows / 2):
-        point, along = _ray(geometry, 0.0, k)
+        point, along = ray(geometry, 0.0, k)
         flat = np.maximum((along[:, :2] ** 2).sum(axis=1), 1e-30)
         found.append(point[:, 2] - (point[:, :2] * along[:, :2]).sum(axis=1) / flat * along[:, 2])
     return float(np.min(found)), float(np.max(found))

@@ -8,6 +8,8 @@ from ..errors import InputError
 
 WEAKEST_FLAT = 0.05  # of the median; darker pixels of the detector are blind
 LEAST_TRANSMISSION = 1e-4
+_FEWEST_FLATS = 5
+_PHOTONS = (10.0, 1e9)  # of an open beam in a pixel; others come from flat images that are no single readings
 
 
 def line_integrals(counts: np.ndarray, flat: np.ndarray, dark: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -27,6 +29,33 @@ def _line_integrals(counts: np.ndarray, flat: np.ndarray, dark: np.ndarray, name
         raise InputError(f"{name}: the flat image is not brighter than the dark one; are they exchanged?")
     transmission = (counts - dark) / np.where(blind, 1, beam)
     return -np.log(np.maximum(transmission, LEAST_TRANSMISSION)).astype(np.float32), blind
+
+
+def photons_counted(flats: np.ndarray, dark: np.ndarray) -> tuple[float, np.ndarray | None]:
+    """Photons of the open beam, mean of the pixels, and how they spread over these (1, rows, columns).
+
+    They follow from the scatter of flat images (images, rows, columns): of N photons the relative variance is 1 / N,
+    whatever a detector makes of one.
+
+    How the beam as a whole changes from image to image is taken off.  (0, None) where there are too few images, or none
+    of such a scatter.
+    """
+    if flats.ndim != 3 or len(flats) < _FEWEST_FLATS:
+        return 0.0, None
+    with np.errstate(all="ignore"):
+        beams = flats.astype(np.float64) - dark
+        beams /= np.median(beams, axis=(1, 2), keepdims=True)
+        mean = np.maximum(beams.mean(axis=0), WEAKEST_FLAT)
+        # The variance of a pixel falls with its brightness; of few images each is rough, of all pixels not.
+        photons = float(1.0 / np.mean(beams.var(axis=0, ddof=1) / mean))
+    if not _PHOTONS[0] < photons < _PHOTONS[1]:
+        return 0.0, None
+    return photons * float(mean.mean()), (mean / mean.mean()).astype(np.float32)[None]
+
+
+def photons_text(photons: float) -> str:
+    """How it is told."""
+    return f"{photons:.3g} photons a pixel in the open beam, by the scatter of the flat images, weigh the rays"
 
 
 def drift(flats: np.ndarray, at: tuple[float, ...], dark: np.ndarray, views: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +12,13 @@ from ..geometry import Grid, ParallelBeam
 from ..scans import Measurement
 from .cleaning import cleaned
 from .consistency import are_shuffled, check_views, roughness, sees_object
+from .flat_dark import photons_counted, photons_text
 from .half_acquisition import is_half_acquisition, reach, stitched
+from .padding import padded
 from .rings import without_rings
 from .rotation_axis import rotation_axis
 from .told import Told
+from .water import water_known
 from .zingers import without_zingers
 
 _PIXEL_MM = 1.0
@@ -26,7 +30,8 @@ class ParallelScan:
     """counts: (views, rows, columns), or line integrals where flat and dark are None; flat, dark: (rows, columns).
 
     angles_deg: of the views.  alternatives: other angles that the views may have, with what they rest on; taken only
-    where they clearly fit better.  guessed, remarks: what the reader has to say.
+    where they clearly fit better.  flats: (images, rows, columns) that ``flat`` is the mean of, where the reader kept
+    them.  guessed, remarks: what the reader has to say.
     """
 
     name: str
@@ -35,6 +40,7 @@ class ParallelScan:
     flat: np.ndarray | None
     dark: np.ndarray | None
     angles_deg: np.ndarray
+    flats: np.ndarray | None = None
     alternatives: list[tuple[np.ndarray, str]] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -60,14 +66,20 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
         )
     water = _typical_attenuation(whole, pixel)
     offset = ((columns - 1) / 2 - centre) * pixel
+    geometry = ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset)
+    grid = Grid((slices, width, width), (pixel, pixel, pixel))
+    if told.wants("padding"):
+        grid = padded(grid, line, geometry, remarks)
     return Measurement(
         line,
-        ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset),
-        Grid((slices, width, width), (pixel, pixel, pixel)),
+        geometry,
+        grid,
         mu_water_per_mm=water,
+        **_photons(scan, remarks),
         # Pixels of an unknown size make no attenuation per mm.
         unit="1/mm" if told.pixel_mm else "HU",
-        provenance={"source": scan.source, "guessed": _guesses(scan, told, centre, how, water), "remarks": remarks},
+        provenance={"source": scan.source, "guessed": _guesses(scan, told, centre, how, water), "remarks": remarks}
+        | water_known(False),
         name=scan.name,
     )
 
@@ -85,6 +97,17 @@ def _guesses(scan: ParallelScan, told: Told, centre: float, how: str, water: flo
         "sense of rotation; else the slices are mirrored",
         *scan.guessed,
     ]
+
+
+def _photons(scan: ParallelScan, remarks: list[str]) -> dict[str, Any]:
+    """The weights of the rays, where flat images tell them."""
+    if scan.flats is None or scan.dark is None:
+        return {}
+    photons, profile = photons_counted(scan.flats, scan.dark)
+    if profile is None:
+        return {}
+    remarks.append(photons_text(photons))
+    return {"photons": photons, "photon_profile": np.ascontiguousarray(profile.swapaxes(0, 1))}
 
 
 def _require_fit(scan: ParallelScan) -> None:

@@ -12,15 +12,16 @@ from ..geometry import ConeBeam, FanBeam, Grid, ParallelBeam, RayGeometry
 from ..scans import Measurement
 from ..volume import MU_WATER_PER_MM
 from . import axis_of_rays
+from .binning import binned, bins, view_stride
 from .cleaning import cleaned
 from .consistency import edges, sees_object
 from .field_of_view import grid_seen, pixel_mm
-from .flat_dark import drift
+from .flat_dark import drift, photons_counted, photons_text
 from .padding import padded
 from .rings import without_rings
 from .told import Told
 from .typical import typical_attenuation
-from .water import without_beam_hardening
+from .water import water_known, without_beam_hardening
 from .zingers import without_zingers
 
 _ATTENUATIONS = (2e-4, 50.0)  # 1/mm, from gas to heavy metals at low energies
@@ -39,7 +40,8 @@ class RayScan:
     grid: to reconstruct on, None for what the detector sees.  axis_known: the file tells where the axis lies.
     sense_known: the file tells the sense of rotation for sure.  water: attenuation of water at the scan's energy, in
     1/mm, of medical scans, whose values are HU.  photons, photon_profile: as in a ``Measurement``, but the profile is
-    (views or 1, rows or 1, columns).  guessed, remarks: what the reader has to say.
+    (views or 1, rows or 1, columns).  most: ``most_per_mm`` of a ``Measurement``.  guessed, remarks: what the reader
+    has to say.
     """
 
     name: str
@@ -58,8 +60,18 @@ class RayScan:
     water: float | None = None
     photons: float = 0.0
     photon_profile: np.ndarray | None = None
+    most: np.ndarray | None = None
     guessed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+
+    def weigh_by(self, flats: np.ndarray) -> None:
+        """Take the photons of the open beam from how flat images (images, rows, columns) scatter."""
+        dark = np.zeros(flats.shape[1:], np.float32) if self.dark is None else self.dark
+        if self.photons:
+            return
+        self.photons, self.photon_profile = photons_counted(flats, dark)
+        if self.photons:
+            self.remarks.append(photons_text(self.photons))
 
     def flip(self, axes: tuple[int, ...]) -> None:
         """Have images run the other way along axes (-2: rows, -1: columns), as the geometry has them."""
@@ -77,6 +89,8 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
     geometry = scan.geometry if kept.all() else scan.geometry.take(np.flatnonzero(kept).tolist())
     line = np.ascontiguousarray(_repaired(line, geometry, told, remarks).swapaxes(0, 1))  # (rows, views, columns)
     geometry = _with_axis(scan, line, geometry, told, guessed, remarks)
+    if told.wants("binning"):
+        line, geometry, kept = _thinned(scan, line, geometry, kept, guessed)
     grid = scan.grid or grid_seen(geometry, line.shape[0], scan.slice_mm)
     if scan.grid is None and told.wants("padding"):
         grid = padded(grid, line, geometry, remarks)
@@ -95,7 +109,8 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
         mu_water_per_mm=float(typical),
         unit="HU" if scan.water else "1/mm",
         **_photons(scan, kept),
-        provenance={"source": scan.source, "guessed": guessed, "remarks": remarks},
+        most_per_mm=scan.most,
+        provenance={"source": scan.source, "guessed": guessed, "remarks": remarks, **water_known(bool(scan.water))},
         name=scan.name,
     )
 
@@ -190,6 +205,32 @@ def _with_axis(
         return geometry
     guessed.append(f"rotation axis at column {found.column:.2f}, {found.how}")
     return axis_of_rays.with_column(geometry, found.column)
+
+
+def _thinned(
+    scan: RayScan, line: np.ndarray, geometry: RayGeometry, kept: np.ndarray, guessed: list[str]
+) -> tuple[np.ndarray, RayGeometry, np.ndarray]:
+    """Line integrals (rows, views, columns) of fewer pixels or views, their geometry, and which views are kept."""
+    by = bins(geometry) if scan.grid is None and scan.photon_profile is None else 1
+    if by > 1:
+        guessed.append(
+            f"{geometry.views} views do not tell {geometry.detector[1]} columns apart: {by} x {by} pixels are averaged "
+            "and the grid is as coarse (--prepare binning=off: all of them)"
+        )
+        line, geometry = binned(line, geometry, by)
+        scan.photons *= by * by
+        scan.slice_mm = scan.slice_mm and scan.slice_mm * by
+    stride = view_stride(geometry, scan.grid or grid_seen(geometry, line.shape[0], scan.slice_mm))
+    if stride > 1:
+        guessed.append(
+            f"one of {stride} of the {geometry.views} views is used, as the matrix of all would need more than "
+            "usual memories hold (--prepare binning=off: all of them)"
+        )
+        line, geometry = np.ascontiguousarray(line[:, ::stride]), geometry.take(slice(None, None, stride))
+        left = np.zeros_like(kept)
+        left[np.flatnonzero(kept)[::stride]] = True
+        kept = left
+    return line, geometry, kept
 
 
 def _photons(scan: RayScan, kept: np.ndarray) -> dict[str, Any]:

@@ -15,6 +15,8 @@ STEPS = {
     "rings": "what one pixel reads too much or too little in all views is taken off",
     "axis": "the column of the rotation axis is found from the views",
     "padding": "the grid reaches beyond the detector's view where the object does",
+    "object": "what the format tells of the object's material and size bounds its values",
+    "binning": "detector pixels are added up where views are too few for a fine grid",
     "water": "beam hardening is taken off as if the object were of one material like water",
 }
 _OFF_BY_DEFAULT = ("water",)

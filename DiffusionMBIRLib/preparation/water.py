@@ -10,6 +10,11 @@ _STEPS = np.linspace(0.0, 0.4, 41)  # strength of the square term at the largest
 _LEAST_GAIN = 1e-3
 
 
+def water_known(known: bool) -> dict[str, str]:
+    """What the provenance of a measured scan tells: without it the object is no patient, as far as the file says."""
+    return {"water": "known" if known else "not known"}
+
+
 def without_beam_hardening(line: np.ndarray, geometry: RayGeometry, remarks: list[str]) -> np.ndarray:
     """Line integrals p (rows, views, columns) as p + c p^2, with the c that makes the views' total attenuation most
     alike: that of an object does not depend on the side that it is seen from.

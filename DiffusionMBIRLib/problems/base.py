@@ -25,15 +25,17 @@ class Problem:
     """y = A x with x (slices, rows, columns) in the prior's value scale and |A| = 1: fields that methods read.
 
     scan: as it is reconstructed.  noise: standard deviation of y in that scale, 0 if unknown.  unit: of the data, which
-    y counts in.  least: the least value that a volume can have, where there is one.  usual_sigma: the first noise level
+    y counts in.  least: the least value that a volume can have, where there is one.  most: the largest, likewise, voxel
+    by voxel.  usual_sigma: the first noise level
     where the settings leave it open, above the errors of the volume to start from.
     to_volume: of (x, name, whether x holds differences, which the unit's zero does not count for), the volume in the
     user's own unit and axis order.  residual: of x, |A x - y| / |y|, unweighted;
     0 where y is.
     of_views: of the places of some views, A and y of these alone; None where a scan has no views.
     direct: of a filter's name, the direct reconstruction; None where the kind of scan has none.
-    coarse: makes the same problem on fewer data and a coarser grid, and what leads its volumes back to this grid; None
-    where that would save nothing.
+    coarser: of a stride of the views and a factor of the pixels, makes the same problem on fewer data and a coarser
+    grid, and what leads its volumes back to this grid; coarse does so for the start of a diffusion, None where that
+    would save nothing.
     seen_by: how a prior sees volumes of this problem, such as complex ones.
     normalised: whether a step onto the data is divided by how much each pixel was measured.  as_published: what the
     published code of this kind of scan does ("aliased": its conjugate gradient errs; "ends-on-data").
@@ -51,8 +53,10 @@ class Problem:
     unit: float = 1.0
     least: float | None = None
     of_views: Callable[[Sequence[int]], tuple[LinearOperator, Tensor]] | None = None
+    most: Tensor | None = None
     direct: Callable[[str], Tensor] | None = None
     coarse: Callable[[], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
+    coarser: Callable[[int, int], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
     seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser
     normalised: bool = False
     as_published: tuple[str, ...] = ()

@@ -111,6 +111,7 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     y = target.div_(norm)
     seen = _Projections(scan, scaled, norm, value, base, slope)
     stride, factor = coarse_start(scan.geometry.views_of_a_point, scan.grid.in_plane)
+    coarser = partial(_coarse, scan, settings, value, raw.domain)
     return Problem(
         scan,
         A,
@@ -122,8 +123,10 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
         residual=seen.residual,
         least=(-1000.0 - value.offset) / value.scale,  # no attenuation
         of_views=partial(_of_views, scan, settings, norm, y, weights),
+        most=_most(scan, raw.domain, base, slope),
         direct=seen.direct,
-        coarse=None if stride == 1 else partial(_coarse, scan, settings, value, raw.domain, stride, factor),
+        coarse=None if stride == 1 else partial(coarser, stride, factor),
+        coarser=coarser,
         normalised=True,
         as_published=("aliased", "ends-on-data"),
         remarks=(raw.remark,) if raw.remark else (),
@@ -147,6 +150,14 @@ def _of_views(
     )
 
 
+def _most(scan: Measurement, space: Space, base: float, slope: float) -> Tensor | None:
+    """The largest value that voxels can have, where it is known."""
+    if scan.most_per_mm is None:
+        return None
+    most = torch.from_numpy(scan.most_per_mm).to(space.device, space.dtype).expand(space.shape)
+    return space.laid_out(((most - base) / slope).contiguous())
+
+
 def _coarse(
     scan: Measurement,
     settings: ReconSettings,
@@ -162,8 +173,13 @@ def _coarse(
     profile = scan.photon_profile
     if profile is not None and profile.shape[1] > 1:
         profile = profile[:, fewer]
-    views = scan.geometry.take(fewer)
-    part = replace(scan, data=scan.data[:, fewer], photon_profile=profile, geometry=views, grid=grid, stored_grid=grid)
+    most = scan.most_per_mm
+    if most is not None and most.shape[1:] == scan.grid.in_plane:
+        most = F.avg_pool2d(torch.from_numpy(most)[:, None], factor)[:, 0].numpy()
+    part = replace(
+        scan, data=scan.data[:, fewer], photon_profile=profile, geometry=scan.geometry.take(fewer), grid=grid,
+        stored_grid=grid, most_per_mm=most,
+    )  # fmt: skip
     return ct_problem(part, settings, value, space.device), partial(_on_grid, space=space)
 
 

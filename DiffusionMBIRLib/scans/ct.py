@@ -33,11 +33,13 @@ class Measurement(Scan):
     photons: incident photons a ray, 0 for noise-free; the statistical weight of a ray is photons x exp(-data).
     photon_profile: how these are spread over the rays, of a shape that broadcasts to that of data; 0 for a ray that
     does not count.  electronic_noise: standard deviation of the detector's own noise, in photons.
+    most_per_mm: the largest attenuation that voxels can have, where that is known, of a shape that broadcasts to the
+    grid's: of an object of one known material, and 0 where it cannot be.
     """
 
     KIND: ClassVar[str] = "ct"
     MODALITY: ClassVar[str] = "CT"
-    STORED: ClassVar[dict[str, Any]] = {"data": np.float32, "photon_profile": np.float32}
+    STORED: ClassVar[dict[str, Any]] = {"data": np.float32, "photon_profile": np.float32, "most_per_mm": np.float32}
 
     data: np.ndarray
     geometry: RayGeometry
@@ -49,6 +51,7 @@ class Measurement(Scan):
     photons: float = 0.0
     photon_profile: np.ndarray | None = None
     electronic_noise: float = 0.0
+    most_per_mm: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     name: str = "measurement"
 
@@ -60,6 +63,8 @@ class Measurement(Scan):
         require_finite(self.data, f"{self.name}: data")
         if self.photon_profile is not None:
             self._check_profile(self.photon_profile)
+        if self.most_per_mm is not None:
+            self._check_most(self.most_per_mm)
         largest = float(max(self.data.max(), -self.data.min()))
         if largest > MOST_ATTENUATION:
             raise InputError(
@@ -76,6 +81,23 @@ class Measurement(Scan):
             raise InputError(f"{self.name}: photon_profile must be 0 or positive, and not 0 everywhere")
         if not self.photons > 0:
             raise InputError(f"{self.name}: photon_profile spreads photons, which must be given too")
+
+    def _check_most(self, most: np.ndarray) -> None:
+        require_finite(most, f"{self.name}: most_per_mm")
+        if not (most.ndim == 3 and all(n in (1, m) for n, m in zip(most.shape, self.grid.shape, strict=True))):
+            raise InputError(f"{self.name}: most_per_mm {most.shape} does not spread over the grid {self.grid.shape}")
+        if most.min() < 0 or not most.any():
+            raise InputError(f"{self.name}: most_per_mm must be 0 or positive, and not 0 everywhere")
+
+    @property
+    def was_counted(self) -> bool:
+        """Whether it was read from a scanner's own files."""
+        return "water" in self.provenance
+
+    @property
+    def of_unknown_object(self) -> bool:
+        """Whether what was scanned is no patient, as far as the file tells: its reader knew no attenuation of water."""
+        return self.provenance.get("water") == "not known"
 
     def _check_settings(self) -> None:
         if self.unit not in UNITS:

@@ -22,15 +22,23 @@ def sirt(
     *,
     iterations: int = 200,
     floor: float | None = 0.0,
+    ceiling: Tensor | None = None,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Tensor:
-    """Simultaneous iterative reconstruction (Gilbert 1972): x += C A^T R (y - A x) from zero, kept above ``floor``.
+    """Simultaneous iterative reconstruction (Gilbert 1972): x += C A^T R (y - A x) from zero, kept above ``floor``
+    and below ``ceiling``.
 
     A: non-negative.  R, C: one over the sums of its rows and columns.  y, result: of shape ``A.range``, ``A.domain``.
     """
     return ordered_subsets(
-        [(A, y)], passes=iterations, floor=floor, stage="SIRT", monitor=monitor, checkpoint=checkpoint
+        [(A, y)],
+        passes=iterations,
+        floor=floor,
+        ceiling=ceiling,
+        stage="SIRT",
+        monitor=monitor,
+        checkpoint=checkpoint,
     )
 
 
@@ -44,14 +52,16 @@ def admm_tv(
     cg_steps: int = 4,
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
     floor: float | None = 0.0,
+    ceiling: Tensor | None = None,
     start: Tensor | None = None,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Tensor:
-    """min over x >= floor of 1/2 |y - A x|^2 + lam |grad x|_{2,1}: isotropic total variation in 3D by ADMM.
+    """min over floor <= x <= ceiling of 1/2 |y - A x|^2 + lam |grad x|_{2,1}: isotropic total variation in 3D by ADMM.
 
     weights: of the differences along (slices, rows, columns), 1 / spacing up to a factor.  rho defaults to 20 lam.
-    ``floor`` (None: unbounded) enters as a second split variable.  y, result: of shape ``A.range``, ``A.domain``.
+    ``floor`` (None: unbounded) and ``ceiling`` (of the domain's shape, only beside a floor) enter as a second split
+    variable.  y, result: of shape ``A.range``, ``A.domain``.
     Complex volumes need ``floor`` None; the length of their gradient counts real and imaginary parts together.  Raises
     InputError for a negative lam or a rho that is not positive.
 
@@ -73,7 +83,7 @@ def admm_tv(
         fitting(kept, forms if floor is None else {**forms, "lifted": form_of(x)}, sweeps)
     x, done = kept.get("x", x), int(kept.get("done", 0))
     slopes = _Gradients(gradient, lam / rho, kept["slopes"] if kept else gradient.forward(x))
-    bounds = None if floor is None else _Bounds(floor, kept["lifted"] if kept else x.clamp(min=floor))
+    bounds = None if floor is None else _Bounds(floor, ceiling, kept["lifted"] if kept else x.clamp(min=floor))
     del kept
 
     def system(p: Tensor) -> Tensor:
@@ -120,16 +130,22 @@ class _Gradients:
 
 
 class _Bounds:
-    """The split variable of x >= floor and its scaled dual v, both from their sum ``lifted`` = x + v.
+    """The split variable of floor <= x <= ceiling and its scaled dual v, both from their sum ``lifted`` = x + v.
 
-    max(lifted, floor) and v = min(lifted - floor, 0), so that their difference is floor + |lifted - floor|.
+    Without a ceiling they are max(lifted, floor) and min(lifted - floor, 0), whose difference is
+    floor + |lifted - floor|.
     """
 
-    def __init__(self, floor: float, lifted: Tensor) -> None:
-        self._floor, self.lifted = floor, lifted
+    def __init__(self, floor: float, ceiling: Tensor | None, lifted: Tensor) -> None:
+        self._floor, self._ceiling, self.lifted = floor, ceiling, lifted
 
     def pull(self, residual: Tensor, x: Tensor, rho: float) -> None:
         """residual += rho (split variable - v - x); leaves v in the place of the sum."""
+        if self._ceiling is not None:
+            inside = self.split()
+            self.lifted.sub_(inside)
+            residual.add_(inside.sub_(self.lifted).sub_(x), alpha=rho)
+            return
         beyond = self.lifted.sub_(self._floor)
         residual.add_(beyond.abs().sub_(x).add_(self._floor), alpha=rho)
         beyond.clamp_(max=0)
@@ -139,8 +155,9 @@ class _Bounds:
         self.lifted.add_(x)
 
     def split(self) -> Tensor:
-        """The variable that obeys the bound."""
-        return self.lifted.clamp(min=self._floor)
+        """The variable that obeys the bounds."""
+        within = self.lifted.clamp(min=self._floor)
+        return within if self._ceiling is None else torch.minimum(within, self._ceiling, out=within)
 
 
 def _estimate(x: Tensor, bounds: _Bounds | None) -> Tensor:

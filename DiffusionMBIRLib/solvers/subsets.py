@@ -22,12 +22,13 @@ def ordered_subsets(
     *,
     passes: int,
     floor: float | None = 0.0,
+    ceiling: Tensor | None = None,
     stage: str = "OS-SART",
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Tensor:
     """x += C A_s^T R_s (y_s - A_s x) for one part (A_s, y_s) of the scan after the other, from zero, kept above
-    ``floor``: a block-iterative SART (Wang and Jiang 2004).  Of one part it is SIRT (Gilbert 1972).
+    ``floor`` and below ``ceiling``: a block-iterative SART (Wang and Jiang 2004); of one part SIRT (Gilbert 1972).
 
     parts: non-negative operators of one domain.  R_s: one over the sums of their rows.  C: one over the largest sum of
     a column among them, so that no step overshoots and all are projections in one norm: data that agree with each
@@ -44,6 +45,7 @@ def ordered_subsets(
             A, y = parts[s]
             x = x + A.adjoint(A.forward(x).neg_().add_(y).mul_(rows[s])).mul_(columns)
             x = x if floor is None else x.clamp_(min=floor)
+            x = x if ceiling is None else torch.minimum(x, ceiling, out=x)
         checkpoint.save(stage, {"x": x, "done": torch.tensor(k + 1)})
         monitor.preview(partial(torch.clone, x), k + 1)
         monitor.tick(stage, k + 1, passes)

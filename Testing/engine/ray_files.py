@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from DiffusionMBIRLib.geometry import PosedBeam
+
 BALLS = np.array([(1.0, -2.0, 0.5, 4.0, 0.06), (-4.0, 3.0, -1.5, 2.0, 0.08), (3.0, 4.0, 2.0, 1.5, -0.02)])  # x y z r mu
 BEAM = 40000.0
 SOD, SDD, PITCH, ROWS, COLUMNS = 60.0, 90.0, 0.9, 22, 32
@@ -178,6 +180,27 @@ def write_rtk(folder: Path, views: int = 20, *, tilted: bool = False) -> Path:
         f"<SourceToDetectorDistance>{SDD}</SourceToDetectorDistance>\n{text}</RTKThreeDCircularGeometry>\n"
     )
     return folder / "geometry.xml"
+
+
+def write_matrices(path: Path, geometry: PosedBeam) -> None:
+    """A table of projection matrices, each put together from what a camera is: turn, shift, then its inner matrix."""
+    poses, blocks = geometry.poses(), []
+    assert poses.source is not None
+    for k in range(geometry.views):
+        source, centre, u, v = (a[k] for a in (poses.source, poses.centre, poses.u, poses.v))
+        x, y = u / np.linalg.norm(u), v / np.linalg.norm(v)
+        turn = np.stack([x, y, np.cross(x, y)])
+        middle = turn @ (centre - source)  # of the detector, seen from the source
+        depth, pitch = middle[2], (np.linalg.norm(u), np.linalg.norm(v))
+        inner = np.array(
+            [[depth / pitch[0], 0, COLUMNS / 2 - middle[0] / pitch[0]],
+             [0, depth / pitch[1], ROWS / 2 - middle[1] / pitch[1]], [0, 0, 1]]
+        )  # fmt: skip
+        matrix = inner @ np.concatenate([turn, -(turn @ source)[:, None]], axis=1)
+        rows = "\n".join(" ".join(repr(float(c)) for c in row) for row in matrix / matrix[2, 3])
+        blocks.append(f"@{k + 1}\n0.0 0.0\n{rows}\n\n")
+    head = "projtable.txt version 3\nMon Jan  1 00:00:00 2024\n\n# format: angle / entries of projection matrices\n"
+    path.write_text(f"{head}{geometry.views}\n" + "".join(blocks))
 
 
 def write_cera(folder: Path, views: int = 40) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import pickle
 import re
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -64,6 +65,17 @@ def test_round_trip_keeps_everything(path):
         assert getattr(read, field) == getattr(made, field)
     assert read.provenance == made.provenance
     assert [p.name for p in path.parent.iterdir()] == ["scan.h5"]
+
+
+def test_known_bounds_are_kept(tmp_path):
+    made = make_measurement()
+    most = np.full((1, *made.grid.in_plane), 0.04, np.float32)
+    bounded = replace(made, most_per_mm=most)
+    write(bounded, tmp_path / "scan.h5")
+    assert np.array_equal(read_scan(tmp_path / "scan.h5").most_per_mm, most)
+    for wrong, said in ((most[:, 1:], "does not spread over the grid"), (-most, "must be 0 or positive")):
+        with pytest.raises(InputError, match=said):
+            replace(made, most_per_mm=wrong)
 
 
 def test_same_measurement_same_bytes(path, tmp_path):

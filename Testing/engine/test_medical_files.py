@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.geometry import ConeBeam, ParallelBeam
+from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, ParallelBeam
 from Testing.engine import medical_files as files
-from Testing.engine.ray_files import COLUMNS, PITCH, ROWS, SDD, SOD
+from Testing.engine.ray_files import COLUMNS, PITCH, ROWS, SDD, SOD, expected
 from Testing.engine.scans import told
 from Testing.engine.test_scanner_files import agrees, refusal
 
@@ -106,5 +106,32 @@ def test_helsinki(tmp_path):
         assert scan.grid.shape == (1, 512, 512)
         assert scan.unit == "1/mm"
     del parameters["angles"]
-    scipy_io.savemat(tmp_path / "a.mat", {"CtDataFull": {"sinogram": sinogram, "parameters": parameters}})
-    assert "parameters.angles" in refusal(tmp_path / "a.mat")
+    scipy_io.savemat(tmp_path / "b.mat", {"CtDataFull": {"sinogram": sinogram, "parameters": parameters}})
+    assert "parameters.angles" in refusal(tmp_path / "b.mat")
+
+
+def test_the_disc_of_helsinki(tmp_path):
+    """Counts of a hardening beam behind a disc of acrylic with a hole: the disc is found, its lines become straight."""
+    scipy_io = pytest.importorskip("scipy.io")
+    fan = FanBeam(tuple(np.arange(40, 71, 1.0)), 560, 0.2, 410.66, 553.74)
+    centre = np.array([0.8, -0.5])
+    lengths = expected(fan, np.array([(*centre, 0.0, 35.0, 1.0), (6.0, 3.0, 0.0, 8.0, -1.0)]))[0]
+    thickness = np.polynomial.Polynomial([0, 26.347, -4.593, 3.206])
+    table = np.linspace(0, 2.6, 4000)
+    sinogram = np.interp(lengths, thickness(table), table)[:, ::-1] + 0.013  # and some that the beam has lost
+    parameters = {
+        "distanceSourceOrigin": 410.66, "distanceSourceDetector": 553.74, "pixelSizePost": 0.2,
+        "angles": 180.0 - np.array(fan.angles_deg), "effectivePixelSizePost": 0.2 * 410.66 / 553.74,
+    }  # fmt: skip
+    scipy_io.savemat(tmp_path / "a.mat", {"CtDataLimited": {"sinogram": sinogram, "parameters": parameters}})
+    scan = mbir.read(tmp_path / "a.mat")
+    np.testing.assert_allclose(scan.data[0], 0.038 * lengths, atol=2e-4)
+    most = scan.most_per_mm[0]
+    x, y = (np.arange(512) - 255.5) * scan.grid.spacing_mm[0], (np.arange(512) - 255.5) * scan.grid.spacing_mm[0]
+    found = (most.sum(0) @ x / most.sum(), most.sum(1) @ y / most.sum())
+    assert found == pytest.approx(tuple(centre), abs=0.05)
+    assert most.max() == pytest.approx(0.038)
+    assert most.sum() * scan.grid.spacing_mm[0] ** 2 == pytest.approx(0.038 * np.pi * 35.0**2, rel=1e-3)
+    plain = mbir.read(tmp_path / "a.mat", prepare="object=off")
+    assert plain.most_per_mm is None
+    np.testing.assert_allclose(plain.data[0], sinogram[:, ::-1], atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.geometry import ConeBeam, FanBeam
+from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, PosedBeam, Poses
 from Testing.engine import ray_files as files
 from Testing.engine.ray_files import BALLS, COLUMNS, PITCH, ROWS, SDD, SOD, expected
 from Testing.engine.scans import told
@@ -110,6 +110,27 @@ def test_bruker(tmp_path):
 
 def test_cera(tmp_path):
     agrees(mbir.read(files.write_cera(tmp_path)), atol=8e-3)
+
+
+def test_matrices_of_cera(tmp_path):
+    """A tilted scanner, each view of its own, by projection matrices; the circle that the file tells does not count."""
+    path = files.write_cera(tmp_path, views=24)
+    poses, generator = CONE.poses(), np.random.default_rng(3)
+    c, s = np.cos(0.03), np.sin(0.03)
+    tilt = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    moved_by = generator.uniform(-0.3, 0.3, (24, 3))
+    tilted = Poses(poses.centre @ tilt.T + moved_by, poses.u @ tilt.T, poses.v @ tilt.T, source=poses.source @ tilt.T)
+    geometry = PosedBeam.of(tilted, ROWS, COLUMNS)
+    files.write_matrices(tmp_path / "table.txt", geometry)
+    files.write_tiffs(tmp_path, "p_", files.counts_of(views_of(geometry))[:, ::-1])
+    text = path.read_text().replace("ScanAngle = 360", "ScanAngle = 200\nProjectionMatrixFilename = table.txt")
+    path.write_text(text)
+    scan = mbir.read(path)
+    for name in ("sources_mm", "centres_mm"):
+        np.testing.assert_allclose(getattr(scan.geometry, name), getattr(geometry, name), atol=1e-6)
+    agrees(scan, atol=8e-3)
+    (tmp_path / "table.txt").write_text((tmp_path / "table.txt").read_text().rpartition("@24")[0])
+    assert "holds 23 matrices for 24 images" in refusal(path)
 
 
 def test_leap(tmp_path):

@@ -261,6 +261,31 @@ def test_admm_tv_limit_depends_neither_on_rho_nor_on_the_start():
     assert torch.allclose(admm_tv(A, y, start=random(*A.domain.shape), **options), reference, atol=2e-3)
 
 
+def test_admm_tv_between_bounds_reaches_the_minimum():
+    """Where the bounds bind, the slope of the rest points outwards (the conditions of Karush, Kuhn and Tucker)."""
+    A = Dense(random(30, 24), (2, 3, 4))
+    y = A.forward(random(2, 3, 4, seed=1))
+    ceiling = random(2, 3, 4, seed=2).abs() * 0.3 + 0.2
+    x = admm_tv(A, y, lam=0.0, rho=2.0, sweeps=3000, cg_steps=10, floor=0.0, ceiling=ceiling)
+    assert x.min() >= 0
+    assert (x <= ceiling).all()
+    slope = A.adjoint(A.forward(x) - y)
+    low, high = x < 1e-9, x > ceiling - 1e-9
+    assert low.any()
+    assert high.any()
+    assert not (low | high).all()
+    assert slope[~low & ~high].abs().max() < 1e-5
+    assert slope[low].min() > -1e-5
+    assert slope[high].max() < 1e-5
+    free = admm_tv(A, y, lam=0.01, sweeps=300, floor=-9.0)
+    assert torch.allclose(free, admm_tv(A, y, lam=0.01, sweeps=300, floor=-9.0, ceiling=ceiling + 9), atol=1e-6)
+    assert (sirt(abs_of(A), y.abs(), iterations=5, ceiling=ceiling) <= ceiling).all()
+
+
+def abs_of(A: Dense) -> Dense:
+    return Dense(A.matrix.abs(), A.domain.shape)
+
+
 def test_admm_tv_respects_the_floor_exactly():
     A, y = tv_problem()
     free = admm_tv(A, y, lam=0.001, floor=None)

@@ -1,0 +1,90 @@
+"""What a scan is reconstructed with where the user chooses nothing, and why.  Needs numpy only.
+
+A diffusion prior pays where views are few and it has seen such objects.  Measured scans with all their views gain
+nothing of it that filtered back-projection does not have at once, and an object that is no patient is nothing that the
+bundled priors know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import ReconSettings
+from .scans import Measurement, Scan
+from .tasks import LIMITED_ANGLE, task_info
+
+OBJECT, ALL_VIEWS = "object", "all-views"  # presets
+_ENOUGH = 0.5  # views a column of the detector, from which on filtered back-projection shows few streaks
+LONG_S = 3600.0  # what nobody has to wait for unasked
+
+
+@dataclass(frozen=True)
+class Usual:
+    """settings: of the reconstruction.  why: one line for the user, empty where they are the usual ones of the task."""
+
+    settings: ReconSettings
+    why: str = ""
+
+
+def usual_settings(scan: Scan) -> Usual:
+    """The preset that suits a scan: of simulated scans and of MRI the task's."""
+    if not isinstance(scan, Measurement) or not scan.was_counted:
+        return Usual(ReconSettings.preset(task_info(scan.task).preset))
+    views, columns = scan.geometry.views_of_a_point, min(max(scan.grid.in_plane), scan.geometry.detector[1])
+    around = sees_every_line(scan)
+    if around and views >= _ENOUGH * columns and scan.most_per_mm is None and has_direct(scan):
+        return Usual(
+            ReconSettings.preset(ALL_VIEWS),
+            f"method fbp because {views} views all around are enough for {columns} columns; --method admm-tv or dual "
+            "for less noise and streaks",
+        )
+    if scan.of_unknown_object:
+        lacking = f"{views} views of {columns} columns" if around else f"views of {angles_seen(scan):.0f} degrees only"
+        return Usual(
+            ReconSettings.preset(OBJECT),
+            f"method admm-tv because there are {lacking}, and of no patient, so that the bundled prior knows nothing "
+            "like it; --method dual for diffusion all the same",
+        )
+    task = scan.task if around else LIMITED_ANGLE
+    return Usual(ReconSettings.preset(task_info(task).preset))
+
+
+def instead_of_hours(scan: Scan, usual: Usual, seconds: float | None) -> Usual:
+    """What is usual, but the direct reconstruction where it would take hours and there is one."""
+    if seconds is None or seconds < LONG_S or not isinstance(scan, Measurement) or not scan.was_counted:
+        return usual
+    if usual.settings.method == "fbp" or not has_direct(scan):
+        return usual
+    method = usual.settings.method
+    return Usual(
+        ReconSettings.preset(ALL_VIEWS),
+        f"method fbp because {method} would take about {seconds / 3600:.0f} h here; --method {method} for it all the "
+        "same",
+    )
+
+
+def has_direct(scan: Measurement) -> bool:
+    """Whether there is a filtered back-projection of the scan's geometry."""
+    return scan.geometry.KIND != "posed-beam"
+
+
+def angles_seen(scan: Measurement) -> float:
+    """How many degrees the views span, those between them included."""
+    turned = np.unique(np.mod(scan.geometry.angles_deg, 360.0))
+    if len(turned) < 2:
+        return 0.0
+    gaps = np.diff(turned, append=turned[0] + 360.0)
+    return float(360.0 - gaps.max() + np.median(gaps)) if gaps.max() > 2 * np.median(gaps) else 360.0
+
+
+def sees_every_line(scan: Measurement) -> bool:
+    """Whether the views span half a turn, of beams from a point and the angle of their fan."""
+    poses = scan.geometry.poses()
+    fan = 0.0
+    if poses.source is not None:
+        distance = np.median(np.linalg.norm(poses.centre - poses.source, axis=1))
+        width = scan.geometry.detector[1] * np.median(np.linalg.norm(poses.u, axis=1))
+        fan = float(np.degrees(2 * np.arctan(width / 2 / distance)))
+    return angles_seen(scan) >= min(180.0 + fan, 360.0) - 1.0

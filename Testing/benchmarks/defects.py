@@ -1,0 +1,164 @@
+"""How far what ails measured scans moves a reconstruction from that of the same scan without it.  Run as a script:
+
+    python Testing/benchmarks/defects.py --out Testing/benchmarks/results/defects.csv
+
+Rays through balls by formula, 1e5 photons, through all steps of the preparation; PSNR in dB against the balls, each
+voxel the mean of 4 x 4 x 4 points, over what the defective scan sees from every side.  Of a long object the clean scan
+has a detector that sees all of it.  CT-PD is a folder of DICOM files written from the published dictionary, its clean
+scan the same rays without a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # the balls and the writers of the tests
+
+import DiffusionMBIRLib as mbir  # noqa: E402
+from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, RayGeometry  # noqa: E402
+from DiffusionMBIRLib.preparation.field_of_view import centred_grid, edge_distances  # noqa: E402
+from DiffusionMBIRLib.preparation.rays import RayScan, measurement_of_rays  # noqa: E402
+from DiffusionMBIRLib.preparation.told import Told  # noqa: E402
+from DiffusionMBIRLib.scans import Measurement  # noqa: E402
+from Testing.engine import medical_files, ray_files  # noqa: E402
+
+PHOTONS = 1e5
+SOD, SDD, PITCH, COLUMNS, VIEWS = 150.0, 225.0, 0.9, 112, 150
+BALLS = np.array(
+    [(0, 0, 0, 24, 0.02), (6, -4, 0, 6, 0.01), (-8, 6, 0, 4, -0.015), (2, 10, 0, 2.5, 0.02), (-5, -9, 0, 3, -0.02),
+     (12, 8, 0, 3.5, -0.01)], dtype=float
+)  # fmt: skip
+BALLS[:, :2] += (2.0, -1.3)  # edges about the axis stay in their columns, as rings do
+LONG = np.concatenate([BALLS + [0, 0, z, 0, 0] for z in (-24.0, 0.0, 24.0)])
+LONG[:, 3] = np.minimum(LONG[:, 3], 12.0)
+FIELDS = ("scan", "method", "clean_db", "with_defect_db", "lost_db")
+
+
+def turn(views: int, degrees: float = 360.0) -> tuple[float, ...]:
+    return tuple(float(a) for a in np.arange(views) * degrees / views)
+
+
+FAN = FanBeam(turn(VIEWS), COLUMNS, PITCH, SOD, SDD)
+
+
+def scan_of(geometry: RayGeometry, balls: np.ndarray, spoil: Callable[[np.ndarray], None] | None = None) -> Measurement:
+    generator = np.random.default_rng(1)
+    counts = generator.poisson(PHOTONS * np.exp(-ray_files.expected(geometry, balls).swapaxes(0, 1))).astype(np.float32)
+    if spoil:
+        spoil(counts)
+    scan = RayScan("scan", "simulated", counts, geometry, "counts", white=PHOTONS, photons=PHOTONS)
+    scan.axis_known = True
+    return measurement_of_rays(scan, Told())
+
+
+def rings(counts: np.ndarray) -> None:
+    generator = np.random.default_rng(2)
+    which = generator.choice(counts.shape[2], 12, replace=False)
+    counts[:, :, which] *= 1 + 0.05 * generator.standard_normal(12)
+
+
+def zingers(counts: np.ndarray) -> None:
+    generator = np.random.default_rng(3)
+    counts[generator.random(counts.shape) < 1e-3] = 20 * PHOTONS
+
+
+def truth_of(grid: Grid, balls: np.ndarray, parts: int = 4) -> np.ndarray:
+    """Means over parts^3 points a voxel; of one slice over parts^2 in its plane z = 0."""
+    (slices, rows, columns), (dx, dy, dz) = grid.shape, grid.spacing_mm
+    middle = grid.off_isocentre_mm
+    x, y, z = (
+        (np.arange(n * parts) - (n * parts - 1) / 2) * d / parts + m
+        for n, d, m in zip((columns, rows, slices), (dx, dy, dz), middle, strict=True)
+    )
+    z = np.zeros(1) if slices == 1 else z
+    fine = np.zeros((len(z), len(y), len(x)), np.float32)
+    for bx, by, bz, radius, mu in balls:
+        fine += mu * ((x - bx) ** 2 + (y - by)[:, None] ** 2 + (z - bz)[:, None, None] ** 2 < radius**2)
+    depth = 1 if slices == 1 else parts
+    return fine.reshape(slices, depth, rows, parts, columns, parts).mean(axis=(1, 3, 5))
+
+
+def psnr(scan: Measurement, balls: np.ndarray, method: str, radius_mm: float, half_mm: float) -> float:
+    """Inside a cylinder about the axis."""
+    used = mbir.ReconSettings.preset("all-views" if method == "fbp" else "object", method=method)
+    found = mbir.reconstruct(scan, settings=used).volume.array
+    if scan.unit == "HU":
+        found = scan.mu_water_per_mm * (1 + found / 1000)
+    grid, truth = scan.grid, truth_of(scan.grid, balls)
+    middle = grid.off_isocentre_mm
+    x, y, z = (
+        (np.arange(n) - (n - 1) / 2) * d + m for n, d, m in zip(grid.shape[::-1], grid.spacing_mm, middle, strict=True)
+    )
+    inside = (np.hypot(x, y[:, None]) < radius_mm)[None] & ((np.abs(z) < half_mm) | (len(z) == 1))[:, None, None]
+    error = float(np.mean((found - truth)[inside] ** 2))
+    return float(10 * np.log10(0.05**2 / error))
+
+
+def pairs() -> dict[str, tuple[Measurement, Measurement, np.ndarray, float, float]]:
+    """Of each defect (clean scan, scan with it, balls, radius and half height of what is judged)."""
+    clean = scan_of(FAN, BALLS)
+    narrow = replace(FAN, columns=56)  # sees 70 % of the object's width
+    half = replace(FAN, columns=70, offset_mm=26.0)
+    short = replace(FAN, angles_deg=turn(round(VIEWS * 208 / 360), 208.0))
+    tall = ConeBeam(turn(48), 112, 64, 1.4, 1.4, SOD, SDD)
+    low = replace(tall, rows=28)
+    found = {
+        "truncated, 30 % outside": (clean, scan_of(narrow, BALLS), BALLS, 0.95 * min(edge_distances(narrow)), 1e9),
+        "half fan": (clean, scan_of(half, BALLS), BALLS, 26.0, 1e9),
+        "short scan": (clean, scan_of(short, BALLS), BALLS, 26.0, 1e9),
+        "rings": (clean, scan_of(FAN, BALLS, rings), BALLS, 26.0, 1e9),
+        "zingers": (clean, scan_of(FAN, BALLS, zingers), BALLS, 26.0, 1e9),
+        "long object": (scan_of(tall, LONG), scan_of(low, LONG), LONG, 14.0, 9.0),
+    }
+    return found
+
+
+def ct_pd(flying: bool) -> tuple[Measurement, Measurement]:
+    """(the same rays without a file, the file's), on one grid."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = mbir.read(medical_files.write_ct_pd(Path(folder), 40, photons=np.full(32, PHOTONS), flying=flying))
+    grid = centred_grid((14, 32, 32), (0.6, 0.6, 0.9))
+    told = replace(told, grid=grid)
+    lines = ray_files.expected(told.geometry, ray_files.BALLS).astype(np.float32)
+    return replace(told, data=lines), told
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--methods", default="fbp,admm-tv")
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args(arguments)
+    rows = []
+    cases = dict(pairs())
+    for flying in (False, True):
+        clean, told = ct_pd(flying)
+        name = "CT-PD" + (", flying focal spot" if flying else "")
+        cases[name] = (clean, told, ray_files.BALLS, 8.0, 4.0)
+    for name, (clean, spoilt, balls, radius, half) in cases.items():
+        if chosen.only and not any(part in name for part in chosen.only.split(",")):
+            continue
+        for method in chosen.methods.split(","):
+            if method == "fbp" and spoilt.geometry.KIND == "posed-beam":
+                continue
+            a, b = (psnr(scan, balls, method, radius, half) for scan in (clean, spoilt))
+            rows.append(dict(zip(FIELDS, (name, method, f"{a:.2f}", f"{b:.2f}", f"{a - b:.2f}"), strict=True)))
+            print(rows[-1], flush=True)
+    if chosen.out:
+        with chosen.out.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

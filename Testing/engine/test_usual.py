@@ -1,0 +1,141 @@
+"""What measured scans are reconstructed with by themselves; and total variation that goes from coarse to fine grids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, ParallelBeam
+from DiffusionMBIRLib.jobs.asking import ask
+from DiffusionMBIRLib.methods.starts import coarse_to_fine, total_variation
+from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
+from DiffusionMBIRLib.operators import projector
+from DiffusionMBIRLib.preparation.binning import binned, bins, view_stride
+from DiffusionMBIRLib.preparation.flat_dark import photons_counted
+from DiffusionMBIRLib.problems import build_problem
+from DiffusionMBIRLib.scans import Measurement
+from DiffusionMBIRLib.usual import instead_of_hours, usual_settings
+
+GRID = Grid((2, 16, 16))
+
+
+def measured(geometry, water: str | None = "not known", grid: Grid = GRID, **changes) -> Measurement:
+    data = np.zeros(geometry.data_shape(grid.shape[0]), np.float32)
+    provenance = {} if water is None else {"water": water}
+    return Measurement(data, geometry, grid, provenance=provenance, **changes)
+
+
+def turn(views: int, degrees: float) -> tuple[float, ...]:
+    return tuple(np.arange(views) * degrees / views)
+
+
+@pytest.mark.parametrize(
+    ("scan", "method", "why"),
+    [
+        (measured(ParallelBeam(turn(12, 180), 16, 1.0)), "fbp", "12 views all around are enough for 16 columns"),
+        (measured(ParallelBeam(turn(6, 180), 16, 1.0)), "admm-tv", "6 views of 16 columns"),
+        (measured(ParallelBeam(turn(40, 90), 16, 1.0)), "admm-tv", "views of 90 degrees only"),
+        (measured(FanBeam(turn(40, 180), 16, 2.0, 50.0, 90.0)), "admm-tv", "views of 180 degrees only"),
+        (measured(FanBeam(turn(40, 220), 16, 2.0, 50.0, 90.0)), "fbp", "40 views"),
+        (measured(ParallelBeam(turn(12, 180), 16, 1.0), "known"), "fbp", "12 views"),
+        (measured(ParallelBeam(turn(6, 180), 16, 1.0), "known"), "dual", ""),
+        (measured(ParallelBeam(turn(12, 180), 16, 1.0), None), "dual", ""),
+    ],
+)
+def test_measured_scans_get_a_method_that_suits_them(scan, method, why):
+    usual = usual_settings(scan)
+    assert usual.settings.method == method
+    assert why in usual.why
+    assert bool(usual.why) == bool(why)
+    request, _ = ask(scan)
+    assert request.settings["method"] == method
+    assert ask(scan, choices={"method": "sirt"})[0].settings["method"] == "sirt"
+
+
+def test_nobody_waits_for_hours_unasked():
+    few, poses = measured(ParallelBeam(turn(6, 180), 16, 1.0)), ConeBeam(turn(6, 360), 8, 16, 1.0, 1.0, 50.0, 90.0)
+    usual = usual_settings(few)
+    assert instead_of_hours(few, usual, 3000.0) == usual
+    quick = instead_of_hours(few, usual, 8000.0)
+    assert quick.settings.method == "fbp"
+    assert "admm-tv would take about 2 h" in quick.why
+    assert instead_of_hours(measured(poses), usual, 8000.0).settings.method == "fbp"
+    simulated = measured(ParallelBeam(turn(6, 180), 16, 1.0), None)
+    assert instead_of_hours(simulated, usual_settings(simulated), 8000.0).settings.method == "dual"
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_coarse_to_fine_has_the_same_limit_and_with_bounds_is_near_to_it_after_few_sweeps(bounded):
+    grid = Grid((1, 32, 32))
+    y, x = np.mgrid[:32, :32] - 15.5
+    truth = (0.02 * (np.hypot(x, y) < 12) - 0.02 * (np.hypot(x - 3, y - 2) < 4)).astype(np.float32)[None]
+    beam = ParallelBeam.covering(grid, np.linspace(0, 60, 61))
+    data = projector(beam, grid).forward(torch.from_numpy(truth)).numpy()
+    scan = Measurement(data, beam, grid, unit="1/mm", mu_water_per_mm=0.02)
+    if bounded:
+        scan = replace(scan, most_per_mm=np.full((1, 1, 1), 0.02, np.float32))
+    settings = mbir.ReconSettings(method="admm-tv")
+    problem = build_problem(scan, settings, None, torch.device("cpu"))
+    run = (Silent(), NoCheckpoint())
+    with torch.inference_mode():
+        limit = total_variation(problem, 1e-4, 1500, *run)
+        plain = total_variation(problem, 1e-4, 15, *run)
+        coarse = coarse_to_fine(problem, 1e-4, 15, 3, *run)
+        late = coarse_to_fine(problem, 1e-4, 1500, 2, *run)
+    assert float((late - limit).abs().max()) < 0.02 * float(limit.max() - limit.min())
+    if bounded:
+        assert float((coarse - limit).norm()) < 0.7 * float((plain - limit).norm())
+        assert problem.most is not None
+        assert (coarse <= problem.most).all()
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        ParallelBeam(turn(5, 180), 301, 0.5, 1.5),
+        FanBeam(turn(5, 360), 301, 0.5, 200.0, 400.0, -3.0),
+        ConeBeam(turn(5, 360), 21, 301, 0.5, 0.7, 200.0, 400.0, offset_mm=2.0, row_offset_mm=1.0),
+    ],
+)
+def test_bins_are_the_means_of_their_pixels_where_these_are(geometry):
+    """A function that is linear on the detector is told by the bins as by the pixels."""
+    by = bins(geometry)
+    assert by == 4
+    rows = 8 if geometry.STACKED else geometry.detector[0]
+
+    def seen(of, rows):
+        poses = of.poses()
+        j = np.arange(of.detector[1]) - (of.detector[1] - 1) / 2
+        k = np.arange(rows) - (rows - 1) / 2
+        z = k[:, None, None] * (0 if of.STACKED else of.row_pitch_mm) + poses.centre[None, :, None, 2]
+        along = poses.u[None, :, None, :2] * j[None, None, :, None] + poses.centre[None, :, None, :2]
+        return (along @ np.array([0.3, -0.7]) + 0.1 * z).astype(np.float64)
+
+    line, coarse = binned(seen(geometry, rows), geometry, by)
+    assert line.shape == coarse.data_shape(rows // by)
+    np.testing.assert_allclose(line, seen(coarse, rows // by), atol=1e-4)
+
+
+def test_small_or_well_seen_detectors_are_not_binned():
+    assert bins(ParallelBeam(turn(5, 180), 128, 1.0)) == 1
+    assert bins(ParallelBeam(turn(40, 180), 600, 1.0)) == 1
+    assert view_stride(ParallelBeam(turn(60, 180), 512, 1.0), Grid((1, 512, 512))) == 1
+    assert view_stride(ParallelBeam(turn(721, 180), 512, 1.0), Grid((1, 512, 512))) == 3
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.05, 30.0])
+def test_photons_follow_from_the_scatter_of_flat_images(gain):
+    generator = np.random.default_rng(5)
+    beam = 4000 * (1 + 0.3 * np.linspace(-1, 1, 80))[None] * np.ones((60, 1))
+    brighter = 1 + 0.02 * generator.standard_normal((9, 1, 1))  # the beam as a whole changes
+    flats = gain * generator.poisson(beam * brighter) + 100.0
+    photons, profile = photons_counted(flats, np.full((60, 80), 100.0))
+    assert photons == pytest.approx(4000, rel=0.05)
+    assert profile is not None
+    np.testing.assert_allclose(profile[0].mean(0), beam[0] / 4000, rtol=0.02)
+    assert photons_counted(flats[:3], np.zeros((60, 80))) == (0.0, None)
+    assert photons_counted(np.full((9, 60, 80), 1000.0), np.zeros((60, 80))) == (0.0, None)
