@@ -37,6 +37,9 @@ def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkp
 
     if settings.start == "noise":
         return problem.A.domain.zeros()
+    if settings.start == "spline":
+        monitor.preview(lambda: problem.analytic("projected"), 0)
+        return problem.analytic("spline")
     if settings.start == "fbp":
         return problem.analytic("hann")
     if settings.start == "sense-cg":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class ADMMTV(Method):
     name: ClassVar[str] = "admm-tv"
     label: ClassVar[str] = "Total variation (ADMM-TV)"
-    modalities: ClassVar[tuple[str, ...]] = ("CT", "MR")
+    takes: ClassVar[tuple[str, ...]] = ("CT", "MR", "slices")
     settings: ClassVar[tuple[str, ...]] = ("tv_lam", "tv_sweeps")
     volumes: ClassVar[int] = 10
     order: ClassVar[int] = 40

@@ -36,7 +36,6 @@ class Measurement(Scan):
     """
 
     KIND: ClassVar[str] = "ct"
-    MODALITY: ClassVar[str] = "CT"
     STORED: ClassVar[dict[str, Any]] = {"data": np.float32, "photon_profile": np.float32}
 
     data: np.ndarray

@@ -124,7 +124,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tupl
     made = {}
     for name, case in begun(folder).items():
         for method, settings in METHODS.items():
-            choices = {"device": "cpu", "prior": priors[case.scan.MODALITY], **case.choices, **settings}
+            choices = {"device": "cpu", "prior": priors[case.scan.modality], **case.choices, **settings}
             asked = ask(case.source, task=case.task or None, grid=case.grid, choices=choices)
             made[name, method] = case, JobFolder.create(folder / "jobs", *asked)
     run_apart([job for _, job in made.values()], folder / "data")
