@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import DEVICES
 from ..simulation.settings import SCANS
-from ..tasks import TASKS, task_info
+from ..tasks import SLICES, TASKS, task_info
 from .terminal import tell
 
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what is printed otherwise
@@ -49,7 +49,8 @@ def given_settings(arguments: argparse.Namespace, table: type) -> dict[str, Any]
 def add_scan_settings(parser: argparse.ArgumentParser) -> None:
     """The options of a simulated scan, a group for each modality."""
     for modality, table in SCANS.items():
-        add_settings(parser.add_argument_group(f"scan of a volume, {modality}"), table)
+        title = "thick slices" if modality == SLICES else f"scan of a volume, {modality}"
+        add_settings(parser.add_argument_group(title), table)
 
 
 def given_scan_settings(arguments: argparse.Namespace) -> dict[str, Any]:

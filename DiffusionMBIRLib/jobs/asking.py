@@ -17,7 +17,7 @@ from ..geometry import Grid
 from ..provenance import file_name
 from ..scans import Scan
 from ..simulation.settings import scan_names
-from ..tasks import SPARSE_VIEW, task_info
+from ..tasks import SPARSE_VIEW, THIN_SLICES, task_info
 from ..volume import Volume
 from .request import Request, file_input, folder_input
 
@@ -46,7 +46,7 @@ def ask(
     choices = dict(choices or {})
     told = {name: choices.pop(name) for name in TOLD if name in choices}
     entries, inside, measured = _input(source, grid, task, told)
-    task = task or measured or SPARSE_VIEW
+    task = _of_volume(source, task or measured or SPARSE_VIEW)
     usual = task_info(task).preset
     scan, settings = _split(choices, task, is_measured=bool(measured))
     chosen = replace(ReconSettings.preset(preset or usual), **settings)
@@ -76,6 +76,21 @@ def _task_of_file(path: Path, told: dict[str, Any]) -> str:
     for name in told:
         raise InputError(f"{path}: {name} is for projections that do not tell it; leave it out")
     return ""
+
+
+def _of_volume(source: Source, task: str) -> str:
+    """The task for the modality of a volume that is read, or lies in a file."""
+    if task != THIN_SLICES or isinstance(source, np.ndarray | Scan):
+        return task
+    if not isinstance(source, Volume):
+        if may_hold(source, SCAN):
+            return task
+        from ..io.volumes import read_volume
+
+        source = read_volume(source)
+    from ..preparation.thick_slices import task_of
+
+    return task_of(source, task)[0]
 
 
 def _split(choices: Mapping[str, Any], task: str, *, is_measured: bool) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -47,9 +47,10 @@ class Method(ABC):
     """One way from data to a volume.
 
     name: in settings and files.  label: for people.  takes: which ``TaskInfo.data`` it is fit for: scans of a modality,
-    thick slices.  settings: what it reads of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at once, at the peak.  network: "" for
-    none, "prior" for a diffusion prior, "supervised" for one that was trained for this method.  slice_by_slice: takes
-    only scans whose slices do not mix in the data.  order: of the choices that a user is shown.
+    thick slices.  settings: what it reads of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at
+    once, at the peak.  network: "" for none, "prior" for a diffusion prior, "supervised" for one that was trained for
+    this method.  slice_by_slice: takes only scans whose slices do not mix in the data.  order: of the choices that a
+    user is shown.
     """
 
     name: ClassVar[str]
