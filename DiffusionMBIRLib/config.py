@@ -98,8 +98,8 @@ class ReconSettings:
     temperature: float = setting(
         0.7,
         "Temperature",
-        "Of dual: level that noise is filled up to before the prior is asked, in multiples of the one that it is told; "
-        "1: as for a draw of the posterior, lower: nearer to the mean of all that fits.",
+        "Of dual and planes: level that noise is filled up to before the prior is asked, in multiples of the "
+        "one that it is told; 1: as for a draw of the posterior, lower: nearer to the mean of all that fits.",
         range=(0.0, 2.0),
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))

@@ -30,7 +30,6 @@ _MR_SIMULATION = (50.0, 150.0)  # for each coil
 _PRECONDITIONING = 25.0  # of a step of conjugate gradient
 _SLICES_STEP = 4.0  # of a projection onto thick slices
 _SLICES_SWEEP = 60.0
-_VOLUMES_OF_SLICES = 4  # of the diffusion sampler, whose data step keeps none
 _MAPS = 400.0  # of several coils, for each coil
 _FINER = 4  # times the pixels of the grid: those that a scan of CT is usually simulated on
 _STEPS_OF_NORM = 3  # of conjugate gradient, to prepare CT
@@ -207,8 +206,6 @@ def _memory(
     slices, rows, columns = shape
     volume = 4.0 * slices * rows * columns * (2 if task == MR_TASK else 1)
     volumes = method(settings.method).volumes
-    if task in SLICE_TASKS and _uses(settings):
-        volumes = _VOLUMES_OF_SLICES
     volumes += _VOLUMES_OF_PRECONDITIONER if _uses(settings) and settings.preconditioner else 0
     volumes += _VOLUMES_OF_SAMPLES if _uses(settings) and settings.samples > 1 else 0
     total = _BASE_BYTES + volume * volumes

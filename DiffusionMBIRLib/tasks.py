@@ -51,7 +51,8 @@ class TaskInfo:
     @property
     def presets(self) -> tuple[str, ...]:
         """All presets of the task, the usual one first."""
-        return self.preset, f"{self.preset}-quick", f"{self.preset}-best", self.published_preset
+        own = self.preset, f"{self.preset}-quick", f"{self.preset}-best"
+        return own if self.of_slices else (*own, self.published_preset)
 
 
 _TABLE = {

@@ -33,8 +33,6 @@ OF_FITS = (
     "complex_prior",
 )  # fmt: skip
 OF_ALL = ("method", "device", "projector", "virtual_coils")  # settings of the scan's operator, whatever the method
-OF_SLICES = (*OF_NETWORKS, *OF_SAMPLERS, "method", "device", "start", "noise_weight", "schedule", "noise_span", "eta",
-    "extrapolation", "tv_lam", "tv_sweeps")  # fmt: skip
 _OF_DATA = {  # those that mean nothing elsewhere
     "CT": ("projector", "preconditioner"),
     "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
@@ -129,8 +127,7 @@ def settings_used(name: str, task: str) -> tuple[str, ...]:
     """The settings of a reconstruction that mean something for a method and a task; the choice of the method is one."""
     data = task_info(task).data
     foreign = {entry for other, entries in _OF_DATA.items() if other != data for entry in entries}
-    used = (entry for entry in (*OF_ALL, *method(name).settings) if entry not in foreign)
-    return tuple(entry for entry in used if data != SLICES or entry in OF_SLICES)
+    return tuple(entry for entry in (*OF_ALL, *method(name).settings) if entry not in foreign)
 
 
 @dataclass(frozen=True)
@@ -172,4 +169,4 @@ def require_fitting(task: str, settings: ReconSettings, geometry: Geometry | Non
             f"{geometry.KIND!r}; use one of {', '.join(known)}"
         )
     if task_info(task).data != "CT" and settings.preconditioner:
-        raise InputError("setting preconditioner: it is made for CT; set it to 0 here")
+        raise InputError("setting preconditioner: it is made for rays; set it to 0")

@@ -20,7 +20,6 @@ class DDS(DiffusionMethod):
     settings: ClassVar[tuple[str, ...]] = (
         *OF_SAMPLERS, *OF_STARTS, *OF_FITS, "share_variables", "schedule", "eta", "noise_span", "extrapolation",
     )  # fmt: skip
-    takes: ClassVar[tuple[str, ...]] = ("CT", "MR", "slices")
     publishes: ClassVar[bool] = True
     order: ClassVar[int] = 10
 

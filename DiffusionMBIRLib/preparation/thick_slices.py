@@ -60,15 +60,10 @@ def thick_slices(
     axis = thick_axis(volume.grid)
     order = stacked_along(axis)
     stack = order.apply_to_grid(volume.grid)
-    count, distance = stack.shape[0], stack.spacing_mm[2]
-    if count < 2:
-        raise InputError(f"{volume.name}: holds one slice; thin slices are made from two or more")
-    if axis:
-        guessed.append(f"slices are stacked along axis {axis} of the array, the one with the largest spacing")
+    grid, told = thin_grid(volume.grid, settings, task, volume.name)
+    guessed += told
+    count, distance, spacing = stack.shape[0], stack.spacing_mm[2], grid.spacing_mm[2]
     thickness = _thickness(volume, settings, distance, guessed)
-    spacing = _spacing(volume, settings, stack, info.modality, guessed)
-    thin = math.ceil(count * distance / spacing - _ROUNDING)
-    grid = around(stack, thin, spacing)
     require_room(f"{volume.name}: the thin slices", grid.shape, 4)
     places = tuple((k - (count - 1) / 2) * distance for k in range(count))
     remarks = remarks_on(volume) if info.modality == "CT" else []
@@ -78,8 +73,8 @@ def thick_slices(
             f"{factor:.3g} thin slices of each thick one are more than {MOST_THIN[info.modality]:g}, as far as "
             f"{info.modality} was tried: detail between the slices is mostly the prior's"
         )
-    told = {"task": task, **asdict(replace(settings, spacing_mm=spacing, thickness_mm=thickness))}
-    record = {"kind": "thick slices", "source": alias(volume.name), "settings": told, "guessed": guessed}
+    used = {"task": task, **asdict(replace(settings, spacing_mm=spacing, thickness_mm=thickness))}
+    record = {"kind": "thick slices", "source": alias(volume.name), "settings": used, "guessed": guessed}
     return ThickSlices(
         np.ascontiguousarray(order.apply(volume.array), np.float32),
         profiles(settings, places, thickness, stack.in_plane),
@@ -111,6 +106,22 @@ def task_of(volume: Volume, task: str) -> tuple[str, list[str]]:
     return THIN_SLICES_MR, [
         f"MRI: the file names no modality and no value is below 0; for CT use HU, for MRI --task {THIN_SLICES_MR}"
     ]
+
+
+def thin_grid(grid: Grid, settings: SliceScan, task: str, name: str) -> tuple[Grid, list[str]]:
+    """The grid of the thin slices, stacked along its first axis, and what was guessed of it.
+
+    Raises InputError, with ``name`` before it, for a single slice and for a spacing that cannot be.
+    """
+    axis, guessed = thick_axis(grid), list[str]()
+    stack = stacked_along(axis).apply_to_grid(grid)
+    count, distance = stack.shape[0], stack.spacing_mm[2]
+    if count < 2:
+        raise InputError(f"{name}: holds one slice; thin slices are made from two or more")
+    if axis:
+        guessed.append(f"slices are stacked along axis {axis} of the array, the one with the largest spacing")
+    spacing = _spacing(name, settings, stack, task_info(task).modality, guessed)
+    return around(stack, math.ceil(count * distance / spacing - _ROUNDING), spacing), guessed
 
 
 def thick_axis(grid: Grid) -> int:
@@ -177,7 +188,7 @@ def _number(text: str) -> float:
     return value if math.isfinite(value) and value > 0 else 0.0
 
 
-def _spacing(volume: Volume, settings: SliceScan, stack: Grid, modality: str, guessed: list[str]) -> float:
+def _spacing(name: str, settings: SliceScan, stack: Grid, modality: str, guessed: list[str]) -> float:
     distance, pixel, most = stack.spacing_mm[2], min(stack.spacing_mm[:2]), MOST_THIN[modality]
     spacing = settings.spacing_mm
     if not spacing:
@@ -185,7 +196,7 @@ def _spacing(volume: Volume, settings: SliceScan, stack: Grid, modality: str, gu
         guessed.append(f"thin slices {spacing:.4g} mm apart: pixels are {pixel:.4g} mm, slices {distance:.4g} mm apart")
     if spacing >= distance * (1 - _ROUNDING):
         raise InputError(
-            f"{volume.name}: its slices are {distance:.4g} mm apart, {spacing:.4g} mm would be no thinner; "
+            f"{name}: its slices are {distance:.4g} mm apart, {spacing:.4g} mm would be no thinner; "
             "give a smaller spacing_mm"
         )
     if distance / spacing > most * (1 + _ROUNDING) and not settings.beyond_limit:
