@@ -23,6 +23,7 @@ from DiffusionMBIRLib.tasks import (
     TASKS,
     THIN_SLICES,
     THIN_SLICES_MR,
+    task_info,
 )
 from Testing.engine.helpers import ROOT, body
 
@@ -127,7 +128,7 @@ CASES = [
 def test_evaluations_are_those_that_a_run_counts(scans, task, changes):
     start = {"start": "noise", "tv_sweeps": 1, "sirt_iterations": 1, "cg_steps": 1}
     settings = ReconSettings(**{**start, "steps": 3, **changes})
-    prior = GaussianPrior(0.3, 0.1, **({"value": MR_VALUE} if task == MR_TASK else {}))
+    prior = GaussianPrior(0.3, 0.1, **({"value": MR_VALUE} if task_info(task).modality == "MR" else {}))
     prior.sigma_max = 200.0  # that of DDPM's last step lies above the usual one
     result = mbir.reconstruct(scans[task], prior=prior, settings=settings)
     views = getattr(scans[task].geometry, "views", None)
