@@ -67,12 +67,13 @@ def add_told(parser: argparse.ArgumentParser) -> None:
     """The options for what projections do not tell."""
     parser.add_argument("--pixel-mm", type=float, help="of projections: size of the detector's pixels in mm")
     parser.add_argument("--axis", type=float, help="of projections: column of the rotation axis, 0 is the first")
+    parser.add_argument("--weights", type=Path, help="of a CT scan: array (.npy) of how far each ray is trusted")
     parser.add_argument("--prepare", help="of projections: steps to switch, such as 'rings=off, water=on'")
 
 
 def told(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the user gave of them, as keyword arguments of ``read``."""
-    given = {name: getattr(arguments, name) for name in ("pixel_mm", "axis", "prepare")}
+    given = {name: getattr(arguments, name) for name in ("pixel_mm", "axis", "prepare", "weights")}
     return {name: value for name, value in given.items() if value is not None}
 
 

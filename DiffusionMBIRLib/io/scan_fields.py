@@ -12,6 +12,7 @@ Layout, version 2; in HDF5 (groups and datasets; what follows a colon are attrib
     /geometry      : kind ("parallel-beam", "cartesian-mri", ...) and the single fields of the geometry; its lists and
                      arrays are datasets: angles_deg (views,); mask (rows, columns), 1 where sampled
     /photon_profile  ct: how the photons are spread over the rays, of a shape that broadcasts to that of data
+    /weights       ct: how far each ray is trusted, relative to others; 0 for one that does not count; shape likewise
     /maps          mr: complex (slices or 1, coils, rows, columns) coil sensitivities, where they are known
     /calibration   mr: complex (slices, coils, rows, columns), the middle of k-space from a separate scan
     /grid          where to reconstruct : shape (slices, rows, columns), spacing_mm (x, y, z), origin_mm (x, y, z),

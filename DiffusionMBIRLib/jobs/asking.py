@@ -21,7 +21,7 @@ from ..tasks import SPARSE_VIEW, THIN_SLICES, task_info
 from ..volume import Volume
 from .request import Request, file_input, folder_input
 
-TOLD = ("pixel_mm", "axis", "prepare")  # of projections in files that do not tell them
+TOLD = ("pixel_mm", "axis", "prepare", "weights")  # of projections in files that do not tell them
 Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
 
 
@@ -45,6 +45,8 @@ def ask(
     """
     choices = dict(choices or {})
     told = {name: choices.pop(name) for name in TOLD if name in choices}
+    if "weights" in told:
+        told["weights"] = str(Path(told["weights"]).expanduser().absolute())
     entries, inside, measured = _input(source, grid, task, told)
     task = _of_volume(source, task or measured or SPARSE_VIEW)
     usual = task_info(task).preset

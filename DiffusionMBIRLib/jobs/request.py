@@ -30,7 +30,7 @@ _ENTRIES: Schema = {
 _INPUT: Schema = {
     "kind": OneOf((*KINDS, *OLDER_KINDS)), "holds": Text(64), "shape": Listed(Number(1, MOST_COUNT, whole=True), 3),
     "path": Text(1 << 15), "bytes": Number(0, 1 << 63, whole=True), "mtime_ns": Number(-(1 << 63), 1 << 63, whole=True),
-    "pixel_mm": Number(), "axis": Number(), "unit": Text(64), "grid": Mapped(Plain()),
+    "pixel_mm": Number(), "axis": Number(), "weights": Text(1 << 15), "unit": Text(64), "grid": Mapped(Plain()),
 }  # fmt: skip
 
 

@@ -32,9 +32,15 @@ OF_FITS = (
     "published", "lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight", "preconditioner",
     "complex_prior",
 )  # fmt: skip
-OF_ALL = ("method", "device", "projector", "virtual_coils")  # settings of the scan's operator, whatever the method
+OF_ALL = (
+    "method",
+    "device",
+    "projector",
+    "metal_hu",
+    "virtual_coils",
+)  # settings of the scan's operator, whatever the method
 _OF_DATA = {  # those that mean nothing elsewhere
-    "CT": ("projector", "preconditioner"),
+    "CT": ("projector", "preconditioner", "metal_hu"),
     "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
 }
 
@@ -168,5 +174,7 @@ def require_fitting(task: str, settings: ReconSettings, geometry: Geometry | Non
             f"setting method: {settings.method!r} works slice by slice, but slices mix in the data of the geometry "
             f"{geometry.KIND!r}; use one of {', '.join(known)}"
         )
+    if task_info(task).data != "CT" and settings.metal_hu:
+        raise InputError("setting metal_hu: only raw projections of CT have rays that can be left out; set it to 0")
     if task_info(task).data != "CT" and settings.preconditioner:
         raise InputError("setting preconditioner: it is made for rays; set it to 0")

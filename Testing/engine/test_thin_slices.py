@@ -180,7 +180,8 @@ def test_a_run_that_is_taken_up_ends_in_the_same_volume():
         def poll(self):
             return None
 
-    previews, keeper, chosen = [], Keeper(), settings(samples=2)
+    previews: list[int] = []
+    keeper, chosen = Keeper(), settings(samples=2)
     whole = reconstruct(scan, prior=network(), settings=chosen)
     with pytest.raises(Cancelled):
         reconstruct(scan, prior=network(), settings=chosen, monitor=Stop(), checkpoint=keeper)
@@ -226,7 +227,7 @@ def test_oblique_volumes_stay_where_they_lie(axis):
         np.asarray(g.origin_mm) + g.matrix @ ((np.asarray(g.shape[::-1]) - 1) / 2 * np.asarray(g.spacing_mm))
         for g in (grid, found.grid)
     ]
-    np.testing.assert_allclose(*middle, atol=1e-9)
+    np.testing.assert_allclose(middle[0], middle[1], atol=1e-9)
     parts = np.moveaxis(found.array, axis, 0).reshape(5, 3, *np.delete(shape, axis)).mean(1)
     np.testing.assert_allclose(parts, np.moveaxis(array, axis, 0), atol=2e-3)  # float32 around -1000 HU
     np.testing.assert_allclose(scan.thick().array, array, atol=1e-6)
