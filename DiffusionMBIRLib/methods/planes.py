@@ -21,7 +21,7 @@ class Planes(DiffusionMethod):
     takes: ClassVar[tuple[str, ...]] = (SLICES,)
     settings: ClassVar[tuple[str, ...]] = (*OF_SAMPLERS, "start", "schedule", "noise_weight", "temperature")
     volumes: ClassVar[int] = 4
-    order: ClassVar[int] = 8
+    order: ClassVar[int] = 11
 
     def evaluations_of_a_sample(self, settings: ReconSettings, task: str, views: int) -> int:
         return settings.steps
