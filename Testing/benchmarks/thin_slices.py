@@ -2,6 +2,7 @@
 
     python Testing/benchmarks/thin_slices.py judged VOLUMES    rows of results/thin-slices/judged.csv not there yet
     python Testing/benchmarks/thin_slices.py table             judged.csv as tables in Markdown
+    python Testing/benchmarks/thin_slices.py discs             heights of discs of a phantom, from slices of 4 mm
     python Testing/benchmarks/thin_slices.py busy              a run beside a busy neighbour, by how threads wait
 
 VOLUMES holds test/ and train/.  Thick slices are averaged from slices four times as fine as the truth's, which follow
@@ -167,6 +168,57 @@ def _planes(row: dict[str, str]) -> str:
     return f"{psnr} ({' / '.join(row[f'ssim_{plane}'][1:4] for plane in PLANES)})"
 
 
+# --- heights of discs between vertebrae, of a phantom
+
+HEIGHTS_MM = (3.0, 4.0, 5.0, 6.0, 8.0)
+_BONE_HU, _PLATE_HU, _DISC_HU, _TISSUE_HU = 250.0, 500.0, 90.0, 40.0
+_ROUND_MM, _APART_MM, _LEVELS = 13.0, 32, 3
+
+
+def spine() -> Volume:
+    """Columns of vertebrae side by side, 1 mm voxels; in each the discs have one height, with end plates of 1 mm."""
+    fine, side = 4, _APART_MM
+    z = (np.arange(96 * fine) + 0.5) / fine
+    columns = []
+    for k, height in enumerate(HEIGHTS_MM):
+        profile = np.full(z.shape, _BONE_HU)
+        for level in range(_LEVELS):
+            off = np.abs(z - (18.3 + 29.7 * level + 1.3 * k))
+            profile[off < height / 2 + 1] = _PLATE_HU
+            profile[off < height / 2] = _DISC_HU
+        columns.append(profile.reshape(-1, fine).mean(1))
+    y, x = np.meshgrid(*2 * [np.arange(side) - (side - 1) / 2], indexing="ij")
+    inside = np.clip(_ROUND_MM + 0.5 - np.hypot(y, x), 0, 1)
+    array = np.concatenate([_TISSUE_HU + inside * (c[:, None, None] - _TISSUE_HU) for c in columns], axis=2)
+    return Volume(array.astype(np.float32), Grid(array.shape), name="spine")
+
+
+def discs() -> None:
+    """Heights of the discs in mm, as they are and as they come out of slices of 4 mm."""
+    truth = spine()
+    scan = simulate(truth, task=THIN_SLICES, thickness_mm=4.0)
+    volumes = {"truth": truth.array}
+    for label in ("spline", "projected spline", "TV 0.0003", "planes"):
+        method, changes = METHODS[label]
+        settings = ReconSettings.preset(THIN_SLICES, method=method, **changes)
+        volumes[label] = reconstruct(scan, settings=settings, device="cpu").volume.array
+    print("| | " + " | ".join(f"{height:g} mm" for height in HEIGHTS_MM) + " |")
+    for label, array in volumes.items():
+        found = [_heights(array, k) for k in range(len(HEIGHTS_MM))]
+        print(f"| {label} | " + " | ".join(f"{np.mean(h):.1f} ({min(h):.1f} to {max(h):.1f})" for h in found) + " |")
+
+
+def _heights(array: np.ndarray, column: int) -> list[float]:
+    """Of the discs of a column: where the mean of its middle lies below half-way between disc and bone."""
+    middle = _APART_MM // 2
+    block = array[:, middle - 3 : middle + 3, column * _APART_MM + middle - 3 : column * _APART_MM + middle + 3]
+    profile = block.mean(axis=(1, 2))
+    fine = np.interp(np.arange(0, len(profile) - 1, 0.01), np.arange(len(profile)), profile)
+    low = fine < (_BONE_HU + _DISC_HU) / 2
+    places = [18.3 + 29.7 * level + 1.3 * column - 0.5 for level in range(_LEVELS)]
+    return [float(low[round((p - 9) * 100) : round((p + 9) * 100)].sum()) / 100 for p in places]
+
+
 # --- beside other work on the same cores
 
 _RUN = """
@@ -218,13 +270,15 @@ def busy() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("judged", "table", "busy"))
+    parser.add_argument("what", choices=("judged", "table", "discs", "busy"))
     parser.add_argument("volumes", nargs="?", type=Path, default=sample_data().parent)
     arguments = parser.parse_args()
     if arguments.what == "judged":
         judged(arguments.volumes)
     elif arguments.what == "table":
         print(table())
+    elif arguments.what == "discs":
+        discs()
     else:
         busy()
 
