@@ -32,6 +32,8 @@ def is_shown(name: str, parameters: Parameters) -> bool:
     """Whether a setting means something for the source, task and method that are chosen."""
     data, source = task_info(parameters.get("task")).data, parameters.get("source")
     mri = data == "MR"
+    if name == "source":
+        return data != SLICES  # a volume, always
     if name in _SLICE_SCAN:
         return data == SLICES and name != "distance_mm"  # of simulated slices
     if name in _MRI_SCAN:

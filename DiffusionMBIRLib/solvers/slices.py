@@ -32,7 +32,7 @@ class SliceProjection(DataFit):
 
     def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
         ridge = (self.noise / sigma) ** 2 if sigma else 0.0
-        return x + along_z(self._way_back(ridge), self.A.forward(x).neg_().add_(self.y))
+        return along_z(self._way_back(ridge), self.A.forward(x).neg_().add_(self.y)).add_(x)
 
     def _way_back(self, ridge: float) -> Tensor:
         if self._back is None or self._back[0] != ridge:

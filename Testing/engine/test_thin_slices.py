@@ -24,6 +24,7 @@ from DiffusionMBIRLib.simulation import simulate, truth_for
 from DiffusionMBIRLib.solvers.slices import SliceProjection, spline
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import body, rotation
+from Testing.engine.memory import LiveBytes
 from Testing.engine.operators_contract import assert_operator
 from Testing.engine.sampling import Keeper, network
 
@@ -303,3 +304,18 @@ def test_mri_counts_in_its_own_unit():
         results.append(reconstruct(scan, prior=prior, settings=chosen).volume)
     np.testing.assert_allclose(results[1].array, 50 * results[0].array, rtol=1e-3, atol=1.0)
     assert results[0].unit == ""
+
+
+def test_a_run_holds_four_volumes_at_most_beside_the_network():
+    """Counted with a prior that keeps nothing and planes in small chunks."""
+
+    class Shrinking:
+        sigma_min, sigma_max, card = 0.01, 10.0, ModelCard(id="s", modality="CT")
+
+        def denoise(self, x, sigma):
+            return x * 0.9
+
+    scan = simulate(body((48, 40, 40), (1.0, 1.0, 1.0)), task="thin-slices", thickness_mm=4.0)
+    with LiveBytes() as live:
+        reconstruct(scan, prior=Shrinking(), settings=settings(slices_per_batch=2))
+    assert live.peak < 4 * 4 * 48 * 40 * 40

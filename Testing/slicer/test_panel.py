@@ -206,6 +206,7 @@ def test_thin_slices_ask_for_the_volume_and_the_new_spacing(ready):
     form = ready.form
     ready.parameters.choose_task(THIN_SLICES)
     assert shown(form.spacing_mm)
+    assert not shown(form.source)
     assert not any(shown(widget) for widget in (form.views, form.angle_range_deg, form.acceleration, form.distance_mm))
     assert ready.fields.editors["source"].values == ("volume",)
     assert ready.fields.editors["method"].values == ("planes", "admm-tv", "spline-projected", "spline")
