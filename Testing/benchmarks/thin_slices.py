@@ -231,7 +231,7 @@ from DiffusionMBIRLib.simulation import simulate
 torch.set_num_threads(2)
 volume = read_volume(sample_data("ct_chest.nrrd")).coarsened(2).middle(8)
 scan = simulate(volume, views=30)
-for method, changes in (("admm-tv", {"tv_sweeps": 60}), ("dds", {"steps": 6})):
+for method, changes in (("admm-tv", {"tv_sweeps": 30}), ("dds", {"steps": 3})):
     settings = ReconSettings.preset("sparse-view", method=method, **changes)
     times = []
     for _ in range(2):
