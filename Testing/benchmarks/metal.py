@@ -148,7 +148,7 @@ def judged(folder: Path, pictures: Path | None) -> None:
         if pictures is not None:
             _draw(pictures / f"{name.split(',')[0].replace(' ', '-')}-{name[-5:]}.png", shown, ["truth", *METHODS])
     with (FOLDER / "judged.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0])
+        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
