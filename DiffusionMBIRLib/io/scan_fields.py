@@ -2,13 +2,15 @@
 
 Layout, version 2; in HDF5 (groups and datasets; what follows a colon are attributes), and with the same names in NPZ:
 
-    /              : format = "DiffusionMBIR scan", version = 2, software, kind ("ct", "mr" or "volume"), name, task,
-                     and the single numbers of the kind:
+    /              : format = "DiffusionMBIR scan", version = 2, software, kind ("ct", "mr", "slices" or "volume"), name,
+                     task, and the single numbers of the kind:
                      ct: mu_water_per_mm, unit of the result (HU or 1/mm), photons (a ray, 0: noise-free),
                      electronic_noise (photons)
                      mr: noise_std (of real and imaginary parts, 0: unknown)
+                     slices: axis (of the user's array, that they are stacked along)
     /data          ct: line integrals of the attenuation (mm x 1/mm), (slices, views, columns) or (rows, views, columns)
                    mr: complex (slices, coils, rows, columns), 0 where not sampled; lowest frequency in the middle
+                   slices: thick ones (slices, rows, columns), in HU or magnitudes of MR
     /geometry      : kind ("parallel-beam", "cartesian-mri", ...) and the single fields of the geometry; its lists and
                      arrays are datasets: angles_deg (views,); mask (rows, columns), 1 where sampled
     /photon_profile  ct: how the photons are spread over the rays, of a shape that broadcasts to that of data
