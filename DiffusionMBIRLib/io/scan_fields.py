@@ -2,8 +2,8 @@
 
 Layout, version 2; in HDF5 (groups and datasets; what follows a colon are attributes), and with the same names in NPZ:
 
-    /              : format = "DiffusionMBIR scan", version = 2, software, kind ("ct", "mr", "slices" or "volume"), name,
-                     task, and the single numbers of the kind:
+    /              : format = "DiffusionMBIR scan", version = 2, software, kind ("ct", "mr", "slices" or "volume"),
+                     name, task, and the single numbers of the kind:
                      ct: mu_water_per_mm, unit of the result (HU or 1/mm), photons (a ray, 0: noise-free),
                      electronic_noise (photons)
                      mr: noise_std (of real and imaginary parts, 0: unknown)
