@@ -35,7 +35,7 @@ def discs(metal_hu: float) -> np.ndarray:
     return np.stack([hu, hu[::-1]])
 
 
-def scan(kind: type = ParallelBeam, hardening: float = 0.75) -> tuple[Measurement, np.ndarray]:
+def scan(kind: type[ParallelBeam] | type[FanBeam] = ParallelBeam, hardening: float = 0.75) -> tuple[Measurement, np.ndarray]:
     """A scan whose long integrals are too low, as beam hardening makes them, and where its metal is."""
     geometry = kind.covering(GRID, view_angles(60, kind.EVERY_LINE_DEG))
     hu = discs(8000.0)
@@ -85,6 +85,7 @@ def test_the_rays_left_out_are_those_that_see_the_mask_or_a_pixel_beside_it():
     lengths = (operator @ operator.domain.laid_out(torch.from_numpy(grown.astype(np.float32)))).numpy()
     assert np.array_equal(found.trace.numpy(), lengths > 1e-3 * lengths.max())
     problem = build_problem(measured, settings(metal_hu=METAL_HU), None, torch.device("cpu"))
+    assert isinstance(problem.scan, Measurement)
     assert np.array_equal(problem.scan.weights == 0, found.trace.numpy())
 
 
