@@ -99,9 +99,22 @@ class ReconSettings:
     temperature: float = setting(
         0.7,
         "Temperature",
-        "Of dual and planes: level that noise is filled up to before the prior is asked, in multiples of the "
-        "one that it is told; 1: as for a draw of the posterior, lower: nearer to the mean of all that fits.",
+        "Of dual and planes: level that noise is filled up to before the prior is asked, in multiples of the one that "
+        "it is told; the lower, the nearer to the mean of all that fits; 1.4: samples of dual spread about as the "
+        "posterior does.",
         range=(0.0, 2.0),
+    )
+    relaxation: float = setting(
+        1.0,
+        "Relaxation",
+        "How far dual goes on in the way of its data step; above 1 where levels are few, or views of a narrow range.",
+        range=(0.1, 1.95),
+    )
+    antithetic: bool = setting(
+        False,
+        "Antithetic noise",
+        "Of dual: the network is asked twice at each level, with noise and with its negative, and the mean is taken: "
+        "nearer to the mean of all that fits than twice the levels.",
     )
     cg_steps: int = setting(5, "CG steps", "Conjugate-gradient steps of each ADMM sweep.", range=(1, 100))
     preconditioner: float = setting(
@@ -152,9 +165,22 @@ class ReconSettings:
     samples: int = setting(
         1, "Samples", "Posterior samples: the result is their mean, with their standard deviation.", range=(1, 64)
     )
+    uncertainty: bool = setting(
+        False,
+        "Uncertainty",
+        "Beside the volume: half-widths within which 90 and 95 % of the true values are expected, what of the detail "
+        "the prior filled in, and a warning where the scan is unlike those that this was calibrated with.",
+    )
     tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
     sirt_iterations: int = setting(200, "SIRT iterations", "Iterations of sirt.", range=(1, 100000))
+    cgls_iterations: int = setting(
+        15, "CGLS steps", "Steps of cgls: more follow the data closer, and their noise.", range=(1, 10000)
+    )
+    sart_passes: int = setting(20, "OS-SART passes", "How often os-sart goes through all views.", range=(1, 10000))
+    subsets: int = setting(
+        10, "Subsets", "Groups of views of os-sart, at most one for each view of a point; 1: SIRT.", range=(1, 1000)
+    )
     fbp_filter: str = setting("ramp", "FBP filter", "Filter of fbp.", choices=("ramp", "hann"))
     cg_iterations: int = setting(30, "SENSE iterations", "Conjugate-gradient steps of sense-cg.", range=(1, 1000))
     cg_lam: float = setting(1e-3, "SENSE strength", "Tikhonov weight of sense-cg.", range=(0.0, 10.0))
@@ -199,8 +225,10 @@ class ReconSettings:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ReconSettings:
-        """Settings of a preset file (Resources/Presets/NAME.toml), with single fields changed."""
-        return replace(cls(**preset_values(name)), **changes)
+        """Settings of a preset file (Resources/Presets/NAME.toml) for its method, or for ``method`` among the changes,
+        with single fields changed.
+        """
+        return replace(cls(**preset_values(name, changes.get("method"))), **changes)
 
 
 def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
@@ -220,12 +248,27 @@ def check(name: str, value: Any, metadata: Any, kind: Any) -> None:
         raise InputError(f"setting {name}: {value!r} is not one of {', '.join(metadata['choices'])}")
 
 
-def preset_values(name: str) -> dict[str, Any]:
-    """The entries of a preset, with those of the preset that it names as ``base`` where it says nothing else.
+def preset_values(name: str, method: str | None = None) -> dict[str, Any]:
+    """The entries of a preset for a method, by default its own one, and those of the preset that it names as ``base``
+    where it says nothing else.
 
-    name: of a file in Resources/Presets without its suffix, never a path.  An unknown one raises InputError that lists
-    those at hand.
+    name: of a file in Resources/Presets without its suffix, never a path.  A table in a file, [dual], holds what that
+    method has otherwise than the others.  An unknown preset raises InputError that lists those at hand.
     """
+    files = [_read_preset(name)]
+    while "base" in files[0][0]:
+        files.insert(0, _read_preset(files[0][0].pop("base")))
+    if method is None:
+        own = [common["method"] for common, _ in files if "method" in common]
+        method = own[-1] if own else ReconSettings.method
+    values: dict[str, Any] = {}
+    for common, tables in files:
+        values |= common | tables.get(str(method), {})
+    return values
+
+
+def _read_preset(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """(entries for all methods, those of single methods by their name) of a preset's file."""
     import sys
 
     from .models import resources
@@ -241,13 +284,16 @@ def preset_values(name: str) -> dict[str, Any]:
         names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise InputError(f"preset {name!r} is not known; presets: {names}")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no TOML ({error}); install the package again") from None
-    if "base" in values:
-        values = preset_values(values.pop("base")) | values
+    tables = {key: value for key, value in entries.items() if isinstance(value, dict)}
+    common = {key: value for key, value in entries.items() if key not in tables}
     known = {item.name for item in fields(ReconSettings)}
-    unknown = sorted(set(values) - known)
+    unknown = sorted({key for table in tables.values() for key in table} - known | set(common) - known - {"base"})
     if unknown:
         raise InputError(f"{path}: setting {unknown[0]!r} is not known")
-    return values
+    foreign = sorted(set(tables) - set(METHODS))
+    if foreign:
+        raise InputError(f"{path}: {foreign[0]!r} is not a method; use one of {', '.join(METHODS)}")
+    return common, tables

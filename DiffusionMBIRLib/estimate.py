@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .config import ReconSettings
-from .geometry import ParallelBeam, geometry_kind
+from .geometry import ParallelBeam, RayGeometry, geometry_kind
 from .methods import method
 from .rates import Pace
 from .simulation.settings import CTScan, scan_settings
@@ -32,13 +32,15 @@ _SLICES_STEP = 4.0  # of a projection onto thick slices
 _SLICES_SWEEP = 60.0
 _MAPS = 400.0  # of several coils, for each coil
 _FINER = 4  # times the pixels of the grid: those that a scan of CT is usually simulated on
-_STEPS_OF_NORM = 3  # of conjugate gradient, to prepare CT
+_STEPS_OF_NORM = 3  # of conjugate gradient, to prepare CT of stacked slices
+_STEPS_OF_WHOLE_NORM = 13  # likewise where slices mix in the data
 _STEPS_OF_SCALE = 10  # likewise MRI
 _MATRIX = 600.0  # to build the projector, a pixel and view, whatever the number of slices
 _COIL_BYTES = 32  # of maps and data, a voxel and coil
 _VOLUMES_OF_PRECONDITIONER = 1
 _VOLUMES_OF_SAMPLES = 3  # where there are several: start, mean, spread
-_CONE = 13.0  # times what a view of slices takes: shadows of voxels are found anew in each product
+_CONE = 12.0  # times what a view of slices takes: shadows of voxels are found anew in each product
+_SHADOW = 13.5  # slices: what finding a pixel's shadow takes in each view, also in those that see few of its voxels
 _RAYS_A_VOXEL = 1.6  # and view of a detector that sees a whole volume from a point
 _DATA_BYTES = 16  # a ray: measured, projected, their weights and difference
 _MATRIX_BYTES = 65  # of the projector and its transpose while they are built, a pixel and view
@@ -77,6 +79,7 @@ def estimate(
     views: int | None = None,
     coils: int = 1,
     scanner: str = ParallelBeam.KIND,
+    views_in_all: int | None = None,
     pace: Pace | None = None,
     device_memory: int | None = None,
     simulated: bool = False,
@@ -84,13 +87,14 @@ def estimate(
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
     views: that see a point in a CT scan, the task's usual number by default.  coils: of an MR scan.  scanner: kind of
-    geometry of a CT scan; empty: of stacked slices.  pace: of the machine, as
+    geometry of a CT scan; empty: of stacked slices.  views_in_all: of a CT scan whose points are seen by a part of its
+    views; what is usual for the scanner by default.  pace: of the machine, as
     :func:`.pace.pace_of` measures it; without one there is no time.  device_memory: bytes that the device has in all.
     simulated: the scan is simulated first.
     """
     needed = _memory(shape, settings, task, views, coils, scanner)
     known = pace is not None and pace.solver and (pace.network or not _uses(settings))
-    of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": scanner}
+    of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": scanner, "views_in_all": views_in_all}
     seconds = None
     if pace is not None and known:
         parts = stages(shape, settings, task, pace=pace, simulated=simulated, **of_scan)
@@ -122,12 +126,15 @@ def stages(
     views: int | None = None,
     coils: int = 1,
     scanner: str = ParallelBeam.KIND,
+    views_in_all: int | None = None,
     simulated: bool = False,
 ) -> dict[str, float]:
     """Predicted seconds of each stage that a run goes through, in order.  A pace that is not known counts as 0."""
     voxels, mr, unit = float(np.prod(shape)), task == MR_TASK, pace.solver or 0.0
     seen, matrix_free = _views(task, views), not mr and not _is_stacked(scanner)
-    count = _transforms(settings, coils) if mr else seen * (_CONE if matrix_free else 1.0)
+    count = _transforms(settings, coils) if mr else float(seen)
+    if matrix_free:
+        count = _CONE * (seen + _SHADOW / shape[0] * (views_in_all or _views_in_all(scanner, seen, shape[0])))
     sweep, step = (_cost(c, count) * voxels * unit for c in ((_MR_SWEEP, _MR_CG_STEP) if mr else (_SWEEP, _CG_STEP)))
     maps = _MAPS * coils * voxels if coils > 1 else 0.0
     matrix = 0.0 if matrix_free else _MATRIX * shape[1] * shape[2] * count
@@ -137,9 +144,9 @@ def stages(
     if simulated:
         of_ct = _FINER * ((2 if matrix_free else 1) * step + matrix * unit)  # twice as many slices as well
         parts["simulate"] = _cost(_MR_SIMULATION, coils) * voxels * unit if mr else of_ct
-    prepared = _STEPS_OF_SCALE if mr else _STEPS_OF_NORM
+    prepared = _STEPS_OF_SCALE if mr else (_STEPS_OF_WHOLE_NORM if matrix_free else _STEPS_OF_NORM)
     parts["prepare"] = prepared * step + (maps if mr else matrix) * unit
-    units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit}
+    units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit, "projector": matrix * unit}
     units["preconditioned step"] = step + _PRECONDITIONING * voxels * unit
     if method(settings.method).network == "prior" and settings.start == "admm-tv" and not settings.published:
         stride, factor = (1, 1) if mr else coarse_start(seen, (shape[1], shape[2]))
@@ -153,6 +160,11 @@ def stages(
 def _is_stacked(scanner: str) -> bool:
     """Whether one matrix serves all slices of a scanner of this kind."""
     return not scanner or bool(getattr(geometry_kind(scanner), "STACKED", True))
+
+
+def _views_in_all(scanner: str, seen: int, slices: int) -> int:
+    kind = geometry_kind(scanner)
+    return kind.views_in_all(seen, slices) if issubclass(kind, RayGeometry) else seen
 
 
 def _cost(relative: tuple[float, float], count: float) -> float:

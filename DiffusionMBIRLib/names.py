@@ -6,9 +6,21 @@ Needs the standard library only.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
+from pathlib import Path
 
 from .errors import InputError
+
+_LONGEST = 100
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # by Windows, whatever follows
+
+
+def as_file_name(text: str, usual: str = "result") -> str:
+    """A name for people as a file's, without its ending, on every system; ``usual`` where nothing of it can be kept."""
+    kept = "".join(c if c.isprintable() else "-" for c in re.sub(r'[<>:"/\\|?*\x00-\x1f]+', "-", text))
+    kept = kept.strip(" .")[:_LONGEST].strip(" .") or usual
+    return f"_{kept}" if _RESERVED.fullmatch(kept) else kept
 
 
 def printable(text: object, *, keep: str = "") -> str:
@@ -32,3 +44,9 @@ def require_unicode(path: str | os.PathLike[str]) -> None:
             f"{printable(os.fspath(path))}: the name is not UTF-8 (or the terminal's language is set to another "
             "encoding); rename it"
         ) from None
+
+
+def beside(path: Path, mark: str) -> Path:
+    """The file's name with a mark before its suffixes."""
+    stem = path.name.split(".")[0]
+    return path.with_name(stem + mark + path.name[len(stem) :])

@@ -91,6 +91,7 @@ def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device
         views=getattr(measurement.geometry, "views_of_a_point", None),
         coils=getattr(measurement.geometry, "coils", 1),
         scanner=measurement.geometry.KIND,
+        views_in_all=getattr(measurement.geometry, "views", None),
         pace=replace(pace_of(settings, measurement.task, device, rows * columns), start_s=0.0),  # it has started
     )
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .allocation import give_back_what_is_free, keep_what_is_free
 from .checkpoints import AsReal
 from .config import ReconSettings
@@ -21,6 +23,7 @@ from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
 from .scans import Scan
 from .tasks import task_info
+from .uncertainty.volumes import DoubtVolumes
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Result:
     """A reconstruction: the volume on the input's own geometry, in HU or as the magnitude of MR, and how it came about.
 
     deviation: standard deviation of the posterior samples, where several were drawn; ``volume`` is then their mean.
+    doubt: how far off the volume may be, where the settings ask for it.
     residual: |A x - y| / |y| of the final volume.  nfe: network evaluations a slice.  seconds: wall-clock time of the
     whole call; ``network_seconds`` is the part spent inside the prior.
     """
@@ -50,6 +54,7 @@ class Result:
     network_seconds: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
     deviation: Volume | None = None
+    doubt: DoubtVolumes | None = None
 
 
 def reconstruct(
@@ -89,6 +94,8 @@ def reconstruct(
     record = _record(measurement, settings, made.card, prior, chosen, made.precision)
     if made.remarks:
         record["remarks"] = list(made.remarks)
+    if made.doubt:
+        record["doubt"] = made.doubt.numbers
     return Result(
         replace(made.volume, metadata={**made.volume.metadata, "provenance": json.dumps(record)}),
         settings.method,
@@ -98,6 +105,7 @@ def reconstruct(
         made.counter.seconds,
         record,
         made.deviation,
+        made.doubt,
     )
 
 
@@ -107,6 +115,7 @@ class _Made:
 
     volume: Volume
     deviation: Volume | None
+    doubt: DoubtVolumes | None
     residual: float
     counter: Counter
     card: ModelCard | None
@@ -127,10 +136,13 @@ def _compute(
 
     from .denoisers import Counter
     from .problems import build_problem
+    from .uncertainty.doubt import require_calibrated
 
     way, counter = method(settings.method), Counter()
     with torch.inference_mode():
         network, card = way.load(settings, prior, scan, device)
+        if settings.uncertainty:
+            require_calibrated(scan, settings, card)
         problem = build_problem(scan, settings, card.value if card else None, volume_device(device))
         run = Run(_Watcher(problem, monitor), AsReal(checkpoint), counter, network)
         estimate = way.run(problem, settings, run)
@@ -139,10 +151,31 @@ def _compute(
         volume = problem.to_volume(estimate.volume, f"{settings.method} of {scan.name}", False)
         name = f"standard deviation of {volume.name}"
         deviation = None if estimate.deviation is None else problem.to_volume(estimate.deviation, name, True)
+        doubt, doubts = None, list[str]()
+        if settings.uncertainty and card is not None:
+            doubt, doubts = _doubt(problem, settings, run, card, estimate.volume, volume)
     precision = precision_name(getattr(network, "precision", torch.float32))
     unlike = card.remark_on_pixels(math.prod(problem.grid.spacing_mm[:2]) ** 0.5) if card else ""
-    remarks = problem.remarks + ((unlike,) if unlike else ())
-    return _Made(volume, deviation, residual, counter, card, precision, remarks)
+    remarks = (*problem.remarks, *([unlike] if unlike else []), *doubts)
+    return _Made(volume, deviation, doubt, residual, counter, card, precision, remarks)
+
+
+def _doubt(
+    problem: Problem, settings: ReconSettings, run: Run, card: ModelCard, x: Tensor, result: Volume
+) -> tuple[DoubtVolumes, list[str]]:
+    """The doubt of an estimate as volumes for the user, and remarks."""
+    from .methods.diffusion import denoiser_of
+    from .uncertainty.doubt import doubt_about
+
+    doubt = doubt_about(problem, settings, denoiser_of(problem, settings, run), card, x, run.monitor)
+    intervals = {
+        share: problem.to_volume(width, f"{share} % interval of {result.name}", True)
+        for share, width in doubt.intervals.items()
+    }
+    filled = problem.to_volume(doubt.filled, f"filled-in share of {result.name}", True)
+    largest = float(doubt.filled.max())
+    share = filled.array * np.float32(largest / max(float(filled.array.max()), 1e-30)) if largest else filled.array
+    return DoubtVolumes(intervals, replace(filled, array=share, unit=""), doubt.numbers()), doubt.remarks
 
 
 def _as_engine_error(error: RuntimeError | MemoryError, device: torch.device, name: str) -> EngineError | None:

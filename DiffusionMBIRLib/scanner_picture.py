@@ -95,12 +95,14 @@ def _box(grid: Grid) -> list[np.ndarray]:
 
 
 def save_scanner_picture(path: str | os.PathLike[str], geometry: RayGeometry, grid: Grid) -> None:
-    """Draw a scanner as a PNG: along the axis, and from the side of the first view's beam.
+    """Draw a scanner as a PNG.  Needs matplotlib; raises InputError without it."""
+    save_figure(scanner_figure(geometry, grid), Path(path))
 
-    Needs matplotlib; raises InputError without it.
-    """
+
+def scanner_figure(geometry: RayGeometry, grid: Grid, *, size: tuple[float, float] = (13, 6)) -> Any:
+    """A figure of a scanner along the axis, and from the side of the first view's beam.  size: in inches."""
     figure_class, canvas_class = matplotlib_canvas()
-    figure = figure_class(figsize=(13, 6), dpi=100, facecolor="#ffffff", layout="constrained")
+    figure = figure_class(figsize=size, dpi=100, facecolor="#ffffff", layout="constrained")
     canvas_class(figure)
     lines = outlines(geometry, grid)
     angle = np.radians(geometry.angles_deg[0])
@@ -112,7 +114,7 @@ def save_scanner_picture(path: str | os.PathLike[str], geometry: RayGeometry, gr
     _draw(right, lines, (beam, z), (f"along the beam at {geometry.angles_deg[0]:g} deg in mm", "z in mm (slices)"))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     figure.suptitle(_title(geometry), fontsize=12, color=_INK)
-    save_figure(figure, Path(path))
+    return figure
 
 
 def _draw(axes: Any, lines: Outlines, plane: tuple[np.ndarray, np.ndarray], labels: tuple[str, str]) -> None:

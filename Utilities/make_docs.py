@@ -57,8 +57,24 @@ def presets() -> str:
             plainly, changed = differences(values, defaults()), differences(values, usual)
             as_usual = name != info.preset and len(changed) <= len(plainly)
             told = f"as `{info.preset}`, but {', '.join(changed)}" if as_usual else ", ".join(plainly) or "nothing"
+            if values["method"] == defaults()["method"]:
+                told += "".join(f"; {others}" for others in of_other_methods(name, values))
             rows.append((f"`{name}`", info.label, told))
     return table(("`--preset`", "task", "what it sets otherwise than the table of settings"), rows)
+
+
+def of_other_methods(name: str, usual: dict[str, Any]) -> list[str]:
+    """What a preset sets otherwise for other methods with a diffusion prior; those that differ alike in one entry."""
+    from DiffusionMBIRLib.config import preset_values
+    from DiffusionMBIRLib.methods import DIFFUSION_METHODS, method
+
+    found: dict[str, list[str]] = {}
+    for other in DIFFUSION_METHODS:
+        read = {k: v for k, v in preset_values(name, other).items() if k in method(other).settings}
+        told = ", ".join(differences(read, usual))
+        if other != usual["method"] and told:
+            found.setdefault(told, []).append(f"`{other}`")
+    return [f"{', '.join(methods)}: {told}" for told, methods in found.items()]
 
 
 def differences(values: dict[str, Any], others: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ The values are computed without a node, slab by slab, so that a thread may do it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,28 +66,29 @@ class Difference:
         display = node.GetDisplayNode()
         display.SetAndObserveColorNodeID(diverging_colours(scene).GetID())
         set_window(display, 2 * self.reach, 0.0)  # before the voxels come: it looks for no window of its own
-        self._show_legend(node)
+        show_legend(node, self._unit, "%+.0f" if self.reach >= 10 else "%+.2g")
         was_modifying = node.StartModify()
         place(node, self._grid)
         node.SetAndObserveImageData(self._image)
         node.EndModify(was_modifying)
         return node
 
-    def _show_legend(self, node: Any) -> None:
-        """The colour bar in the slice views, with the unit above; a scene without Slicer's module Colors has none."""
-        if not node.GetScene().IsNodeClassRegistered("vtkMRMLColorLegendDisplayNode"):
-            return
-        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
-        legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-        if legend is not None:
-            legend.SetTitleText(self._unit)
-            legend.SetLabelFormat("%+.0f" if self.reach >= 10 else "%+.2g")
-            legend.SetVisibility(True)
-
     def ends(self) -> tuple[str, str]:
         """What the first and the last colour stand for, e.g. '-300 HU' and '+300 HU'."""
         text = f"{float(f'{self.reach:.3g}'):g} {self._unit}".strip()
         return f"-{text}", f"+{text}"
+
+
+def show_legend(node: Any, title: str, number: str) -> None:
+    """The colour bar of a volume in the slice views; a scene without Slicer's module Colors has none."""
+    if not node.GetScene().IsNodeClassRegistered("vtkMRMLColorLegendDisplayNode"):
+        return
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+    legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+    if legend is not None:
+        legend.SetTitleText(title)
+        legend.SetLabelFormat(number)
+        legend.SetVisibility(True)
 
 
 def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None) -> Any:
@@ -98,24 +100,36 @@ def difference_volume(scene: Any, result: Any, reference: Any, node: Any = None)
 
 def diverging_colours(scene: Any) -> Any:
     """The scene's colour node from blue over white (zero, the middle of the window) to red; made at first use."""
+    # An odd count: one colour is exactly the middle.
+    colours = [_diverging(index / 127 - 1) for index in range(255)]
+    return colours_of(scene, DIVERGING, _("Difference (blue - white - red)"), colours)
+
+
+def colours_of(scene: Any, mark: str, name: str, colours: Sequence[tuple[float, float, float]]) -> Any:
+    """The scene's colour node with an attribute ``mark``; made with these colours at first use."""
     count = scene.GetNumberOfNodesByClass("vtkMRMLColorTableNode")
     for index in range(count):
         node = scene.GetNthNodeByClass(index, "vtkMRMLColorTableNode")
-        if node.GetAttribute(DIVERGING) == "1":
+        if node.GetAttribute(mark) == "1":
             return node
-    node = scene.AddNewNodeByClass("vtkMRMLColorTableNode", _("Difference (blue - white - red)"))
-    node.SetAttribute(DIVERGING, "1")
+    node = scene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
+    node.SetAttribute(mark, "1")
     node.SetTypeToUser()
-    node.SetNumberOfColors(255)  # odd: one colour is exactly the middle
-    for index in range(255):
-        red, green, blue = _diverging(index / 127 - 1)
-        node.SetColor(index, f"{index - 127}", red, green, blue, 1.0)
+    node.SetNumberOfColors(len(colours))
+    for index, (red, green, blue) in enumerate(colours):
+        node.SetColor(index, f"{index}", red, green, blue, 1.0)
     return node
 
 
 def colour_bar() -> str:
     """The same colours as a style sheet's gradient, for a label."""
-    stops = ", ".join(f"stop:{(p + 1) / 2:g} {_css(_diverging(p))}" for p in (-1, -0.5, 0, 0.5, 1))
+    return gradient([_diverging(position) for position in (-1, -0.5, 0, 0.5, 1)])
+
+
+def gradient(colours: Sequence[tuple[float, float, float]]) -> str:
+    """The style sheet of a label that shows colours from left to right."""
+    last = len(colours) - 1
+    stops = ", ".join(f"stop:{index / last:g} {_css(colour)}" for index, colour in enumerate(colours))
     return f"background: qlineargradient(x1:0, y1:0, x2:1, y2:0, {stops}); color: black"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import Needs, estimate
 from DiffusionMBIRLib.methods import method
 from DiffusionMBIRLib.rates import known_pace
+from DiffusionMBIRLib.simulation.settings import CTScan, scan_settings
 from DiffusionMBIRLib.tasks import task_info
 
 from . import texts
@@ -55,9 +57,30 @@ class Outlook:
         task = parameters.get("task")
         simulated = parameters.get("source") == "volume" and not task_info(task).of_slices
         pace = known_pace(self.report.place(device), settings, task, grid[1] * grid[2])
-        views = self.views or parameters.get("views")
-        coils = self.coils or (parameters.get("coils") if simulated else 1)
-        return estimate(grid, settings, task, views=views, coils=coils, pace=pace, simulated=simulated)
+        of_scan: dict[str, Any] = {"views": self.views or parameters.get("views"), "coils": self.coils or 1}
+        if simulated:
+            of_scan |= self._simulated(task)
+        return estimate(grid, settings, task, pace=pace, simulated=simulated, **of_scan)
+
+    def _simulated(self, task: str) -> dict[str, Any]:
+        """What the cost of a simulated scan hangs on; nothing where its settings do not go together."""
+        scan = {name: value for name, value in self.parameters.request_scan().items() if name != "seed"}
+        try:
+            found = scan_settings(task, scan)
+        except InputError:  # told when the run is begun
+            return {}
+        if isinstance(found, CTScan):
+            return {"views": found.views_of_a_point, "scanner": found.scanner}
+        return {"coils": found.coils}
+
+    @property
+    def measured(self) -> bool:
+        """Whether the pace of this machine was seen before: nothing is measured once data are chosen."""
+        device, parameters = self.device, self.parameters
+        if device is None or self.report is None:
+            return False
+        pace = known_pace(self.report.place(device), parameters.settings(), parameters.get("task"))
+        return pace.solver is not None
 
     def line(self) -> str:
         """What the run as it is set will take, in one line; '' where that is not known."""

@@ -17,6 +17,7 @@ from DiffusionMBIRLib.tasks import task_info
 
 from . import texts
 from .estimates import Outlook
+from .panel_batch import BatchSection
 from .panel_data import DataSection, source_choices
 from .panel_desktop import Desktop
 from .panel_fields import ChoiceEditor, Form, SettingFields
@@ -26,6 +27,7 @@ from .panel_presets import PresetMenu, offered
 from .panel_results import ResultsSection
 from .panel_run import AnyRunner, RunSection
 from .panel_setup import SetupSection
+from .panel_warm import WarmEngine
 from .parameters import Parameters
 from .plans import default_name
 from .runner_work import failure
@@ -52,7 +54,10 @@ class Panel:
         self.setup = SetupSection(self.form, desktop, self.refresh, self.run.log)
         self.data = DataSection(self.form, self.parameters, desktop, self.refresh)
         self.results = ResultsSection(self.form, self.parameters, desktop, runner, self._report, self.refresh)
+        self.batch = BatchSection(self.form, self.parameters, desktop, self._report, self.refresh)
         self.pace = PaceWatch(self.refresh)
+        self.warm = WarmEngine()
+        runner.standby = self.warm.take
         self.presets = PresetMenu(self.form.presetMenu, self.parameters, desktop, self._report)
         self.keys = Keys(root, run=self._on_run_key, end=self.run.escape, flicker=self.results.flicker)
         self.results.on_shown = self.keys.results_shown
@@ -71,13 +76,14 @@ class Panel:
         self.detach()
         self.scene = scene
         self.parameters = Parameters.of(scene)
-        for part in (self.fields, self.run, self.data, self.results, self.presets):
+        for part in (self.fields, self.run, self.data, self.results, self.batch, self.presets):
             part.parameters = self.parameters
         node = self.parameters.node
         self._observed = (node, node.AddObserver("ModifiedEvent", self._on_settings))
         self.data.set_scene(scene)
         self.data.look_again()
         self.results.set_scene(scene)
+        self.batch.set_scene(scene)
         self.refresh()
 
     def detach(self) -> None:
@@ -91,6 +97,7 @@ class Panel:
         """The scene is about to be emptied: end the job, touch no node any more."""
         self.run.runner.close()
         self.run.clear()
+        self.batch.forget_nodes()
         self.detach()
 
     def enter(self, window: Any) -> None:
@@ -114,8 +121,10 @@ class Panel:
         self._timer.timeout.disconnect(self.poll)
         self.setup.close()
         self.pace.close()
+        self.warm.close()
         self.data.close()
         self.results.close()
+        self.batch.close()
         self.run.runner.close()
         self.run.runner.listener = None
         self.detach()
@@ -128,7 +137,7 @@ class Panel:
 
     def poll(self) -> None:
         """Follow the job and whatever else is under way; called by the timer, which rests when there is nothing."""
-        for part in (self.setup, self.data, self.results, self.pace, self.run):
+        for part in (self.setup, self.data, self.results, self.batch, self.pace, self.run):
             try:
                 part.poll()
             except Exception as error:  # a timer would raise it again and again, and nobody would read it
@@ -139,7 +148,7 @@ class Panel:
             self._timer.stop()
 
     def _busy(self) -> bool:
-        beside = any(part.busy for part in (self.setup, self.data, self.results, self.pace))
+        beside = any(part.busy for part in (self.setup, self.data, self.results, self.batch, self.pace))
         return beside or bool(self.run.runner.running)
 
     def _on_settings(self, *_state: Any) -> None:
@@ -157,6 +166,8 @@ class Panel:
         folder, output = Path(self.parameters.input_file), self.parameters.output_node
         if not self.run.runner.running and output is not None and self.parameters.input_file and folder.is_dir():
             self.results.export.folders[output.GetID()] = folder
+        if self.run.runner.running:  # what is shown instead of a result would hide the previews, or come back over them
+            self.results.leave_overlays()
         self.results.look()
         self.refresh()
 
@@ -195,11 +206,17 @@ class Panel:
         self.fields.set_enabled(not runner.running, WHILE_RUNNING)
         self.data.show(self.setup.engine if self.setup.ready else None)
         self._set_data_enabled(not runner.running)
-        missing = self.missing()
-        if runner.running:
+        engine = self.setup.engine if self.setup.ready else None
+        of_batch = texts.run_awaited() if runner.running else self._missing_of_engine()
+        self.batch.show(engine, of_batch)
+        missing = texts.batch_awaited() if self.batch.batch.running else self.missing()
+        if runner.running or self.batch.batch.running:
             self.pace.close()
         elif missing is None:
             self.pace.look(self.outlook, self.setup.engine)
+        at_rest = not (runner.running or self.batch.batch.running or self.pace.busy)
+        if at_rest and (missing is None or self.outlook.measured):  # two at once would measure each other
+            self.warm.look(self.setup.engine, self.setup.report, self.parameters.get("device"))
         self._show_estimate(missing)
         self.run.show(missing)
         self.results.show()
@@ -251,12 +268,16 @@ class Panel:
 
     def missing(self) -> Missing | None:
         """Why Run cannot be pressed, None if it can: data first, then the engine, the prior and the device."""
-        setup, parameters = self.setup, self.parameters
         if self.data.missing is not None:
             return self.data.missing
         factor, shape = self.outlook.factor, self.data.shape
         if shape is not None and (shape[1] % factor or shape[2] % factor):
             return texts.grid_missing(shape[1], shape[2], factor)
+        return self._missing_of_engine()
+
+    def _missing_of_engine(self) -> Missing | None:
+        """Why nothing can be run, whatever the data."""
+        setup, parameters = self.setup, self.parameters
         if setup.report is None:
             return texts.engine_awaited()
         if not setup.ready:
@@ -278,7 +299,8 @@ class Panel:
         """What the run will need or, where nothing can be run, why."""
         line = ""
         # While a job runs its progress tells more; what is wrong with the data is said beside them.
-        if not self.run.runner.running and self.data.missing is None:
+        busy = self.run.runner.running or self.batch.batch.running
+        if not busy and self.data.missing is None:
             line = missing.line if missing is not None else self.outlook.line()
         self.form.estimate.setText(line)
         self.form.estimate.setVisible(bool(line))

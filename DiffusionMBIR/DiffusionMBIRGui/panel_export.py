@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.names import as_file_name
 from DiffusionMBIRLib.tasks import MR_TASK, THIN_SLICES_MR
 
 from . import export
@@ -120,8 +120,7 @@ def _is_ct(node: Any) -> bool:
 
 
 def _file_name(node: Any) -> str:
-    """A node's name as a file's, on every system."""
-    return re.sub(r'[<>:"/\\|?*\x00-\x1f]+', "-", node.GetName() or "").strip(" .")[:100] or "result"
+    return as_file_name(node.GetName() or "")
 
 
 def _new_folder(parent: Path, name: str) -> Path:

@@ -14,13 +14,16 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.geometry import geometry_kind
 from DiffusionMBIRLib.methods import settings_used
-from DiffusionMBIRLib.simulation.settings import scan_names
+from DiffusionMBIRLib.simulation.settings import OF_SCANNERS, scan_names, scanner_settings, whole_name
 from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK, SLICES, THIN_SLICES, task_info
 
 from . import texts
 from .parameters import Parameters
+from .texts import _
 
+FITTED_AT_ZERO = ("sod_mm", "sdd_mm")
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _CT_SCAN = {name for task in CT_TASKS for name in scan_names(task)}
 _MRI_SCAN = scan_names(MR_TASK)
@@ -43,8 +46,19 @@ def is_shown(name: str, parameters: Parameters) -> bool:
     if name in _CT_SCAN:
         # A sinogram node has its views as an axis, but does not know the range that they cover.
         from_node = source == "sinogram" and not parameters.input_file
-        return not mri and (source == "volume" or (name == "angle_range_deg" and from_node))
+        asked = source == "volume" and _scanner_has(name, parameters.get("scanner"))
+        return not mri and (asked or (name == "angle_range_deg" and from_node))
     return name not in _OF_RECONSTRUCTION or name in settings_used(parameters.get("method"), parameters.get("task"))
+
+
+def _scanner_has(name: str, scanner: str) -> bool:
+    """Whether a setting of a CT scan means something for a kind of scanner."""
+    kind = geometry_kind(whole_name(scanner))
+    if name in OF_SCANNERS:
+        return name in scanner_settings(scanner)
+    if name == "angle_range_deg":
+        return not kind.WHOLE_TURNS
+    return name != "axis_error_mm" or hasattr(kind, "offset_mm")
 
 
 def named_children(widget: Any) -> Iterator[tuple[str, Any]]:
@@ -192,6 +206,8 @@ class NumberEditor(Editor):
         unit = texts.setting_text(self.item.metadata["unit"])
         if unit:
             self.widget.setProperty("suffix", f" {unit}")
+        if self.name in FITTED_AT_ZERO:
+            self.widget.setProperty("specialValueText", _("fitted"))
         if not self.is_slider:
             self.widget.setKeyboardTracking(False)
         self._write(self.item.default)
@@ -311,6 +327,10 @@ class SettingFields:
                 self.parameters.choose_task(value)
             elif name == "preset":
                 self.parameters.apply_preset(value)
+            elif name == "method":
+                self.parameters.choose_method(value)
+            elif name == "scanner":
+                self.parameters.choose_scanner(value)
             else:
                 self.parameters.set(name, value)
         except ValueError as error:  # InputError: one line that names the setting

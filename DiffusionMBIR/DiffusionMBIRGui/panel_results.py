@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +12,13 @@ from DiffusionMBIRLib.errors import EngineError, InputError
 from .panel_desktop import Desktop
 from .panel_export import ExportMenu
 from .panel_fields import Form
+from .panel_rows import COLUMNS, cell, cell_tip, rows_of, table_of
+from .panel_uncertainty import UncertaintyView
 from .panel_work import Background
 from .parameters import Parameters
 from .scene import REFERENCE
 from .texts import _, shape
 
-COLUMNS = ("name", "method", "seconds", "residual", "PSNR", "SSIM")  # of the table in the scene, which has more
 VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 
 
@@ -47,6 +47,7 @@ class ResultsSection:
         self._working: Background | None = None
         self.on_shown: Callable[[bool], None] = lambda shown: None  # whether there is something to flicker
         self.export = ExportMenu(form.exportButton, desktop, self.result, self._begin, self._try)
+        self.uncertainty = UncertaintyView(form, self.result, self._clear_views, self._try, self.show)
         self._head()
         self._connect()
 
@@ -83,6 +84,7 @@ class ResultsSection:
         self.close()
         self._scene, self._comparison, self._flicker = scene, Comparison(scene), Flicker(scene)
         self._layers = ViewLayers()
+        self.uncertainty.set_scene(scene)
         self.export.folders.clear()
         self.look()
 
@@ -90,6 +92,7 @@ class ResultsSection:
         """Touch no node any more."""
         self._let_go_of_table()
         self._difference = self._regridded = self._layers = None
+        self.uncertainty.close()
         if self._working is not None:
             self._working.then = None
 
@@ -122,8 +125,8 @@ class ResultsSection:
         table.setRowCount(len(rows))
         for number, row in enumerate(rows):
             for column, name in enumerate(COLUMNS):
-                item = qt.QTableWidgetItem(_shown(name, row[name]))
-                item.setToolTip(_told(name, row[name]))
+                item = qt.QTableWidgetItem(cell(name, row[name]))
+                item.setToolTip(cell_tip(name, row[name]))
                 table.setItem(number, column, item)
         table.blockSignals(quiet)
 
@@ -261,8 +264,19 @@ class ResultsSection:
         return bool(self._layers is not None and self._layers.kept)
 
     def _stop_difference(self) -> None:
+        self.uncertainty.stop()
         if self._layers is not None:
             self._layers.give_back()
+
+    def leave_overlays(self) -> None:
+        """Take difference, uncertainty and flicker out of the ordinary views."""
+        self.stop_flicker()
+        self._stop_difference()
+
+    def _clear_views(self) -> None:
+        """The ordinary views, showing what they showed."""
+        self.leave_overlays()
+        self._leave_comparison()
 
     def _make_difference(self) -> None:
         from .difference import Difference
@@ -276,8 +290,7 @@ class ResultsSection:
         from .difference import colour_bar
         from .scene import ordinary_composites
 
-        self.stop_flicker()
-        self._leave_comparison()
+        self._clear_views()
         self._difference = difference.show(self._scene, self._difference)
         self._layers.keep(ordinary_composites(self._scene))
         for composite in self._layers.kept:
@@ -343,7 +356,8 @@ class ResultsSection:
         form.resultsWhy.setText(why)
         form.resultsWhy.setVisible(bool(why))
         for part in (form.differenceLow, form.differenceBar, form.differenceHigh):
-            part.setVisible(self.shows_difference)
+            part.setVisible(self.shows_difference or self.uncertainty.active)
+        self.uncertainty.show(result, not running and not self.busy)
         form.exportButton.setEnabled(result is not None and not running and not self.busy)
         form.plotButton.setEnabled(self._plot() is not None)
         form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)
@@ -364,35 +378,3 @@ class ResultsSection:
         if result is reference:
             return _("Result and reference are the same volume: choose another one.")
         return ""
-
-
-def table_of(scene: Any) -> Any:
-    """The scene's table of runs, None while there is none."""
-    from .results import _node_of
-
-    return _node_of(scene, "vtkMRMLTableNode", "results") if scene is not None else None
-
-
-def rows_of(scene: Any) -> list[dict[str, Any]]:
-    """The runs of a scene, oldest first."""
-    from .results import ResultsTable
-
-    return ResultsTable(scene).rows() if table_of(scene) is not None else []
-
-
-def _shown(name: str, value: Any) -> str:
-    """A table's cell for people; '-' for what is not known."""
-    if isinstance(value, str):
-        return value
-    if not math.isfinite(value):
-        return "-"
-    return {"seconds": f"{value:.1f} s", "residual": f"{value:.2e}", "PSNR": f"{value:.2f}"}.get(name, f"{value:.3f}")
-
-
-def _told(name: str, value: Any) -> str:
-    """What a cell says when it is pointed at: a figure that is not known has a reason."""
-    if isinstance(value, str) or not math.isnan(value):
-        return _shown(name, value)
-    if name in ("PSNR", "SSIM"):
-        return _("Not known: this run had no volume to be judged by, or one of another region")
-    return _("Not known: this method does not tell it")

@@ -34,6 +34,7 @@ class AnyRunner(Protocol):
     environment: Mapping[str, str] | None
     job_path: Path | None
     slice_logics: Sequence[Any]
+    standby: Callable[[], Any]
 
     def start(self, parameters: Parameters) -> None: ...
 

@@ -15,6 +15,7 @@ from .panel_fields import Form
 from .setup import Engine, Probe, Process, Report
 from .texts import _
 
+WHEELS = "wheels"
 CHECKPOINTS = "*.pth *.pt *.ckpt *.safetensors"
 
 
@@ -41,6 +42,9 @@ class SetupSection:
         path = self._desktop.setting("engine_python")
         form.enginePath.setText(path)
         form.engineKind.setCurrentIndex(1 if path else 0)
+        for build in (*setup.BUILDS, WHEELS):
+            form.engineBuild.addItem(_text_build(build), build)
+        form.engineBuild.setCurrentIndex(0)
         form.jobsFolder.setText(self._desktop.setting("jobs_folder"))
         form.jobsFolder.setPlaceholderText(str(jobs_root()))
 
@@ -163,9 +167,14 @@ class SetupSection:
         lacking = self.report.lacking if self.report else ()
         if self.engine is None or not lacking or self.busy:
             return
-        if not self._desktop.confirm(_text_install(", ".join(lacking), self.engine)):
+        build = (*setup.BUILDS, WHEELS)[int(self._form.engineBuild.property("currentIndex"))]
+        wheels = self._desktop.open_folder(_("Choose a folder of wheels")) if build == WHEELS else ""
+        if build == WHEELS and not wheels:
             return
-        self._begin(lambda: setup.install(self.engine, lacking), "")
+        build = "" if build == WHEELS else build
+        if not self._desktop.confirm(_text_install(", ".join(lacking), self.engine, wheels)):
+            return
+        self._begin(lambda: setup.install(self.engine, lacking, build=build, wheels=wheels), "")
 
     def _on_import(self, *_state: Any) -> None:
         if self.engine is None or self.busy:
@@ -222,7 +231,9 @@ class SetupSection:
         form.enginePath.setVisible(other)
         form.engineBrowse.setVisible(other)
         form.engineStatus.setText(report.line() if report else texts.engine_unchecked())
-        form.engineInstall.setVisible(bool(report and report.lacking) and not busy)
+        lacks = bool(report and report.lacking) and not busy
+        form.engineInstall.setVisible(lacks)
+        form.engineBuild.setVisible(lacks)
         form.engineCheck.setEnabled(not busy)
         form.engineKind.setEnabled(not busy)
         form.enginePath.setEnabled(not busy)
@@ -252,13 +263,22 @@ def _text_choose_python() -> str:
     return _("Choose a Python")
 
 
-def _text_install(packages: str, engine: Engine) -> str:
+def _text_build(build: str) -> str:
+    if build == WHEELS:
+        return _("Without network: a folder of wheels ...")
+    if build.startswith("cu"):
+        return _("torch for NVIDIA GPUs, CUDA {version}").format(version=f"{build[2:-1]}.{build[-1]}")
+    return _("torch without GPU (small)") if build else _("torch as the package index has it")
+
+
+def _text_install(packages: str, engine: Engine, wheels: str) -> str:
     where = _("this Slicer's Python") if engine.in_slicer else engine.command[0]
-    return _(
-        "Install {packages} into {where}?\n\n"
-        "The packages come from the Python package index; torch alone may take several GB. "
-        "Packages that are already there are not changed. It goes on in the background and can be cancelled."
-    ).format(packages=packages, where=where)
+    source = _("The packages come from the Python package index; torch alone may take several GB. ")
+    if wheels:
+        source = _("The packages come from {folder}; no network is used. ").format(folder=wheels)
+    rest = _("Packages that are already there are not changed. It goes on in the background and can be cancelled.")
+    asked = _("Install {packages} into {where}?").format(packages=packages, where=where)
+    return asked + "\n\n" + source + rest
 
 
 def _suggestion(file: str) -> str:

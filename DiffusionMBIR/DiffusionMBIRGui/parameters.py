@@ -7,6 +7,7 @@ that came from somebody else must not decide what is run here.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from DiffusionMBIRLib import config
 from DiffusionMBIRLib.config import ReconSettings, preset_values, setting
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.simulation.settings import SCANS, scan_names
+from DiffusionMBIRLib.geometry import geometry_kind
+from DiffusionMBIRLib.simulation.settings import SCANS, scan_names, whole_name
 from DiffusionMBIRLib.tasks import SPARSE_VIEW, TASKS, task_info
 
 from .own_presets import OWN, OwnPresets
@@ -133,11 +135,29 @@ class Parameters:
         if names:
             self.apply_preset(names[0])
 
+    def choose_scanner(self, scanner: str) -> None:
+        """Change the kind of scanner; where the views covered every line of the former one, they go on to do so."""
+        _check("scanner", scanner)
+        former, new = (geometry_kind(whole_name(name)) for name in (self.get("scanner"), scanner))
+        values: dict[str, Any] = {"scanner": scanner}
+        if self.get("angle_range_deg") == former.EVERY_LINE_DEG:
+            values["angle_range_deg"] = new.EVERY_LINE_DEG
+        self.update(values)
+
     def apply_preset(self, name: str) -> None:
         """Take over a preset's settings; those of ``KEPT_BY_PRESETS`` stay unless the preset names them."""
         values, settings = self._preset(name)
         kept = [entry for entry in KEPT_BY_PRESETS if entry not in values]
         self.update({**{k: v for k, v in settings.items() if k not in kept}, "preset": name})
+
+    def choose_method(self, method: str) -> None:
+        """Change the method; settings that are as the preset has them for the old one become those for the new one."""
+        _check("method", method)
+        values: dict[str, Any] = {"method": method}
+        with suppress(InputError):
+            old, new = (self._preset(self.get("preset"), name)[1] for name in (self.get("method"), method))
+            values |= {k: new[k] for k in new if k != "method" and new[k] != old[k] == self.get(k)}
+        self.update(values)
 
     def follows_preset(self) -> bool:
         """False once a setting differs from the preset that was chosen last."""
@@ -153,10 +173,12 @@ class Parameters:
         """Those of the user's own."""
         return OwnPresets(self.node)
 
-    def _preset(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a preset says, and all settings that follow from it; raises InputError for one that is not known."""
+    def _preset(self, name: str, method: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a preset says, of a method or its own, and all settings that follow from it; raises InputError for one
+        that is not known.
+        """
         if not name.startswith(OWN):
-            return _preset(name)
+            return _preset(name, method)
         own = self.own_presets.find(name)
         if own is None:
             raise InputError(f"preset {name.removeprefix(OWN)!r} is not known")
@@ -215,9 +237,9 @@ class Parameters:
 
 
 @lru_cache
-def _preset(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _preset(name: str, method: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a preset's file says, and all settings that follow from it.  Files do not change while Slicer runs."""
-    values = preset_values(name)
+    values = preset_values(name, method)
     return values, asdict(ReconSettings(**values))
 
 

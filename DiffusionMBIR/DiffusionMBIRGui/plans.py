@@ -53,14 +53,10 @@ def plan_of(parameters: Parameters) -> Plan:
 
     Raises InputError in one line that says what is missing.
     """
-    settings, task, scan = parameters.settings(), parameters.get("task"), parameters.request_scan()
-    node, path = parameters.input_node, parameters.input_file
-    source = parameters.get("source")
-    if path:
-        title, make = _of_file(path, source, task, scan, settings)
-        node = None
-    else:
-        title, make = _of_node(node, source, parameters, settings)
+    settings, task, source = parameters.settings(), parameters.get("task"), parameters.get("source")
+    path = parameters.input_file
+    node = None if path else parameters.input_node
+    title, make = request_of(parameters, node, path)
     return Plan(
         parameters.get("output_name").strip() or default_name(title, settings),
         kind_of_method(settings.method),
@@ -72,6 +68,17 @@ def plan_of(parameters: Parameters) -> Plan:
         judge=_judge(parameters, node),
         record=bool(parameters.get("record_sequence")),
     )
+
+
+def request_of(parameters: Parameters, node: Any, path: str) -> tuple[str, Callable[[], Asked]]:
+    """(title, what makes the request) of a file, or else of a node, with the settings as they are now.
+
+    What it returns may be called in a thread.  Raises InputError in one line that says what is wrong with the input.
+    """
+    settings, source = parameters.settings(), parameters.get("source")
+    if path:
+        return _of_file(path, source, parameters.get("task"), parameters.request_scan(), settings)
+    return _of_node(node, source, parameters, settings)
 
 
 def default_name(title: str, settings: ReconSettings) -> str:

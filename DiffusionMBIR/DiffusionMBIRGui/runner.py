@@ -29,6 +29,7 @@ from DiffusionMBIRLib.jobs.messages import (
     Preview,
     Progress,
 )
+from DiffusionMBIRLib.jobs.standby import Standby
 
 from .listener import Quiet
 from .plans import Plan, plan_of
@@ -56,6 +57,7 @@ class Runner:
         self.root = root
         self.plot: ConvergencePlot | None = None
         self.sequence: PreviewSequence | None = None
+        self.standby: Callable[[], Standby | None] = lambda: None  # a process that waits for the next job
         self.slice_logics: Sequence[Any] = ()  # views that were empty are fitted to the first preview
         self._plan: Plan | None = None
         self._folder: JobFolder | None = None
@@ -226,7 +228,9 @@ class Runner:
             self._tell().on_finished(Finished(0.0, None, 0, 0.0, None, "", True), None)
             return
         try:
-            self._job = Job.start(self._folder, python=self.python, environment=self.environment)
+            self._job = Job.start(
+                self._folder, python=self.python, environment=self.environment, standby=self.standby()
+            )
         except InputError as error:
             self._fail(Failed(str(error), "input", False))
             return

@@ -23,6 +23,7 @@ STEP = "DiffusionMBIR.Step"
 UNIT = "DiffusionMBIR.Unit"  # attribute: of the values; without it HU
 SOURCE = "DiffusionMBIR.Source"  # node reference: what a volume was reconstructed from
 REFERENCE = "DiffusionMBIR.Reference"  # node reference: what it is to be judged by
+UNCERTAINTY = "DiffusionMBIR.Uncertainty"  # role by which a result knows the volume of its half-widths
 PROVENANCE = "DiffusionMBIR.Provenance"  # attribute: JSON
 _WINDOW = "DiffusionMBIR.Window"  # attribute: the window and level that we set; others are the user's
 _PERCENTILES = (1.0, 99.5)
@@ -193,6 +194,7 @@ def add_deviation(result: OutputVolume, array: np.ndarray, provenance: Mapping[s
     put_beside(scene, spread.node, result.node)
     spread.update(array, 0, final=True)
     spread.describe(provenance)
+    result.node.SetNodeReferenceID(UNCERTAINTY, spread.node.GetID())
 
 
 def show_volume(node: Any, composites: Iterable[Any] | None = None, fit: Iterable[Any] = ()) -> None:

@@ -247,11 +247,18 @@ def _problem_text(found: Mapping[str, Any]) -> str:
     return ""
 
 
-def install(engine: Engine, lacking: Sequence[str]) -> Process:
-    """Begin to install what the engine lacks, with its own pip.  Ask the user before; raises InputError."""
+BUILDS = ("", "cpu", "cu126", "cu128", "cu130")  # of torch: that of the usual index, and those of torch's own
+
+
+def install(engine: Engine, lacking: Sequence[str], *, build: str = "", wheels: str = "") -> Process:
+    """Begin to install what the engine lacks, with its own pip.  Ask the user before; raises InputError.
+
+    build: one of ``BUILDS``.  wheels: a folder of packages that were fetched elsewhere; no index is asked then.
+    """
     if not lacking:
         raise InputError(_("nothing is missing"))
     where = ["--slicer"] if engine.in_slicer else []
+    where += ["--wheels", wheels] if wheels else ["--build", build] if build else []
     try:
         return Process([*engine.command, str(HERE / "setup_install.py"), *where, *lacking], engine.variables())
     except OSError as error:

@@ -91,6 +91,14 @@ def engine_awaited() -> Missing:
     return Missing(_("Run: the engine is being looked at"), engine_unchecked())
 
 
+def batch_awaited() -> Missing:
+    return Missing(_("Run: the batch is running"), _("The batch is running: stop it under Batch, or wait for its end."))
+
+
+def run_awaited() -> Missing:
+    return Missing("", _("A job is running: wait for it, or cancel it."))
+
+
 def prior_missing(name: str) -> Missing:
     line = _("Prior {name} is not installed: choose another one, or import it under Set-up.")
     return Missing(_("Run: choose a prior first"), line.format(name=name or "?"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..tasks import LIMITED_ANGLE, MR_TASK
-from .plan import DDS, DDS_LIMITED, Row
+from .plan import Row
 
 _LEVELS = 25  # of Algorithm 1 from a classical start: two evaluations each
 
@@ -51,7 +51,6 @@ def ablations_for(task: str) -> tuple[Row, ...]:
         ours += (("without softening", {"noise_weight": 0.0}),)
     if task == LIMITED_ANGLE:
         ours += (("plain conjugate gradient, K = 20", {"preconditioner": 0.0, "cg_steps": 20}),)
-    limited = DDS_LIMITED if task == LIMITED_ANGLE else {}
-    rows = [Row(f"DDS, {label}", DDS | limited | changes) for label, changes in ours]
-    base = {"method": "mbir", "steps": _LEVELS} | limited
+    rows = [Row(f"DDS, {label}", {"method": "dds"} | changes) for label, changes in ours]
+    base = {"method": "mbir", "steps": _LEVELS}
     return (*rows, *(Row(f"Algorithm 1, {label}", base | changes) for label, changes in paper))

@@ -19,7 +19,7 @@ from ..monitor import Console, Monitor, Silent
 from ..names import printable, require_unicode
 from ..provenance import NOTICE
 from ..version import __version__
-from . import benchmark, demo, evaluate, info, job, models, reconstruct, simulate, terminal, train
+from . import benchmark, calibrate, demo, evaluate, info, job, models, reconstruct, report, simulate, terminal, train
 from .options import Outcome
 
 
@@ -34,7 +34,19 @@ class Verb(Protocol):
     def run(self, arguments: argparse.Namespace, monitor: Monitor) -> Outcome: ...
 
 
-VERBS: tuple[Verb, ...] = (demo, simulate, reconstruct, evaluate, job, benchmark, train, models, info)
+VERBS: tuple[Verb, ...] = (
+    demo,
+    simulate,
+    reconstruct,
+    evaluate,
+    report,
+    calibrate,
+    job,
+    benchmark,
+    train,
+    models,
+    info,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

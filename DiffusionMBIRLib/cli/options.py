@@ -83,12 +83,6 @@ def say(line: str, arguments: argparse.Namespace) -> None:
         tell(line)
 
 
-def beside(path: Path, mark: str) -> Path:
-    """The file's name with a mark before its suffixes."""
-    stem = path.name.split(".")[0]
-    return path.with_name(stem + mark + path.name[len(stem) :])
-
-
 def planes_text(metrics: dict[str, Any], unit: str) -> str:
     """PSNR and SSIM of the three planes, a line each."""
     from ..metrics import PLANES

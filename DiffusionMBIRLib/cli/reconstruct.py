@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..describe import lines
 from ..errors import InputError
 from ..formats import SCAN, may_hold
 from ..monitor import Monitor
+from ..names import beside
 from ..provenance import NOTICE
 from ..tasks import SLICE_TASKS, SPARSE_VIEW, TASKS, task_info
 from .options import (
@@ -19,7 +19,6 @@ from .options import (
     add_scan_settings,
     add_settings,
     add_told,
-    beside,
     given_scan_settings,
     given_settings,
     planes_text,
@@ -56,8 +55,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..reconstruction import reconstruct
 
     measurement, truth = _measured(arguments, monitor)
-    preset = ReconSettings.preset(arguments.preset or task_info(measurement.task).preset)
-    settings = replace(preset, **given_settings(arguments, ReconSettings))
+    preset = arguments.preset or task_info(measurement.task).preset
+    settings = ReconSettings.preset(preset, **given_settings(arguments, ReconSettings))
     reference = read_volume(arguments.reference) if arguments.reference else truth
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
     for note in measurement.notes:
@@ -80,6 +79,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         result.deviation.save(deviation)
         entries["deviation"] = str(deviation)
         text += f"\n{deviation}: standard deviation of {settings.samples} samples"
+    if result.doubt is not None:
+        text += "\n" + _save_doubt(result.doubt, arguments.output, entries)
     if reference is not None:
         entries["metrics"] = evaluate(result.volume, reference)
         text += "\n" + planes_text(entries["metrics"], result.volume.unit)
@@ -87,6 +88,18 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
             entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
             text += "\n" + uncertainty_text(entries["uncertainty"])
     return entries, f"{text}\n{NOTICE}"
+
+
+def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:
+    """Write the volumes beside the result; what they are, for the user."""
+    written = doubt.save_beside(output)
+    entries |= {mark.replace("-", "_"): str(path) for mark, path in written.items()} | {"doubt": doubt.numbers}
+    said = [
+        f"{written[f'interval-{share}']}: half-widths within which {share} % of the true values are expected"
+        for share in doubt.intervals
+    ]
+    filled = doubt.numbers["filled_in"]
+    return "\n".join([*said, f"{written['filled']}: share of the detail that the prior filled in, {filled:.0%} in all"])
 
 
 def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any]:

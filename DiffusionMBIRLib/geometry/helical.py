@@ -67,6 +67,10 @@ class HelicalCone(TurningCone):
         a_turn = (self.views - 1) / self.turns if self.views > 1 else 1.0
         return max(1, min(self.views, round(a_turn / abs(self.pitch))))
 
+    @classmethod
+    def views_in_all(cls, seen: int, slices: int) -> int:
+        return round(seen * (slices / _USUAL_ROWS + 1))
+
     def _heights(self) -> np.ndarray:
         return self.start_mm + self.travel_mm * np.asarray(self.angles_deg) / 360.0
 

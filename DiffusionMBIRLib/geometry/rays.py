@@ -81,6 +81,11 @@ class RayGeometry(Geometry):
         """How many see a point of the grid, about."""
         return self.views
 
+    @classmethod
+    def views_in_all(cls, seen: int, slices: int) -> int:
+        """How many a usual scan of so many slices has where each point is seen by ``seen`` of them, about."""
+        return seen
+
     @property
     @abstractmethod
     def detector(self) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def ask(
     task = _of_volume(source, task or measured or SPARSE_VIEW)
     usual = task_info(task).preset
     scan, settings = _split(choices, task, is_measured=bool(measured))
-    chosen = replace(ReconSettings.preset(preset or usual), **settings)
+    chosen = ReconSettings.preset(preset or usual, **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
     return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), inside
 

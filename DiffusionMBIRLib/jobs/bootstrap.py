@@ -1,4 +1,5 @@
-"""Started by path in any Python: ``python bootstrap.py FOLDER`` runs the job of a folder with this very engine.
+"""Started by path in any Python: ``python bootstrap.py FOLDER`` runs the job of a folder with this very engine,
+``python bootstrap.py --wait SECONDS DEVICE`` gets ready for one and waits until a folder is named.
 
 The package is taken from where this file lies, whatever else that Python has installed under its name, and neither this
 folder nor its parent comes onto sys.path, where their names would shadow others.
@@ -35,7 +36,12 @@ if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
     load()
-    from DiffusionMBIRLib.jobs.worker import main
+    if sys.argv[1] == "--wait":
+        from DiffusionMBIRLib.jobs.waiting import wait_for_job
 
-    code = main(sys.argv[1])
+        code = wait_for_job(float(sys.argv[2]), sys.argv[3])
+    else:
+        from DiffusionMBIRLib.jobs.worker import main
+
+        code = main(sys.argv[1])
     os._exit(code)  # all is said and written: nothing that a library does at exit may hold it up

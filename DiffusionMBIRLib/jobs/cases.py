@@ -183,14 +183,18 @@ def run_cases(
 
 def begin_case(table: CaseTable, case: Case) -> JobFolder | None:
     """The job of a case, new or to go on with; None if its result is there.  Raises InputError."""
-    request, inside = case.request()
+    return begin_request(table, case.name, *case.request())
+
+
+def begin_request(table: CaseTable, name: str, request: Request, inside: Scan | Volume | None) -> JobFolder | None:
+    """As :func:`begin_case`, of a request and the scan or volume that goes with it."""
     fingerprint = fingerprint_of(request, inside)
-    if table.is_done(case.name, fingerprint):
+    if table.is_done(name, fingerprint):
         return None
-    job = table.job_of(case.name, fingerprint)
+    job = table.job_of(name, fingerprint)
     if job is None:
         job = JobFolder.create(table.folder / "jobs", request, inside)
-        table.begin(case.name, request, fingerprint, job)
+        table.begin(name, request, fingerprint, job)
     return job
 
 

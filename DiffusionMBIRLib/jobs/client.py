@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -24,27 +22,23 @@ from .partial import NAME as PARTIAL
 from .partial import write_partial
 from .preview import NAME as PREVIEW
 from .preview import PreviewReader
-from .processes import end_tree, group_of_its_own
+from .processes import end_tree, start_engine
+from .standby import Standby
 
-_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _LONGEST_LINE = 1 << 20
 _LAUNCHER_S = 1.0  # for the real Python to end after a launcher did
-
-
-def _without_here(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a worker, whose working directory is the job's folder: no module is to be imported from there.
-
-    An empty or relative entry of PYTHONPATH would mean that folder, for Python's own start as well.
-    """
-    variables = {**environment, "PYTHONSAFEPATH": "1"}  # of Python 3.11 and newer
-    entries = [os.path.abspath(entry) for entry in variables.pop("PYTHONPATH", "").split(os.pathsep) if entry]
-    return {**variables, "PYTHONPATH": os.pathsep.join(entries)} if entries else variables
 
 
 class Job:
     """One worker process and what it tells.  Made by :meth:`start`; every method returns at once but :meth:`wait`."""
 
-    def __init__(self, folder: JobFolder, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self,
+        folder: JobFolder,
+        process: subprocess.Popen[bytes],
+        instead: Callable[[], subprocess.Popen[bytes]] | None = None,
+    ) -> None:
+        """instead: starts another process, where this one, which was there before, ends without a word."""
         self.folder = folder
         self.pid = process.pid
         self.paused = False
@@ -52,10 +46,12 @@ class Job:
         self.last_word: Event | None = None  # Finished or Failed, once poll() has returned it
         self._process = process
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._cancelled = False
+        self._cancelled = self._closed = False
         self._killer: threading.Timer | None = None
         self._dead_since: float | None = None
         self._sending = threading.Lock()
+        self._instead = instead
+        self._sent: list[str] = []  # as long as another process may have to be told again
         self._reader = PreviewReader(folder.path / PREVIEW)
         self._thread = threading.Thread(target=self._listen, name="job events", daemon=True)
         self._thread.start()
@@ -67,38 +63,24 @@ class Job:
         *,
         python: Sequence[str] = (sys.executable,),
         environment: Mapping[str, str] | None = None,
+        standby: Standby | None = None,
     ) -> Job:
         """Start a worker, which goes on from where an earlier one of this folder was.
 
         python: the command that starts the engine's Python.  environment: all its variables, by default this
-        process's own.  Raises InputError where that Python cannot be started, or the
-        folder is gone.
+        process's own.  standby: a process that waits for a job, which becomes the worker if it was started alike.
+        Raises InputError where that Python cannot be started, or the folder is gone.
         """
         folder = JobFolder(folder.path.absolute())
         if not folder.path.is_dir():
             raise InputError(f"{folder.path}: the folder of the job is gone; begin a new job")
         require_no_links(folder.path)
-        command = [*python, str(_BOOTSTRAP), str(folder.path)]
-        try:
-            log: IO[bytes] | int = (folder.path / LOG).open("ab")  # what Python says before the worker is up
-        except OSError:
-            log = subprocess.DEVNULL
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=folder.path,
-                env=_without_here(os.environ if environment is None else environment),
-                **group_of_its_own(),
-            )
-        except OSError as error:
-            raise InputError(f"{python[0]}: cannot be started as Python ({error.strerror}); choose another") from None
-        finally:
-            if not isinstance(log, int):
-                log.close()
-        return cls(folder, process)
+
+        def fresh() -> subprocess.Popen[bytes]:
+            return _start_worker(folder, python, environment)
+
+        warm = standby.take(folder.path, python, environment) if standby is not None else None
+        return cls(folder, fresh()) if warm is None else cls(folder, warm, instead=fresh)
 
     # --- events
 
@@ -143,11 +125,23 @@ class Job:
 
     def _listen(self) -> None:
         """In a thread: lines to events, and a last word if the worker leaves none."""
+        last = self._hear()
+        if self._instead is not None:  # nothing was heard
+            self._begin_anew(self._instead)
+            last = self._hear()
+        self.close()
+        if self._killer is not None:
+            self._killer.cancel()
+        self._events.put(self._last_word(last))
+
+    def _hear(self) -> Event | None:
+        """All that the process tells, to its end; its last word, if it left one."""
         stream = self._process.stdout
         assert stream is not None
         last: Event | None = None
         with suppress(OSError, ValueError):
             for line in iter(lambda: stream.readline(_LONGEST_LINE), b""):
+                self._instead = None
                 event = decode(line)
                 if isinstance(event, Prepared):
                     self.prepared = event
@@ -157,10 +151,21 @@ class Job:
                     self._events.put(event)
         self._process.wait()
         stream.close()
-        self.close()
-        if self._killer is not None:
-            self._killer.cancel()
-        self._events.put(self._last_word(last))
+        return last
+
+    def _begin_anew(self, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        """A process that waited for us has ended before it heard of the job."""
+        with self._sending, suppress(InputError):
+            if self._cancelled or self._closed:
+                return
+            with suppress(OSError):
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
+            self._process, self._instead = start(), None
+            self.pid = self._process.pid
+            self._dead_since = None
+            for command in self._sent:
+                self._write(command)
 
     def _last_word(self, told: Event | None) -> Event:
         if isinstance(told, Finished) or (told is not None and not self._cancelled):
@@ -220,11 +225,18 @@ class Job:
     def close(self) -> None:
         """Let go of the job: a worker that still runs saves its state and ends by itself."""
         with self._sending, suppress(OSError):
+            self._closed = True
             if self._process.stdin is not None:
                 self._process.stdin.close()
 
     def _send(self, command: str) -> None:
-        with self._sending, suppress(OSError, ValueError):  # a worker that has ended is no concern of the caller
+        with self._sending:
+            if self._instead is not None:
+                self._sent.append(command)
+            self._write(command)
+
+    def _write(self, command: str) -> None:
+        with suppress(OSError, ValueError):  # a worker that has ended is no concern of the caller
             if self._process.stdin is not None:
                 self._process.stdin.write(f"{command}\n".encode())
                 self._process.stdin.flush()
@@ -247,3 +259,17 @@ class Job:
         cancelled this is the result.
         """
         return self._reader.read(out)
+
+
+def _start_worker(
+    folder: JobFolder, python: Sequence[str], environment: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    try:
+        log: IO[bytes] | int = (folder.path / LOG).open("ab")  # what Python says before the worker is up
+    except OSError:
+        log = subprocess.DEVNULL
+    try:
+        return start_engine(python, [str(folder.path)], environment, folder=folder.path, errors=log)
+    finally:
+        if not isinstance(log, int):
+            log.close()

@@ -28,11 +28,15 @@ class Control:
         on_pause: Callable[[bool], None],
         on_unknown: Callable[[str], None],
         on_early_cancel: Callable[[], None] = lambda: None,
+        warm: bool = False,
     ) -> None:
-        """on_early_cancel: called from the listening thread where the run has not begun: there is nothing to ask."""
+        """warm: this process was up before there was a job.  on_early_cancel: called from the listening
+        thread where the run has not begun: there is nothing to ask.
+        """
         self.preview_on = True
         self.interval_s = 0.5
         self.client_gone = False
+        self.warm = warm
         self.made = time.monotonic()  # when the worker came to life, before it imported anything heavy
         self.ended = threading.Event()  # set by the worker when its last word is sent
         self._cancelled_at: float | None = None

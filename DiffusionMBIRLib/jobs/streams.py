@@ -91,26 +91,32 @@ class _Log(io.RawIOBase):
         return len(data)
 
 
-def take_over(log: Path) -> tuple[int, BinaryIO]:
-    """Private copies of stdout (a handle) and stdin; from here on both outputs go to the log and stdin is empty.
+def take_over() -> tuple[int, BinaryIO]:
+    """Private copies of stdout (a handle) and stdin; from here on both outputs go nowhere until :func:`log_to` names a
+    file, and stdin is empty.
 
     Standard input is emptied because, on Windows, a library that asks for its type while a thread waits for a command
     would wait as well.
     """
     events, commands = os.dup(1), os.fdopen(os.dup(0), "rb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
-    try:
-        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    except OSError:
-        handle = nothing
-    os.dup2(nothing, 0)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.close(nothing)
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Log(1)), "utf-8", "replace", line_buffering=True)
     sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Log(2)), "utf-8", "replace", line_buffering=True)
     sys.stdin = io.TextIOWrapper(io.BytesIO(), "utf-8")
-    faulthandler.enable(2)
     return events, commands
+
+
+def log_to(log: Path) -> None:
+    """Let all that is printed go to a file, if that can be written."""
+    with suppress(OSError):
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        os.close(handle)
+    faulthandler.enable(2)
 
 
 def write_log(text: str) -> None:

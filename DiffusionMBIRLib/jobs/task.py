@@ -116,7 +116,8 @@ class Task:
 
     def _run(self) -> Finished:
         source = self._source()
-        rates.note(place_of(self._device).start_key(), time.monotonic() - self._control.made)
+        if not self._control.warm:
+            rates.note(place_of(self._device).start_key(), time.monotonic() - self._control.made)
         _slices, rows, columns = self._shape_of(source)
         # While a cancel still ends at once.
         self._pace = pace_of(self._settings, self._request.task, self._device, rows * columns)
@@ -185,6 +186,7 @@ class Task:
         asked, task = self._settings, self._request.task
         kind = getattr(about, "scanner", getattr(about, "KIND", ""))
         of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": kind}
+        of_scan["views_in_all"] = None if simulated else getattr(about, "views", None)
         parts = stages(shape, asked, task, pace=self._pace, simulated=simulated, **of_scan)
         total = memory(self._device)[0] or None
         pace = replace(self._pace, start_s=0.0)  # it has started
@@ -240,12 +242,16 @@ class Task:
             sync(folder / RESULT)
             if result.deviation is not None:
                 result.deviation.save(folder / DEVIATION)
+            if result.doubt is not None:
+                result.doubt.save_beside(folder / RESULT)
             write_text(folder / PROVENANCE, json.dumps(plain(result.provenance), indent=1) + "\n")
         except (EngineError, OSError) as error:
             raise NotSaved(f"{RESULT} could not be written; make room and resume the job") from error
         with suppress(OSError):
             (folder / PARTIAL).unlink(missing_ok=True)
         self._note_pace(result)
+        for remark in result.provenance.get("remarks", ()):
+            self._warn(remark)
         metrics = _judge(result.volume, truth) if truth is not None else None
         if truth is not None and result.deviation is not None:
             known = uncertainty(result.volume, result.deviation, truth, samples=self._settings.samples)

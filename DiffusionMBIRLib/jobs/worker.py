@@ -12,11 +12,11 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..version import __version__
 from .messages import Continued, Event, Failed, Finished, Log, Paused, Started
-from .streams import Channel, take_over, write_log
+from .streams import Channel, log_to, take_over, write_log
 
 if TYPE_CHECKING:
     from .folder import JobFolder
@@ -26,13 +26,21 @@ _LOCK_TRIES = 20
 
 def main(folder: str) -> int:
     """Run the job of a folder; returns the exit code."""
-    path = Path(folder).absolute()
-    events, commands = take_over(path / "log.txt")
+    events, commands = take_over()
+    return serve(Path(folder).absolute(), events, commands)
+
+
+def serve(path: Path, events: int, commands: BinaryIO, *, warm: bool = False) -> int:
+    """Run the job of a folder for a client at the other ends of two pipes; returns the exit code.
+
+    warm: this process was up before there was a job, so that its start tells nothing of what others will take.
+    """
+    log_to(path / "log.txt")
     channel = Channel(events)
     state = path / "state"
     resumed = state.is_dir() and any(p.suffix == ".pt" for p in state.iterdir())
     channel.send(Started(path.name, __version__, os.getpid(), resumed))
-    worker = Worker(path, channel)
+    worker = Worker(path, channel, warm=warm)
     worker.listen(commands)
     last = worker.run()
     channel.send(last)
@@ -45,7 +53,7 @@ def main(folder: str) -> int:
 class Worker:
     """Runs the task, and says how it ended."""
 
-    def __init__(self, path: Path, channel: Channel) -> None:
+    def __init__(self, path: Path, channel: Channel, *, warm: bool = False) -> None:
         from .control import Control
 
         self._path, self._channel = path, channel
@@ -54,6 +62,7 @@ class Worker:
             on_pause=lambda paused: self.send(Paused() if paused else Continued()),
             on_unknown=lambda command: self.send(Log("warning", f"unknown command: {command[:100]}")),
             on_early_cancel=self._end_early,
+            warm=warm,
         )
         self._folder: JobFolder | None = None  # once its lock is ours
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Settings that several methods use.
 OF_NETWORKS = ("prior", "slices_per_batch", "compile", "precision")
-OF_SAMPLERS = (*OF_NETWORKS, "tile", "steps", "sigma_start", "sigma_end", "samples", "seed")
+OF_SAMPLERS = (*OF_NETWORKS, "tile", "steps", "sigma_start", "sigma_end", "samples", "uncertainty", "seed")
 OF_STARTS = ("start", "start_sweeps", "tv_lam", "cg_iterations", "cg_lam")
 OF_FITS = (
     "published", "lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight", "preconditioner",

@@ -110,20 +110,15 @@ class DiffusionMethod(Method):
         return prior, prior.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from ..denoisers import SliceDenoiser, TiledPrior, at_pixel_size
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
 
-        prior, volumes = at_pixel_size(run.network, problem.grid, problem.planes), problem.A.domain
+        volumes = problem.A.domain
         stored = run.checkpoint.load(STAGE) or {}
         run.counter.evaluations = int(stored.get("evaluations", 0))
         run.counter.seconds = float(stored.get("network_seconds", 0.0))
-        sides = [n for axis, n in enumerate(volumes.shape) if axis != problem.planes[0]]
-        in_plane = tuple(min(n, settings.tile or n) for n in sides)
-        batch = slices_per_batch(settings, in_plane, getattr(prior, "device", volumes.device))
-        seen = TiledPrior(prior, settings.tile, poll=run.monitor.poll) if settings.tile else prior
-        slices = SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll, axes=problem.planes)
-        denoiser = problem.seen_by(slices, settings)
+        denoiser = denoiser_of(problem, settings, run)
+        prior = denoiser.prior
         span = settings.noise_span if "noise_span" in self.settings else 1
 
         def draw(number: int, start: Callable[[], Tensor], shared: dict[str, Tensor]) -> Tensor:
@@ -153,6 +148,19 @@ class DiffusionMethod(Method):
         if settings.published:
             return problem.A.domain.zeros()
         return start_of(problem, settings, run.monitor, run.checkpoint)
+
+
+def denoiser_of(problem: Problem, settings: ReconSettings, run: Run) -> Denoiser:
+    """How the run's prior sees volumes of a problem: told of the pixels, in tiles, in sub-batches, complex ones."""
+    from ..denoisers import SliceDenoiser, TiledPrior, at_pixel_size
+
+    prior, volumes = at_pixel_size(run.network, problem.grid, problem.planes), problem.A.domain
+    sides = [n for axis, n in enumerate(volumes.shape) if axis != problem.planes[0]]
+    in_plane = tuple(min(n, settings.tile or n) for n in sides)
+    batch = slices_per_batch(settings, in_plane, getattr(prior, "device", volumes.device))
+    seen = TiledPrior(prior, settings.tile, poll=run.monitor.poll) if settings.tile else prior
+    slices = SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll, axes=problem.planes)
+    return problem.seen_by(slices, settings)
 
 
 def predictor_corrector_evaluations(settings: ReconSettings, task: str, views: int) -> int:

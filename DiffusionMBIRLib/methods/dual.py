@@ -22,13 +22,14 @@ class Dual(DiffusionMethod):
     name: ClassVar[str] = "dual"
     label: ClassVar[str] = "Diffusion, dual-coupled"
     settings: ClassVar[tuple[str, ...]] = (
-        *OF_SAMPLERS, *OF_STARTS, *OF_FITS, "schedule", "noise_span", "damping", "temperature",
+        *OF_SAMPLERS, *OF_STARTS, *OF_FITS, "schedule", "noise_span", "damping", "temperature", "relaxation",
+        "antithetic",
     )  # fmt: skip
     volumes: ClassVar[int] = 10
     order: ClassVar[int] = 9
 
     def evaluations_of_a_sample(self, settings: ReconSettings, task: str, views: int) -> int:
-        return settings.steps
+        return settings.steps * (2 if settings.antithetic else 1)
 
     def draw(self, draw: Draw) -> Tensor:
         from ..samplers import dual
@@ -46,6 +47,8 @@ class Dual(DiffusionMethod):
             draw.noise,
             damping=s.damping,
             temperature=s.temperature,
+            relaxation=s.relaxation,
+            antithetic=s.antithetic,
             monitor=draw.run.monitor,
             checkpoint=draw.checkpoint,
         )

@@ -25,7 +25,9 @@ class SIRT(Method):
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from ..solvers.classic import sirt
+        from .starts import show_direct
 
+        show_direct(problem, run.monitor)
         steps = settings.sirt_iterations
         volume = sirt(
             problem.A,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,14 +34,24 @@ def total_variation(problem: Problem, lam: float, sweeps: int, monitor: Monitor,
     )
 
 
+def show_direct(problem: Problem, monitor: Monitor) -> None:
+    """Let the user see the direct reconstruction, where there is one: it is there long before anything else."""
+    direct = problem.direct
+    if direct is None:
+        return
+    with suppress(InputError):  # scans that have none of their own, or none of such angles, do without
+        monitor.preview(lambda: direct("hann"), 0)
+
+
 def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
     """The start that settings name.  Raises InputError where the scan has none of that kind."""
     from ..solvers.sense import sense_cg
 
+    if settings.start != "fbp":
+        show_direct(problem, monitor)
     if settings.start == "noise":
         return problem.A.domain.zeros()
     if settings.start == "spline":
-        monitor.preview(lambda: problem.analytic("projected"), 0)
         return problem.analytic("spline")
     if settings.start == "fbp":
         return problem.analytic("hann")

@@ -24,6 +24,7 @@ class ADMMTV(Method):
         return {"ADMM-TV": ("sweep", settings.tv_sweeps)}
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from .starts import total_variation
+        from .starts import show_direct, total_variation
 
+        show_direct(problem, run.monitor)
         return Estimate(total_variation(problem, settings.tv_lam, settings.tv_sweeps, run.monitor, run.checkpoint))

@@ -6,11 +6,15 @@ through the pixel, but for how much the distance changes within the pixel.  A ra
 follow from the rectangle's projection along the ray, a trapezoid, as for parallel beams.
 
 Rays are taken from the poses alone, so that flat and curved detectors differ in the edges of their columns only.
+Entries are computed by numba where it is installed, else by torch, which takes longer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -22,6 +26,8 @@ from .projector import projects
 from .slice_matrix import SliceMatrix, Triplets, centres, trapezoid_share
 
 _LEAST = 1e-12  # of a whole pixel's share: what is less is rounding
+_FAR = 1e9  # columns
+_PIXELS_AT_ONCE = 2**15  # without numba
 
 
 @dataclass(frozen=True)
@@ -70,55 +76,80 @@ def _view_triplets(fan: _Fan, grid: Grid, dtype: torch.dtype) -> Triplets:
     x, y = centres(grid)
     x, y = x - fan.source[0], y - fan.source[1]
     _require_outside(x, y, dx, dy)
-    first, last = _span(fan, x, y, dx, dy)
-    pixel = torch.nonzero((last >= 0) & (first < fan.columns)).squeeze(1)
-    first, last = first[pixel].clamp_min(0), last[pixel].clamp_max(fan.columns - 1)
-    edges, parts, width = fan.edges(), [], 4
-    reach = last - first + 1
-    while len(pixel):  # pixels near the source cast long shadows: those alone take more room
-        some = reach <= width
-        parts.append(_entries(fan, edges, pixel[some], first[some], width, x, y, dx, dy))
-        pixel, first, reach, width = pixel[~some], first[~some], reach[~some], 2 * width
+    first, last = _span(fan, grid, x, y)
+    edges = _Edges.of(fan, dx, dy)
+    if find_spec("numba"):
+        kernel = import_module(f"{__package__}.kernels.fan_numba")
+        listed = [part.numpy() for part in (first, last, x, y)]
+        kept = torch.empty(0, dtype=dtype).numpy().dtype
+        found = kernel.entries(*listed, edges.numpy(), edges.area.numpy(), _LEAST, kept)
+        return Triplets(*map(torch.from_numpy, found))
+    parts = [
+        _entries(edges, pixel, first[pixel], last[pixel], x, y)
+        for pixel in torch.nonzero(first <= last).squeeze(1).split(_PIXELS_AT_ONCE)
+    ]
     joined = [torch.cat([part[k] for part in parts]) for k in range(3)] if parts else 3 * [torch.empty(0)]
-    if len(parts) > 1:
-        by_pixel = torch.argsort(joined[1], stable=True)
-        joined = [part[by_pixel] for part in joined]
     return Triplets(joined[0].int(), joined[1].int(), joined[2].to(dtype))
 
 
+@dataclass(frozen=True)
+class _Edges:
+    """Of each edge of a view's columns, all (columns + 1,): the unit normal, towards higher columns, and half the
+    extents of a pixel along it.  area: of a pixel over the angle of each column.
+    """
+
+    normal_x: Tensor
+    normal_y: Tensor
+    wide: Tensor
+    narrow: Tensor
+    area: Tensor
+
+    @classmethod
+    def of(cls, fan: _Fan, dx: float, dy: float) -> _Edges:
+        angle = fan.edges()
+        normal_x, normal_y = (angle.cos() * fan.across[k] - angle.sin() * fan.ahead[k] for k in (0, 1))
+        half_x, half_y = normal_x.abs() * dx / 2, normal_y.abs() * dy / 2
+        wide, narrow = torch.maximum(half_x, half_y), torch.minimum(half_x, half_y)
+        narrow = torch.where(narrow < 1e-12 * wide, 0.0, narrow)
+        return cls(normal_x, normal_y, wide, narrow, dx * dy / torch.diff(angle, append=angle[-1:] + 1))
+
+    def numpy(self) -> tuple[np.ndarray, ...]:
+        return tuple(part.numpy() for part in (self.normal_x, self.normal_y, self.wide, self.narrow))
+
+
 def _entries(
-    fan: _Fan, edges: Tensor, pixel: Tensor, first: Tensor, width: int, x: Tensor, y: Tensor, dx: float, dy: float
+    edges: _Edges, pixel: Tensor, first: Tensor, last: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(columns, pixels, values) of pixels that lie in at most ``width`` columns from their ``first`` on."""
-    # Of each edge the unit normal, towards higher columns, and half the extent of a pixel along it.
-    normal_x, normal_y = (edges.cos() * fan.across[k] - edges.sin() * fan.ahead[k] for k in (0, 1))
-    half_x, half_y = normal_x.abs() * dx / 2, normal_y.abs() * dy / 2
-    wide, narrow = torch.maximum(half_x, half_y), torch.minimum(half_x, half_y)
-    narrow = torch.where(narrow < 1e-12 * wide, 0.0, narrow)
-    x, y = x[pixel, None], y[pixel, None]
-    column = first[:, None] + torch.arange(width)
-    edge = (first[:, None] + torch.arange(width + 1)).clamp_max_(fan.columns)
-    away = x * normal_x[edge] + y * normal_y[edge]
-    share = -torch.diff(trapezoid_share(away, wide[edge], narrow[edge]), dim=1)
-    value = share * (dx * dy / torch.hypot(x, y) / torch.diff(edges, append=edges[-1:] + 1)[edge[:, :-1]])
+    """(columns, pixels, values) of some pixels; those near the source, with their long shadows, take the room."""
+    x, y, width = x[pixel, None], y[pixel, None], int((last - first).max()) + 1
+    column = first[:, None] + torch.arange(width + 1)
+    edge = column.clamp(max=len(edges.wide) - 1)
+    away = x * edges.normal_x[edge] + y * edges.normal_y[edge]
+    share = -torch.diff(trapezoid_share(away, edges.wide[edge], edges.narrow[edge]), dim=1)
+    value = share * edges.area[edge[:, :-1]] / torch.hypot(x, y)
     kept = share > _LEAST
-    return column[kept], pixel[:, None].expand_as(column)[kept], value[kept]
+    return column[:, :-1][kept], pixel[:, None].expand_as(share)[kept], value[kept]
 
 
-def _span(fan: _Fan, x: Tensor, y: Tensor, dx: float, dy: float) -> tuple[Tensor, Tensor]:
-    """First and last column that each pixel's corners appear in; none of pixels that reach behind the source."""
+def _span(fan: _Fan, grid: Grid, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last column that each pixel's corners appear in, from 0 on; first > last where none does, and of
+    pixels that reach behind the source.
+    """
+    columns, (dx, dy) = grid.in_plane[1], grid.spacing_mm[:2]
+    x = torch.cat((x[:columns], x[columns - 1 : columns] + dx)) - dx / 2
+    y = (torch.cat((y[::columns], y[-1:] + dy)) - dy / 2)[:, None]
     ahead, across = (x * axis[0] + y * axis[1] for axis in (fan.ahead, fan.across))
-    places, nearest = [], torch.full_like(ahead, torch.inf)
-    for sx in (-dx / 2, dx / 2):
-        for sy in (-dy / 2, dy / 2):
-            corner_ahead = ahead + sx * fan.ahead[0] + sy * fan.ahead[1]
-            corner_across = across + sx * fan.across[0] + sy * fan.across[1]
-            nearest = torch.minimum(nearest, corner_ahead)
-            places.append(fan.columns_of(corner_ahead, corner_across))
-    all_places = torch.stack(places).nan_to_num(0.0, 1e9, -1e9).clamp(-1e9, 1e9)
-    first, last = all_places.amin(0).floor().long(), all_places.amax(0).floor().long()
-    seen = nearest > 0
-    return torch.where(seen, first, fan.columns), torch.where(seen, last, -1)
+    place = fan.columns_of(ahead, across).nan_to_num(0.0, _FAR, -_FAR).clamp(-_FAR, _FAR)
+    lowest, highest = _of_corners(place, torch.minimum), _of_corners(place, torch.maximum)
+    first, last = lowest.floor().long().clamp_min(0), highest.floor().long().clamp_max(fan.columns - 1)
+    seen = _of_corners(ahead, torch.minimum) > 0
+    return torch.where(seen, first, fan.columns).flatten(), torch.where(seen, last, -1).flatten()
+
+
+def _of_corners(x: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The least or largest of each pixel's four corners, from those of all pixels, (rows + 1, columns + 1)."""
+    along = choose(x[:, :-1], x[:, 1:])
+    return choose(along[:-1], along[1:])
 
 
 def _require_outside(x: Tensor, y: Tensor, dx: float, dy: float) -> None:

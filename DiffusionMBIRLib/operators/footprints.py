@@ -7,8 +7,9 @@
   the ray through each detector cell is than one straight ahead (their A2).
 * Others (turned in their own plane, tilted, poses of any kind): shadows of voxels have slanted outlines there, whose
   products of profiles would not add up to a smooth whole.  So it is the detector cell that throws its shadow onto each
-  layer of the volume, on boxes along the layer's two axes, and is cut with the voxels there (De Man and Basu 2004, doi
-  10.1088/0031-9155/49/11/024).  A box is as wide as the cell's shadow and the ray's way within the layer are together.
+  layer of the volume and is cut with the voxels there (De Man and Basu 2004, doi 10.1088/0031-9155/49/11/024).  The
+  shadow is a parallelogram with two sides along the layer's narrower axis: its second moments are those of the cell's
+  shadow and the ray's way within the layer together, lean included.
 
 The kernels are compiled by numba on a CPU or by Triton on CUDA, where these are installed, else made of torch's own
 functions, which is slower.

@@ -12,6 +12,8 @@ from ..geometry import Grid, PointSource
 # the source; it appears at column KU u / n + C0 and row KV v / n + R0 (of an arc KU atan(u / n) + C0 and
 # KV v / |(u, n)| + R0), in cells from the detector's first edge.
 UX, UY, UZ, U0, VX, VY, VZ, V0, NX, NY, NZ, N0, KU, KV, C0, R0 = range(16)
+# Of the shadows of detector cells on layers of a volume, in voxels: what is wider by less is as wide; the least width.
+EQUAL, LEAST = 1 + 1e-9, 1e-9
 _UPRIGHT = 1e-9
 
 

@@ -11,6 +11,8 @@ import copy
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
@@ -75,17 +77,39 @@ def _matrices(views: list[Triplets], columns: int, pixels: int) -> tuple[Tensor,
     total, dtype, rows = int(count.sum()), views[0].value.dtype, len(rays)
     pixel, ray = torch.empty(total, dtype=torch.int32), torch.empty(total, dtype=torch.int32)
     value, value_of_pixel = torch.empty(total, dtype=dtype), torch.empty(total, dtype=dtype)
-    next_free, done = count.cumsum(0) - count, 0
+    matrices = ((pixel, value), (ray, value_of_pixel))
+    deal = _deal_compiled if find_spec("numba") else _deal
+    free_of_pixel, free_of_ray = count.cumsum(0) - count, (rays.cumsum(0) - rays).view(-1, columns)
     for k in range(len(views)):
         view, views[k] = views[k], _NONE
-        order, part = torch.argsort(view.ray, stable=True), slice(done, done + view.ray.numel())
-        pixel[part], value[part], done = view.pixel[order], view.value[order], part.stop
-        in_view = torch.bincount(view.pixel, minlength=pixels)
-        place = (next_free - (in_view.cumsum(0) - in_view))[view.pixel].add_(torch.arange(view.pixel.numel()))
-        ray[place] = view.ray + k * columns
-        value_of_pixel[place] = view.value
-        next_free += in_view
+        deal(view, k * columns, free_of_ray[k], free_of_pixel, *matrices)
     return _csr(rays, pixel, value, (rows, pixels)), _csr(count, ray, value_of_pixel, (pixels, rows))
+
+
+Entries = tuple[Tensor, Tensor]  # indices and values
+
+
+def _deal(
+    view: Triplets, first_ray: int, free_of_ray: Tensor, free_of_pixel: Tensor, by_ray: Entries, by_pixel: Entries
+) -> None:
+    """Put each entry of a view at the next free place of its ray in A and of its pixel in A^T."""
+    start, number = int(free_of_ray[0]), view.ray.numel()
+    order, part = torch.argsort(view.ray, stable=True), slice(start, start + number)
+    by_ray[0][part], by_ray[1][part] = view.pixel[order], view.value[order]
+    in_view = torch.bincount(view.pixel, minlength=len(free_of_pixel))
+    place = (free_of_pixel - (in_view.cumsum(0) - in_view))[view.pixel].add_(torch.arange(number))
+    by_pixel[0][place], by_pixel[1][place] = view.ray + first_ray, view.value
+    free_of_pixel += in_view
+
+
+def _deal_compiled(
+    view: Triplets, first_ray: int, free_of_ray: Tensor, free_of_pixel: Tensor, by_ray: Entries, by_pixel: Entries
+) -> None:
+    """The same."""
+    kernel = import_module(f"{__package__}.kernels.slices_numba")
+    entries, free = (view.ray, view.pixel, view.value), (free_of_ray, free_of_pixel)
+    matrices = (tuple(part.numpy() for part in matrix) for matrix in (by_ray, by_pixel))
+    kernel.deal(*(part.numpy() for part in entries), first_ray, *(part.numpy() for part in free), *matrices)
 
 
 def _csr(counts: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:

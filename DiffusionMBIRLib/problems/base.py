@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class Problem:
     to_volume: of (x, name, whether x holds differences, which the unit's zero does not count for), the volume in the
     user's own unit and axis order.  residual: of x, |A x - y| / |y|, unweighted;
     0 where y is.
+    of_views: of the places of some views, A and y of these alone; None where a scan has no views.
     direct: of a filter's name, the direct reconstruction; None where the kind of scan has none.
     coarse: makes the same problem on fewer data and a coarser grid, and what leads its volumes back to this grid; None
     where that would save nothing.
@@ -53,6 +54,7 @@ class Problem:
     residual: Callable[[Tensor], float]
     unit: float = 1.0
     least: float | None = None
+    of_views: Callable[[Sequence[int]], tuple[LinearOperator, Tensor]] | None = None
     direct: Callable[[str], Tensor] | None = None
     coarse: Callable[[], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
     seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -96,6 +96,7 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     if base != 0.0:
         target -= raw.forward(raw.domain.ones().mul_(base / slope))
     A: LinearOperator = raw
+    weights: Tensor | None = None
     deviation = MODEL_ERROR
     if scan.photons > 0 or scan.weights is not None:
         variance = torch.zeros_like(measured)
@@ -113,24 +114,43 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     if not norm > 0:
         raise InputError(f"{scan.name}: no ray meets the grid; check the geometry's detector and the grid's isocentre")
     scaled = raw.scaled(1 / norm)
-    A = scaled if A is raw else RowWeighted(scaled, weights)
+    A = _weighted(scaled, weights)
+    y = target.div_(norm)
     seen = _Projections(scan, scaled, norm, value, base, slope)
     stride, factor = coarse_start(scan.geometry.views_of_a_point, scan.grid.in_plane)
     return Problem(
         scan,
         A,
-        target.div_(norm),
+        y,
         value,
         deviation / (slope * norm),
         usual_level(scan.geometry.views_of_a_point),
         to_volume=seen.volume,
         residual=seen.residual,
         least=(-1000.0 - value.offset) / value.scale,  # no attenuation
+        of_views=partial(_of_views, scan, settings, norm, y, weights),
         direct=seen.direct,
         coarse=None if stride == 1 else partial(_coarse, scan, settings, value, raw.domain, stride, factor),
         normalised=True,
         as_published=("aliased", "ends-on-data"),
         remarks=(raw.remark,) if raw.remark else (),
+    )
+
+
+def _weighted(A: LinearOperator, weights: Tensor | None) -> LinearOperator:
+    return A if weights is None else RowWeighted(A, weights)
+
+
+def _of_views(
+    scan: Measurement, settings: ReconSettings, norm: float, y: Tensor, weights: Tensor | None, views: Sequence[int]
+) -> tuple[LinearOperator, Tensor]:
+    """A and y of some views alone."""
+    part = projector(scan.geometry.take(views), scan.grid, device=y.device, backend=settings.projector)
+    A, space = part.scaled(1 / norm), part.range
+    chosen = torch.as_tensor(views, device=y.device)
+    return (
+        _weighted(A, None if weights is None else space.laid_out(weights[:, chosen])),
+        space.laid_out(y[:, chosen]),
     )
 
 

@@ -77,10 +77,10 @@ class _Slices:
         return relative(self.A.distance(x, self.y), torch.linalg.vector_norm(self.y))
 
     def direct(self, way: str) -> Tensor:
-        """The cubic spline through the slices; for "projected" the nearest volume to it that has their means."""
+        """The cubic spline through the slices for "spline", else the nearest volume to it that has their means."""
         weights = self.means.small(spline(self.scan.geometry, self.scan.grid))
         curve = along_z(weights, self.y).mul_(self.means.norm())
-        return SliceProjection(self.A, self.y, self.means)(curve) if way == "projected" else curve
+        return curve if way == "spline" else SliceProjection(self.A, self.y, self.means)(curve)
 
     def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
         values = x.cpu().numpy() * np.float32(self.slope)

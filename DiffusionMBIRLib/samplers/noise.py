@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..operators.space import Space
 
-START, RENOISE, PREDICTOR, CORRECTOR = range(4)  # what a draw is for
+START, RENOISE, PREDICTOR, CORRECTOR, CALIBRATION = range(5)  # what a draw is for
 
 
 @dataclass(frozen=True)

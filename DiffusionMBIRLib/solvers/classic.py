@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,6 +13,7 @@ from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..operators.base import LinearOperator
 from ..operators.difference import Gradient
 from .cg import default_tolerance, descend
+from .subsets import ordered_subsets
 
 
 def sirt(
@@ -29,18 +29,9 @@ def sirt(
 
     A: non-negative.  R, C: one over the sums of its rows and columns.  y, result: of shape ``A.range``, ``A.domain``.
     """
-    monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    rows, columns = A.forward(A.domain.ones()), A.adjoint(torch.ones_like(y))
-    inverse_rows = torch.where(rows > 1e-6 * rows.max(), 1 / rows, 0.0)
-    inverse_columns = torch.where(columns > 1e-6 * columns.max(), 1 / columns, 0.0)
-    kept = checkpoint.load("SIRT") or {"x": torch.zeros_like(columns), "done": torch.tensor(0)}
-    x = fitting(kept, {"x": form_of(columns)}, iterations)["x"]
-    for k in range(int(kept["done"]), iterations):
-        x = x + A.adjoint((y - A.forward(x)) * inverse_rows) * inverse_columns
-        x = x if floor is None else x.clamp_(min=floor)
-        checkpoint.save("SIRT", {"x": x, "done": torch.tensor(k + 1)})
-        _watch(monitor, partial(_estimate, x, None), "SIRT", k + 1, iterations)
-    return x
+    return ordered_subsets(
+        [(A, y)], passes=iterations, floor=floor, stage="SIRT", monitor=monitor, checkpoint=checkpoint
+    )
 
 
 def admm_tv(
@@ -103,7 +94,8 @@ def admm_tv(
             bounds.move(x)
             state["lifted"] = bounds.lifted
         checkpoint.save("ADMM-TV", state)
-        _watch(monitor, partial(_estimate, x, bounds), "ADMM-TV", k + 1, sweeps)
+        monitor.preview(partial(_estimate, x, bounds), k + 1)
+        monitor.tick("ADMM-TV", k + 1, sweeps)
     return _estimate(x, bounds)
 
 
@@ -160,9 +152,3 @@ def _length(vectors: Tensor) -> Tensor:
     if vectors.is_complex():
         return torch.view_as_real(vectors).square().sum((0, -1)).sqrt_()
     return vectors[0].square().addcmul_(vectors[1], vectors[1]).addcmul_(vectors[2], vectors[2]).sqrt_()
-
-
-def _watch(monitor: Monitor, estimate: Callable[[], Tensor], stage: str, done: int, total: int) -> None:
-    """Tell of an iteration that is over."""
-    monitor.preview(estimate, done)
-    monitor.tick(stage, done, total)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from DiffusionMBIRLib.benchmark.plan import PlannedScan, limited_angle, mri, sparse_view
+from DiffusionMBIRLib.benchmark.plan import PlannedScan, fifty, limited_angle, mri, sparse_view
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.metrics import PLANES, evaluate
@@ -30,7 +30,7 @@ from DiffusionMBIRLib.problems.mr import with_maps
 from DiffusionMBIRLib.reconstruction import reconstruct
 from DiffusionMBIRLib.scans import KSpace, Scan
 from DiffusionMBIRLib.simulation import simulate, truth_for
-from DiffusionMBIRLib.tasks import LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, task_info
+from DiffusionMBIRLib.tasks import MR_TASK, task_info
 from DiffusionMBIRLib.volume import Volume
 
 FOLDER = Path(__file__).parent / "results" / "dual"
@@ -59,6 +59,8 @@ SUBJECTS = {
     "T2": Subject("test/mr_fnndsc-adi_T2.nrrd", 3),
     "A0002": Subject("train/ct_lung-pet-ct-dx-A0002_chest.nrrd", 4, 2),
     "limb 014": Subject("train/ct_sts-014_limb.nrrd", 4, 2),
+    "limb 033": Subject("train/ct_sts-033_limb.nrrd", 4, 2),
+    "limb 045": Subject("train/ct_sts-045_limb.nrrd", 4, 2),
     "pda-00189": Subject("train/ct_cptac-pda-00189_abdomen.nrrd", 4, 2),
     "sts-009": Subject("train/mr_sts-009_T1.nrrd", 3),
 }
@@ -77,29 +79,16 @@ SCANS: dict[str, PlannedScan] = {
     "x4, 8 coils": mri(4, 0.08, 8),
 }
 
-# The settings of dds that were tuned for it, whatever the presets hold.
-_DDS = {
-    SPARSE_VIEW: {"method": "dds", "steps": 50},
-    LIMITED_ANGLE: {"method": "dds", "steps": 50, "start_sweeps": 60, "cg_steps": 2, "sigma_start": 0.4},
-    MR_TASK: {"method": "dds", "steps": 50, "sigma_start": 0.5},
-}
-_DDS_20 = {
-    SPARSE_VIEW: {
-        "start_sweeps": 60, "tv_lam": 1e-4, "rho": 0.01, "noise_weight": 0.5, "extrapolation": 0.3,
-    },
-    LIMITED_ANGLE: {"start_sweeps": 100, "cg_steps": 3},
-    MR_TASK: {},
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Trial:
-    """One row: the balanced preset of the scan's task with single settings changed."""
+    """One row: a preset of the scan's task with single settings changed.  grade: "" for the balanced one, "-quick"."""
 
     subject: str
     scan: str
     label: str
     changes: dict[str, Any] = field(default_factory=dict)
+    grade: str = ""
 
     @property
     def task(self) -> str:
@@ -110,13 +99,13 @@ class Trial:
         return self.subject, self.scan, self.label, json.dumps(self.changes, sort_keys=True)
 
     def settings(self) -> ReconSettings:
-        return ReconSettings.preset(task_info(self.task).preset, **self.changes)
+        return ReconSettings.preset(task_info(self.task).preset + self.grade, **self.changes)
 
 
 JUDGED_SCANS = {
-    "chest": ("8 views", "90 degrees", "24 views", "4 views"),
+    "chest": ("8 views", "90 degrees", "4 views", "24 views", "60 views"),
     "head phantom": ("8 views", "90 degrees"),
-    "T1": ("x4, 8 coils", "x2, 1 coil"),
+    "T1": ("x4, 8 coils", "x2, 1 coil", "x2, 8 coils"),
     "T2": ("x4, 8 coils",),
     "A0002": ("8 views", "90 degrees", "8 views, low dose", "8 views, clinical dose"),
     "limb 014": ("8 views", "90 degrees"),
@@ -124,15 +113,14 @@ JUDGED_SCANS = {
 
 
 def judged() -> Iterator[Trial]:
-    """dds with 20 and 50 evaluations as it was tuned, dual with 10, 20 and 50 as its presets have it."""
+    """dds with 20 and 50 evaluations as its presets have it, dual with 10, 20 and 50."""
     for subject, scans in JUDGED_SCANS.items():
         for scan in scans:
-            task = SCANS[scan].task
-            yield Trial(subject, scan, "dds, 20", {**_DDS[task], **_DDS_20[task], "steps": 20})
-            yield Trial(subject, scan, "dds, 50", _DDS[task])
-            for steps in (10, 20, 50):
-                few = {"cg_steps": 8} if steps == 10 and task == LIMITED_ANGLE else {}  # as its quick preset
-                yield Trial(subject, scan, f"dual, {steps}", {"method": "dual", "steps": steps, **few})
+            yield Trial(subject, scan, "dds, 20", {"method": "dds"}, "-quick")
+            yield Trial(subject, scan, "dds, 50", {"method": "dds"})
+            yield Trial(subject, scan, "dual, 10", {"method": "dual"}, "-quick")
+            yield Trial(subject, scan, "dual, 20", {"method": "dual"})
+            yield Trial(subject, scan, "dual, 50", {"method": "dual", **fifty(SCANS[scan].task)})
 
 
 def tuning() -> Iterator[Trial]:

@@ -1,6 +1,7 @@
 """Time the job layer.  Run as a script.
 
 * from the start of a worker to its first event;
+* from the submission of the bundled CT to its first preview, of a cold and of a warm engine;
 * from the end of a step to the moment when its preview of N^3 lies in the client's memory;
 * what previews and saved states take of the run's time;
 * from a cancel to its end.
@@ -22,10 +23,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.io.volumes import read_volume, sample_data
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Finished, Prepared, Preview, Progress
+from DiffusionMBIRLib.jobs.standby import Standby
+from DiffusionMBIRLib.rates import processor
 
 # A worker that notes when each preview begins and ends, and what states take, by the clock that the client reads, too.
 NOTING = """
@@ -75,6 +79,36 @@ def first_events(root: Path, runs: int) -> list[float]:
         job.cancel()
         job.wait()
     return found
+
+
+def first_preview(root: Path, *, warm: bool) -> tuple[float, float]:
+    """(seconds, seconds of the processor) from the submission of the bundled CT to its first preview at the client."""
+    standby = Standby((sys.executable,), device="cpu") if warm else None
+    if standby is not None:
+        while (before := _processor_s(standby.pid)) != _later(standby.pid):  # it still gets ready
+            pass
+    volume = read_volume(sample_data())
+    began = time.perf_counter()
+    folder = JobFolder.create(root, *ask(volume, choices={"device": "cpu"}))
+    job = Job.start(folder, standby=standby)
+    while not any(isinstance(event, Preview) for event in job.poll()):
+        time.sleep(0.002)
+    job.read_preview()
+    seconds, worked = time.perf_counter() - began, _processor_s(job.pid) - (before if warm else 0.0)
+    job.cancel()
+    job.wait()
+    return seconds, worked
+
+
+def _later(pid: int) -> float:
+    time.sleep(3.0)
+    return _processor_s(pid)
+
+
+def _processor_s(pid: int) -> float:
+    """What a process took of the processors until now (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def follow(root: Path, size: int, sweeps: int) -> None:
@@ -136,11 +170,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sweeps", type=int, default=60, help="of the run that is followed (default %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="starts of a worker (default %(default)s)")
     options = parser.parse_args(arguments)
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_DATA_HOME"] = os.environ["LOCALAPPDATA"] = folder
         root = Path(folder)
         print(f"first event: {_ms(first_events(root, options.runs))}")
+        first_preview(root, warm=False)  # which measures the pace of a machine that was never seen
+        for warm in (False, True):
+            seen = [first_preview(root, warm=warm) for _ in range(options.runs)]
+            times = ", ".join(f"{wall:.2f} s (processors {worked:.2f} s)" for wall, worked in seen)
+            print(f"first preview, {'warm' if warm else 'cold'}: {times}")
         follow(root, options.size, options.sweeps)
         print(f"cancel at {options.size}^3: {cancel(root, options.size):.2f} s")
 

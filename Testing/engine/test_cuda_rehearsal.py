@@ -20,6 +20,7 @@ from DiffusionMBIRLib.operators.fourier import unit_maps
 from DiffusionMBIRLib.operators.masks import sampling_mask
 from DiffusionMBIRLib.samplers.noise import Noise
 from DiffusionMBIRLib.solvers.cg import conjugate_gradient, descend
+from DiffusionMBIRLib.solvers.cgls import cgls
 from DiffusionMBIRLib.solvers.classic import admm_tv, sirt
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from DiffusionMBIRLib.solvers.direct.parallel import fbp
@@ -270,6 +271,11 @@ def run_sirt(device, steps):
     return sirt(A, data(A, device), iterations=steps)
 
 
+def run_cgls(device, steps):
+    A = ct(device)
+    return cgls(A, data(A, device), iterations=steps)
+
+
 def run_sense(device, steps):
     A = fourier(device, coils=4)
     return sense_cg(A, data(A, device), lam=0.01, steps=steps)
@@ -319,6 +325,7 @@ SOLVERS: dict[str, Callable[..., Any]] = {
     "admm-tv, complex": partial(run_admm, make=partial(fourier, coils=4), floor=None),
     "admm-tv, steps": run_admm_cg,
     "sirt": run_sirt,
+    "cgls": run_cgls,
     "sense-cg": run_sense,
     "fbp": run_fbp,
     "between networks": run_supervised,

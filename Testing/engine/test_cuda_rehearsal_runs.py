@@ -237,6 +237,7 @@ def test_the_moments_of_samples_never_wait(dtype):
 # --- whole reconstructions
 
 FAST = {"steps": 2, "cg_steps": 2, "start_sweeps": 2, "tv_sweeps": 2, "sirt_iterations": 2, "cg_iterations": 2}
+FAST |= {"cgls_iterations": 2, "sart_passes": 2}
 
 
 def ct_scan(views=12, **options):
@@ -342,12 +343,20 @@ def test_five_more_levels_of_dds_wait_for_five_more_clocks_and_one_residual():
     assert runs[1] - runs[0] == Counter(synchronize=10, value=1)
 
 
-@pytest.mark.parametrize("setting", ["tv_sweeps", "sirt_iterations"])
-def test_more_iterations_without_a_prior_wait_no_longer(setting):
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [
+        ("admm-tv", "tv_sweeps"),
+        ("sirt", "sirt_iterations"),
+        ("cgls", "cgls_iterations"),
+        ("os-sart", "sart_passes"),
+    ],
+)
+def test_more_iterations_without_a_prior_wait_no_longer(method, setting):
     runs = []
     for count in (2, 5):
         with rehearsed() as device:
-            reconstructed("cuda", ct_scan(), method="sirt" if "sirt" in setting else "admm-tv", **{setting: count})
+            reconstructed("cuda", ct_scan(), method=method, **{setting: count})
         runs.append(device.waits)
     assert runs[0] == runs[1]
 

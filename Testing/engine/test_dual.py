@@ -12,6 +12,7 @@ from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.samplers import dual
 from DiffusionMBIRLib.samplers.noise import Noise
+from DiffusionMBIRLib.samplers.schedules import karras_sigmas
 from DiffusionMBIRLib.samplers.spectrum import LEAST, completed, power, smoothed
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from Testing.engine.sampling import SliceMatrix, seeded
@@ -40,15 +41,16 @@ class Joint:
         across = each[1:] - each[:-1]
         self.D = torch.kron(across, torch.eye(PIXELS, dtype=torch.float64))
 
-    def sampled(self, sigmas: list[float], damping: float = 2.0) -> Tensor:
+    def sampled(self, sigmas: list[float], damping: float = 2.0, **options: float) -> Tensor:
         difference, cg_steps = SliceDifference(self.A.domain), 70 if self.lam else 12
         step = ZTVConsistency(
             self.A, self.y, difference=difference, rho=RHO, lam=self.lam, cg_steps=cg_steps, noise=NOISE
         )
         denoiser, noise = SliceDenoiser(self.prior, 9), Noise(self.A.domain, 4)
-        return dual.sample(denoiser, step, sigmas, self.start, noise, damping=damping, temperature=0.0).flatten()
+        options = {"damping": damping, "temperature": 0.0, **options}
+        return dual.sample(denoiser, step, sigmas, self.start, noise, **options).flatten()
 
-    def sweeps(self, sigmas: list[float]) -> Tensor:
+    def sweeps(self, sigmas: list[float], relaxation: float = 1.0) -> Tensor:
         """v of sweeps of ADMM with penalties RHO for z = D x and NOISE^2 / sigma^2 for v = x; p is the dual itself."""
         unit, split = torch.eye(self.data.shape[1], dtype=torch.float64), self.lam > 0
         across = RHO * self.D.T @ self.D if split else 0
@@ -61,6 +63,7 @@ class Joint:
             slope = self.D @ x + w
             z = slope.sign() * (slope.abs() - self.lam / RHO).clamp(min=0)
             w = slope - z
+            x = relaxation * x + (1 - relaxation) * v
             pulled = NOISE**2 * self.precision @ torch.full_like(v, 0.4) + penalty * x + p
             v = torch.linalg.solve(NOISE**2 * self.precision + penalty * unit, pulled)
             p = p + penalty * (x - v)
@@ -69,9 +72,20 @@ class Joint:
 
 @pytest.mark.parametrize("lam", [0.0, 0.02])
 @pytest.mark.parametrize("sigmas", [[0.3], [0.3, 0.3], [0.4, 0.25, 0.2, 0.15]], ids=str)
-def test_levels_without_noise_are_sweeps_of_the_joint_admm(lam, sigmas):
+@pytest.mark.parametrize("relaxation", [1.0, 1.6])
+def test_levels_without_noise_are_sweeps_of_the_joint_admm(lam, sigmas, relaxation):
     joint = Joint(lam)
-    assert torch.allclose(joint.sampled(sigmas), joint.sweeps(sigmas), atol=1e-9)
+    found = joint.sampled(sigmas, relaxation=relaxation)
+    assert torch.allclose(found, joint.sweeps(sigmas, relaxation), atol=1e-9)
+    assert torch.allclose(found, joint.sweeps(sigmas)) == (relaxation == 1.0)
+
+
+def test_antithetic_noise_leaves_a_denoiser_that_is_affine_as_without_noise():
+    """The mean of D(a + n) and D(a - n) is D(a) there, whatever the noise."""
+    joint, sigmas = Joint(0.02), [0.4, 0.25, 0.15]
+    found = joint.sampled(sigmas, temperature=1.0, antithetic=True)
+    assert torch.allclose(found, joint.sampled(sigmas), atol=1e-12)
+    assert not torch.allclose(joint.sampled(sigmas, temperature=1.0), found, atol=1e-2)
 
 
 def test_many_levels_without_noise_end_at_the_posterior_mean():
@@ -82,6 +96,37 @@ def test_many_levels_without_noise_end_at_the_posterior_mean():
     assert torch.allclose(joint.sampled([0.3] * 100), mean, atol=1e-6)
     forgetful = joint.sampled([0.3 * 0.9**k for k in range(100)], damping=1e9)
     assert not torch.allclose(forgetful, mean, atol=1e-2)  # the dual is what leads there
+
+
+# --- how far samples spread
+
+
+@pytest.mark.parametrize(
+    ("temperature", "variance"), [(0.7, (0.1, 0.25)), (1.0, (0.3, 0.5)), (2**0.5, (0.75, 1.0))], ids=str
+)
+def test_samples_spread_as_the_posterior_does_at_the_temperature_of_langevin_dynamics(temperature, variance):
+    """Each slice is a draw: they share noisy data of a third of the pixels' number, and nothing couples them."""
+    draws, side, noise = 300, 6, 0.1
+    prior = GaussianPrior.smooth((side, side), mean=0.5, deviation=0.2, length_px=1.0)
+    pixels = side * side
+    matrix = torch.randn(12, pixels, generator=seeded(1), dtype=torch.float64)
+    matrix /= torch.linalg.matrix_norm(matrix, 2)
+    truth = prior.draw((1, 1, side, side), seeded(3)).flatten()
+    y = matrix @ truth + noise * torch.randn(12, generator=seeded(5), dtype=torch.float64)
+    units = torch.eye(pixels, dtype=torch.float64).reshape(pixels, side, side)
+    covariance = torch.fft.ifft2(torch.fft.fft2(units) * prior.spectrum).real.reshape(pixels, pixels)
+    gain = torch.linalg.inv(matrix @ covariance @ matrix.T + noise**2 * torch.eye(12)).T @ matrix @ covariance
+    mean, spread = 0.5 + gain.T @ (y - 0.5 * matrix.sum(1)), covariance - gain.T @ matrix @ covariance
+    A = SliceMatrix(matrix, (draws, side, side))
+    step = ZTVConsistency(
+        A, y.expand(draws, 12).clone(), difference=SliceDifference(A.domain), rho=0, lam=0, cg_steps=12, noise=noise
+    )
+    drawn = dual.sample(
+        SliceDenoiser(prior, draws), step, karras_sigmas(0.01, 0.4, 20), torch.full(A.domain.shape, 0.5).double(),
+        Noise(A.domain, 7), damping=2.0, temperature=temperature,
+    ).reshape(draws, pixels)  # fmt: skip
+    assert variance[0] < float(drawn.var(0).sum() / spread.diagonal().sum()) < variance[1]
+    assert float((drawn.mean(0) - mean).norm() / mean.norm()) < 0.03
 
 
 # --- the noise that completes a spectrum

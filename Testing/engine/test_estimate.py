@@ -10,6 +10,7 @@ import pytest
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.estimate import duration, estimate, evaluations, stages
+from DiffusionMBIRLib.geometry import Grid, HelicalCone, view_angles
 from DiffusionMBIRLib.methods import methods_for
 from DiffusionMBIRLib.models import MR_VALUE
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
@@ -104,6 +105,7 @@ CASES = [
     *((task, {"method": method}) for task in RAW for method in ("dual", "dds", "mbir", "mbir-slow")),
     *((task, {"method": method}) for task in SLICE_TASKS for method in ("planes", "spline", "admm-tv")),
     *((task, {"method": "planes", "samples": 2}) for task in SLICE_TASKS),
+    (SPARSE_VIEW, {"method": "dual", "antithetic": True, "samples": 2}),
     (SPARSE_VIEW, {"method": "score-ct"}),
     (MR_TASK, {"method": "score-mri"}),
     *((SPARSE_VIEW, {"method": method, "steps": 1}) for method in ("dual", "dds", "mbir", "score-ct")),
@@ -142,6 +144,7 @@ def test_stages_are_in_order():
     assert names() == ["prepare", "ADMM-TV", "diffusion"]
     assert names(start="fbp") == ["prepare", "diffusion"]
     assert names(method="sirt") == ["prepare", "SIRT"]
+    assert names(method="os-sart") == ["prepare", "subsets", "OS-SART"]
     assert next(iter(stages(SHAPE, ReconSettings(), SPARSE_VIEW, pace=PACE, simulated=True))) == "simulate"
 
 
@@ -172,3 +175,17 @@ def test_coils_of_mri_cost_time_and_memory_and_views_do_not():
         assert one.seconds < eight.seconds
         assert one.memory_bytes < eight.memory_bytes
         assert estimate(SHAPE, chosen, MR_TASK, coils=1, views=90, pace=PACE) == one
+
+
+def test_a_helix_counts_the_views_that_see_little_of_a_slice():
+    """Small volumes take most of their views to look past them; a scan that is measured tells how many there are."""
+
+    def time_of(slices, **scan):
+        return seconds((slices, 64, 64), ReconSettings(method="sirt"), SPARSE_VIEW, pace=PACE, views=60, **scan)
+
+    usual = HelicalCone.covering(Grid((16, 8, 8)), view_angles(60, 360.0))
+    assert usual.views_in_all(60, 16) == pytest.approx(usual.views, abs=1)
+    assert time_of(16, scanner="helical") == pytest.approx(time_of(16, scanner="helical", views_in_all=121), rel=0.02)
+    assert time_of(16, scanner="helical") > 1.4 * time_of(16, scanner="cone-beam")
+    assert time_of(16, scanner="helical", views_in_all=500) > 2 * time_of(16, scanner="helical")
+    assert time_of(512, scanner="helical") < 2 * time_of(512, scanner="cone-beam")

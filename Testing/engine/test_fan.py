@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_entries_are_mean_lengths_of_rays_in_a_pixel(arc, place):
         exact = np.maximum(far - near, 0).reshape(11, sub).mean(1)
         np.testing.assert_allclose(found[view], exact, atol=0.02)
         assert found[view].sum() == pytest.approx(exact.sum(), rel=2e-3)
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_compiled_entries_are_those_of_torch(grid, monkeypatch):
+    pytest.importorskip("numba")
+    for _, geometry in fans(grid):
+        compiled = projector(geometry, grid, dtype=torch.float64)
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, "numba", None)
+            plain = projector(geometry, grid, dtype=torch.float64)
+        x, y = (torch.rand(space.shape, dtype=torch.float64) for space in (plain.domain, plain.range))
+        torch.testing.assert_close(compiled.forward(x), plain.forward(x), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(compiled.adjoint(y), plain.adjoint(y), rtol=1e-11, atol=1e-11)
 
 
 def test_a_rotated_object_equals_a_rotated_scan():

@@ -35,7 +35,9 @@ def discs(metal_hu: float) -> np.ndarray:
     return np.stack([hu, hu[::-1]])
 
 
-def scan(kind: type[ParallelBeam] | type[FanBeam] = ParallelBeam, hardening: float = 0.75) -> tuple[Measurement, np.ndarray]:
+def scan(
+    kind: type[ParallelBeam] | type[FanBeam] = ParallelBeam, hardening: float = 0.75
+) -> tuple[Measurement, np.ndarray]:
     """A scan whose long integrals are too low, as beam hardening makes them, and where its metal is."""
     geometry = kind.covering(GRID, view_angles(60, kind.EVERY_LINE_DEG))
     hu = discs(8000.0)

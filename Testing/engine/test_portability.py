@@ -20,6 +20,7 @@ from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Finished
 from DiffusionMBIRLib.jobs.redact import redactor
+from DiffusionMBIRLib.jobs.standby import Standby
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import LONG, gone, new_job, request, small_prior, step, watch
 from Testing.engine.no_posix import FREE, TOTAL, played_kernel32, played_msvcrt
@@ -74,6 +75,26 @@ def test_a_job_is_cancelled_and_its_folder_locked_without_posix(tmp_path):
     assert isinstance(last, Finished)
     assert last.partial
     assert gone(job.pid)
+
+
+@pytest.mark.slow
+def test_an_engine_is_kept_warm_and_ends_without_posix(tmp_path):
+    small_prior(tmp_path)
+    environment = dict(os.environ, OMP_NUM_THREADS="1", XDG_DATA_HOME=str(tmp_path), LOCALAPPDATA=str(tmp_path))
+    python = (sys.executable, str(Path(__file__).with_name("no_posix.py")))
+    one, other = (Standby(python, environment, device="cpu") for _ in range(2))
+    pid = one.pid
+    job = Job.start(new_job(tmp_path), python=python, environment=environment, standby=one)
+    assert isinstance(job.wait(60), Finished), job.folder.log_tail()
+    assert job.pid == pid
+    assert other.alive
+    assert other._process is not None
+    assert other._process.stdin is not None
+    other._process.stdin.close()  # as when the program ends
+    other._process.wait(60)
+    assert other._process.returncode == 0
+    other.close()
+    assert gone(pid)
 
 
 def test_a_lock_of_windows_is_held_by_one(tmp_path):

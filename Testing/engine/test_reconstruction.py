@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import DiffusionMBIRLib as mbir
-from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.config import ReconSettings, preset_values
 from DiffusionMBIRLib.errors import Cancelled, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.methods import DIFFUSION_METHODS, SUPERVISED_METHODS, methods_for
@@ -17,6 +17,7 @@ from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.priors.checkpoints import CompactPrior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
+from DiffusionMBIRLib.tasks import LIMITED_ANGLE, TASKS, task_info
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import body
 from Testing.engine.memory import LiveBytes
@@ -197,11 +198,12 @@ def test_previews_are_volumes_in_hu_on_the_inputs_geometry():
     volume = body()
     scan = mbir.simulate(volume, views=8)
     result = mbir.reconstruct(scan, prior=small_prior(), settings=ReconSettings(**FAST), monitor=Watcher())
-    assert [step for step, _ in seen] == [*range(1, 21), 1, 2, 3]
+    assert [step for step, _ in seen] == [0, *range(1, 21), 1, 2, 3]  # the direct reconstruction first
     assert all(preview.grid == volume.grid and preview.unit == "HU" for _, preview in seen)
     np.testing.assert_array_equal(seen[-1][1].array, result.volume.array)
-    fits = [mbir.evaluate(preview, volume)["axial"]["psnr"] for _, preview in seen[:20]]
-    assert fits[19] > fits[4] > fits[0]
+    fits = [mbir.evaluate(preview, volume)["axial"]["psnr"] for _, preview in seen[:21]]
+    assert fits[20] > fits[5] > fits[1]
+    assert fits[20] > fits[0]
 
 
 class Keeper:
@@ -359,6 +361,37 @@ def test_a_preset_adds_to_the_one_it_is_based_on():
     assert usual.lam != ReconSettings().lam  # so that the base can be seen to count
     assert ReconSettings.preset("mri-best").prior == ReconSettings.preset("mri").prior
     assert ReconSettings.preset("mri-best").samples > 1
+
+
+@pytest.mark.parametrize("grade", ["", "-quick", "-best"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_method_has_its_own_settings_of_a_preset(task, grade):
+    """What dual was tuned to - the first level, data steps, few levels - stays with dual."""
+    name = task_info(task).preset + grade
+    own = ReconSettings.preset(name)
+    assert own == ReconSettings.preset(name, method="dual")
+    others = [ReconSettings.preset(name, method=method) for method in ("dds", "mbir")]
+    for other in others:
+        assert other.steps == (20 if grade == "-quick" else 50) > own.steps
+        assert (other.damping, other.samples) == (ReconSettings().damping, own.samples)
+    if task == LIMITED_ANGLE:
+        assert {other.sigma_start for other in others} == {0.4}
+        assert {other.cg_steps for other in others} == {2 if not grade else 3 if grade == "-quick" else 4, 2}
+        assert own.cg_steps > 2
+        assert own.sigma_start > 0.4
+    assert ReconSettings.preset(name, method="dds", steps=7).steps == 7
+
+
+def test_the_nearest_file_counts_and_in_it_the_table_of_the_method(tmp_path, monkeypatch):
+    monkeypatch.setattr("DiffusionMBIRLib.models.resources", lambda: tmp_path)
+    (tmp_path / "Presets").mkdir()
+    base = "method = 'dds'\nsteps = 1\nlam = 0.1\nrho = 0.1\n[dds]\nsteps = 2\nlam = 0.2\n[mbir]\nrho = 0.3\n"
+    (tmp_path / "Presets" / "base.toml").write_text(base)
+    (tmp_path / "Presets" / "above.toml").write_text("base = 'base'\nsteps = 3\n[dds]\nrho = 0.4\n")
+    values = {"method": "dds", "steps": 3, "lam": 0.2, "rho": 0.4}
+    assert preset_values("above") == preset_values("above", "dds") == values
+    assert preset_values("above", "mbir") == {"method": "dds", "steps": 3, "lam": 0.1, "rho": 0.3}
+    assert ReconSettings.preset("above", method="mbir").rho == 0.3
 
 
 def test_slices_count_by_their_spacing_unless_taken_as_published():

@@ -130,7 +130,9 @@ def test_a_preset_is_a_plain_name(name):
     ("text", "reason"),
     [("steps = [", "no TOML"), ("steps = 'x'", "not a number"),
      ("prior = 3", "not a text"), ("steps = nan", "whole number"),
-     ("method = ['dds']", "not a text"), ("steps = inf", "whole number"), ("other = 1", "'other' is not known")],
+     ("method = ['dds']", "not a text"), ("steps = inf", "whole number"), ("other = 1", "'other' is not known"),
+     ("[dds]\nother = 1", "'other' is not known"), ("[ddt]\nsteps = 1", "'ddt' is not a method; use one of dual, dds"),
+     ("[dual]\nsteps = 0", "lies outside"), ("[dds]\nbase = 'mri'", "'base' is not known")],
 )  # fmt: skip
 def test_a_preset_with_wrong_entries_is_refused(folder, tmp_path, text, reason):  # noqa: F811
     (tmp_path / "resources" / "Presets").mkdir()

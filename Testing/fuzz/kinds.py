@@ -270,7 +270,11 @@ KINDS = {
     "preset": Kind(_preset, _read_preset),
     "job.json": Kind(_job, _read_job),
 }
-KINDS |= {
-    name: Kind(make, hit=(lambda path, pattern=pattern: _first(pattern)(path.parent)) if pattern else lambda path: path)
-    for name, (make, pattern) in MAKERS.items()
-}
+
+
+def _hit_beside(pattern: str) -> Callable[[Path], Path]:
+    """The file of a pattern in a file's folder; the file itself where there is no pattern."""
+    return (lambda path: _first(pattern)(path.parent)) if pattern else (lambda path: path)
+
+
+KINDS |= {name: Kind(make, hit=_hit_beside(pattern)) for name, (make, pattern) in MAKERS.items()}

@@ -57,12 +57,52 @@ def test_what_a_run_needs_is_in_sight_and_the_rest_under_advanced(panel):
         for row in range(panel.form.advancedForm.rowCount())
     }
     assert set(ReconSettings.__dataclass_fields__) <= in_advanced
-    in_sight = {"source", "task", "views", "angle_range_deg", "acceleration", "spacing_mm", "preset", "output_name"}
+    in_sight = {
+        "source",
+        "task",
+        "scanner",
+        "views",
+        "angle_range_deg",
+        "acceleration",
+        "spacing_mm",
+        "preset",
+        "output_name",
+    }
+    in_sight |= {"sod_mm", "sdd_mm", "pitch"}  # of some scanners
     of_previews = {"preview_on", "preview_interval_s", "record_sequence"}
     assert set(panel.fields.editors) - in_advanced == in_sight | of_previews
     assert panel.form.advancedSection.property("collapsed")
     assert panel.form.resultsSection.property("collapsed")
     assert not shown(panel.form.resultsTable)
+
+
+@pytest.mark.parametrize(
+    ("scanner", "own", "range_deg"),
+    [
+        ("parallel-beam", set(), 180.0),
+        ("fan-beam", {"sod_mm", "sdd_mm"}, 360.0),
+        ("helical", {"sod_mm", "sdd_mm", "pitch"}, None),
+        ("posed-beam", set(), 360.0),
+    ],
+)
+def test_settings_of_a_scanner_stand_beside_its_views_where_it_has_them(panel, scanner, own, range_deg):
+    form = panel.form
+    form.scanner.setCurrentIndex(panel.fields.editors["scanner"].values.index(scanner))
+    assert panel.parameters.get("scanner") == scanner
+    assert {name for name in ("sod_mm", "sdd_mm", "pitch") if shown(getattr(form, name))} == own
+    assert {name for name in ("sod_mm", "sdd_mm", "pitch") if shown(getattr(form, f"{name}Label"))} == own
+    assert shown(form.angle_range_deg) == (range_deg is not None)  # a helix has its views in each turn
+    if range_deg is not None:  # every line, as before
+        assert panel.parameters.get("angle_range_deg") == range_deg
+    assert shown(form.axis_error_mm) == (scanner != "posed-beam")  # whose detector stands where each view says
+    panel.parameters.set("source", "sinogram")
+    assert not any(shown(getattr(form, name)) for name in ("scanner", "sod_mm", "sdd_mm", "pitch"))
+
+
+def test_a_range_that_the_user_chose_stays_with_another_scanner(panel):
+    panel.parameters.set("angle_range_deg", 120.0)
+    panel.form.scanner.setCurrentIndex(panel.fields.editors["scanner"].values.index("fan-beam"))
+    assert panel.parameters.get("angle_range_deg") == 120.0
 
 
 def inside(widget, root) -> tuple[int, int]:

@@ -327,7 +327,8 @@ def test_another_python_is_remembered_by_the_machine_not_by_the_scene(panel, des
 
 def test_install_asks_first_shows_lines_and_can_be_cancelled(panel, desktop, application, monkeypatch):
     waits = "import sys, time; print('Downloading torch', flush=True); time.sleep(600)"
-    monkeypatch.setattr(setup, "install", lambda engine, lacking: setup.Process([sys.executable, "-c", waits], {}))
+    command, asked = [sys.executable, "-c", waits], []
+    monkeypatch.setattr(setup, "install", lambda *_what, **how: asked.append(how) or setup.Process(command, {}))
     panel.setup.engine = setup.Engine((sys.executable,), in_slicer=True)
     panel.setup.report = setup.Report("3.12", "", (), ("torch>=2.5",), texts.engine_lacks("torch>=2.5"))
     panel.setup._show()
@@ -343,3 +344,4 @@ def test_install_asks_first_shows_lines_and_can_be_cancelled(panel, desktop, app
     panel.form.engineCancel.click()
     wait_for(lambda: text(panel.form.setupLine) == "Cancelled.", application)
     assert not shown(panel.form.setupProgress)
+    assert asked == [{"build": "", "wheels": ""}]

@@ -134,6 +134,17 @@ def test_presets_keep_prior_seed_and_device(parameters):
     assert parameters.follows_preset()
 
 
+def test_another_method_brings_its_own_settings_of_the_preset(parameters):
+    parameters.choose_task(LIMITED_ANGLE)
+    parameters.choose_method("dds")
+    assert parameters.settings() == ReconSettings.preset("limited-angle", method="dds")
+    parameters.set("cg_steps", 9)  # the user's own choice stays
+    parameters.choose_method("dual")
+    assert parameters.settings() == ReconSettings.preset("limited-angle", cg_steps=9)
+    with pytest.raises(InputError, match="not one of"):
+        parameters.choose_method("magic")
+
+
 def test_what_a_panel_begins_with_is_its_preset(parameters):
     assert parameters.follows_preset()
     assert parameters.settings() == ReconSettings.preset("sparse-view")

@@ -27,6 +27,7 @@ from DiffusionMBIRGui import setup  # noqa: E402
 from DiffusionMBIRGui.panel import Panel  # noqa: E402
 from DiffusionMBIRGui.runner import Runner  # noqa: E402
 from DiffusionMBIRLib.jobs.client import Job  # noqa: E402
+from DiffusionMBIRLib.jobs.standby import Standby  # noqa: E402
 from DiffusionMBIRLib.tasks import TASKS  # noqa: E402
 from Testing.slicer.helpers import nodes_of  # noqa: E402
 from Testing.slicer.host import widgets  # noqa: E402
@@ -38,9 +39,18 @@ SEED = int(os.environ.get("DIFFUSIONMBIR_SEED", "1"))
 MOST_MS = 250  # that a user waits between two actions
 DELETED = ("ScalarVolume", "VectorVolume", "Table", "PlotChart", "PlotSeries", "Sequence", "SequenceBrowser")
 BUTTONS = (
-    "compareButton", "flickerButton", "differenceButton", "plotButton", "resumeButton", "pauseButton", "inputFileClear",
+    "compareButton", "flickerButton", "differenceButton", "uncertaintyButton", "plotButton", "resumeButton",
+    "pauseButton", "inputFileClear", "batchRun", "batchRemove", "batchShow",
 )  # fmt: skip
-SECTIONS = ("dataSection", "reconstructionSection", "advancedSection", "resultsSection", "logSection", "setupSection")
+SECTIONS = (
+    "dataSection",
+    "reconstructionSection",
+    "advancedSection",
+    "resultsSection",
+    "batchSection",
+    "logSection",
+    "setupSection",
+)
 KEYS = (qt.Qt.Key_Escape, qt.Qt.Key_X, qt.Qt.Key_F, qt.Qt.Key_Return, qt.Qt.Key_Tab, qt.Qt.Key_Space)
 
 
@@ -79,6 +89,7 @@ class User:
             (3, self.menu),
             (2, self.row),
             (2, self.prepare),
+            (2, self.uncertain),
         ]
 
     def act(self) -> None:
@@ -155,14 +166,22 @@ class User:
         return f"{section.objectName()} folded or unfolded"
 
     def menu(self) -> str:
-        menu = self.chance.choice((self.panel.results.export, self.panel.presets))
-        menu.show()
+        menu = self.chance.choice((self.panel.results.export, self.panel.presets, self.panel.batch))
+        if menu is not self.panel.batch:
+            menu.show()
         name = self.chance.choice(list(menu.actions))
         menu.actions[name].trigger()
         return f"menu: {name}"
 
+    def uncertain(self) -> str:
+        """Some volume of the scene as half-widths, and another threshold."""
+        nodes = [None, *nodes_of(self.desk.scene, "vtkMRMLScalarVolumeNode")]
+        self.panel.form.uncertaintyNode.setCurrentNode(self.chance.choice(nodes))
+        self.panel.form.uncertaintyLeast.setValue(self.chance.random() * 100)
+        return "another volume of half-widths"
+
     def row(self) -> str:
-        table = self.panel.form.resultsTable
+        table = self.chance.choice((self.panel.form.resultsTable, self.panel.form.batchTable))
         table.selectRow(self.chance.randrange(-1, table.rowCount()))
         return "a row selected"
 
@@ -186,7 +205,14 @@ def played(application, desk, tmp_path, monkeypatch):
         pids.append(job.pid)
         return job
 
+    waits = Standby.__init__
+
+    def waiting(self: Standby, *arguments: Any, **choices: Any) -> None:
+        waits(self, *arguments, **choices)
+        pids.append(self.pid)
+
     monkeypatch.setattr(Job, "start", noted)
+    monkeypatch.setattr(Standby, "__init__", waiting)
     scene = desk.scene
     tags = [
         scene.AddObserver(scene.StartCloseEvent, lambda *_state: panel.on_scene_closing()),
@@ -210,7 +236,8 @@ def lived(user: User) -> str:
         user.act()
     story = f"seed {SEED}, {ACTIONS} actions: {'; '.join(user.done)}"
     panel.run.cancel()
-    busy = (panel.results, panel.data, panel.pace)
+    panel.batch.batch.stop()
+    busy = (panel.results, panel.data, panel.batch, panel.pace)
     wait_for(lambda: not (panel.run.runner.running or any(part.busy for part in busy)), user.application)
     wait_for(lambda: not panel._timer.isActive(), user.application)
     log = panel.run.log_text()
@@ -224,6 +251,7 @@ def test_nothing_that_a_user_does_breaks_panel_or_job(played, desk, application,
     panel, pids = played
     story = lived(User(panel, desk, application, small_prior(tmp_path)))
     assert pids, story
+    panel.close()
     assert [pid for pid in pids if not gone(pid)] == [], story
 
 
@@ -231,5 +259,8 @@ def test_nothing_that_a_user_does_breaks_a_panel_without_an_engine(played, desk,
     monkeypatch.setattr(f"{__name__}.MOST_MS", 20)
     panel, pids = played
     panel.setup.engine, panel.setup.report = None, setup.Report(problem="There is no Python.")
+    panel.refresh()
+    assert panel.warm.standby is None
+    pids.clear()  # of the engine that was there
     lived(User(panel, desk, application, tmp_path / "none"))
     assert pids == []

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,60 @@ def test_install_holds_what_came_with_the_python():
 
     assert f"numpy=={numpy.__version__}\n" in setup_install.constraints(set())
     assert not [line for line in setup_install.constraints({"numpy"}) if line.startswith("numpy")]
+    assert set(setup.BUILDS) == {"", *setup_install.INDEXES}
+    lacking = ["h5py>=3.10", "torch>=2.5"]
+    assert setup_install.steps(lacking) == [lacking]
+    (torch, rest) = setup_install.steps(lacking, build="cpu")  # torch's own index has only what torch needs
+    assert torch == ["torch>=2.5", "--index-url", "https://download.pytorch.org/whl/cpu"]
+    assert rest == ["h5py>=3.10"]
+    assert setup_install.steps(["h5py"], build="cpu") == [["h5py"]]
+    assert setup_install.steps(lacking, wheels="w") == [[*lacking, "--no-index", "--find-links", "w"]]
+    assert setup_install.name_of("Typing_Extensions >= 4") == "typing-extensions"
+
+
+def wheel(folder: Path, name: str, version: str, *needs: str) -> None:
+    """A package without content."""
+    about = f"{name}-{version}.dist-info"
+    lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {need}" for need in needs)]
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{about}/METADATA", "\n".join(lines) + "\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+
+
+def rehearsed(wheels: Path, *requirements: str) -> tuple[int, str]:
+    """What pip's resolver would do in this Python with a folder of wheels: (exit code, what was said)."""
+    command = [
+        sys.executable,
+        str(setup.HERE / "setup_install.py"),
+        "--dry-run",
+        "--wheels",
+        str(wheels),
+        *requirements,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_what_would_be_installed_is_resolved_and_what_is_there_stays(tmp_path):
+    """pip itself, without network.  A newer numpy lies ready and is not taken."""
+    wheel(tmp_path, "mbir_alpha", "2.0", "numpy>=1.26", "mbir_beta>=1")
+    wheel(tmp_path, "mbir_beta", "1.5")
+    wheel(tmp_path, "mbir_beta", "2.0", "numpy>=99")
+    wheel(tmp_path, "numpy", "99.0")
+    code, said = rehearsed(tmp_path, "mbir-alpha")
+    assert code == 0, said
+    assert "mbir_alpha 2.0" in said
+    assert "mbir_beta 1.5" in said  # the newest that fits the numpy that is there
+    assert "numpy" not in said.replace("mbir", "")
+    wheel(tmp_path, "mbir_gamma", "1.0", "numpy>=99")
+    code, said = rehearsed(tmp_path, "mbir-gamma")
+    assert code == 1
+    assert "conflicting dependencies" in said
+    code, said = rehearsed(tmp_path, "mbir-delta")
+    assert code == 1
+    assert "No matching distribution found" in said
 
 
 def test_requirements_are_those_of_the_package():

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..sight import C0, KU, KV, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
+from ..sight import C0, EQUAL, KU, KV, LEAST, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
 
 _VIEWS_AT_ONCE = 8  # of the projection: they share the running sums of a volume that is read once for all of them
 _PARTS = 4  # that each thread does of the layers of a volume
 _CELLS_AT_ONCE = 2**23  # of the data, lengthened by their slant before they are projected back
 
 
-def _compiled(function: Any) -> Any:
+def compiled(function: Any) -> Any:
     """Compiled at the first call, and kept on disk where there is a place for it."""
     try:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
@@ -36,7 +36,7 @@ def _compiled(function: Any) -> Any:
 # --- trapezoids
 
 
-@_compiled
+@compiled
 def _share_below(t, t0, t1, t2, t3):
     """Share of a trapezoid, with its corners at t0 <= t1 <= t2 <= t3, that lies below t."""
     height = 2.0 / ((t3 - t0) + (t2 - t1))
@@ -51,7 +51,7 @@ def _share_below(t, t0, t1, t2, t3):
     return 1.0
 
 
-@_compiled
+@compiled
 def _sorted(a, b, c, d):
     a, b = min(a, b), max(a, b)
     c, d = min(c, d), max(c, d)
@@ -60,7 +60,7 @@ def _sorted(a, b, c, d):
     return a, min(b, c), max(b, c), d
 
 
-@_compiled
+@compiled
 def _cells(low, high, cells):
     """The detector cells that the interval from low to high meets: from the first to before the second."""
     if high <= 0.0 or low >= cells:
@@ -71,7 +71,7 @@ def _cells(low, high, cells):
 # --- upright detectors
 
 
-@_compiled
+@compiled
 def _edge_columns(s, arc, y, x0, dx, out):
     """Detector columns of the points (x0 + i dx, y)."""
     for i in range(out.shape[0]):
@@ -81,7 +81,7 @@ def _edge_columns(s, arc, y, x0, dx, out):
         out[i] = s[C0] + s[KU] * (math.atan2(u, n) if arc else u / n)
 
 
-@_compiled
+@compiled
 def _axial(s, arc, x, y, z_edge, dz):
     """(row of the lowest edge of the voxels above (x, y), rows that each takes, one over their distance)."""
     n = s[NX] * x + s[NY] * y + s[N0]
@@ -91,7 +91,7 @@ def _axial(s, arc, x, y, z_edge, dz):
     return s[R0] + scale * (s[VZ] * z_edge + s[V0]), scale * s[VZ] * dz, 1.0 / n
 
 
-@_compiled
+@compiled
 def _sum_up(x, running, plain):
     """running[k] = x[0] + ... + x[k - 1]; plain: x, then a 0."""
     total = 0.0
@@ -101,7 +101,7 @@ def _sum_up(x, running, plain):
     running[x.size], plain[x.size] = total, 0.0
 
 
-@_compiled
+@compiled
 def _lay_on_rows(running, plain, a, b, low, high, edges, out):
     """out[r - low] = sum over voxels k of x[k] times the part of row r between a + b k and a + b (k + 1)."""
     most, step, at = float(plain.size - 1), 1.0 / b, (low - a) / b
@@ -114,7 +114,7 @@ def _lay_on_rows(running, plain, a, b, low, high, edges, out):
         out[r] = edges[r + 1] - edges[r]
 
 
-@_compiled
+@compiled
 def _lift_from_rows(y, a, b, low, running, plain):
     """The transpose of :func:`_lay_on_rows`: adds to running and plain what y gives them."""
     most, step, at = float(plain.size - 1), 1.0 / b, (low - a) / b
@@ -128,7 +128,7 @@ def _lift_from_rows(y, a, b, low, running, plain):
         last = now
 
 
-@_compiled
+@compiled
 def _sum_down(running, plain, out):
     """The transpose of :func:`_sum_up`, added to out."""
     total = 0.0
@@ -137,7 +137,7 @@ def _sum_down(running, plain, out):
         out[k] += plain[k] + total
 
 
-@_compiled
+@compiled
 def project_upright(numbers, arc, first, step, factor, volume, out):
     """Some views; out (views, columns, rows) is overwritten.  numbers: theirs; factor: of every weight."""
     (ny, nx, nz), (views, columns, rows) = volume.shape, out.shape
@@ -172,7 +172,7 @@ def project_upright(numbers, arc, first, step, factor, volume, out):
                         column[r] += weight * some[r]
 
 
-@_compiled
+@compiled
 def back_project_upright(numbers, arc, first, step, factor, data, i, out):
     """All views of ``data`` (views, columns, rows) onto row i of the volume; added to out (x, z)."""
     (nx, nz), (views, columns, rows) = out.shape, data.shape
@@ -209,7 +209,7 @@ def back_project_upright(numbers, arc, first, step, factor, data, i, out):
 # --- any detector
 
 
-@_compiled
+@compiled
 def _ray(s, arc, c, r, ray, wide, high):
     """The ray to the middle of cell (c, r), and the cell's edges there, in mm along (x, y, z)."""
     u, v = (c + 0.5 - s[C0]) / s[KU], (r + 0.5 - s[R0]) / s[KV]
@@ -222,17 +222,17 @@ def _ray(s, arc, c, r, ray, wide, high):
         high[axis] = up / s[KV]
 
 
-@_compiled
+@compiled
 def _steepest(ray, step):
     """The axis that the ray crosses most voxels along."""
     x, y, z = abs(ray[0]) / step[0], abs(ray[1]) / step[1], abs(ray[2]) / step[2]
     return 2 if z > max(x, y) else (0 if x > y else 1)
 
 
-@_compiled
+@compiled
 def _beam(source, ray, wide, high, main, axis, first, step):
     """Of the beam where it has come to the layers along ``main``: (place along another axis at depth 0, its change per
-    unit of depth, width of the cell's shadow per unit of depth, width that the ray travels within a layer).
+    unit of depth, the cell's two edges there per unit of depth, way of the ray within a layer).
 
     Places in voxels from the grid's edge; depth in multiples of ``ray``.
     """
@@ -240,17 +240,17 @@ def _beam(source, ray, wide, high, main, axis, first, step):
     one = (wide[axis] - slope * wide[main]) / step[axis]
     other = (high[axis] - slope * high[main]) / step[axis]
     start = (source[axis] - first[axis]) / step[axis] + 0.5
-    return start, ray[axis] / step[axis], one * one + other * other, (slope * step[main] / step[axis]) ** 2
+    return start, ray[axis] / step[axis], one, other, slope * step[main] / step[axis]
 
 
-@_compiled
+@compiled
 def _source(s, out):
     """Where the rays of a view come from."""
     for axis in range(3):
         out[axis] = -(s[U0] * s[UX + axis] + s[V0] * s[VX + axis] + s[N0] * s[NX + axis])
 
 
-@_compiled
+@compiled
 def _layers(numbers, arc, first, step, shape, strides, main, low, high, factor, volume, data, back):
     """The rays of all views that cross layers ``low`` to ``high`` along axis ``main`` more steeply than others.
 
@@ -269,29 +269,38 @@ def _layers(numbers, arc, first, step, shape, strides, main, low, high, factor, 
                     continue
                 length = factor * step[main] / abs(ray[main]) * math.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
                 value, total = length * data[view, c, r], 0.0
-                a0, a1, a2, a3 = _beam(source, ray, wide, tall, main, a, first, step)
-                b0, b1, b2, b3 = _beam(source, ray, wide, tall, main, b, first, step)
+                a0, a1, a2, a3, a4 = _beam(source, ray, wide, tall, main, a, first, step)
+                b0, b1, b2, b3, b4 = _beam(source, ray, wide, tall, main, b, first, step)
+                shadow, travel = (a2 * a2 + a3 * a3, b2 * b2 + b3 * b3, a2 * b2 + a3 * b3), (a4 * a4, b4 * b4, a4 * b4)
                 for layer in range(low, high):
                     t = (first[main] + layer * step[main] - source[main]) / ray[main]
-                    at, half = a0 + a1 * t, math.sqrt(a2 * t * t + a3) / 2 + 1e-9
-                    bt, tail = b0 + b1 * t, math.sqrt(b2 * t * t + b3) / 2 + 1e-9
-                    start, stop = _cells(at - half, at + half, shape[a])
-                    down, up = _cells(bt - tail, bt + tail, shape[b])
-                    weight = 1.0 / (4.0 * half * tail)
+                    aa, bb = shadow[0] * t * t + travel[0], shadow[1] * t * t + travel[1]
+                    ab = shadow[2] * t * t + travel[2]
+                    at, bt = a0 + a1 * t, b0 + b1 * t
+                    o, n = a, b  # the wider of the two goes outside
+                    if bb > aa * EQUAL:
+                        o, n, aa, bb, at, bt = b, a, bb, aa, bt, at
+                    half, lean = math.sqrt(aa) / 2 + LEAST, ab / max(aa, LEAST)
+                    rest = max(bb - lean * ab, 0.0)
+                    start, stop = _cells(at - half, at + half, shape[o])
                     for i in range(start, stop):
-                        part = (min(i + 1.0, at + half) - max(float(i), at - half)) * weight
-                        place = layer * strides[main] + i * strides[a]
+                        left, right = max(float(i), at - half), min(i + 1.0, at + half)
+                        middle, lean_here = bt + lean * ((left + right) / 2 - at), lean * (right - left)
+                        tail = math.sqrt(rest + lean_here * lean_here) / 2 + LEAST
+                        part = (right - left) / (4.0 * half * tail)
+                        place = layer * strides[main] + i * strides[o]
+                        down, up = _cells(middle - tail, middle + tail, shape[n])
                         for k in range(down, up):
-                            share = part * (min(k + 1.0, bt + tail) - max(float(k), bt - tail))
+                            share = part * (min(k + 1.0, middle + tail) - max(float(k), middle - tail))
                             if back:
-                                volume[place + k * strides[b]] += share * value
+                                volume[place + k * strides[n]] += share * value
                             else:
-                                total += share * volume[place + k * strides[b]]
+                                total += share * volume[place + k * strides[n]]
                 if not back:
                     data[view, c, r] += length * total
 
 
-@_compiled
+@compiled
 def _slant(numbers, arc, data, out):
     """out = data (views, columns, rows) times by how much each ray is longer than one straight onto the detector."""
     views, columns, rows = data.shape

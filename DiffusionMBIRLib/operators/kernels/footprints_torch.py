@@ -7,12 +7,13 @@ working set holds, or a layer of the volume.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..sight import C0, KU, KV, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
+from ..sight import C0, EQUAL, KU, KV, LEAST, N0, NX, NY, R0, U0, UX, UY, V0, VX, VZ, Sight
 
 _AT_ONCE = 2**20  # voxels, or cells above pixels
 
@@ -194,34 +195,51 @@ class _Beams:
         along = ray[main][chosen]
         self.length = sight.step[main] * torch.stack([part[chosen] for part in ray]).norm(dim=0) / along.abs()
         self._depth = (sight.first[main] - source[main]) / along, sight.step[main] / along
-        self._beams = []
+        self._beams: list[tuple[Any, ...]] = []
         for axis in self.others:
             step, slope = sight.step[axis], ray[axis][chosen] / along
-            sizes = [(edge[axis][chosen] - slope * edge[main][chosen]) / step for edge in (wide, high)]
+            edges = [(edge[axis][chosen] - slope * edge[main][chosen]) / step for edge in (wide, high)]
             start = (source[axis] - sight.first[axis]) / step + 0.5
-            shadow, travel = sizes[0] ** 2 + sizes[1] ** 2, (slope * sight.step[main] / step) ** 2
-            self._beams.append((start, ray[axis][chosen] / step, shadow, travel))
+            self._beams.append((start, ray[axis][chosen] / step, *edges, slope * sight.step[main] / step))
 
     def of_layer(self, layer: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(voxel, share) of each ray in a layer, one after the other; beyond the volume there is no share."""
         t = self._depth[0] + layer * self._depth[1]
-        first, second = (self._parts(t, k) for k in range(2))
-        steps = [self.strides[axis] for axis in self.others]
-        for i, part in first:
-            for k, share in second:
-                yield layer * self.strides[self.main] + i * steps[0] + k * steps[1], part * share
+        (a0, a1, a2, a3, a4), (b0, b1, b2, b3, b4) = self._beams
+        aa = (a2 * a2 + a3 * a3) * t * t + a4 * a4
+        bb = (b2 * b2 + b3 * b3) * t * t + b4 * b4
+        ab = (a2 * b2 + a3 * b3) * t * t + a4 * b4
+        steps, cells = (
+            [torch.tensor(each[axis], device=t.device) for axis in self.others] for each in (self.strides, self.shape)
+        )
+        turned = bb > aa * EQUAL  # the wider of the two goes outside
 
-    def _parts(self, t: Tensor, which: int) -> list[tuple[Tensor, Tensor]]:
-        start, change, shadow, travel = self._beams[which]
-        middle, half = start + change * t, (shadow * t * t + travel).sqrt() / 2 + 1e-9
-        cells, low, high = self.shape[self.others[which]], middle - half, middle + half
-        found, first = [], low.floor()
-        for k in range(int((high.ceil() - first).max()) if first.numel() else 0):
-            cell = first + k
-            part = (torch.minimum(cell + 1, high) - torch.maximum(cell, low)).clamp_min(0) / (2 * half)
-            part = torch.where((cell >= 0) & (cell < cells), part, 0)
-            found.append((cell.clamp(0, cells - 1).long(), part))
-        return found
+        def outside(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.where(turned, b, a), torch.where(turned, a, b)
+
+        at, bt = outside(a0 + a1 * t, b0 + b1 * t)
+        aa, bb = outside(aa, bb)
+        step, step_within = outside(*steps)
+        most, most_within = outside(*cells)
+        half, lean = aa.sqrt() / 2 + LEAST, ab / aa.clamp_min(LEAST)
+        rest = (bb - lean * ab).clamp_min(0)
+        for i, left, right in _met(at - half, at + half, most):
+            middle, length = bt + lean * ((left + right) / 2 - at), (right - left).clamp_min(0)
+            tail = (rest + (lean * length).square()).sqrt() / 2 + LEAST
+            place = layer * self.strides[self.main] + i * step
+            for k, low, high in _met(middle - tail, middle + tail, most_within):
+                yield place + k * step_within, length * (high - low).clamp_min(0) / (4 * half * tail)
+
+
+def _met(low: Tensor, high: Tensor, cells: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(cell, from, to) of intervals over cells, one after the other; of those beyond the first and last, nothing."""
+    first = low.floor()
+    for k in range(int((high.ceil() - first).max()) if first.numel() else 0):
+        cell = first + k
+        inside = (cell >= 0) & (cell < cells)
+        left = torch.maximum(cell, low)
+        right = torch.where(inside, torch.minimum(cell + 1, high), left)
+        yield torch.minimum(cell.clamp_min(0), cells - 1).long(), left, right
 
 
 def _rays(

@@ -56,7 +56,7 @@ def ready(panel: Any, new_scene: Any) -> Any:
     """A panel with an engine that works and a volume that is chosen."""
     from DiffusionMBIRGui import setup
 
-    panel.pace.enabled = False  # it would start a process for each test
+    panel.pace.enabled = panel.warm.enabled = False  # they would start a process for each test
     panel.setup.engine = setup.Engine((sys.executable,), in_slicer=True)
     panel.setup.report = setup.Report("3.12.10", "2.9.1", (GPU, CPU), machine="this one")
     panel.setup.priors = setup.priors()

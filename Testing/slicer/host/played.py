@@ -93,6 +93,7 @@ class PlayedRunner:
         self.job_path: Path | None = None
         self.root: Path | None = None
         self.slice_logics: Any = ()
+        self.standby: Any = None
         self.calls: list[Any] = []
         self.refuse: Exception | None = None
         self.told: list[Callable[[], None]] = []

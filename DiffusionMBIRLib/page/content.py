@@ -1,0 +1,129 @@
+"""What stands on the page of a result: taken from its own file, those beside it, and the scan where it is at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import ReconSettings, preset_values
+from ..errors import InputError
+from ..io.volumes import read_volume
+from ..names import beside
+from ..provenance import own_record
+from ..scans import Measurement, Scan
+from ..tasks import MR_TASK, TASKS, task_info
+from ..volume import Volume
+
+SHARES = ("95", "90")
+_PROVENANCE = "provenance"
+
+
+@dataclass(frozen=True)
+class Content:
+    """record: of the run, as in the volume's header.  intervals: half-widths by percent.  filled: 0 to 1.  history:
+    for each stage (steps done, residual).  scan: what was measured.
+    """
+
+    volume: Volume
+    record: dict[str, Any]
+    intervals: dict[str, Volume] = field(default_factory=dict)
+    filled: Volume | None = None
+    deviation: Volume | None = None
+    scan: Scan | None = None
+    history: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        measured = self.record.get("measurement", {})
+        named = self.scan.task if self.scan else str(measured.get("task", ""))
+        if named in TASKS:
+            return named
+        return MR_TASK if self.volume.unit == "" else TASKS[0]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        found = self.record.get("settings")
+        return dict(found) if isinstance(found, Mapping) else {}
+
+
+def gathered(result: Path, scan: Scan | None = None, history: list[tuple[int, float]] | None = None) -> Content:
+    """The content for a volume that ``reconstruct`` wrote, with the files that it wrote beside it.
+
+    Raises InputError, naming the file, for a volume that holds no record of a run, or a scan of another size.
+    """
+    volume = read_volume(result)
+    record = _record(volume, result)
+    if scan is not None and scan.grid.voxels != volume.grid.voxels:
+        raise InputError(
+            f"{scan.name}: is of {scan.grid.shape} voxels, {result.name} of {volume.grid.shape}; give its own scan"
+        )
+    found: dict[str, Volume] = {}
+    for part in ("interval-95", "interval-90", "filled", "deviation"):
+        path = beside(result, f"-{part}")
+        if path.is_file():
+            found[part] = read_volume(path)
+            if found[part].grid.shape != volume.grid.shape:
+                raise InputError(
+                    f"{path}: has another size than {result.name}; it belongs to another run, move it away"
+                )
+    intervals = {share: found[f"interval-{share}"] for share in SHARES if f"interval-{share}" in found}
+    return Content(volume, record, intervals, found.get("filled"), found.get("deviation"), scan, history or [])
+
+
+def _record(volume: Volume, path: Path) -> dict[str, Any]:
+    text = volume.metadata.get(_PROVENANCE, "")
+    try:
+        told = json.loads(text) if text else None
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or not told.get("settings"):
+        raise InputError(f"{path}: holds no record of a run; give a volume that DiffusionMBIR reconstructed (NRRD)")
+    doubt = told.get("doubt")
+    kept = own_record(told)
+    if isinstance(doubt, Mapping):
+        kept["doubt"] = {k: v for k, v in doubt.items() if k in ("filled_in", "unlike", "limit") and _is_number(v)}
+    return kept
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def command(content: Content) -> str:
+    """How to repeat the run: the verb with the settings in which it differed from the task's preset."""
+    usual = {item.name: item.default for item in fields(ReconSettings)} | preset_values(task_info(content.task).preset)
+    changed = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in content.settings.items()
+        if name in usual and value != usual[name] and name not in ("device",) and not isinstance(value, bool)
+    ]
+    flags = [
+        f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+        for name, value in content.settings.items()
+        if isinstance(value, bool) and name in usual and value != usual[name]
+    ]
+    return " ".join(["diffusionmbir reconstruct SCAN -o RESULT.nrrd", *changed, *flags])
+
+
+def residual_of_views(content: Content) -> tuple[np.ndarray, np.ndarray] | None:
+    """View angles in degrees and |A x - y| / |y| of each view; None without a scan of rays or in another unit."""
+    scan, volume = content.scan, content.volume
+    if not isinstance(scan, Measurement):
+        return None
+    import torch
+
+    from ..operators import projector
+
+    axial = volume.axial()[0].array.astype(np.float32)
+    mu = (axial / 1000 + 1) * scan.mu_water_per_mm if scan.unit == "HU" else axial
+    with torch.inference_mode():
+        A = projector(scan.geometry, scan.grid, device=torch.device("cpu"))
+        computed = A.forward(A.domain.laid_out(torch.from_numpy(np.ascontiguousarray(mu)))).numpy()
+    off = ((computed - scan.data) ** 2).sum(axis=(0, 2), dtype=np.float64)
+    size = (scan.data.astype(np.float64) ** 2).sum(axis=(0, 2))
+    return np.asarray(scan.geometry.angles_deg, float), np.sqrt(off / np.maximum(size, 1e-30))

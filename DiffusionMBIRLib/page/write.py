@@ -1,0 +1,150 @@
+"""The page itself, filled into a template by Jinja, which torch brings with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..io.files import replacing
+from ..provenance import NOTICE
+from ..scans import KSpace, Measurement
+from ..tasks import task_info
+from . import pictures
+from .content import Content, command, residual_of_views
+
+_TEMPLATES = Path(__file__).parent
+_ABOUT = ("software", "version", "date_utc", "device", "precision", "seed", "python", "torch", "numpy")
+
+
+def write_page(content: Content, path: Path) -> Path:
+    """Write the page; raises InputError without Jinja or matplotlib, and where the folder is missing."""
+    text = _template("page.html").render(**_filled(content))
+    with replacing(path, ".html") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_index(pages: Sequence[tuple[Path, Content]], path: Path) -> Path:
+    """A list of pages that lie in one folder or below it."""
+    rows = []
+    for page, content in pages:
+        numbers = content.record.get("doubt", {})
+        rows.append(
+            {
+                "link": page.relative_to(path.parent).as_posix(),
+                "name": page.stem,
+                "task": task_info(content.task).label,
+                "method": content.settings.get("method", ""),
+                "filled": f"{numbers['filled_in']:.0%}" if "filled_in" in numbers else "",
+                "unlike": numbers.get("unlike", 0.0) > numbers.get("limit", np.inf),
+                "warnings": len(_warnings(content)),
+            }
+        )
+    text = _template("index.html").render(rows=rows, notice=NOTICE)
+    with replacing(path, ".html") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _template(name: str) -> Any:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise InputError("reports need Jinja2; install it with: python -m pip install jinja2") from None
+    loader = FileSystemLoader(_TEMPLATES)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(name)
+
+
+def _filled(content: Content) -> dict[str, Any]:
+    """What the template is filled with; text alone, but for pictures."""
+    volume, record = content.volume, content.record
+    prior = record.get("prior", {})
+    grid = volume.grid
+    about = [(key.replace("_", " "), record[key]) for key in _ABOUT if record.get(key) not in (None, "")]
+    about += [("prior", f"{prior['id']} ({prior.get('sha256', '')[:12]})")] if prior.get("id") else []
+    return {
+        "title": f"{task_info(content.task).label}, {content.settings.get('method', 'reconstruction')}",
+        "notice": NOTICE,
+        "facts": [
+            ("size", " x ".join(map(str, reversed(grid.shape))) + " voxels (columns, rows, slices)"),
+            ("voxels", " x ".join(f"{side:.4g}" for side in grid.spacing_mm) + " mm"),
+            ("unit", volume.unit or "none (magnitude)"),
+            *_measured(content),
+        ],
+        "warnings": _warnings(content),
+        "guessed": record.get("measurement", {}).get("guessed", []),
+        "windows": [
+            (name, window, pictures.three_planes(volume, window))
+            for name, window in pictures.windows_of(volume).items()
+        ],
+        "doubt": _doubt(content),
+        "scanner": _scanner(content),
+        "curves": _curves(content),
+        "about": about,
+        "settings": sorted(content.settings.items()),
+        "command": command(content),
+    }
+
+
+def _warnings(content: Content) -> list[str]:
+    record = content.record
+    return [*record.get("remarks", []), *record.get("measurement", {}).get("remarks", [])]
+
+
+def _measured(content: Content) -> list[tuple[str, str]]:
+    scan: Any = content.scan
+    if isinstance(scan, Measurement):
+        dose = f"{scan.photons:.3g} photons a ray" if scan.photons else "no photon count"
+        return [("measured", f"{scan.geometry.LABEL}, {scan.geometry.views} views; {dose}")]
+    if isinstance(scan, KSpace):
+        return [("measured", f"{scan.geometry.mask.mean():.0%} of k-space, {scan.data.shape[1]} coils")]
+    return []
+
+
+def _doubt(content: Content) -> dict[str, Any] | None:
+    if not content.intervals and content.filled is None and content.deviation is None:
+        return None
+    unit = content.volume.unit
+    shown = []
+    for share, volume in content.intervals.items():
+        if share != "95" and "95" in content.intervals:
+            continue
+        top = float(np.percentile(volume.array, 99))
+        text = (
+            f"Half-widths within which {share} % of the true values are expected; mean {volume.array.mean():.3g} {unit}"
+        )
+        shown.append((text, pictures.three_planes(volume, (0.0, top), colours="magma", bar=unit or "magnitude")))
+    if content.filled is not None:
+        text = "Share of the detail around a voxel that the prior filled in (0: the data determine it)"
+        shown.append((text, pictures.three_planes(content.filled, (0.0, 1.0), colours="viridis", bar="share")))
+    if content.deviation is not None and not content.intervals:
+        top = float(np.percentile(content.deviation.array, 99))
+        text = "Standard deviation of the samples: where to doubt, not how much"
+        shown.append((text, pictures.three_planes(content.deviation, (0.0, top), colours="magma", bar=unit or "")))
+    return {"pictures": shown, "numbers": content.record.get("doubt", {})}
+
+
+def _scanner(content: Content) -> str:
+    scan: Any = content.scan
+    if isinstance(scan, Measurement):
+        return pictures.scanner(scan.geometry, scan.grid)
+    if isinstance(scan, KSpace):
+        return pictures.sampling(scan.geometry.mask)
+    return ""
+
+
+def _curves(content: Content) -> list[tuple[str, str]]:
+    curves = []
+    if content.history:
+        steps, residuals = zip(*content.history, strict=True)
+        curves.append(("Residual |A x - y| / |y| while it ran", pictures.curve(steps, residuals, ("step", "residual"))))
+    views = residual_of_views(content)
+    if views is not None:
+        angles, of_views = views
+        text = "Residual of each view: one that stands out was disturbed, or its angle is wrong"
+        curves.append((text, pictures.curve(angles, of_views, ("angle in degrees", "residual"), style="o")))
+    return curves

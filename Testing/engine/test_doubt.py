@@ -1,0 +1,206 @@
+"""Calibrations as files and by scan, and the doubt of a run from its settings to its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib import cli
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.simulation import simulate
+from DiffusionMBIRLib.uncertainty.calibrate import calibrate
+from DiffusionMBIRLib.uncertainty.network import ErrorNet
+from DiffusionMBIRLib.uncertainty.table import Entry, Kind, Table, kind_of, read_table, write_table
+from DiffusionMBIRLib.uncertainty.unlike import distance, usual_of
+from DiffusionMBIRLib.volume import Volume
+from Testing.engine.training_toys import discs
+
+SETTINGS = ReconSettings.preset("sparse-view")
+FACTORS = {"0.9": [1.0, 2.0, 3.0, 4.0], "0.95": [2.0, 3.0, 4.0, 5.0]}
+
+
+def body(seed: int = 0, side: int = 64) -> Volume:
+    array = discs(seed, 3, side // 2).repeat(2, axis=1).repeat(2, axis=2)
+    return Volume(array, Grid(array.shape, (2.0, 2.0, 4.0)))
+
+
+def entry(views: float, scale: float = 1.0, photons: float = 1e9, task: str = "sparse-view-ct") -> Entry:
+    factors = {share: [scale * f for f in values] for share, values in FACTORS.items()}
+    return Entry(Kind(task, "parallel-beam", views, photons), factors, 5, {"0.9": 0.9, "0.95": 0.95})
+
+
+def table(*entries: Entry) -> Table:
+    return Table("ct-compact-v1", "dual", "CT", 20, entries or (entry(8),))
+
+
+def scan(views: int = 8, **options):
+    return simulate(body(), task="sparse-view-ct", coarsen=2, views=views, **options)
+
+
+def test_a_calibration_comes_back_from_its_file(tmp_path):
+    network, made = ErrorNet(), table(entry(8), entry(24, 2.0, 1e5))
+    path = write_table(made, network, tmp_path / "p.calibration.safetensors")
+    read, again = read_table(path)
+    assert read == made
+    for name, value in network.state_dict().items():
+        assert torch.allclose(again.state_dict()[name], value, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"entries": [{"kind": {"task": "t", "geometry": "g", "amount": -1}, "factors": FACTORS}]},
+        {"entries": [{"kind": {"task": "t", "geometry": "g", "amount": 8}, "factors": {"0.9": [1]}}]},
+        {"entries": [{"kind": {"task": "t", "geometry": "g", "amount": 8}, "factors": FACTORS | {"0.9": ["x"]}}]},
+        {"entries": 3},
+        {"prior": 7},
+    ],
+)
+def test_damaged_calibrations_are_refused_by_name(tmp_path, change):
+    path = tmp_path / "p.calibration.safetensors"
+    told = json.loads(json.dumps(asdict(table()))) | change
+    save_file(ErrorNet().state_dict(), path, {"calibration": json.dumps(told)})
+    with pytest.raises(InputError, match=r"p\.calibration\.safetensors") as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_are_no_calibrations(tmp_path):
+    path = tmp_path / "p.calibration.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is no calibration"):
+        read_table(path)
+    save_file({"weight": torch.zeros(3)}, path, {"calibration": json.dumps(asdict(table()))})
+    with pytest.raises(InputError, match="another than this version's"):
+        read_table(path)
+
+
+def test_a_scan_between_two_takes_the_wider_factors():
+    made = table(entry(4, 3.0), entry(24, 1.0))
+    found, remarks = made.for_scan(scan(8), SETTINGS)
+    assert found.factors["0.9"] == [3.0, 6.0, 9.0, 12.0]
+    assert not remarks
+    exact, _ = made.for_scan(scan(24), SETTINGS)
+    assert exact.factors == FACTORS
+
+
+def test_the_dose_that_is_nearest_counts():
+    made = table(entry(8, 1.0), entry(8, 5.0, photons=1e5))
+    assert made.for_scan(scan(8), SETTINGS)[0].factors == FACTORS
+    assert made.for_scan(scan(8, photons=3e5), SETTINGS)[0].factors["0.9"][0] == 5.0
+
+
+def test_outside_the_table_intervals_widen_or_are_refused():
+    made = table(entry(8))
+    near, remarks = made.for_scan(scan(12), SETTINGS)
+    assert near.factors == FACTORS
+    assert not remarks
+    wider, remarks = made.for_scan(scan(16), SETTINGS)
+    assert wider.factors["0.9"] == [1.5 * f for f in FACTORS["0.9"]]
+    assert len(remarks) == 1
+    assert "widened" in remarks[0]
+    with pytest.raises(InputError, match="far outside"):
+        made.for_scan(scan(60), SETTINGS)
+    with pytest.raises(InputError, match="calibrated for dual"):
+        made.for_scan(scan(8), replace(SETTINGS, method="mbir"))
+    with pytest.raises(InputError, match="was not calibrated"):
+        table(entry(8, task="limited-angle-ct")).for_scan(scan(8), SETTINGS)
+    assert made.for_scan(scan(8), replace(SETTINGS, steps=10))[1]
+
+
+def test_unlike_scans_lie_far_from_the_usual_ones():
+    generator = np.random.default_rng(0)
+    people = (generator.normal(size=(12, 5)) * 0.3 + np.arange(5)).tolist()
+    usual = usual_of(people)
+    assert distance(np.arange(5.0), usual) < 1
+    assert distance((np.arange(5.0) + 2).tolist(), usual) > usual["limit"] > 1
+    assert distance(people[3], usual) < usual["limit"]
+
+
+@pytest.fixture
+def calibrated(tmp_path, monkeypatch) -> Path:
+    """A folder of priors with a calibration of the bundled one, for 8 views, on what the network says as it is."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(folder))
+    usual = usual_of([[0.0] * 9, [0.1] * 9, [0.2] * 9])
+    write_table(table(replace(entry(8), usual=usual)), ErrorNet(), folder / "ct-compact-v1.calibration.safetensors")
+    return folder
+
+
+def test_a_run_tells_its_doubt(calibrated):
+    measured = scan(8)
+    settings = replace(SETTINGS, steps=3, start_sweeps=3, uncertainty=True)
+    result = mbir.reconstruct(measured, settings=settings)
+    plain = mbir.reconstruct(measured, settings=replace(settings, uncertainty=False))
+    assert np.array_equal(result.volume.array, plain.volume.array)
+    assert plain.doubt is None
+    assert result.nfe == plain.nfe + 2
+    doubt = result.doubt
+    assert doubt is not None
+    wide, narrow = doubt.intervals["95"].array, doubt.intervals["90"].array
+    assert wide.shape == result.volume.array.shape
+    assert doubt.intervals["95"].unit == "HU"
+    assert (wide > narrow).all()
+    assert (narrow > 0).all()
+    assert doubt.filled.array.min() >= 0
+    assert doubt.filled.array.max() <= 1
+    assert doubt.filled.unit == ""
+    assert 0 < doubt.numbers["filled_in"] < 1
+    remarks = result.provenance["remarks"]
+    assert any("unlike" in line for line in remarks)
+    assert any("20 noise levels" in line for line in remarks)
+    assert result.provenance["doubt"] == doubt.numbers
+
+
+def test_what_nobody_calibrated_is_refused_before_the_run(calibrated):
+    with pytest.raises(InputError, match="setting uncertainty"):
+        mbir.reconstruct(scan(60), settings=replace(SETTINGS, uncertainty=True))
+    (calibrated / "ct-compact-v1.calibration.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="is no calibration"):
+        mbir.reconstruct(scan(8), settings=replace(SETTINGS, uncertainty=True))
+
+
+def test_the_command_writes_the_volumes_beside_the_result(calibrated, tmp_path, capsys):
+    scan(8).save(tmp_path / "scan.h5")
+    out = tmp_path / "recon.nrrd"
+    options = ["--steps", "2", "--start-sweeps", "2", "--uncertainty", "--quiet"]
+    assert cli.main(["reconstruct", str(tmp_path / "scan.h5"), "-o", str(out), *options]) == 0
+    said = capsys.readouterr().out
+    for part in ("interval-90", "interval-95", "filled"):
+        assert (tmp_path / f"recon-{part}.nrrd").is_file()
+        assert f"recon-{part}.nrrd" in said
+
+
+def test_a_calibration_is_made_and_taken_up_again(tmp_path, monkeypatch):
+    paths = []
+    for k in range(4):
+        paths.append(tmp_path / f"p{k}.nrrd")
+        body(k).save(paths[-1])
+    options = {"prior": "ct-compact-v1", "scans": ("8-views-noise-free",), "slices": 1, "steps": 3}
+    path = calibrate(paths, tmp_path / "out", **options)
+    made, _ = read_table(path)
+    assert [e.kind.amount for e in made.entries] == [8.0]
+    assert made.entries[0].people == 4
+    assert made.entries[0].kind == kind_of(scan(8))
+    runs = sorted((tmp_path / "out" / "runs").iterdir())
+    before = [run.stat().st_mtime_ns for run in runs]
+    runs[0].write_bytes(b"half")
+    calibrate(paths, tmp_path / "out", **options)
+    after = [run.stat().st_mtime_ns for run in runs]
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]
+    assert not any("p0" in run.name for run in runs)  # names of files may be those of people
+    with pytest.raises(InputError, match="at least 4 people"):
+        calibrate(paths[:3], tmp_path / "out", **options)
+    with pytest.raises(InputError, match="--scans"):
+        calibrate(paths, tmp_path / "out", prior="ct-compact-v1", scans=("no",))

@@ -1,0 +1,86 @@
+"""The page of a result: all of it in one file, nothing of a patient, and a command that gives the same volume again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib import cli
+from DiffusionMBIRLib.io.volumes import read_volume
+from DiffusionMBIRLib.page import gathered, write_page
+from Testing.engine.test_doubt import body, scan
+
+OPTIONS = ["--steps", "2", "--start-sweeps", "2", "--seed", "7", "--no-weigh-spacing", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A scan and its result, as the command leaves them."""
+    folder = tmp_path_factory.mktemp("run")
+    scan(8).save(folder / "scan.h5")
+    assert cli.main(["reconstruct", str(folder / "scan.h5"), "-o", str(folder / "recon.nrrd"), *OPTIONS]) == 0
+    return folder
+
+
+def test_a_page_is_one_file_with_everything(made):
+    assert cli.main(["report", str(made / "recon.nrrd"), "--scan", str(made / "scan.h5"), "--quiet"]) == 0
+    text = (made / "recon.html").read_text(encoding="utf-8")
+    assert len(text) < 5e6
+    assert "Research use only" in text
+    assert not re.search(r"(src|href)=\"(?!data:)", text)
+    assert "http" not in text.replace("http-equiv", "")
+    assert text.count("data:image/png") == 3 + 1 + 1  # windows, scanner, residual of each view
+    assert "8 views" in text
+
+
+def test_the_command_on_the_page_gives_the_same_volume(made, tmp_path):
+    write_page(gathered(made / "recon.nrrd"), tmp_path / "page.html")
+    said = re.search(r"<code>(.*?)</code>", (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert said is not None
+    words = shlex.split(said.group(1).replace("SCAN", str(made / "scan.h5")).replace("RESULT", str(tmp_path / "again")))
+    assert words[0] == "diffusionmbir"
+    assert cli.main([*words[1:], "--quiet"]) == 0
+    again, before = read_volume(tmp_path / "again.nrrd"), read_volume(made / "recon.nrrd")
+    assert np.array_equal(again.array, before.array)
+
+
+def test_what_a_file_says_is_text_and_never_markup(made, tmp_path):
+    volume = read_volume(made / "recon.nrrd")
+    record = json.loads(volume.metadata["provenance"])
+    record["remarks"] = ["<script>alert(1)</script>"]
+    record["measurement"]["guessed"] = ["<img src=x>"]
+    replace(volume, metadata={"provenance": json.dumps(record), "patient": "Jane Doe"}).save(tmp_path / "odd.nrrd")
+    page = write_page(gathered(tmp_path / "odd.nrrd"), tmp_path / "odd.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;" in page
+    assert "Jane" not in page
+
+
+def test_what_does_not_belong_together_is_refused(made, tmp_path):
+    body().save(tmp_path / "plain.nrrd")
+    with pytest.raises(mbir.InputError, match="no record of a run"):
+        gathered(tmp_path / "plain.nrrd")
+    other = mbir.read(made / "scan.h5")
+    small = replace(other, grid=replace(other.grid, shape=(3, 8, 8)), stored_grid=None)
+    with pytest.raises(mbir.InputError, match="give its own scan"):
+        gathered(made / "recon.nrrd", small)
+    for name in ("recon.nrrd", "recon-filled.nrrd"):
+        (tmp_path / name).write_bytes((made / "recon.nrrd").read_bytes())
+    body(side=16).save(tmp_path / "recon-filled.nrrd")
+    with pytest.raises(mbir.InputError, match="recon-filled"):
+        gathered(tmp_path / "recon.nrrd")
+
+
+def test_several_results_get_an_index(made, tmp_path):
+    for name in ("a.nrrd", "b.nrrd"):
+        (tmp_path / name).write_bytes((made / "recon.nrrd").read_bytes())
+    assert cli.main(["report", str(tmp_path / "a.nrrd"), str(tmp_path / "b.nrrd"), "--quiet"]) == 0
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'href="([^"]+\.html)"', index) == ["a.html", "b.html"]
