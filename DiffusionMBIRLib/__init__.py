@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from .io.volumes import read_volume, sample_data
     from .metrics import evaluate
     from .monitor import Console, Silent
+    from .preparation.thick_slices import thick_slices
     from .priors.checkpoints import load_prior
     from .reconstruction import Result, reconstruct
-    from .scans import KSpace, Measurement
+    from .scans import KSpace, Measurement, ThickSlices
     from .simulation import simulate, truth_for
     from .volume import Volume
 
@@ -47,6 +48,8 @@ _WHERE = {
     "Result": "reconstruction",
     "reconstruct": "reconstruction",
     "simulate": "simulation",
+    "ThickSlices": "scans",
+    "thick_slices": "preparation.thick_slices",
     "truth_for": "simulation",
 }
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "ReconSettings",
     "Result",
     "Silent",
+    "ThickSlices",
     "Volume",
     "__version__",
     "evaluate",
@@ -71,6 +75,7 @@ __all__ = [
     "reconstruct",
     "sample_data",
     "simulate",
+    "thick_slices",
     "truth_for",
     "write",
 ]

@@ -31,9 +31,10 @@ def setting(
     unit: str = "",
     range: tuple[float, float] | None = None,
     choices: Sequence[str] = (),
+    option: str = "",
 ) -> Any:
-    """A dataclass field that carries how to show and check itself."""
-    metadata = {"label": label, "help": help, "unit": unit, "range": range, "choices": choices}
+    """A dataclass field that carries how to show and check itself; option: on the command line, if not by its name."""
+    metadata = {"label": label, "help": help, "unit": unit, "range": range, "choices": choices, "option": option}
     return field(default=default, metadata=metadata)
 
 
@@ -98,8 +99,9 @@ class ReconSettings:
     temperature: float = setting(
         0.7,
         "Temperature",
-        "Of dual: level that noise is filled up to before the prior is asked, in multiples of the one that it is told; "
-        "the lower, the nearer to the mean of all that fits; 1.4: samples spread about as the posterior does.",
+        "Of dual and planes: level that noise is filled up to before the prior is asked, in multiples of the one that "
+        "it is told; the lower, the nearer to the mean of all that fits; 1.4: samples of dual spread about as the "
+        "posterior does.",
         range=(0.0, 2.0),
     )
     relaxation: float = setting(
@@ -150,6 +152,15 @@ class ReconSettings:
         "How far noise in the data, of CT also the error of pixels, loosens the fit to them as levels fall below it, "
         "in multiples of it; 0: not at all.",
         range=(0.0, 100.0),
+    )
+    metal_hu: float = setting(
+        0.0,
+        "Metal",
+        "Of raw CT: what a first reconstruction shows above this is metal, whose rays do not count and which is put "
+        "back into the result; 0: no metal.",
+        unit="HU",
+        range=(0.0, 1e5),
+        option="metal",
     )
     samples: int = setting(
         1, "Samples", "Posterior samples: the result is their mean, with their standard deviation.", range=(1, 64)

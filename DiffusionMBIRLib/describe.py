@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def describe_file(
-    path: Path, *, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
+    path: Path,
+    *,
+    pixel_mm: float | None = None,
+    axis: float | None = None,
+    prepare: str | None = None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """What the file holds.  pixel_mm, axis, prepare: as for ``read``.  Raises InputError for what cannot be read."""
     if path.suffix.lower() == ".safetensors":
@@ -33,7 +38,7 @@ def describe_file(
     if may_hold(path, SCAN):
         from .io.scans import read_scan
 
-        return describe_scan(read_scan(path, pixel_mm=pixel_mm, axis=axis, prepare=prepare))
+        return describe_scan(read_scan(path, pixel_mm=pixel_mm, axis=axis, prepare=prepare, weights=weights))
     from .io.volumes import read_volume
 
     return describe_volume(read_volume(path))

@@ -17,7 +17,7 @@ from .methods import method
 from .rates import Pace
 from .simulation.settings import CTScan, scan_settings
 from .starts import coarse_start
-from .tasks import MR_TASK, SPARSE_VIEW
+from .tasks import MR_TASK, SLICE_TASKS, SPARSE_VIEW
 from .tiling import tiled_pixels
 
 # Relative costs a voxel: as it is, and for each view of CT or transform of MRI.
@@ -28,6 +28,8 @@ _MR_SWEEP = (115.0, 84.0)
 _MR_CG_STEP = (4.3, 13.3)
 _MR_SIMULATION = (50.0, 150.0)  # for each coil
 _PRECONDITIONING = 25.0  # of a step of conjugate gradient
+_SLICES_STEP = 4.0  # of a projection onto thick slices
+_SLICES_SWEEP = 60.0
 _MAPS = 400.0  # of several coils, for each coil
 _FINER = 4  # times the pixels of the grid: those that a scan of CT is usually simulated on
 _STEPS_OF_NORM = 3  # of conjugate gradient, to prepare CT of stacked slices
@@ -136,6 +138,8 @@ def stages(
     sweep, step = (_cost(c, count) * voxels * unit for c in ((_MR_SWEEP, _MR_CG_STEP) if mr else (_SWEEP, _CG_STEP)))
     maps = _MAPS * coils * voxels if coils > 1 else 0.0
     matrix = 0.0 if matrix_free else _MATRIX * shape[1] * shape[2] * count
+    if task in SLICE_TASKS:
+        sweep, step, matrix = _SLICES_SWEEP * voxels * unit, _SLICES_STEP * voxels * unit, 0.0
     parts = {}
     if simulated:
         of_ct = _FINER * ((2 if matrix_free else 1) * step + matrix * unit)  # twice as many slices as well

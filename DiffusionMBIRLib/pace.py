@@ -24,7 +24,7 @@ from .priors.checkpoints import load_prior
 from .rates import Pace, Place, known_pace
 from .solvers.classic import admm_tv
 from .supervised.methods import SupervisedNetwork, load_network
-from .tasks import MR_TASK
+from .tasks import MR_TASK, SLICE_TASKS, SPARSE_VIEW
 
 if TYPE_CHECKING:
     from .scans import Scan
@@ -131,6 +131,7 @@ def measure_solver(task: str, device: torch.device) -> float:
     with torch.inference_mode():
         seconds = _timed(sweep, device)
     settings = ReconSettings(method="admm-tv", tv_sweeps=_SWEEPS)
+    task = SPARSE_VIEW if task in SLICE_TASKS else task
     return seconds / stages(shape, settings, task, views=_VIEWS, coils=1, pace=Pace(solver=1.0))["ADMM-TV"]
 
 

@@ -61,7 +61,7 @@ class Place:
         )
 
     def solver_key(self, task: str) -> str:
-        return "|".join((self.machine, self.device, f"{task_info(task).modality} solver"))
+        return "|".join((self.machine, self.device, f"{task_info(task).data} solver"))
 
     def start_key(self) -> str:
         return "|".join((self.machine, self.device, "start"))

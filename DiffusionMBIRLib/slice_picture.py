@@ -74,7 +74,9 @@ def _one_slice(scan: Measurement) -> Measurement:
     half = (np.asarray(flat.shape[::-1]) - 1) / 2 * np.asarray(flat.spacing_mm)
     isocentre = (float(half[0] - aside[0]), float(half[1] - aside[1]), 0.0)
     flat = replace(flat, isocentre_mm=isocentre)
-    return replace(scan, data=data, geometry=fan, grid=flat, stored_grid=None, photons=0.0, photon_profile=None)
+    return replace(
+        scan, data=data, geometry=fan, grid=flat, stored_grid=None, photons=0.0, photon_profile=None, weights=None
+    )
 
 
 def _row(scan: Measurement) -> tuple[np.ndarray, RayGeometry]:

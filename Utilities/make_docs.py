@@ -39,7 +39,7 @@ def methods() -> str:
         entry = method(name)
         task = next(task for task in TASKS if entry.fits(task))
         usual = ReconSettings.preset(task_info(task).preset, method=name)
-        scans = " and ".join({"CT": "CT", "MR": "MRI"}[m] for m in entry.modalities)
+        scans = " and ".join({"CT": "CT", "MR": "MRI", "slices": "thick slices"}[m] for m in entry.takes)
         rows.append((f"`{name}`", entry.label, scans, needs[entry.network], str(evaluations(usual, task))))
     return table(("`--method`", "in the panel", "scans", "network", "evaluations a slice"), rows)
 

@@ -11,6 +11,7 @@ from DiffusionMBIRLib.estimate import Needs, estimate
 from DiffusionMBIRLib.methods import method
 from DiffusionMBIRLib.rates import known_pace
 from DiffusionMBIRLib.simulation.settings import CTScan, scan_settings
+from DiffusionMBIRLib.tasks import task_info
 
 from . import texts
 from .parameters import Parameters
@@ -37,7 +38,7 @@ class Outlook:
     @property
     def factor(self) -> int:
         """By how much the grid is made coarser."""
-        simulated_ct = self.parameters.get("source") == "volume" and self.parameters.modality == "CT"
+        simulated_ct = self.parameters.get("source") == "volume" and task_info(self.parameters.get("task")).data == "CT"
         return int(self.parameters.get("coarsen")) if simulated_ct else 1
 
     @property
@@ -53,7 +54,8 @@ class Outlook:
         device, grid, parameters = self.device, self.grid, self.parameters
         if grid is None or device is None or self.report is None:
             return None
-        simulated, task = parameters.get("source") == "volume", parameters.get("task")
+        task = parameters.get("task")
+        simulated = parameters.get("source") == "volume" and not task_info(task).of_slices
         pace = known_pace(self.report.place(device), settings, task, grid[1] * grid[2])
         of_scan: dict[str, Any] = {"views": self.views or parameters.get("views"), "coils": self.coils or 1}
         if simulated:

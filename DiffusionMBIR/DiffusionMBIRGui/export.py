@@ -22,6 +22,7 @@ import numpy as np
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.moves import move_over
 from DiffusionMBIRLib.provenance import NOTICE, software_version
+from DiffusionMBIRLib.tasks import SLICE_TASKS
 from DiffusionMBIRLib.volume import Volume
 
 from .dicom_source import PATIENT_FIELDS, DicomSource
@@ -29,6 +30,7 @@ from .scene import PROVENANCE, STATE, UNIT
 from .texts import _
 from .volumes import grid_of, voxels
 
+ESTIMATED = "Estimated slices"  # in the description of a series that nobody measured so thin
 _SOP_CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 _LONGEST = {"SeriesDescription": 64, "DerivationDescription": 1024, "ImageComments": 10240}  # limits of LO, ST, LT
 
@@ -301,6 +303,8 @@ def _origin_tags(volume: Volume, description: str) -> dict[str, str]:
     how = f"Reconstructed by DiffusionMBIR {record.get('version', software_version())}, {method}"
     how += f", prior {prior['id']}" if prior.get("id") else ""
     mark = " - NOT FOR DIAGNOSIS"
+    if (record.get("measurement") or {}).get("settings", {}).get("task") in SLICE_TASKS:
+        description = f"{ESTIMATED}, {description}"
     title = description.replace("\\", "/")[: _LONGEST["SeriesDescription"] - len(mark)]
     comments = f"{NOTICE} {partial}Provenance: {json.dumps(record, sort_keys=True)}"
     if len(comments) > _LONGEST["ImageComments"]:

@@ -8,7 +8,10 @@ from typing import Any
 
 import qt
 
+from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import axial_order
+from DiffusionMBIRLib.preparation.thick_slices import thin_grid
+from DiffusionMBIRLib.simulation.settings import SliceScan
 from DiffusionMBIRLib.tasks import TASKS, task_info
 
 from . import inputs, measured, texts
@@ -16,7 +19,7 @@ from .measured import Shape
 from .panel_desktop import Desktop
 from .panel_fields import Form
 from .panel_work import Background
-from .parameters import SOURCES, Parameters
+from .parameters import Parameters
 from .samples import SAMPLES, Loaded, Sample, add_to, loaded_before
 from .samples_built import BUILT, Built
 from .scene import show_volume
@@ -187,7 +190,9 @@ class DataSection:
         parameters, node = self.parameters, self.parameters.input_node
         if parameters.input_file:
             return (parameters.get("source"), parameters.input_file, engine)
-        settings = tuple(parameters.get(n) for n in ("source", "task", "views", "angle_range_deg"))
+        settings = tuple(
+            parameters.get(n) for n in ("source", "task", "views", "angle_range_deg", "spacing_mm", "beyond_limit")
+        )
         if node is None:
             return (settings, "")
         image = node.GetImageData() if hasattr(node, "GetImageData") else None
@@ -206,6 +211,7 @@ class DataSection:
             self.missing = texts.input_missing(source)
             return
         problem = inputs.problem_with(node, source) or self._problem_with_magnitudes(node, source)
+        problem = problem or self._problem_with_slices(node)
         self.missing = texts.input_unusable(problem) if problem else None
         if not problem:
             self._summary = inputs.summary_of(node, source, self.parameters)
@@ -217,6 +223,22 @@ class DataSection:
         low = float(voxels(node).min())
         return texts.not_magnitudes(low) if low < 0 else ""
 
+    def _problem_with_slices(self, node: Any) -> str:
+        """Why thin slices cannot be made of a volume, in the engine's words; '' for other tasks."""
+        if not task_info(self.parameters.get("task")).of_slices:
+            return ""
+        try:
+            self._thin_shape(node)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def _thin_shape(self, node: Any) -> Shape:
+        """(slices, rows, columns) of the thin slices; raises InputError where there can be none."""
+        chosen, task = self.parameters, self.parameters.get("task")
+        asked = SliceScan(spacing_mm=chosen.get("spacing_mm"), beyond_limit=chosen.get("beyond_limit"))
+        return thin_grid(grid_of(node), asked, task, _("The volume"))[0].shape
+
     def _shape_of_node(self, node: Any, source: str) -> Shape:
         """(slices, rows, columns) of the grid to reconstruct on, before it is made coarser."""
         if source == "sinogram":  # (slices, views, columns): the volume is as wide and high as the detector is long
@@ -224,6 +246,8 @@ class DataSection:
             return slices, columns, columns
         if source == "k-space":
             self.coils = node.GetImageData().GetNumberOfScalarComponents() // 2
+        if task_info(self.parameters.get("task")).of_slices:
+            return self._thin_shape(node)
         grid = grid_of(node)
         if self.parameters.modality == "MR":
             return grid.shape
@@ -291,8 +315,8 @@ class DataSection:
 
 def source_choices(task: str) -> tuple[str, ...]:
     """The sources that a task can begin from."""
-    unfit = "sinogram" if task_info(task).modality == "MR" else "k-space"
-    return tuple(source for source in SOURCES if source != unfit)
+    fitting = {"CT": ("volume", "sinogram"), "MR": ("volume", "k-space")}
+    return fitting.get(task_info(task).data, ("volume",))
 
 
 def _choose(box: Any, node: Any) -> None:

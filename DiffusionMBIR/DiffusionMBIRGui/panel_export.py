@@ -11,7 +11,7 @@ import qt
 
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.names import as_file_name
-from DiffusionMBIRLib.tasks import MR_TASK
+from DiffusionMBIRLib.tasks import MR_TASK, THIN_SLICES_MR
 
 from . import export
 from .dicom_source import DicomSource, source_of, source_of_folder
@@ -115,7 +115,8 @@ def _snapshot(node: Any) -> Any:
 
 def _is_ct(node: Any) -> bool:
     """False for a volume that our own record calls an MR reconstruction."""
-    return MR_TASK not in str(export.provenance_of(node).get("measurement", ""))
+    told = str(export.provenance_of(node).get("measurement", ""))
+    return MR_TASK not in told and THIN_SLICES_MR not in told
 
 
 def _file_name(node: Any) -> str:

@@ -17,7 +17,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.geometry import geometry_kind
 from DiffusionMBIRLib.methods import settings_used
 from DiffusionMBIRLib.simulation.settings import OF_SCANNERS, scan_names, scanner_settings, whole_name
-from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
+from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK, SLICES, THIN_SLICES, task_info
 
 from . import texts
 from .parameters import Parameters
@@ -27,14 +27,22 @@ FITTED_AT_ZERO = ("sod_mm", "sdd_mm")
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _CT_SCAN = {name for task in CT_TASKS for name in scan_names(task)}
 _MRI_SCAN = scan_names(MR_TASK)
+_SLICE_SCAN = scan_names(THIN_SLICES)
 _OF_RECONSTRUCTION = {item.name for item in fields(ReconSettings)}
 
 
 def is_shown(name: str, parameters: Parameters) -> bool:
     """Whether a setting means something for the source, task and method that are chosen."""
-    mri, source = parameters.modality == "MR", parameters.get("source")
+    data, source = task_info(parameters.get("task")).data, parameters.get("source")
+    mri = data == "MR"
+    if name == "source":
+        return data != SLICES  # a volume, always
+    if name in _SLICE_SCAN:
+        return data == SLICES and name != "distance_mm"  # of simulated slices
     if name in _MRI_SCAN:
         return mri and source == "volume"
+    if name in _CT_SCAN and data == SLICES:
+        return False
     if name in _CT_SCAN:
         # A sinogram node has its views as an axis, but does not know the range that they cover.
         from_node = source == "sinogram" and not parameters.input_file

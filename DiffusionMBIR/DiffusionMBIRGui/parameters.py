@@ -203,7 +203,9 @@ class Parameters:
         """The settings of a simulated scan and its seed; empty where the data are measured."""
         if self.get("source") != "volume":
             return {}
-        return {name: self.get(name) for name in scan_names(self.get("task"))} | {"seed": self.get("seed")}
+        task = self.get("task")
+        names = [name for name in scan_names(task) if not (task_info(task).of_slices and name == "distance_mm")]
+        return {name: self.get(name) for name in names} | {"seed": self.get("seed")}
 
     # Nodes.
 

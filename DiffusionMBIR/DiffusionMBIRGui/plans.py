@@ -65,7 +65,7 @@ def plan_of(parameters: Parameters) -> Plan:
         output=_empty(parameters.output_node),
         made=lambda output: parameters.set_node("output", output),
         reference=_reference(parameters.reference_node, task) if source != "volume" else None,
-        judge=node if source == "volume" else parameters.reference_node,
+        judge=_judge(parameters, node),
         record=bool(parameters.get("record_sequence")),
     )
 
@@ -132,6 +132,13 @@ def _inside(node: Any, source: str, parameters: Parameters) -> Callable[[], Scan
         return lambda: Measurement(np.array(array), geometry, grid, task=task, name=name)
     array, grid = volume_input(node)
     return lambda: Volume(np.array(array), grid, unit=task_info(task).unit, name=name)
+
+
+def _judge(parameters: Parameters, node: Any) -> Any:
+    """What a result is judged by: the volume that was scanned; thick slices are no truth of thin ones."""
+    if parameters.get("source") != "volume":
+        return parameters.reference_node
+    return None if task_info(parameters.get("task")).of_slices else node
 
 
 def _reference(node: Any, task: str) -> Volume | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
 
 from ..config import DEVICES
 from ..simulation.settings import SCANS
-from ..tasks import TASKS, task_info
+from ..tasks import SLICES, TASKS, task_info
 from .terminal import tell
 
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what is printed otherwise
@@ -48,7 +49,8 @@ def given_settings(arguments: argparse.Namespace, table: type) -> dict[str, Any]
 def add_scan_settings(parser: argparse.ArgumentParser) -> None:
     """The options of a simulated scan, a group for each modality."""
     for modality, table in SCANS.items():
-        add_settings(parser.add_argument_group(f"scan of a volume, {modality}"), table)
+        title = "thick slices" if modality == SLICES else f"scan of a volume, {modality}"
+        add_settings(parser.add_argument_group(title), table)
 
 
 def given_scan_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -65,12 +67,13 @@ def add_told(parser: argparse.ArgumentParser) -> None:
     """The options for what projections do not tell."""
     parser.add_argument("--pixel-mm", type=float, help="of projections: size of the detector's pixels in mm")
     parser.add_argument("--axis", type=float, help="of projections: column of the rotation axis, 0 is the first")
+    parser.add_argument("--weights", type=Path, help="of a CT scan: array (.npy) of how far each ray is trusted")
     parser.add_argument("--prepare", help="of projections: steps to switch, such as 'rings=off, water=on'")
 
 
 def told(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the user gave of them, as keyword arguments of ``read``."""
-    given = {name: getattr(arguments, name) for name in ("pixel_mm", "axis", "prepare")}
+    given = {name: getattr(arguments, name) for name in ("pixel_mm", "axis", "prepare", "weights")}
     return {name: value for name, value in given.items() if value is not None}
 
 

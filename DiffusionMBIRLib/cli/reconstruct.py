@@ -14,7 +14,7 @@ from ..formats import SCAN, may_hold
 from ..monitor import Monitor
 from ..names import beside
 from ..provenance import NOTICE
-from ..tasks import SPARSE_VIEW, TASKS, task_info
+from ..tasks import SLICE_TASKS, SPARSE_VIEW, TASKS, task_info
 from ..usual import instead_of_hours, usual_settings
 from .options import (
     Outcome,
@@ -35,12 +35,18 @@ NAME, HELP = "reconstruct", "reconstruct a measurement"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("measurement", type=Path, help="measurement file (.h5), projections, or a volume to be scanned")
+    parser.add_argument(
+        "measurement",
+        type=Path,
+        help="measurement file (.h5), projections, or a volume: to be scanned, or with thick slices",
+    )
     add_told(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="volume to write (.nrrd, .nii.gz, .mha)")
     parser.add_argument("--reference", type=Path, help="volume to judge the result by")
     parser.add_argument("--preset", help="name of a preset (default: the one of the measurement's task)")
-    parser.add_argument("--task", choices=TASKS, help=f"of a volume: what to simulate (default {SPARSE_VIEW})")
+    parser.add_argument(
+        "--task", choices=TASKS, help=f"of a volume: what to simulate, or thin-slices (default {SPARSE_VIEW})"
+    )
     add_scan_settings(parser)
     add_settings(parser, ReconSettings)
 
@@ -119,7 +125,7 @@ def _settings(arguments: argparse.Namespace, measurement: Scan) -> tuple[ReconSe
 
 
 def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any]:
-    """The scan of the file, and no truth; of a volume one that is simulated, and what it is judged by."""
+    """The scan of the file or of thick slices, and no truth; of a volume one that is simulated, and its truth."""
     given, path = given_scan_settings(arguments), arguments.measurement
     if may_hold(path, SCAN):
         from ..io.scans import read_scan
@@ -130,9 +136,12 @@ def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any
             )
         return read_scan(path, **told(arguments)), None
     from ..io.volumes import read_volume
+    from ..preparation.thick_slices import slices_of
     from ..simulation import simulate, truth_for
 
     volume, task = read_volume(path), arguments.task or SPARSE_VIEW
+    if task in SLICE_TASKS:
+        return slices_of(volume, task, given), None
     seed = getattr(arguments, "seed", 0)
     measurement = simulate(volume, task=task, seed=seed, monitor=monitor, **given)
     return measurement, truth_for(volume, given.get("coarsen", 1), task=task)

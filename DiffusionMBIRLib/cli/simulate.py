@@ -14,7 +14,13 @@ NAME, HELP = "simulate", "make a measurement from a volume or a DICOM folder"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("volume", type=Path, help="volume file (NRRD, NIfTI, MetaImage) or DICOM folder; of CT in HU")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="measurement file to write (.h5)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="measurement file to write (.h5); thick slices also as a volume (.nrrd)",
+    )
     parser.add_argument("--task", choices=TASKS, default=SPARSE_VIEW, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise, and of MRI's mask and phase")
     add_scan_settings(parser)
@@ -23,14 +29,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What was written, as ``info`` describes it."""
     from ..describe import describe_scan, text_of
-    from ..formats import write
+    from ..formats import SCAN, may_hold, write
     from ..io.volumes import read_volume
+    from ..preparation.thick_slices import task_of
+    from ..scans import ThickSlices
     from ..simulation import simulate
 
     volume = read_volume(arguments.volume)
     measurement = simulate(
-        volume, task=arguments.task, seed=arguments.seed, monitor=monitor, **given_scan_settings(arguments)
+        volume,
+        task=task_of(volume, arguments.task)[0],
+        seed=arguments.seed,
+        monitor=monitor,
+        **given_scan_settings(arguments),
     )
-    write(measurement, arguments.output)
+    if isinstance(measurement, ThickSlices) and not may_hold(arguments.output, SCAN):
+        write(measurement.thick(), arguments.output)
+    else:
+        write(measurement, arguments.output)
     entries = describe_scan(measurement)
     return {"output": str(arguments.output), **entries}, f"{arguments.output}: {text_of(entries)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -15,12 +16,13 @@ from ..priors.base import Prior
 _SAME = 0.05  # relative difference of pixel sizes that counts as none: a prior has seen bodies of more unlike sizes
 
 
-def at_pixel_size(prior: Any, grid: Grid) -> Any:
-    """The prior for slices of a grid: told of the pixels' size, the geometric mean of their sides, where it knows of
-    sizes; else as it is.
+def at_pixel_size(prior: Any, grid: Grid, axes: Sequence[int] = (0,)) -> Any:
+    """The prior for the planes of a grid that are stacked along some of its axes, slices by default: told of the
+    pixels' size, the geometric mean of their sides, where it knows of sizes; else as it is.
     """
     tell = getattr(prior, "at_pixel_size", None)
-    return tell(math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1])) if tell else prior
+    sides = [side for axis in axes for k, side in enumerate(grid.spacing_mm[::-1]) if k != axis]
+    return tell(math.prod(sides) ** (1 / len(sides))) if tell else prior
 
 
 class ResolutionPrior:

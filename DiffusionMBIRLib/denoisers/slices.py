@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +86,9 @@ class SubBatches:
 class SliceDenoiser(SubBatches):
     """Denoises a volume with a 2D prior.
 
+    axes: of the volume, along which planes are stacked that the prior sees, one axis a call in turn: (0,) of slices;
+    (1, 2) of coronal and sagittal planes.  Whose turn it is follows from the counter, which a resumed run takes up.
+
     Complex volumes need a prior with two channels, the real and the imaginary part.
     """
 
@@ -96,13 +99,15 @@ class SliceDenoiser(SubBatches):
         *,
         counter: Counter | None = None,
         poll: Callable[[], None] = lambda: None,
+        axes: Sequence[int] = (0,),
     ) -> None:
         super().__init__(slices_per_batch, counter=counter, poll=poll)
-        self.prior = prior
+        self.prior, self.axes = prior, tuple(axes)
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """x: (slices, rows, columns), any strides.  Returns E[x0 | x] with the same shape and strides."""
-        return self.of_volume(x, lambda part: self._denoise(part, sigma))
+        axis = self.axes[self.counter.evaluations % len(self.axes)]
+        return self.of_volume(x.movedim(axis, 0), lambda part: self._denoise(part, sigma)).movedim(0, axis)
 
     def _denoise(self, x: Tensor, sigma: float) -> Tensor:
         if x.is_complex():

@@ -102,6 +102,9 @@ def _read(folder: Path, series_uid: str | None) -> Volume:
     require_room(str(folder), grid.shape, max(p.itemsize for p in planes))
     name = f"DICOM series {first.number}".strip()
     metadata = {"modality": "CT", "units": "HU"}
+    thickness = {s.thickness_mm for s in slices}
+    if len(thickness) == 1 and first.thickness_mm > 0:
+        metadata["slice_thickness_mm"] = f"{first.thickness_mm:.6g}"
     remarks = [f"passed over: {_counted(others)}"] if others else []
     if any(s.encoding.is_inverted for s in slices):
         remarks.append("MONOCHROME1 (small values are white): HU are taken from the values as stored")

@@ -2,18 +2,21 @@
 
 Layout, version 2; in HDF5 (groups and datasets; what follows a colon are attributes), and with the same names in NPZ:
 
-    /              : format = "DiffusionMBIR scan", version = 2, software, kind ("ct", "mr" or "volume"), name, task,
-                     and the single numbers of the kind:
+    /              : format = "DiffusionMBIR scan", version = 2, software, kind ("ct", "mr", "slices" or "volume"),
+                     name, task, and the single numbers of the kind:
                      ct: mu_water_per_mm, unit of the result (HU or 1/mm), photons (a ray, 0: noise-free),
                      electronic_noise (photons)
                      mr: noise_std (of real and imaginary parts, 0: unknown)
+                     slices: axis (of the user's array, that they are stacked along)
     /data          ct: line integrals of the attenuation (mm x 1/mm), (slices, views, columns) or (rows, views, columns)
                    mr: complex (slices, coils, rows, columns), 0 where not sampled; lowest frequency in the middle
+                   slices: thick ones (slices, rows, columns), in HU or magnitudes of MR
     /geometry      : kind ("parallel-beam", "cartesian-mri", ...) and the single fields of the geometry; its lists and
                      arrays are datasets: angles_deg (views,); mask (rows, columns), 1 where sampled
     /photon_profile  ct: how the photons are spread over the rays, of a shape that broadcasts to that of data
     /most_per_mm   ct: largest attenuation that voxels can have, where it is known, in 1/mm, of a shape that
                    broadcasts to the grid's
+    /weights       ct: how far each ray is trusted, relative to others; 0 for one that does not count; shape likewise
     /maps          mr: complex (slices or 1, coils, rows, columns) coil sensitivities, where they are known
     /calibration   mr: complex (slices, coils, rows, columns), the middle of k-space from a separate scan
     /grid          where to reconstruct : shape (slices, rows, columns), spacing_mm (x, y, z), origin_mm (x, y, z),

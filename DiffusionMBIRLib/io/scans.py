@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import EngineError, InputError
 from ..formats import SCAN, Format, format_of, register, suffixes, write
+from ..scans import Measurement
 from .files import require_file
 from .hdf5 import SUFFIXES as HDF5
 from .hdf5 import opened
@@ -21,12 +25,14 @@ def read_scan(
     pixel_mm: float | None = None,
     axis: float | None = None,
     prepare: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Read a :class:`~DiffusionMBIRLib.scans.Measurement` or :class:`~DiffusionMBIRLib.scans.KSpace`.
 
     pixel_mm, axis: of projections that do not tell them, the size of the detector's pixels in mm and the column of the
     rotation axis (0 is the first column's middle).  prepare: steps of the preparation to switch, such as "rings=off,
-    water=on"; see :data:`~DiffusionMBIRLib.preparation.told.STEPS`.
+    water=on"; see :data:`~DiffusionMBIRLib.preparation.told.STEPS`.  weights: a file (.npy) of how far each ray of a CT
+    scan is trusted, relative to others, of a shape that broadcasts to that of its data; 0: not at all.
 
     Raises InputError, in one line that names the file and the field, for what is missing, truncated, foreign, of a
     newer version, incomplete or not finite, and for what a file of this kind tells itself; EngineError where memory
@@ -48,9 +54,27 @@ def read_scan(
         if name not in known.asks:
             raise InputError(f"{path}: {name} is for measured projections that do not tell it; leave it out")
     try:
-        return known.read(path, **told)
+        scan = known.read(path, **told)
     except MemoryError as error:
         raise EngineError(f"{path}: no memory for its data; close other programs or cut the scan") from error
+    return scan if weights is None else _weighed(scan, Path(weights))
+
+
+def _weighed(scan: Any, file: Path) -> Any:
+    """A scan of CT with the weights of a file."""
+    if not isinstance(scan, Measurement):
+        raise InputError(f"{file}: weights of rays are for scans of CT; leave them out")
+    require_file(file)
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        raise InputError(f"{file}: is no array of numbers (.npy); save the weights by numpy.save") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise InputError(f"{file}: holds no real numbers; save the weights as one array of them")
+    try:
+        return replace(scan, weights=array.astype(np.float32))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def _foreign(path: Path) -> Any:

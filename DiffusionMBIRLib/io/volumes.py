@@ -31,7 +31,12 @@ from .files import replacing
 NIFTI = nifti.SUFFIXES
 WRITABLE = (".nrrd", ".mha", *NIFTI)
 READABLE = (*WRITABLE, ".nhdr", ".mhd")
-METADATA_KEYS = ("modality", "units", "provenance")  # what we keep of a header: nothing that could name a patient
+METADATA_KEYS = (
+    "modality",
+    "units",
+    "slice_thickness_mm",
+    "provenance",
+)  # what we keep of a header: nothing that could name a patient
 _LONGEST_WORD = 64
 _BLOCK_BYTES = 1 << 20
 _MOST_UNLIKE = 1000.0

@@ -17,12 +17,12 @@ from ..geometry import Grid
 from ..provenance import file_name
 from ..scans import Scan
 from ..simulation.settings import scan_names
-from ..tasks import SPARSE_VIEW, task_info
+from ..tasks import SPARSE_VIEW, THIN_SLICES, task_info
 from ..usual import usual_settings
 from ..volume import Volume
 from .request import Request, file_input, folder_input
 
-TOLD = ("pixel_mm", "axis", "prepare")  # of projections in files that do not tell them
+TOLD = ("pixel_mm", "axis", "prepare", "weights")  # of projections in files that do not tell them
 Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
 
 
@@ -46,8 +46,10 @@ def ask(
     """
     choices = dict(choices or {})
     told = {name: choices.pop(name) for name in TOLD if name in choices}
+    if "weights" in told:
+        told["weights"] = str(Path(told["weights"]).expanduser().absolute())
     entries, inside, measured = _input(source, grid, task, told)
-    task = task or (measured.task if measured else SPARSE_VIEW)
+    task = _of_volume(source, task or (measured.task if measured else SPARSE_VIEW))
     scan, settings = _split(choices, task, is_measured=measured is not None)
     if measured is None or preset or "method" in settings:
         chosen = ReconSettings.preset(preset or task_info(task).preset, **settings)
@@ -79,6 +81,21 @@ def _scan_of_file(path: Path, told: dict[str, Any]) -> Scan | None:
     for name in told:
         raise InputError(f"{path}: {name} is for projections that do not tell it; leave it out")
     return None
+
+
+def _of_volume(source: Source, task: str) -> str:
+    """The task for the modality of a volume that is read, or lies in a file."""
+    if task != THIN_SLICES or isinstance(source, np.ndarray | Scan):
+        return task
+    if not isinstance(source, Volume):
+        if may_hold(source, SCAN):
+            return task
+        from ..io.volumes import read_volume
+
+        source = read_volume(source)
+    from ..preparation.thick_slices import task_of
+
+    return task_of(source, task)[0]
 
 
 def _split(choices: Mapping[str, Any], task: str, *, is_measured: bool) -> tuple[dict[str, Any], dict[str, Any]]:

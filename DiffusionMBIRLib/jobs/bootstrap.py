@@ -11,6 +11,10 @@ import sys
 # The working directory is the job's folder: a file in it is no module.  First of all, since what follows is searched.
 sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != os.path.realpath(os.curdir)]
 
+# Threads that wait for each other sleep instead of spinning: beside other work on the same cores, as in Slicer, whoever
+# spins keeps those from working that he waits for.  Read when the library of threads is loaded, so it must be set here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import importlib.util  # noqa: E402
 from pathlib import Path  # noqa: E402
 

@@ -14,7 +14,7 @@ from ..methods import methods_for
 from ..names import require_unicode
 from ..scans import Scan
 from ..schema import MOST_COUNT, Listed, Mapped, Number, OneOf, Plain, Schema, Text, checked, json_object
-from ..simulation.settings import CTScan, MRScan, scan_settings
+from ..simulation.settings import CTScan, MRScan, SliceScan, scan_settings
 from ..tasks import TASKS
 from ..volume import Volume
 
@@ -30,7 +30,7 @@ _ENTRIES: Schema = {
 _INPUT: Schema = {
     "kind": OneOf((*KINDS, *OLDER_KINDS)), "holds": Text(64), "shape": Listed(Number(1, MOST_COUNT, whole=True), 3),
     "path": Text(1 << 15), "bytes": Number(0, 1 << 63, whole=True), "mtime_ns": Number(-(1 << 63), 1 << 63, whole=True),
-    "pixel_mm": Number(), "axis": Number(), "unit": Text(64), "grid": Mapped(Plain()),
+    "pixel_mm": Number(), "axis": Number(), "weights": Text(1 << 15), "unit": Text(64), "grid": Mapped(Plain()),
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ class Request:
             what lies in the job's folder (``folder.INPUT``), in the one form of all scans; a volume is scanned first
         {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a scan, or a volume to simulate a scan of
             with "pixel_mm" and "axis" of projections that do not tell them, if the user did
-    scan: settings of a simulated scan by name, and its seed; empty for measured data.
+    scan: settings of a simulated scan, or of thick slices, by name, and its seed; empty for measured data.
     settings: every field of ReconSettings.
     """
 
@@ -66,7 +66,7 @@ class Request:
                 f"setting method: {method!r} does not fit the task {self.task}; use one of {', '.join(known)}"
             )
 
-    def scan_settings(self) -> CTScan | MRScan:
+    def scan_settings(self) -> CTScan | MRScan | SliceScan:
         """The settings of the simulated scan, checked; raises InputError that names one."""
         return scan_settings(self.task, {name: value for name, value in self.scan.items() if name != "seed"})
 

@@ -28,10 +28,12 @@ from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
 from ..pace import pace_of, place_of
+from ..preparation.thick_slices import slices_of
 from ..priors.checkpoints import precision_of
 from ..provenance import plain, software_version
 from ..reconstruction import Result, reconstruct
 from ..simulation.settings import CTScan
+from ..tasks import SLICE_TASKS
 from ..volume import Volume
 from . import preview
 from .asking import TOLD
@@ -142,7 +144,14 @@ class Task:
         return self._keeper.going_on(run)
 
     def _source(self) -> Any:
-        """The measurement, or the volume that a scan is to be simulated of."""
+        """The measurement, or the volume that a scan is to be simulated of; thick slices are a measurement."""
+        source, request = self._read(), self._request
+        if isinstance(source, Volume) and request.task in SLICE_TASKS:
+            given = {name: value for name, value in request.scan.items() if name != "seed"}
+            return slices_of(source, request.task, given)
+        return source
+
+    def _read(self) -> Any:
         entries, request = self._request.input, self._request
         if entries["kind"] == "file":
             return _read(Path(entries["path"]), entries)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..discovery import Names
 from ..errors import InputError
 from ..geometry import Geometry, mixes_slices
-from ..tasks import task_info
+from ..tasks import MODALITIES, SLICES, task_info
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +32,11 @@ OF_FITS = (
     "published", "lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight", "preconditioner",
     "complex_prior",
 )  # fmt: skip
-OF_ALL = ("method", "device", "projector", "virtual_coils")  # settings of the scan's operator, whatever the method
-_OF_MODALITY = {  # those that mean nothing elsewhere
-    "CT": ("projector", "preconditioner", "tv_grids"),
+OF_ALL = (  # settings of the scan's operator, whatever the method
+    "method", "device", "projector", "metal_hu", "virtual_coils",
+)  # fmt: skip
+_OF_DATA = {  # those that mean nothing elsewhere
+    "CT": ("projector", "preconditioner", "metal_hu", "tv_grids"),
     "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
 }
 
@@ -44,15 +46,16 @@ _METHODS: dict[str, Method] = {}
 class Method(ABC):
     """One way from data to a volume.
 
-    name: in settings and files.  label: for people.  modalities: of the scans that it takes.  settings: what it reads
-    of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at once, at the peak.  network: "" for
-    none, "prior" for a diffusion prior, "supervised" for one that was trained for this method.  slice_by_slice: takes
-    only scans whose slices do not mix in the data.  order: of the choices that a user is shown.
+    name: in settings and files.  label: for people.  takes: which ``TaskInfo.data`` it is fit for: scans of a modality,
+    thick slices.  settings: what it reads of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at
+    once, at the peak.  network: "" for none, "prior" for a diffusion prior, "supervised" for one that was trained for
+    this method.  slice_by_slice: takes only scans whose slices do not mix in the data.  order: of the choices that a
+    user is shown.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
-    modalities: ClassVar[tuple[str, ...]] = ("CT", "MR")
+    takes: ClassVar[tuple[str, ...]] = MODALITIES
     settings: ClassVar[tuple[str, ...]] = ()
     volumes: ClassVar[int] = 9
     network: ClassVar[str] = ""
@@ -66,7 +69,7 @@ class Method(ABC):
 
     def fits(self, task: str) -> bool:
         """Whether scans of a task can be reconstructed so."""
-        return task_info(task).modality in self.modalities
+        return task_info(task).data in self.takes
 
     def evaluations(self, settings: ReconSettings, task: str, views: int) -> int:
         """Network evaluations a slice, of all samples: exactly what a run counts, but for a prior that has not learnt
@@ -124,8 +127,8 @@ def forget_method(name: str) -> None:
 
 def settings_used(name: str, task: str) -> tuple[str, ...]:
     """The settings of a reconstruction that mean something for a method and a task; the choice of the method is one."""
-    modality = task_info(task).modality
-    foreign = {entry for other, entries in _OF_MODALITY.items() if other != modality for entry in entries}
+    data = task_info(task).data
+    foreign = {entry for other, entries in _OF_DATA.items() if other != data for entry in entries}
     return tuple(entry for entry in (*OF_ALL, *method(name).settings) if entry not in foreign)
 
 
@@ -134,15 +137,21 @@ class Start:
     """A volume that noise may be added to at the first level."""
 
     name: str
-    modalities: tuple[str, ...] = ("CT", "MR")
+    of: tuple[str, ...] = MODALITIES
 
 
-STARTS = (Start("admm-tv"), Start("fbp", ("CT",)), Start("sense-cg", ("MR",)), Start("noise"))
+STARTS = (
+    Start("admm-tv", (*MODALITIES, SLICES)),
+    Start("fbp", ("CT",)),
+    Start("sense-cg", ("MR",)),
+    Start("spline", (SLICES,)),
+    Start("noise", (*MODALITIES, SLICES)),
+)
 
 
 def starts_for(task: str) -> tuple[str, ...]:
     """What the noise of the first level may be added to."""
-    return tuple(start.name for start in STARTS if task_info(task).modality in start.modalities)
+    return tuple(start.name for start in STARTS if task_info(task).data in start.of)
 
 
 def require_fitting(task: str, settings: ReconSettings, geometry: Geometry | None = None) -> None:
@@ -161,5 +170,7 @@ def require_fitting(task: str, settings: ReconSettings, geometry: Geometry | Non
             f"setting method: {settings.method!r} works slice by slice, but slices mix in the data of the geometry "
             f"{geometry.KIND!r}; use one of {', '.join(known)}"
         )
-    if task_info(task).modality == "MR" and settings.preconditioner:
-        raise InputError("setting preconditioner: it is made for CT; set it to 0 for k-space")
+    if task_info(task).data != "CT" and settings.metal_hu:
+        raise InputError("setting metal_hu: only raw projections of CT have rays that can be left out; set it to 0")
+    if task_info(task).data != "CT" and settings.preconditioner:
+        raise InputError("setting preconditioner: it is made for rays; set it to 0")

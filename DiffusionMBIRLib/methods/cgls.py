@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class CGLS(Method):
     name: ClassVar[str] = "cgls"
     label: ClassVar[str] = "Least squares (CGLS)"
-    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("cgls_iterations",)
     volumes: ClassVar[int] = 8
     order: ClassVar[int] = 56

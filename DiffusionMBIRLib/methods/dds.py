@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..samplers.schedules import published_dds_steps
 from .base import OF_FITS, OF_SAMPLERS, OF_STARTS
-from .diffusion import DiffusionMethod, Draw, z_tv_step
+from .diffusion import DiffusionMethod, Draw, data_step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class DDS(DiffusionMethod):
         spaced = karras_sigmas if s.schedule == "karras" else geometric_sigmas
         return dds.sample(
             draw.denoiser,
-            z_tv_step(draw),
+            data_step(draw),
             spaced(s.sigma_end, draw.first_level, s.steps),
             draw.start,
             draw.noise,

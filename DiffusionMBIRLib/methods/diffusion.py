@@ -154,11 +154,13 @@ def denoiser_of(problem: Problem, settings: ReconSettings, run: Run) -> Denoiser
     """How the run's prior sees volumes of a problem: told of the pixels, in tiles, in sub-batches, complex ones."""
     from ..denoisers import SliceDenoiser, TiledPrior, at_pixel_size
 
-    prior, volumes = at_pixel_size(run.network, problem.grid), problem.A.domain
-    in_plane = tuple(min(n, settings.tile or n) for n in volumes.shape[1:])
+    prior, volumes = at_pixel_size(run.network, problem.grid, problem.planes), problem.A.domain
+    sides = [n for axis, n in enumerate(volumes.shape) if axis != problem.planes[0]]
+    in_plane = tuple(min(n, settings.tile or n) for n in sides)
     batch = slices_per_batch(settings, in_plane, getattr(prior, "device", volumes.device))
     seen = TiledPrior(prior, settings.tile, poll=run.monitor.poll) if settings.tile else prior
-    return problem.seen_by(SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll), settings)
+    slices = SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll, axes=problem.planes)
+    return problem.seen_by(slices, settings)
 
 
 def predictor_corrector_evaluations(settings: ReconSettings, task: str, views: int) -> int:
@@ -192,8 +194,12 @@ def slices_per_batch(settings: ReconSettings, in_plane: tuple[int, ...], device:
     return settings.slices_per_batch or max(1, PIXELS_PER_BATCH.get(device.type, 2**18) // (rows * columns))
 
 
-def z_tv_step(draw: Draw, *, sweeps: int = 1) -> Any:
-    """The data step of the method: conjugate gradient on the data with total variation across slices."""
+def data_step(draw: Draw, *, sweeps: int = 1) -> Any:
+    """The data step of the method: conjugate gradient on the data with total variation across slices, or the one that
+    the problem has.
+    """
+    if draw.problem.data_step is not None:
+        return draw.problem.data_step(draw.settings.noise_weight)
     from ..operators import SliceDifference
     from ..operators.difference import Gradient
     from ..problems import inverse_spacing
@@ -234,17 +240,17 @@ def require_level(prior: Prior, sigma: float, what: str) -> None:
 def _require_fitting(prior: Prior, scan: Scan) -> None:
     from ..models import MR_VALUE
 
-    card, channels = prior.card, (1, 2) if scan.MODALITY == "MR" else (1,)
-    if card.modality not in (scan.MODALITY, "any"):
+    card, channels = prior.card, (1, 2) if scan.modality == "MR" else (1,)
+    if card.modality not in (scan.modality, "any"):
         raise InputError(
-            f"prior {card.id!r} is for {card.modality}, the measurement is {scan.MODALITY}; choose another"
+            f"prior {card.id!r} is for {card.modality}, the measurement is {scan.modality}; choose another"
         )
     if card.channels not in channels:
         raise InputError(
             f"prior {card.id!r} works on {card.channels} channels (complex images), the measurement has "
             "one; choose another"
         )
-    if scan.MODALITY == card.modality == "MR" and card.value.unit != MR_VALUE.unit:
+    if scan.modality == card.modality == "MR" and card.value.unit != MR_VALUE.unit:
         raise InputError(
             f"prior {card.id!r} counts values in {card.value.unit!r}, MR images need {MR_VALUE.unit!r}; train or "
             "import it for MR"

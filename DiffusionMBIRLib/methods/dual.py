@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from .base import OF_FITS, OF_SAMPLERS, OF_STARTS
-from .diffusion import DiffusionMethod, Draw, z_tv_step
+from .diffusion import DiffusionMethod, Draw, data_step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ class Dual(DiffusionMethod):
         spaced = karras_sigmas if s.schedule == "karras" else geometric_sigmas
         return dual.sample(
             draw.denoiser,
-            z_tv_step(draw),
+            data_step(draw),
             spaced(s.sigma_end, first, s.steps),
             draw.start,
             draw.noise,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class EspiritL1(Method):
     name: ClassVar[str] = "espirit-l1"
     label: ClassVar[str] = "Wavelets with coil maps (ESPIRiT-L1)"
-    modalities: ClassVar[tuple[str, ...]] = ("MR",)
+    takes: ClassVar[tuple[str, ...]] = ("MR",)
     settings: ClassVar[tuple[str, ...]] = ("l1_lam",)
     order: ClassVar[int] = 71
 

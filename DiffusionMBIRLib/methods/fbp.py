@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class FBP(Method):
     name: ClassVar[str] = "fbp"
     label: ClassVar[str] = "Filtered back-projection (FBP)"
-    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("fbp_filter",)
     volumes: ClassVar[int] = 4
     order: ClassVar[int] = 60

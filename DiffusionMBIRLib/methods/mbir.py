@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from .base import OF_FITS, OF_SAMPLERS, OF_STARTS
-from .diffusion import DiffusionMethod, Draw, predictor_corrector_evaluations, z_tv_step
+from .diffusion import DiffusionMethod, Draw, data_step, predictor_corrector_evaluations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class MBIR(DiffusionMethod):
             return draw_mbir(draw)
         return predictor_corrector.sample(
             draw.denoiser,
-            z_tv_step(draw, sweeps=self.sweeps),
+            data_step(draw, sweeps=self.sweeps),
             geometric_sigmas(s.sigma_end, draw.first_level, s.steps),
             draw.start,
             draw.noise,

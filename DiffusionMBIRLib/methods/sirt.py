@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class SIRT(Method):
     name: ClassVar[str] = "sirt"
     label: ClassVar[str] = "SIRT"
-    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("sirt_iterations",)
     volumes: ClassVar[int] = 8
     order: ClassVar[int] = 50

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ScoreCT(DiffusionMethod):
     name: ClassVar[str] = "score-ct"
     label: ClassVar[str] = "Diffusion, slice by slice (score-CT)"
-    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = (*OF_SAMPLERS, *OF_STARTS, "snr", "complex_prior")
     slice_by_slice: ClassVar[bool] = True
     order: ClassVar[int] = 30
@@ -51,5 +51,5 @@ class ScoreCT(DiffusionMethod):
 class ScoreMRI(ScoreCT):
     name: ClassVar[str] = "score-mri"
     label: ClassVar[str] = "Diffusion, slice by slice (score-MRI)"
-    modalities: ClassVar[tuple[str, ...]] = ("MR",)
+    takes: ClassVar[tuple[str, ...]] = ("MR",)
     order: ClassVar[int] = 31

@@ -80,6 +80,8 @@ def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkp
         show_direct(problem, monitor)
     if settings.start == "noise":
         return problem.A.domain.zeros()
+    if settings.start == "spline":
+        return problem.analytic("spline")
     if settings.start == "fbp":
         return problem.analytic("hann")
     if settings.start == "sense-cg":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class FBPConvNet(Method):
     name: ClassVar[str] = "fbpconvnet"
     label: ClassVar[str] = "FBPConvNet (supervised)"
-    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = OF_NETWORKS
     network: ClassVar[str] = "supervised"
     slice_by_slice: ClassVar[bool] = True

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class ZeroFilled(Method):
     name: ClassVar[str] = "zero-filled"
     label: ClassVar[str] = "Zero-filled"
-    modalities: ClassVar[tuple[str, ...]] = ("MR",)
+    takes: ClassVar[tuple[str, ...]] = ("MR",)
     order: ClassVar[int] = 73
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..models import ValueScale
-from ..scans import KSpace, Measurement, Scan
+from ..scans import KSpace, Measurement, Scan, ThickSlices
 from .base import Problem, inverse_spacing
 from .ct import ct_problem
+from .metal import metal_problem
 from .mr import mr_problem
+from .slices import slices_problem
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -25,5 +27,9 @@ def build_problem(scan: Scan, settings: ReconSettings, value: ValueScale | None,
     """
     if isinstance(scan, KSpace):
         return mr_problem(scan, settings, value, device)
+    if isinstance(scan, ThickSlices):
+        return slices_problem(scan, settings, value, device)
     assert isinstance(scan, Measurement)
+    if settings.metal_hu:
+        return metal_problem(scan, settings, lambda part: ct_problem(part, settings, value, device))
     return ct_problem(scan, settings, value, device)

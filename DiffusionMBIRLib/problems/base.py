@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..models import ValueScale
 from ..operators import LinearOperator
+from ..solvers.consistency import DataFit
 from ..volume import Volume
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Problem:
     grid, and what leads its volumes back to this grid; coarse does so for the start of a diffusion, None where that
     would save nothing.
     seen_by: how a prior sees volumes of this problem, such as complex ones.
+    planes: axes of the volume, along which planes are stacked that a prior sees, one level after the other.
+    data_step: makes the step onto the data, of the weight of their noise, where there is a better one than by conjugate
+    gradient.
     normalised: whether a step onto the data is divided by how much each pixel was measured.  as_published: what the
     published code of this kind of scan does ("aliased": its conjugate gradient errs; "ends-on-data").
     remarks: lines on how it is computed that the result's record is to hold.
@@ -58,6 +62,8 @@ class Problem:
     coarse: Callable[[], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
     coarser: Callable[[int, int], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
     seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser
+    planes: tuple[int, ...] = (0,)
+    data_step: Callable[[float], DataFit] | None = None
     normalised: bool = False
     as_published: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""A CT scan on a device: line integrals, weighted where the photon count is known, in the prior's value scale."""
+"""A CT scan on a device: line integrals, weighted where photons or trust are known, in the prior's value scale."""
 
 from __future__ import annotations
 
@@ -54,9 +54,12 @@ class _Projections:
         return _on_device(self.scan, self.operator.range)
 
     def residual(self, x: Tensor) -> float:
-        """|A x - y| / |y|, unweighted."""
+        """|A x - y| / |y|, unweighted but for rays that do not count."""
         measured = self.measured()
         difference = self.operator.forward(x * self.slope + self.base).mul_(self.norm).sub_(measured)
+        if self.scan.weights is not None:
+            counted = torch.from_numpy(self.scan.weights > 0).to(x.device)
+            measured, difference = measured * counted, difference * counted
         return relative(torch.linalg.vector_norm(difference), torch.linalg.vector_norm(measured))
 
     def direct(self, window: str) -> Tensor:
@@ -80,7 +83,7 @@ class _Projections:
 
 
 def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | None, device: torch.device) -> Problem:
-    """y = A x with x in the value scale, |A| = 1, rows weighted by their precision where the photon count is known.
+    """y = A x with x in the value scale, |A| = 1, rows weighted by their precision where that is known.
 
     Raises InputError where no ray meets the grid, and for a projector that does not fit.
     """
@@ -95,11 +98,15 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     A: LinearOperator = raw
     weights: Tensor | None = None
     deviation = MODEL_ERROR
-    if scan.photons > 0:
-        variance = measured.clamp(max=_MOST_EXPONENT).exp() / scan.photons
+    if scan.photons > 0 or scan.weights is not None:
+        variance = torch.zeros_like(measured)
+        if scan.photons > 0:
+            variance = measured.clamp(max=_MOST_EXPONENT).exp() / scan.photons
         if scan.photon_profile is not None:
             variance /= torch.from_numpy(scan.photon_profile).to(device)  # infinite where a ray does not count
         variance = variance.add_(MODEL_ERROR**2)
+        if scan.weights is not None:
+            variance /= torch.from_numpy(scan.weights / scan.weights.max()).to(device)
         deviation = float(variance.min()) ** 0.5
         weights = variance.rsqrt_().mul_(deviation)
         A, target = RowWeighted(raw, weights), target.mul_(weights)
@@ -173,12 +180,15 @@ def _coarse(
     profile = scan.photon_profile
     if profile is not None and profile.shape[1] > 1:
         profile = profile[:, fewer]
+    trusted = scan.weights
+    if trusted is not None and trusted.shape[1] > 1:
+        trusted = trusted[:, fewer]
     most = scan.most_per_mm
     if most is not None and most.shape[1:] == scan.grid.in_plane:
         most = F.avg_pool2d(torch.from_numpy(most)[:, None], factor)[:, 0].numpy()
     part = replace(
-        scan, data=scan.data[:, fewer], photon_profile=profile, geometry=scan.geometry.take(fewer), grid=grid,
-        stored_grid=grid, most_per_mm=most,
+        scan, data=scan.data[:, fewer], photon_profile=profile, weights=trusted, geometry=scan.geometry.take(fewer),
+        grid=grid, stored_grid=grid, most_per_mm=most,
     )  # fmt: skip
     return ct_problem(part, settings, value, space.device), partial(_on_grid, space=space)
 

@@ -30,6 +30,7 @@ def sample(
     eta: float,
     share_variables: bool = True,
     extrapolation: float = 0.0,
+    temperature: float = 1.0,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Tensor:
@@ -39,10 +40,11 @@ def sample(
     share of fresh noise in each renoising (0 repeats the noise that the network saw, 1 draws all of it anew).
     share_variables: z and w live on from one level to the next.  extrapolation:
     so much of its change since the last level is added to each denoised volume, since few levels are far apart.
+    temperature: so much of a level's noise is added, while the network is told all of it: below 1 nearer to the mean.
     Returns the last data-consistent estimate.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    x = noised_start(start, noise, sigmas[0])
+    x = noised_start(start, noise, sigmas[0] * temperature)
     done, x = state.restore(checkpoint, consistency, x, len(sigmas) - 1)
     last = state.kept(checkpoint, "last", x) if extrapolation else None
     for k in range(done, len(sigmas)):
@@ -59,7 +61,7 @@ def sample(
         clean = consistency(clean, sigma)
         if k + 1 < len(sigmas):
             x = noised(clean, x, kept) if kept else clean
-            x = noised(x, noise(k + 1), lower * eta) if eta else x
+            x = noised(x, noise(k + 1), lower * eta * temperature) if eta else x
             state.save(checkpoint, consistency, x, k + 1, {} if last is None else {"last": last})
         state.watch(monitor, consistency, clean, k + 1, len(sigmas), sigma)
     return clean

@@ -1,7 +1,8 @@
-"""Scans: what was measured, of CT and of MRI.  Needs numpy only."""
+"""Scans: what was measured, of CT, of MRI, and finished volumes of thick slices.  Needs numpy only."""
 
 from .base import Scan, same_scan, scan_kind
 from .ct import Measurement
 from .mr import KSpace
+from .slices import ThickSlices
 
-__all__ = ["KSpace", "Measurement", "Scan", "same_scan", "scan_kind"]
+__all__ = ["KSpace", "Measurement", "Scan", "ThickSlices", "same_scan", "scan_kind"]

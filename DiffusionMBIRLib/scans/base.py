@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..formats import write
 from ..geometry import Geometry, Grid
+from ..tasks import task_info
 from ..volume import Volume
 
 _KINDS: dict[str, type[Scan]] = {}
@@ -20,11 +21,10 @@ _KINDS: dict[str, type[Scan]] = {}
 class Scan(ABC):
     """The base of :class:`.ct.Measurement` and :class:`.mr.KSpace`; frozen dataclasses, registered by their KIND.
 
-    KIND: the name in files.  MODALITY: "CT" or "MR".  STORED: the types that arrays have in memory and in files.
+    KIND: the name in files.  STORED: the types that arrays have in memory and in files.
     """
 
     KIND: ClassVar[str] = ""
-    MODALITY: ClassVar[str] = ""
     STORED: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -54,6 +54,11 @@ class Scan(ABC):
     @abstractmethod
     def volume(self, array: np.ndarray, name: str) -> Volume:
         """A reconstruction on ``grid`` (slices, rows, columns) as a volume in the user's own axis order."""
+
+    @property
+    def modality(self) -> str:
+        """CT or MR."""
+        return task_info(self.task).modality
 
     @property
     def result_grid(self) -> Grid:

@@ -32,14 +32,16 @@ class Measurement(Scan):
     unit: of the reconstructed volume, "HU" or "1/mm" (attenuation, of objects that are no patients).
     photons: incident photons a ray, 0 for noise-free; the statistical weight of a ray is photons x exp(-data).
     photon_profile: how these are spread over the rays, of a shape that broadcasts to that of data; 0 for a ray that
-    does not count.  electronic_noise: standard deviation of the detector's own noise, in photons.
+    does not count.  weights: how far each ray is trusted beside that, relative to
+    others, of a shape as photon_profile.  electronic_noise: standard deviation of the detector's own noise, in photons.
     most_per_mm: the largest attenuation that voxels can have, where that is known, of a shape that broadcasts to the
     grid's: of an object of one known material, and 0 where it cannot be.
     """
 
     KIND: ClassVar[str] = "ct"
-    MODALITY: ClassVar[str] = "CT"
-    STORED: ClassVar[dict[str, Any]] = {"data": np.float32, "photon_profile": np.float32, "most_per_mm": np.float32}
+    STORED: ClassVar[dict[str, Any]] = {
+        "data": np.float32, "photon_profile": np.float32, "weights": np.float32, "most_per_mm": np.float32,
+    }  # fmt: skip
 
     data: np.ndarray
     geometry: RayGeometry
@@ -50,6 +52,7 @@ class Measurement(Scan):
     unit: str = "HU"
     photons: float = 0.0
     photon_profile: np.ndarray | None = None
+    weights: np.ndarray | None = None
     electronic_noise: float = 0.0
     most_per_mm: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +65,11 @@ class Measurement(Scan):
         self._check_settings()
         require_finite(self.data, f"{self.name}: data")
         if self.photon_profile is not None:
-            self._check_profile(self.photon_profile)
+            self._check_profile("photon_profile", self.photon_profile)
+            if not self.photons > 0:
+                raise InputError(f"{self.name}: photon_profile spreads photons, which must be given too")
+        if self.weights is not None:
+            self._check_profile("weights", self.weights)
         if self.most_per_mm is not None:
             self._check_most(self.most_per_mm)
         largest = float(max(self.data.max(), -self.data.min()))
@@ -72,15 +79,13 @@ class Measurement(Scan):
                 f"-{MOST_ATTENUATION:g}; are these counts? Give -ln(counts / open beam)"
             )
 
-    def _check_profile(self, profile: np.ndarray) -> None:
-        require_finite(profile, f"{self.name}: photon_profile")
+    def _check_profile(self, what: str, profile: np.ndarray) -> None:
+        require_finite(profile, f"{self.name}: {what}")
         fits = profile.ndim == 3 and all(n in (1, m) for n, m in zip(profile.shape, self.data.shape, strict=True))
         if not fits:
-            raise InputError(f"{self.name}: photon_profile {profile.shape} does not spread over data {self.data.shape}")
+            raise InputError(f"{self.name}: {what} {profile.shape} does not spread over data {self.data.shape}")
         if profile.min() < 0 or not profile.any():
-            raise InputError(f"{self.name}: photon_profile must be 0 or positive, and not 0 everywhere")
-        if not self.photons > 0:
-            raise InputError(f"{self.name}: photon_profile spreads photons, which must be given too")
+            raise InputError(f"{self.name}: {what} must be 0 or positive, and not 0 everywhere")
 
     def _check_most(self, most: np.ndarray) -> None:
         require_finite(most, f"{self.name}: most_per_mm")

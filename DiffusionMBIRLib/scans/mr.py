@@ -35,7 +35,6 @@ class KSpace(Scan):
     """
 
     KIND: ClassVar[str] = "mr"
-    MODALITY: ClassVar[str] = "MR"
     STORED: ClassVar[dict[str, Any]] = dict.fromkeys(("data", "maps", "calibration"), np.complex64)
 
     data: np.ndarray

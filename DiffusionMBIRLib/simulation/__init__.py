@@ -5,18 +5,19 @@ Importing this costs no torch; a scan of CT loads it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
-from ..tasks import MR_TASK, SPARSE_VIEW
+from ..tasks import MR_TASK, SLICE_TASKS, SPARSE_VIEW
 from ..volume import Volume
-from .settings import CTScan, scan_settings
+from .settings import CTScan, MRScan, scan_settings
 
 if TYPE_CHECKING:
     from ..monitor import Monitor
-    from ..scans import KSpace, Measurement
+    from ..scans import KSpace, Measurement, ThickSlices
 
 
 def truth_for(volume: Volume, coarsen: int = 1, *, task: str | None = None) -> Volume:
@@ -29,6 +30,8 @@ def truth_for(volume: Volume, coarsen: int = 1, *, task: str | None = None) -> V
     scanner did not see, count as air here and in the scan.  Raises InputError where the factor does not divide the
     axial plane or the volume is not in HU.
     """
+    if task in SLICE_TASKS:
+        return replace(volume, array=volume.array.astype(np.float32))
     if task == MR_TASK or (task is None and volume.unit == ""):
         from .mr import magnitude_of
 
@@ -61,11 +64,16 @@ def simulate(
     coils: int | None = None,
     phase: bool | None = None,
     noise: float | None = None,
+    spacing_mm: float | None = None,
+    thickness_mm: float | None = None,
+    distance_mm: float | None = None,
+    profile: str | None = None,
+    beyond_limit: bool | None = None,
     seed: int = 0,
     device: str = "cpu",
     monitor: Monitor | None = None,
-) -> Measurement | KSpace:
-    """Scan a volume: by task a CT of one in HU, or an MRI of one that holds magnitudes.
+) -> Measurement | KSpace | ThickSlices:
+    """Scan a volume: by task a CT of one in HU, an MRI of one that holds magnitudes, or thick slices of either.
 
     seed: of the noise, and of MRI's mask and phase; the same gives the same data, whatever the memory at hand.  All
     other settings stand in :mod:`DiffusionMBIRLib.simulation.settings`, with what is usual for a task where they are
@@ -80,6 +88,9 @@ def simulate(
     MRI is scanned in the planes of the volume's own axes, with k-space left out along its columns.  mask may be bool
     (rows, columns) in place of acceleration and acs.  The maps of simulated coils are not handed over, as they are not
     by a scanner.  With a phase the volume is complex; noise is that of the real and of the imaginary part.
+
+    Thick slices are stacked along the first axis of the array, and thin ones to be reconstructed on the volume's own
+    grid.
 
     Raises InputError, naming the setting, for one that is out of range or belongs to the other kind of task, and what
     the monitor's tick raises.
@@ -105,6 +116,11 @@ def simulate(
         "coils": coils,
         "phase": phase,
         "noise": noise,
+        "spacing_mm": spacing_mm,
+        "thickness_mm": thickness_mm,
+        "distance_mm": distance_mm,
+        "profile": profile,
+        "beyond_limit": beyond_limit,
     }
     settings = scan_settings(task, given)
     own_mask = mask if isinstance(mask, np.ndarray) else None
@@ -114,6 +130,10 @@ def simulate(
         if own_mask is not None:
             raise InputError(f"setting mask is for MR only, not for the task {task}; leave it out")
         return ct.scan(volume, settings, task=task, seed=seed, device=device, monitor=monitor)
+    if not isinstance(settings, MRScan):
+        from . import slices
+
+        return slices.scan(volume, settings, task=task, seed=seed)
     from . import mr
 
     return mr.scan(volume, settings, mask=own_mask, seed=seed, monitor=monitor)

@@ -17,7 +17,7 @@ from ..config import MASKS, check, setting
 from ..discovery import Names
 from ..errors import InputError
 from ..geometry import ParallelBeam, RayGeometry, geometry_kind, kinds_of
-from ..tasks import MODALITIES, SPARSE_VIEW, task_info
+from ..tasks import MODALITIES, SLICES, SPARSE_VIEW, task_info
 from ..volume import MU_WATER_PER_MM
 
 OF_SCANNERS = ("sod_mm", "sdd_mm", "pitch")  # what only some kinds of scanners have
@@ -184,15 +184,64 @@ class MRScan(_Checked):
     )
 
 
-SCANS: Mapping[str, type[CTScan] | type[MRScan]] = dict(zip(MODALITIES, (CTScan, MRScan), strict=True))
+@dataclass(frozen=True)
+class SliceScan(_Checked):
+    """Thick slices of a volume: a finished one is taken as it is, those of a simulated scan are averaged first."""
+
+    spacing_mm: float = _shown(
+        setting(
+            0.0,
+            "New slice spacing",
+            "Of thin slices, from one to the next; 0: the pixels' size, or as near to it as the usual limit allows.",
+            unit="mm",
+            range=(0.0, 100.0),
+        ),
+        option="spacing-mm",
+    )
+    thickness_mm: float = _shown(
+        setting(
+            0.0,
+            "Slice thickness",
+            "Of the thick slices; 0: as their file tells, or as they are apart.",
+            unit="mm",
+            range=(0.0, 100.0),
+        ),
+        option="thickness-mm",
+    )
+    distance_mm: float = _shown(
+        setting(
+            0.0,
+            "Slice distance",
+            "Of simulated thick slices, from one to the next: larger than the thickness leaves gaps; 0: the thickness.",
+            unit="mm",
+            range=(0.0, 100.0),
+        ),
+        option="distance-mm",
+    )
+    profile: str = setting(
+        "box",
+        "Slice profile",
+        "What a slice averages over: box, gaussian (the thickness is its full width at half maximum), or a text file "
+        "of distance in mm and sensitivity.",
+    )
+    beyond_limit: bool = setting(
+        False,
+        "Beyond the limit",
+        "Allow more thin slices of a thick one than 4 in CT and 3 in MRI: detail between slices is then made up.",
+    )
+
+
+SCANS: Mapping[str, type[CTScan] | type[MRScan] | type[SliceScan]] = dict(
+    zip((*MODALITIES, SLICES), (CTScan, MRScan, SliceScan), strict=True)
+)
 
 
 def scan_names(task: str) -> tuple[str, ...]:
     """The names of the settings that a task's scan has."""
-    return tuple(item.name for item in fields(SCANS[task_info(task).modality]))
+    return tuple(item.name for item in fields(SCANS[task_info(task).data]))
 
 
-def scan_settings(task: str, given: Mapping[str, Any] | None = None) -> CTScan | MRScan:
+def scan_settings(task: str, given: Mapping[str, Any] | None = None) -> CTScan | MRScan | SliceScan:
     """The settings of a scan: those given, and what is usual for the task.  None counts as not given.
 
     Raises InputError that names a setting which is unknown, of the other modality, or out of range.
@@ -202,7 +251,7 @@ def scan_settings(task: str, given: Mapping[str, Any] | None = None) -> CTScan |
     for name in values:
         if name not in scan_names(task):
             raise InputError(_unfit(name, task))
-    scan = SCANS[info.modality](**{**info.usual, **values})
+    scan = SCANS[info.data](**{**info.usual, **values})
     if isinstance(scan, CTScan) and "angle_range_deg" not in values and scan.angle_range_deg == HALF_TURN_DEG:
         return replace(scan, angle_range_deg=scan.kind.EVERY_LINE_DEG)
     return scan

@@ -25,7 +25,7 @@ from ..errors import EngineError, InputError, one_line
 from ..geometry import Grid, ParallelBeam
 from ..models import ValueScale
 from ..problems import Problem, build_problem
-from ..scans import KSpace, Measurement
+from ..scans import Measurement
 from ..schema import Mapped, Number, OneOf, Plain, Schema, checked, json_object
 from ..simulation import simulate, truth_for
 from ..tasks import CT_TASKS, SPARSE_VIEW
@@ -173,7 +173,7 @@ def scan(images: Tensor, protocol: Protocol, task: str, *, seed: int) -> Block:
         photons=protocol.photons,
         seed=seed,
     )
-    assert not isinstance(measurement, KSpace)
+    assert isinstance(measurement, Measurement)
     truth = (torch.from_numpy(truth_for(volume, protocol.coarsen).array) - VALUE.offset) / VALUE.scale
     fbp = problem_of(measurement).analytic("ramp")
     return Block(measurement, fbp.contiguous().half(), truth.half())

@@ -50,7 +50,7 @@ class Kind:
 def kind_of(scan: Scan) -> Kind:
     """Of a scan to be reconstructed."""
     geometry: Any = scan.geometry
-    if scan.MODALITY == "MR":
+    if scan.modality == "MR":
         mask = geometry.mask
         return Kind(scan.task, geometry.KIND, float(mask.mean()), 0.0, min(2, scan.data.shape[1]))
     amount = float(geometry.views_of_a_point)

@@ -132,8 +132,8 @@ def test_every_setting_is_an_option():
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
         check=True,
     )
-    for name in ReconSettings.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')}" in done.stdout
+    for name, item in ReconSettings.__dataclass_fields__.items():
+        assert f"--{item.metadata['option'] or name.replace('_', '-')} " in done.stdout
 
 
 # --- bad input

@@ -15,7 +15,17 @@ from DiffusionMBIRLib.methods import methods_for
 from DiffusionMBIRLib.models import MR_VALUE
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.rates import Pace
-from DiffusionMBIRLib.tasks import LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, TASKS
+from DiffusionMBIRLib.tasks import (
+    CT_TASKS,
+    LIMITED_ANGLE,
+    MR_TASK,
+    SLICE_TASKS,
+    SPARSE_VIEW,
+    TASKS,
+    THIN_SLICES,
+    THIN_SLICES_MR,
+    task_info,
+)
 from Testing.engine.helpers import ROOT, body
 
 SHAPE = (180, 256, 256)
@@ -79,17 +89,22 @@ def test_a_machine_of_half_the_pace_takes_twice_as_long(task):
 
 @pytest.fixture(scope="module")
 def scans():
-    volume = body((2, 16, 16))
+    volume, deep = body((2, 16, 16)), body((8, 16, 16))
     magnitudes = mbir.Volume(volume.array + 1000, volume.grid, unit="", name="head")
     return {
         SPARSE_VIEW: mbir.simulate(volume, task=SPARSE_VIEW, views=8),
         LIMITED_ANGLE: mbir.simulate(volume, task=LIMITED_ANGLE, views=12),
         MR_TASK: mbir.simulate(magnitudes, task=MR_TASK, acs=0.4),
+        THIN_SLICES: mbir.simulate(deep, task=THIN_SLICES, thickness_mm=9.0),
+        THIN_SLICES_MR: mbir.simulate(replace(deep, unit=""), task=THIN_SLICES_MR, thickness_mm=9.0),
     }
 
 
+RAW = (*CT_TASKS, MR_TASK)
 CASES = [
-    *((task, {"method": method}) for task in TASKS for method in ("dual", "dds", "mbir", "mbir-slow")),
+    *((task, {"method": method}) for task in RAW for method in ("dual", "dds", "mbir", "mbir-slow")),
+    *((task, {"method": method}) for task in SLICE_TASKS for method in ("planes", "spline", "admm-tv")),
+    *((task, {"method": "planes", "samples": 2}) for task in SLICE_TASKS),
     (SPARSE_VIEW, {"method": "dual", "antithetic": True, "samples": 2}),
     (SPARSE_VIEW, {"method": "score-ct"}),
     (MR_TASK, {"method": "score-mri"}),
@@ -101,7 +116,7 @@ CASES = [
     (SPARSE_VIEW, {"method": "mbir", "sigma_end": 0.155}),  # below the usual first level of 8 views
     (LIMITED_ANGLE, {"method": "mbir", "sigma_end": 0.155}),  # above that of 12
     (MR_TASK, {"method": "mbir", "sigma_end": 0.5}),
-    *((task, {"method": "mbir", "published": True}) for task in TASKS),
+    *((task, {"method": "mbir", "published": True}) for task in RAW),
     (SPARSE_VIEW, {"method": "dds", "published": True, "steps": 30}),
     (MR_TASK, {"method": "dds", "published": True}),
     (MR_TASK, {"method": "dds", "complex_prior": "real-imaginary"}),
@@ -115,7 +130,7 @@ CASES = [
 def test_evaluations_are_those_that_a_run_counts(scans, task, changes):
     start = {"start": "noise", "tv_sweeps": 1, "sirt_iterations": 1, "cg_steps": 1}
     settings = ReconSettings(**{**start, "steps": 3, **changes})
-    prior = GaussianPrior(0.3, 0.1, **({"value": MR_VALUE} if task == MR_TASK else {}))
+    prior = GaussianPrior(0.3, 0.1, **({"value": MR_VALUE} if task_info(task).modality == "MR" else {}))
     prior.sigma_max = 200.0  # that of DDPM's last step lies above the usual one
     result = mbir.reconstruct(scans[task], prior=prior, settings=settings)
     views = getattr(scans[task].geometry, "views", None)

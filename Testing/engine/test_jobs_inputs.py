@@ -18,7 +18,7 @@ from DiffusionMBIRLib.jobs.folder import INPUT, JobFolder
 from DiffusionMBIRLib.jobs.messages import Finished
 from DiffusionMBIRLib.scans import KSpace, Measurement, Scan, same_scan
 from DiffusionMBIRLib.simulation.mr import coil_maps
-from DiffusionMBIRLib.tasks import LIMITED_ANGLE, MR_TASK, SPARSE_VIEW
+from DiffusionMBIRLib.tasks import LIMITED_ANGLE, MR_TASK, SLICE_TASKS, SPARSE_VIEW, THIN_SLICES
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import run_apart, small_prior
@@ -91,6 +91,8 @@ def begun(folder: Path) -> dict[str, Begun]:
     with_maps = kspace(maps=coil_maps(mr.grid, 3), noise_std=0.5)
     of_mr = mbir.simulate(head((3, 24, 20)), task=MR_TASK, **coils)
     file = in_file(mr, folder / "mr.npz")
+    thick = replace(sagittal(), grid=Grid((12, 16, 6), (2.0, 1.5, 5.0), (4.0, 5.0, 6.0), SAGITTAL))
+    slices = mbir.simulate(sagittal(), task=THIN_SLICES, thickness_mm=6.0, profile="gaussian")
     return {
         "an array": Begun(volume.array, mbir.simulate(volume, **of_volume), of_volume, SPARSE_VIEW, volume.grid),
         "a sagittal volume": Begun(upright, mbir.simulate(upright, views=5, seed=0), {"views": 5}),
@@ -103,6 +105,8 @@ def begun(folder: Path) -> dict[str, Begun]:
         "k-space with one map": Begun(*2 * (kspace(maps=coil_maps(mr.grid, 3)[1:2]),)),
         "k-space with a calibration": Begun(*2 * (calibrated(),)),
         "a file of k-space": Begun(file, mr),
+        "thick slices": Begun(thick, mbir.thick_slices(thick, spacing_mm=2.0), {"spacing_mm": 2.0}, THIN_SLICES),
+        "a file of thick slices": Begun(in_file(slices, folder / "slices.h5"), slices),
     }
 
 
@@ -111,8 +115,9 @@ DDS = {"method": "dds", "steps": 2, "start_sweeps": 2, "sigma_start": 0.3, "slic
 CASES = [
     "an array", "a sagittal volume", "a file of a volume", "a measurement", "a file of a measurement",
     "a volume of magnitudes", "k-space", "k-space with maps", "k-space with one map", "k-space with a calibration",
-    "a file of k-space",
+    "a file of k-space", "thick slices", "a file of thick slices",
 ]  # fmt: skip
+PLANES = {"method": "planes", "steps": 2, "slices_per_batch": 2}  # of thick slices, instead of dds
 METHODS: dict[str, dict[str, Any]] = {"admm-tv": TV, "dds": DDS}
 
 
@@ -123,8 +128,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tupl
     priors = {modality: str(small_prior(folder, modality=modality, name=modality)) for modality in ("CT", "MR")}
     made = {}
     for name, case in begun(folder).items():
-        for method, settings in METHODS.items():
-            choices = {"device": "cpu", "prior": priors[case.scan.MODALITY], **case.choices, **settings}
+        for method, usual in METHODS.items():
+            settings = PLANES if method == "dds" and case.scan.task in SLICE_TASKS else usual
+            choices = {"device": "cpu", "prior": priors[case.scan.modality], **case.choices, **settings}
             asked = ask(case.source, task=case.task or None, grid=case.grid, choices=choices)
             made[name, method] = case, JobFolder.create(folder / "jobs", *asked)
     run_apart([job for _, job in made.values()], folder / "data")

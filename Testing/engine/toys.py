@@ -115,7 +115,7 @@ def landweber() -> Iterator[type[Method]]:
     class Landweber(Method):
         name: ClassVar[str] = "landweber"
         label: ClassVar[str] = "Steps down (Landweber)"
-        modalities: ClassVar[tuple[str, ...]] = ("CT",)
+        takes: ClassVar[tuple[str, ...]] = ("CT",)
         settings: ClassVar[tuple[str, ...]] = ("sirt_iterations",)
         volumes: ClassVar[int] = 3
         order: ClassVar[int] = 55

@@ -228,3 +228,13 @@ def test_in_the_background_errors_come_with_finish(result: Any, tmp_path: Path) 
         failing.finish()
     with pytest.raises(InputError, match="no volume to export"):
         export.save_nrrd(None, tmp_path / "out.nrrd")
+
+
+def test_slices_that_nobody_measured_so_thin_say_so(result: Any, tmp_path: Path) -> None:
+    record = {**RECORD, "measurement": {"kind": "thick slices", "settings": {"task": "thin-slices"}}}
+    result.SetAttribute(scene.PROVENANCE, json.dumps(record))
+    export.save_dicom(result, tmp_path / "series")
+    first = headers(tmp_path / "series")[0]
+    assert first.SeriesDescription.startswith("Estimated slices, ")
+    assert first.SeriesDescription.endswith("NOT FOR DIAGNOSIS")
+    assert float(first.SliceThickness) == pytest.approx(GRID.spacing_mm[2])

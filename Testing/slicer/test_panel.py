@@ -20,7 +20,7 @@ from DiffusionMBIRGui.parameters import Parameters  # noqa: E402
 from DiffusionMBIRGui.texts import word  # noqa: E402
 from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
 from DiffusionMBIRLib.methods import SUPERVISED_METHODS  # noqa: E402
-from DiffusionMBIRLib.tasks import MR_TASK  # noqa: E402
+from DiffusionMBIRLib.tasks import MR_TASK, THIN_SLICES  # noqa: E402
 from Testing.engine.toys import landweber, tilted_beam  # noqa: E402
 from Testing.slicer.host.played import GUI, UI, shown, text  # noqa: E402
 
@@ -57,7 +57,17 @@ def test_what_a_run_needs_is_in_sight_and_the_rest_under_advanced(panel):
         for row in range(panel.form.advancedForm.rowCount())
     }
     assert set(ReconSettings.__dataclass_fields__) <= in_advanced
-    in_sight = {"source", "task", "scanner", "views", "angle_range_deg", "acceleration", "preset", "output_name"}
+    in_sight = {
+        "source",
+        "task",
+        "scanner",
+        "views",
+        "angle_range_deg",
+        "acceleration",
+        "spacing_mm",
+        "preset",
+        "output_name",
+    }
     in_sight |= {"sod_mm", "sdd_mm", "pitch"}  # of some scanners
     of_previews = {"preview_on", "preview_interval_s", "record_sequence"}
     assert set(panel.fields.editors) - in_advanced == in_sight | of_previews
@@ -229,6 +239,28 @@ def test_mri_asks_for_acceleration_instead_of_views(ready):
     form.task.setCurrentIndex(0)
     assert not shown(form.acceleration)
     assert "k-space" not in ready.fields.editors["source"].values
+
+
+def test_thin_slices_ask_for_the_volume_and_the_new_spacing(ready):
+    """Of the settings of a scan; what there is to say of a spacing that cannot be is the engine's line."""
+    form = ready.form
+    ready.parameters.choose_task(THIN_SLICES)
+    assert shown(form.spacing_mm)
+    assert not shown(form.source)
+    assert not any(shown(widget) for widget in (form.views, form.angle_range_deg, form.acceleration, form.distance_mm))
+    assert ready.fields.editors["source"].values == ("volume",)
+    assert ready.fields.editors["method"].values == ("planes", "admm-tv", "spline-projected", "spline")
+    spacing = ready.parameters.input_node.GetSpacing()[2]
+    form.spacing_mm.setValue(spacing * 2)
+    assert "would be no thinner" in text(form.dataSummary)
+    form.spacing_mm.setValue(spacing / 10)
+    assert "CT carries 4" in text(form.dataSummary)
+    form.spacing_mm.setValue(spacing / 2)
+    slices, rows, columns = ready.parameters.input_node.GetImageData().GetDimensions()[::-1]
+    assert ready.outlook.grid == (2 * slices, rows, columns)
+    assert ready.parameters.request_scan() == {
+        "spacing_mm": spacing / 2, "thickness_mm": 0.0, "profile": "box", "beyond_limit": False, "seed": 0,
+    }  # fmt: skip
 
 
 def test_task_brings_preset_and_scan_and_a_change_is_marked(ready):

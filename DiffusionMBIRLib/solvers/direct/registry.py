@@ -23,6 +23,11 @@ def reconstructs(geometry: type[RayGeometry]) -> Callable[[Direct], Direct]:
     return note
 
 
+def has_direct(geometry: RayGeometry) -> bool:
+    """Whether a geometry has one."""
+    return any(kind in _DIRECT for kind in type(geometry).__mro__)
+
+
 def direct_reconstruction(geometry: RayGeometry) -> Direct:
     """That of a geometry, or of the one that its class derives from; raises InputError where there is none.
 
