@@ -11,6 +11,7 @@ from .parallel import ParallelBeam, view_angles
 from .point_source import PointSource
 from .posed import PosedBeam
 from .rays import Poses, RayGeometry, mixes_slices
+from .trajectory import TrajectoryMRI
 
 __all__ = [
     "GEOMETRIES",
@@ -26,6 +27,7 @@ __all__ = [
     "PosedBeam",
     "Poses",
     "RayGeometry",
+    "TrajectoryMRI",
     "axial_order",
     "contiguous",
     "forget_geometry",
