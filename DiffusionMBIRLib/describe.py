@@ -110,12 +110,15 @@ def _of_kspace(kspace: KSpace) -> dict[str, Any]:
 
 
 def _maps(kspace: KSpace) -> str:
+    from .scans import TrajectoryKSpace
     from .sensitivity import SMALLEST_ACS, calibration_size, maps_method
 
     if kspace.maps is not None:
         return "in the file"
     if kspace.geometry.coils == 1:
         return "none needed"
+    if isinstance(kspace, TrajectoryKSpace):
+        return f"to be estimated ({maps_method()})"
     if min(calibration_size(kspace)) < SMALLEST_ACS:
         return "cannot be estimated: too few calibration lines"
     apart = ", separate calibration" if calibration_size(kspace) != kspace.geometry.acs else ""

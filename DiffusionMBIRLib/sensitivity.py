@@ -132,7 +132,7 @@ def compress_coils(kspace: KSpace, coils: int, middle: KSpace | None = None) -> 
 
 
 def main_coils(kspace: KSpace) -> np.ndarray:
-    """Unitary complex64 (coils, coils), of a Cartesian scan: columns are combinations of coils, the one with the most energy first."""
+    """Unitary complex64 (coils, coils) of a Cartesian scan: columns combine coils, that with most energy first."""
     middle = calibration(kspace, 2 * _LARGEST_ACS)
     if middle.size == 0:
         middle = kspace.data

@@ -45,7 +45,12 @@ def spoke_angles(spokes: int, order: str = "golden", *, circle: float = math.pi)
 
 
 def radial(
-    angles: np.ndarray, samples: int, oversampling: float = 2.0, *, centre: float | None = None, centre_out: bool = False
+    angles: np.ndarray,
+    samples: int,
+    oversampling: float = 2.0,
+    *,
+    centre: float | None = None,
+    centre_out: bool = False,
 ) -> np.ndarray:
     """Straight spokes of evenly spaced samples, 1 / oversampling cycles apart.
 

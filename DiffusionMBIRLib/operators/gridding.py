@@ -1,12 +1,13 @@
 """The Fourier transform of images at any points of k-space: by the definition, and fast by Kaiser-Bessel gridding.
 
-y(k) = 1/sqrt(rows columns) sum of f[r, c] exp(-2 pi i (kx (c - columns // 2) / columns + ky (r - rows // 2) / rows)), so
-that at the points of the grid it is the orthonormal, centred transform.
+y(k) = 1/sqrt(rows columns) sum of f[r, c] exp(-2 pi i (kx (c - columns // 2) / columns + ky (r - rows // 2) / rows)):
+at the points of the grid it is the orthonormal, centred transform.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -65,8 +66,8 @@ def waves(points: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
 class Gridding:
     """The same by interpolation on an oversampled grid; forward and adjoint are exact transposes of each other.
 
-    points: (points, 2) as above.  dtype: complex64 or complex128, whose accuracy follows unless it is given: oversampling
-    of the grid and width of the kernel.
+    points: (points, 2) as above.  dtype: complex64 or complex128, whose accuracy follows unless it is given:
+    oversampling of the grid and width of the kernel.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Gridding:
         self.shape, self.device, self.dtype = shape, torch.device(device), dtype
         oversampling, self._width = accuracy or _ACCURACY[dtype]
         self._beta = math.pi * math.sqrt((self._width / oversampling * (oversampling - 0.5)) ** 2 - 0.8)
-        self._grid = tuple(_even(oversampling * n) for n in shape)
+        self._grid = _even(oversampling * shape[0]), _even(oversampling * shape[1])
         self._first = tuple(g // 2 - n // 2 for g, n in zip(self._grid, shape, strict=True))
         self._interpolate, self._spread = self._matrices(np.asarray(points, np.float64).reshape(-1, 2))
         down, across = (self._correction(n, g) for n, g in zip(shape, self._grid, strict=True))
@@ -138,17 +139,17 @@ class Gridding:
             weights.append(weight)
         places = (rows[0][:, :, None] * self._grid[1] + rows[1][:, None, :]).reshape(len(points), -1)
         values = (weights[0][:, :, None] * weights[1][:, None, :]).reshape(len(points), -1)
-        each, size = places.shape[1], (len(points), self._grid[0] * self._grid[1])
+        each, many = places.shape[1], self._grid[0] * self._grid[1]
         starts = torch.arange(len(points) + 1, dtype=torch.int64) * each
         order = np.argsort(places, axis=1)
         columns = torch.from_numpy(np.take_along_axis(places, order, 1).reshape(-1))
         numbers = torch.from_numpy(np.take_along_axis(values, order, 1).reshape(-1)).to(self.dtype.to_real())
-        interpolate = torch.sparse_csr_tensor(starts, columns, numbers, size, check_invariants=False)
+        interpolate = torch.sparse_csr_tensor(starts, columns, numbers, (len(points), many), check_invariants=False)
         by_place = torch.argsort(columns, stable=True)
-        counted = torch.bincount(columns, minlength=size[1])
+        counted = torch.bincount(columns, minlength=many)
         begins = torch.cat([torch.zeros(1, dtype=torch.int64), counted.cumsum(0)])
         owners = torch.div(by_place, each, rounding_mode="floor")
-        spread = torch.sparse_csr_tensor(begins, owners, numbers[by_place], size[::-1], check_invariants=False)
+        spread = torch.sparse_csr_tensor(begins, owners, numbers[by_place], (many, len(points)), check_invariants=False)
         return interpolate.to(self.device), spread.to(self.device)
 
     def _correction(self, size: int, wide: int) -> Tensor:
@@ -156,6 +157,14 @@ class Gridding:
         place = (torch.arange(size, dtype=torch.float64) - size // 2) / wide
         root = (self._beta**2 - (math.pi * self._width * place) ** 2).sqrt()  # the kernel is wide enough: positive
         return root / (self._width * root.sinh())
+
+
+def exact_samples(points: np.ndarray, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """complex128 (images, rows, columns) -> (images, points): what :class:`DirectTransform` gives, to 1e-9, faster."""
+    places = np.asarray(points, np.float64).reshape(-1, 2)
+    parts = [places[at : at + _POINTS_AT_ONCE] for at in range(0, len(places), _POINTS_AT_ONCE)]
+    made = [Gridding(part, shape, dtype=torch.complex128, accuracy=(2.0, 10)) for part in parts]
+    return lambda images: torch.cat([part.forward(images) for part in made], 1)
 
 
 def _even(least: float) -> int:

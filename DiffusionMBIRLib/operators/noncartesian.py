@@ -92,11 +92,10 @@ class NonCartesianFourier(LinearOperator):
         out, coils = torch.empty_like(x), self.range.shape[1]
         at_once = IMAGES_AT_ONCE.get(self.device.type, 8)
         for k, maps in self._slices():
-            total = None
+            total = torch.zeros_like(x[k])
             for at in range(0, coils, at_once):
                 some = maps[at : at + at_once]
-                part = (self._convolution.few(x[k] * some) * some.conj()).sum(0)
-                total = part if total is None else total.add_(part)
+                total += (self._convolution.few(x[k] * some) * some.conj()).sum(0)
             out[k] = total
         return out
 

@@ -16,9 +16,7 @@ _ACCURACY = (2.0, 8)  # of the kernel, for transforms in single precision
 IMAGES_AT_ONCE = {"cpu": 8, "cuda": 128}
 
 
-def point_spread(
-    points: np.ndarray, weights: Tensor | None, shape: tuple[int, int], *, exact: bool = False
-) -> Tensor:
+def point_spread(points: np.ndarray, weights: Tensor | None, shape: tuple[int, int], *, exact: bool = False) -> Tensor:
     """complex128 (2 rows, 2 columns): A^H W A of one pixel at every distance, its own at [rows, columns].
 
     points: (points, 2) cycles per field of view, x (columns) first.  weights: real (points); None: all 1.  exact: to

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..models import ValueScale
-from ..scans import KSpace, Measurement, Scan
+from ..scans import KSpace, Measurement, Scan, TrajectoryKSpace
 from .base import Problem, inverse_spacing
 from .ct import ct_problem
 from .mr import mr_problem
+from .trajectory import trajectory_problem
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -23,6 +24,8 @@ def build_problem(scan: Scan, settings: ReconSettings, value: ValueScale | None,
 
     Raises InputError for data or settings that do not fit.
     """
+    if isinstance(scan, TrajectoryKSpace):
+        return trajectory_problem(scan, settings, device)
     if isinstance(scan, KSpace):
         return mr_problem(scan, settings, value, device)
     assert isinstance(scan, Measurement)

@@ -62,7 +62,7 @@ class KSpace(Scan):
             raise InputError(f"{self.name}: data is zero everywhere; nothing was measured")
         within(f"{self.name}: the largest value of data", float(np.abs(self.data).max()), *MAGNITUDES)
         if self.maps is not None:
-            fits_maps = [(n, self.geometry.coils, *self.grid.in_plane) for n in (1, slices)]
+            fits_maps: list[tuple[int, ...]] = [(n, self.geometry.coils, *self.grid.in_plane) for n in (1, slices)]
             object.__setattr__(self, "maps", self._fitting("maps", self.maps, fits_maps))
         if self.calibration is not None:
             block = np.shape(self.calibration)[2:]
