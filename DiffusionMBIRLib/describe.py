@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from .volume import Volume
 
 
-def describe_file(
-    path: Path, *, pixel_mm: float | None = None, axis: float | None = None, prepare: str | None = None
-) -> dict[str, Any]:
-    """What the file holds.  pixel_mm, axis, prepare: as for ``read``.  Raises InputError for what cannot be read."""
+def describe_file(path: Path, **told: Any) -> dict[str, Any]:
+    """What the file holds.  told: as for ``read``.  Raises InputError for what cannot be read."""
     if path.suffix.lower() == ".safetensors":
         from .models import read_card
 
@@ -33,7 +31,7 @@ def describe_file(
     if may_hold(path, SCAN):
         from .io.scans import read_scan
 
-        return describe_scan(read_scan(path, pixel_mm=pixel_mm, axis=axis, prepare=prepare))
+        return describe_scan(read_scan(path, **told))
     from .io.volumes import read_volume
 
     return describe_volume(read_volume(path))

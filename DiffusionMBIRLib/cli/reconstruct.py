@@ -19,6 +19,7 @@ from .options import (
     add_scan_settings,
     add_settings,
     add_told,
+    add_told_trajectory,
     given_scan_settings,
     given_settings,
     planes_text,
@@ -36,7 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", type=Path, help="volume to judge the result by")
     parser.add_argument("--preset", help="name of a preset (default: the one of the measurement's task)")
     parser.add_argument("--task", choices=TASKS, help=f"of a volume: what to simulate (default {SPARSE_VIEW})")
-    add_scan_settings(parser)
+    add_told_trajectory(parser, file=False)
+    add_scan_settings(parser, open_to=("trajectory",))
     add_settings(parser, ReconSettings)
 
 
@@ -102,6 +104,7 @@ def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any
     if may_hold(path, SCAN):
         from ..io.scans import read_scan
 
+        given.pop("trajectory", None)  # the file of a trajectory
         for name in [*given, *(["task"] if arguments.task else [])]:
             raise InputError(
                 f"setting {name} is for the simulated scan of a volume; {path.name} holds a scan, leave it out"

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import tokenize
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,15 +33,21 @@ from .matlab import is_fan_beam, read_matlab
 from .sampling import measured
 from .sidecar import ORDER, Sidecar
 from .sizes import require_memory
+from .trajectory_scan import ASKS, told_of
 from .wrapping import unwrapped
 
 _SHORTEST_FREQUENCY_AXIS = 16
 _CONCENTRATED = 0.5  # share of the energy in the middle quarter, above which an axis is one of frequencies
 
 
-def read_array(path: Path) -> KSpace:
-    """Read .npy or .mat.  Raises InputError, naming the file, for arrays that are no k-space or ambiguous."""
+def read_array(path: Path, **of_trajectory: Any) -> KSpace:
+    """Read .npy or .mat.  Raises InputError, naming the file, for arrays that are no k-space or ambiguous.
+
+    of_trajectory: of samples along one, as :class:`.trajectory_scan.ToldTrajectory` has them.
+    """
     told = Sidecar.of(path)
+    if of_trajectory:
+        return _along_trajectory(path, told, of_trajectory)
     mask = None
     if path.suffix.lower() == ".npy":
         array = load_npy(path)
@@ -49,6 +56,16 @@ def read_array(path: Path) -> KSpace:
     else:
         array, mask = read_matlab(path, told.variable, told.mask)
     return finish(_Reader(path, np.asarray(array), told).scan(mask))
+
+
+def _along_trajectory(path: Path, told: Sidecar, given: dict[str, Any]) -> KSpace:
+    from .trajectory_arrays import read_with_trajectory
+
+    if "trajectory" not in given:
+        raise InputError(f"{path}: {next(iter(given))} is for samples along a trajectory; give its file, --trajectory")
+    of_matlab = path.suffix.lower() == ".mat"
+    array = read_matlab(path, told.variable, "")[0] if of_matlab else load_npy(path)
+    return read_with_trajectory(path, _Reader(path, np.asarray(array), told).array, told_of(**given), "array")
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -263,4 +280,4 @@ def _middle_share(profile: np.ndarray) -> float:
     return float(profile[n // 2 - half : n // 2 + half].sum() / profile.sum())
 
 
-register(Format("array of k-space", MR, (".npy", ".mat"), read_array, lambda path: not is_fan_beam(path)))
+register(Format("array of k-space", MR, (".npy", ".mat"), read_array, lambda path: not is_fan_beam(path), asks=ASKS))
