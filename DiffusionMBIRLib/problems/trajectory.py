@@ -172,7 +172,14 @@ def with_maps(kspace: TrajectoryKSpace, coils: int, device: torch.device) -> Tra
         middle, kspace = compress_coils(middle, coils), mixed
     if kspace.maps is not None:
         return kspace
-    return replace(kspace, maps=estimate_maps(middle), provenance={**kspace.provenance, "maps": "espirit"})
+    return replace(kspace, maps=_maps_everywhere(middle), provenance={**kspace.provenance, "maps": "espirit"})
+
+
+def _maps_everywhere(middle: KSpace) -> np.ndarray:
+    """By ESPIRiT, and where that finds none by the images of the middle: what leaks into air must be seen as well."""
+    maps = estimate_maps(middle)
+    unseen = ~maps.any(axis=1, keepdims=True)
+    return np.where(unseen, estimate_maps(middle, method="low-resolution"), maps) if unseen.any() else maps
 
 
 def middle_on_grid(kspace: TrajectoryKSpace, device: torch.device) -> KSpace:
