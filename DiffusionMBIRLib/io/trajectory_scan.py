@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid, TrajectoryMRI
 from ..preparation.delays import delayed, estimate_delays, parsed_delays
+from ..preparation.echo_lines import aligned_echoes
 from ..scans import TrajectoryKSpace
 from ..sensitivity import WHITENED_STD, centred_ifft, whiten
 from .trajectory_units import classified, factors, matrix_of, require_unit
@@ -82,14 +83,17 @@ def finish_readouts(scan: Readouts, told: ToldTrajectory) -> TrajectoryKSpace:
     if scan.noise is not None:
         data = whiten(data, scan.noise)
         noise_std = WHITENED_STD / math.sqrt(scan.noise_bandwidth)
-    cycles = _without_delays(scan, told, cycles, data)
+    if pattern_of(cycles) == "lines":
+        data, cycles = aligned_echoes(data, cycles, told.delays, scan.remarks)
+    else:
+        cycles = _without_delays(scan, told, cycles, data)
     if told.shift_mm:
         data = _shifted(data, cycles, fov_mm, told.shift_mm, scan)
-    large = _enlarged(cycles, matrix)
+    pattern = scan.pattern or pattern_of(cycles)
+    large = matrix if pattern == "lines" else _enlarged(cycles, matrix)
     points = cycles * (np.array(large) / np.array(matrix))
     columns, rows = large
     spacing = (fov_mm[0] / matrix[0], fov_mm[1] / matrix[1], scan.slice_mm)
-    pattern = scan.pattern or pattern_of(cycles)
     geometry = TrajectoryMRI(points, (rows, columns), data.shape[1], pattern, scan.dwell_us)
     grid = _grid(scan, (len(data), rows, columns), spacing)
     wanted = None if large == matrix else _grid(scan, (len(data), matrix[1], matrix[0]), spacing)
@@ -109,10 +113,12 @@ def finish_readouts(scan: Readouts, told: ToldTrajectory) -> TrajectoryKSpace:
 def pattern_of(points: np.ndarray) -> str:
     """What the readouts look like: "radial", "lines", "spiral" or "trajectory"."""
     ends = points[:, -1] - points[:, 0]
-    even = points[:, :1] + ends[:, None] * np.linspace(0, 1, points.shape[1])[None, :, None]
     reach = float(np.abs(points).max())
     radius = np.hypot(points[..., 0], points[..., 1])
-    if np.abs(points - even).max() < 0.05 * reach:
+    from_begin = points - points[:, :1]
+    aside = from_begin[..., 0] * ends[:, None, 1] - from_begin[..., 1] * ends[:, None, 0]
+    length = np.hypot(ends[:, 0], ends[:, 1])
+    if length.min() > 0.2 * reach and np.abs(aside / length[:, None]).max() < 0.05 * reach:
         through = float(np.median(radius.min(axis=1))) < 0.05 * reach
         return "radial" if through else "lines"
     path = np.hypot(*np.diff(points, axis=1).transpose(2, 0, 1)).sum(1)
