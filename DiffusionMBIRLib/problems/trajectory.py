@@ -33,6 +33,7 @@ MIDDLE_CYCLES = 20.0  # radius of k-space that maps come from
 _MIDDLE_SIZE = 48  # of the grid that it is solved on: larger, so that its edges do not fold into what is used
 _MIDDLE_STEPS = 15
 _USED = 32  # of it, (rows, columns)
+_SLICES_OF_MAPS = 4  # that tell how the coils vary
 PHASE_CYCLES = 24.0  # radius of k-space that holds the smooth phase
 
 
@@ -235,4 +236,5 @@ def _weights(geometry: TrajectoryMRI) -> np.ndarray:
 
 
 def _approximate(A: NonCartesianFourier, coupling: float) -> SamplingPreconditioner:
-    return SamplingPreconditioner(A.kernel, A.domain.shape[0], coupling=coupling, device=A.device, dtype=A.dtype)
+    slices, some = A.domain.shape[0], A.maps[:: max(1, len(A.maps) // _SLICES_OF_MAPS)]
+    return SamplingPreconditioner(A.kernel, slices, some, coupling=coupling, device=A.device, dtype=A.dtype)
