@@ -27,6 +27,9 @@ FITTED_AT_ZERO = ("sod_mm", "sdd_mm")
 MOST_OF_A_SPIN_BOX = 2**31 - 1
 _CT_SCAN = {name for task in CT_TASKS for name in scan_names(task)}
 _MRI_SCAN = scan_names(MR_TASK)
+_OF_TRAJECTORY = {  # settings that only one way through k-space has
+    "acceleration": "cartesian", "acs": "cartesian", "mask": "cartesian", "spokes": "radial", "arms": "spiral",
+}  # fmt: skip
 _OF_RECONSTRUCTION = {item.name for item in fields(ReconSettings)}
 
 
@@ -34,7 +37,8 @@ def is_shown(name: str, parameters: Parameters) -> bool:
     """Whether a setting means something for the source, task and method that are chosen."""
     mri, source = parameters.modality == "MR", parameters.get("source")
     if name in _MRI_SCAN:
-        return mri and source == "volume"
+        fitting = _OF_TRAJECTORY.get(name, parameters.get("trajectory")) == parameters.get("trajectory")
+        return mri and source == "volume" and fitting
     if name in _CT_SCAN:
         # A sinogram node has its views as an axis, but does not know the range that they cover.
         from_node = source == "sinogram" and not parameters.input_file

@@ -28,7 +28,7 @@ class DirectTransform:
 
     def __init__(self, points: np.ndarray, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self._points = torch.as_tensor(np.ascontiguousarray(points), dtype=torch.float64).reshape(-1, 2)
+        self._points = torch.as_tensor(np.array(points), dtype=torch.float64).reshape(-1, 2)
         self._scale = 1 / math.sqrt(shape[0] * shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
