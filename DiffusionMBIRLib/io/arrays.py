@@ -17,7 +17,6 @@ What it does not say is guessed from where the energy lies, and every guess is l
 
 from __future__ import annotations
 
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,12 @@ from ..errors import InputError
 from ..formats import MR, Format, register
 from ..scans import KSpace
 from .channels import coils_or_slices
-from .files import require_file
 from .kspace_scan import Acquisition, finish
 from .matlab import is_fan_beam, read_matlab
+from .npy import load_npy
 from .sampling import measured
 from .sidecar import ORDER, Sidecar
-from .sizes import require_memory
+from .trajectory_arrays import read_with_trajectory
 from .trajectory_scan import ASKS, told_of
 from .wrapping import unwrapped
 
@@ -59,28 +58,11 @@ def read_array(path: Path, **of_trajectory: Any) -> KSpace:
 
 
 def _along_trajectory(path: Path, told: Sidecar, given: dict[str, Any]) -> KSpace:
-    from .trajectory_arrays import read_with_trajectory
-
     if "trajectory" not in given:
         raise InputError(f"{path}: {next(iter(given))} is for samples along a trajectory; give its file, --trajectory")
     of_matlab = path.suffix.lower() == ".mat"
     array = read_matlab(path, told.variable, "")[0] if of_matlab else load_npy(path)
     return read_with_trajectory(path, _Reader(path, np.asarray(array), told).array, told_of(**given), "array")
-
-
-def load_npy(path: Path) -> np.ndarray:
-    """A .npy file; nothing is unpickled, and a size that the file does not have is refused before memory is taken."""
-    require_file(path)
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, OverflowError, tokenize.TokenError) as error:
-        raise InputError(f"{path}: cannot be read as an array of numbers; is it truncated or pickled?") from error
-    if not isinstance(mapped, np.ndarray):
-        mapped.close()
-        raise InputError(f"{path}: holds no single array")
-    if mapped.size:
-        require_memory(str(path), mapped.shape or (1,), max(mapped.dtype.itemsize, 8))
-    return np.array(mapped)
 
 
 def _beside(path: Path, name: str) -> Path:

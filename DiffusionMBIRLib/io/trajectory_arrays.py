@@ -8,10 +8,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..scans import TrajectoryKSpace
-from . import bart
-from .arrays import load_npy
+from .cfl import read_cfl
 from .companions import companion
 from .matlab import read_matlab
+from .npy import load_npy
 from .trajectory_scan import Readouts, ToldTrajectory, finish_readouts
 
 SUFFIXES = (".npy", ".mat", ".cfl")
@@ -33,7 +33,7 @@ def read_with_trajectory(path: Path, array: np.ndarray, told: ToldTrajectory, so
 def load_trajectory(file: Path, scan: Readouts) -> np.ndarray:
     """(readouts, samples, 2), of kx + i ky or with an axis of 2 or 3 coordinates; longer steps lie between readouts."""
     if file.suffix.lower() == ".cfl":
-        array = np.squeeze(bart.read_cfl(file))
+        array = np.squeeze(read_cfl(file))
         array = array.real if array.ndim == 3 and not np.iscomplex(array).any() else array
     elif file.suffix.lower() in (".npy", ".mat"):
         array = load_npy(file) if file.suffix.lower() == ".npy" else _of_matlab(file)

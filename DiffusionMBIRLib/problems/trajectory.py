@@ -34,6 +34,7 @@ _MIDDLE_SIZE = 48  # of the grid that it is solved on: larger, so that its edges
 _MIDDLE_STEPS = 15
 _USED = 32  # of it, (rows, columns)
 _SLICES_OF_MAPS = 4  # that tell how the coils vary
+BELIEVED = 0.6  # of what the first volume leaves of the data, which counts as noise: in part it is not yet solved for
 PHASE_CYCLES = 24.0  # radius of k-space that holds the smooth phase
 
 
@@ -59,7 +60,7 @@ def trajectory_problem(kspace: TrajectoryKSpace, settings: ReconSettings, device
         balanced=seen.balanced,
         approximate=seen.approximate,
         seen_by=seen.by,
-        remarks=remarks_on(kspace.geometry),
+        remarks=remarks_on_readouts(kspace.geometry),
     )
 
 
@@ -67,6 +68,7 @@ def trajectory_problem(kspace: TrajectoryKSpace, settings: ReconSettings, device
 class Sampled:
     """Images of a scan in multiples of ``unit``: y = A x, with the standard deviation of its noise.
 
+    noise: of the receivers, or what no image explains where that is more, as of a trajectory that is not quite right.
     first: a volume by few steps of conjugate gradient, which tells the unit and the phase.
     """
 
@@ -80,13 +82,15 @@ class Sampled:
     @classmethod
     def of(cls, kspace: TrajectoryKSpace, settings: ReconSettings, device: torch.device) -> Sampled:
         """With coils combined and maps estimated.  Raises InputError where that cannot be done."""
-        noise, kspace = noise_of(kspace), with_maps(kspace, settings.virtual_coils, device)
-        A = operator_of(kspace, device)
+        noise, kspace = noise_of(kspace), with_estimated_maps(kspace, settings.virtual_coils, device)
+        A = transform_of(kspace, device)
         y = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
         first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS, precondition=_approximate(A, 0.0))
+        left = float(A.distance(first, y)) / (2 * y.numel()) ** 0.5
         unit = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
         if not unit > 0:
             raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
+        noise = max(noise, BELIEVED * left)
         return cls(kspace, A, y / unit, unit, noise / unit, first / unit)
 
     def residual(self, x: Tensor) -> float:
@@ -136,7 +140,7 @@ class Sampled:
         return ifft2c(fft2c(self.first) * window.to(self.A.device, self.A.domain.real))
 
 
-def remarks_on(geometry: TrajectoryMRI) -> tuple[str, ...]:
+def remarks_on_readouts(geometry: TrajectoryMRI) -> tuple[str, ...]:
     """What a user should know of such a readout."""
     from ..geometry.trajectory import LONG_READOUT_MS
 
@@ -148,7 +152,7 @@ def remarks_on(geometry: TrajectoryMRI) -> tuple[str, ...]:
     )
 
 
-def operator_of(kspace: TrajectoryKSpace, device: torch.device) -> NonCartesianFourier:
+def transform_of(kspace: TrajectoryKSpace, device: torch.device) -> NonCartesianFourier:
     """The transform of a measurement whose maps are known, or that has one coil."""
     slices, rows, columns = kspace.grid.shape
     if kspace.maps is None:
@@ -158,7 +162,7 @@ def operator_of(kspace: TrajectoryKSpace, device: torch.device) -> NonCartesianF
     return NonCartesianFourier(kspace.geometry.points, maps, slices=slices)
 
 
-def with_maps(kspace: TrajectoryKSpace, coils: int, device: torch.device) -> TrajectoryKSpace:
+def with_estimated_maps(kspace: TrajectoryKSpace, coils: int, device: torch.device) -> TrajectoryKSpace:
     """With at most so many coils (0: all), and their maps estimated from the middle where they are not given.
 
     Raises InputError where they cannot be estimated.
