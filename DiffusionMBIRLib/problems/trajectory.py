@@ -34,7 +34,7 @@ _MIDDLE_SIZE = 48  # of the grid that it is solved on: larger, so that its edges
 _MIDDLE_STEPS = 15
 _USED = 32  # of it, (rows, columns)
 _SLICES_OF_MAPS = 4  # that tell how the coils vary
-BELIEVED = 0.6  # of what the first volume leaves of the data, which counts as noise: in part it is not yet solved for
+BELIEVED = 0.4  # of what the first volume leaves of the data, which counts as noise: in part it is not yet solved for
 PHASE_CYCLES = 24.0  # radius of k-space that holds the smooth phase
 
 
