@@ -94,7 +94,7 @@ def describe_scan(scan: Scan) -> dict[str, Any]:
 def _of_kspace(kspace: KSpace) -> dict[str, Any]:
     grid, told = kspace.grid, kspace.provenance
     return {
-        "axes": told.get("axes", "slices, coils, rows, columns"),
+        "axes": told.get("axes", ", ".join(kspace.geometry.data_axes)),
         "readout_oversampling": told.get("readout_oversampling", 1.0),
         "oversampling_removed": told.get("oversampling_removed", False),
         "spacing_mm": [round(s, 4) for s in grid.spacing_mm],
