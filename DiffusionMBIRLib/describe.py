@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     from .volume import Volume
 
 
-def describe_file(
-    path: Path,
-    *,
-    pixel_mm: float | None = None,
-    axis: float | None = None,
-    prepare: str | None = None,
-    weights: Path | None = None,
-) -> dict[str, Any]:
-    """What the file holds.  pixel_mm, axis, prepare: as for ``read``.  Raises InputError for what cannot be read."""
+def describe_file(path: Path, **told: Any) -> dict[str, Any]:
+    """What the file holds.  told: as for ``read``.  Raises InputError for what cannot be read."""
     if path.suffix.lower() == ".safetensors":
         from .models import read_card
 
@@ -38,7 +31,7 @@ def describe_file(
     if may_hold(path, SCAN):
         from .io.scans import read_scan
 
-        return describe_scan(read_scan(path, pixel_mm=pixel_mm, axis=axis, prepare=prepare, weights=weights))
+        return describe_scan(read_scan(path, **told))
     from .io.volumes import read_volume
 
     return describe_volume(read_volume(path))
@@ -101,7 +94,7 @@ def describe_scan(scan: Scan) -> dict[str, Any]:
 def _of_kspace(kspace: KSpace) -> dict[str, Any]:
     grid, told = kspace.grid, kspace.provenance
     return {
-        "axes": told.get("axes", "slices, coils, rows, columns"),
+        "axes": told.get("axes", ", ".join(kspace.geometry.data_axes)),
         "readout_oversampling": told.get("readout_oversampling", 1.0),
         "oversampling_removed": told.get("oversampling_removed", False),
         "spacing_mm": [round(s, 4) for s in grid.spacing_mm],
@@ -115,12 +108,15 @@ def _of_kspace(kspace: KSpace) -> dict[str, Any]:
 
 
 def _maps(kspace: KSpace) -> str:
+    from .scans import TrajectoryKSpace
     from .sensitivity import SMALLEST_ACS, calibration_size, maps_method
 
     if kspace.maps is not None:
         return "in the file"
     if kspace.geometry.coils == 1:
         return "none needed"
+    if isinstance(kspace, TrajectoryKSpace):
+        return f"to be estimated ({maps_method()})"
     if min(calibration_size(kspace)) < SMALLEST_ACS:
         return "cannot be estimated: too few calibration lines"
     apart = ", separate calibration" if calibration_size(kspace) != kspace.geometry.acs else ""

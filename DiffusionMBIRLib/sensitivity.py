@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .geometry import CartesianMRI
 from .scans import KSpace
 
 METHODS = ("auto", "espirit", "low-resolution")
@@ -76,19 +75,10 @@ def noise_std_of(kspace: KSpace) -> float:
     """
     if kspace.noise_std > 0:
         return kspace.noise_std
-    outer = kspace.data[..., _outermost(kspace.geometry.mask)]
+    outer = kspace.data[..., kspace.geometry.outermost]
     if outer.size < _FEWEST_NOISE_SAMPLES:
         return 0.0
     return float(np.median(np.abs(outer)) / _MEDIAN_OF_RAYLEIGH)
-
-
-def _outermost(mask: np.ndarray) -> np.ndarray:
-    """The tenth of the sampled positions that lies farthest out."""
-    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
-    radius = np.hypot(
-        (rows - mask.shape[0] // 2) / max(mask.shape[0], 1), (columns - mask.shape[1] // 2) / max(mask.shape[1], 1)
-    )
-    return mask & (radius >= np.quantile(radius[mask], 0.9))
 
 
 # --- fewer coils
@@ -116,16 +106,17 @@ def _middle(data: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return data[..., top : top + rows, left : left + columns]
 
 
-def compress_coils(kspace: KSpace, coils: int) -> KSpace:
+def compress_coils(kspace: KSpace, coils: int, middle: KSpace | None = None) -> KSpace:
     """At most ``coils`` virtual coils that hold most of the calibration's energy; white noise stays white.
 
+    middle: a Cartesian scan of the same coils that tells it, of a trajectory.
     Raises InputError for fewer than one coil.
     """
     if coils < 1:
         raise InputError(f"coils must be at least 1, not {coils}")
     if coils >= kspace.geometry.coils:
         return kspace
-    mixing = _main_coils(kspace)[:, :coils].conj().T
+    mixing = main_coils(middle or kspace)[:, :coils].conj().T
     data, maps, apart = (
         None if array is None else np.einsum("ij,sjrc->sirc", mixing, array, optimize=True)
         for array in (kspace.data, kspace.maps, kspace.calibration)
@@ -134,14 +125,14 @@ def compress_coils(kspace: KSpace, coils: int) -> KSpace:
     return replace(
         kspace,
         data=data,
-        geometry=CartesianMRI(kspace.geometry.mask, coils),
+        geometry=replace(kspace.geometry, coils=coils),
         maps=None if maps is None else _normalised(maps),
         calibration=apart,
     )
 
 
-def _main_coils(kspace: KSpace) -> np.ndarray:
-    """Unitary complex64 (coils, coils): columns are combinations of coils, the one with the most energy first."""
+def main_coils(kspace: KSpace) -> np.ndarray:
+    """Unitary complex64 (coils, coils) of a Cartesian scan: columns combine coils, that with most energy first."""
     middle = calibration(kspace, 2 * _LARGEST_ACS)
     if middle.size == 0:
         middle = kspace.data
@@ -179,7 +170,7 @@ def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
     maps = _espirit(kspace) if method == "espirit" else _low_resolution(kspace)
     if not maps.any():
         raise InputError(f"{kspace.name}: no sensitivity maps could be found; is there an object, or is all noise?")
-    return _with_common_phase(maps, _main_coils(kspace)[:, 0])
+    return _with_common_phase(maps, main_coils(kspace)[:, 0])
 
 
 def _espirit(kspace: KSpace) -> np.ndarray:

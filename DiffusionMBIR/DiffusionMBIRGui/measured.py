@@ -27,6 +27,8 @@ def line_of(found: dict[str, Any], shape: Shape) -> str:
         parts.append(_("{count} views").format(count=found["views"]))
     if found.get("coils"):
         parts.append(_("coils: {count}").format(count=found["coils"]))
+    if found.get("readouts"):
+        parts.append(_("{pattern}, {count} readouts").format(pattern=found["pattern"], count=found["readouts"]))
     if found.get("acceleration"):
         parts.append(_("acceleration {factor}").format(factor=f"{found['acceleration']:g}"))
     guessed = [_("guessed: {what}").format(what=", ".join(map(str, found["guessed"])))] if found.get("guessed") else []

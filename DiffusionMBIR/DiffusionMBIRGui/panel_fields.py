@@ -28,6 +28,9 @@ MOST_OF_A_SPIN_BOX = 2**31 - 1
 _CT_SCAN = {name for task in CT_TASKS for name in scan_names(task)}
 _MRI_SCAN = scan_names(MR_TASK)
 _SLICE_SCAN = scan_names(THIN_SLICES)
+_OF_TRAJECTORY = {  # settings that only one way through k-space has
+    "acceleration": "cartesian", "acs": "cartesian", "mask": "cartesian", "spokes": "radial", "arms": "spiral",
+}  # fmt: skip
 _OF_RECONSTRUCTION = {item.name for item in fields(ReconSettings)}
 
 
@@ -40,7 +43,8 @@ def is_shown(name: str, parameters: Parameters) -> bool:
     if name in _SLICE_SCAN:
         return data == SLICES and name != "distance_mm"  # of simulated slices
     if name in _MRI_SCAN:
-        return mri and source == "volume"
+        fitting = _OF_TRAJECTORY.get(name, parameters.get("trajectory")) == parameters.get("trajectory")
+        return mri and source == "volume" and fitting
     if name in _CT_SCAN and data == SLICES:
         return False
     if name in _CT_SCAN:

@@ -10,7 +10,7 @@ from ..describe import describe_file, describe_machine, text_of
 from ..errors import InputError
 from ..formats import SCAN, may_hold
 from ..monitor import Monitor
-from .options import Outcome, add_told, told
+from .options import Outcome, add_told, add_told_trajectory, told
 
 if TYPE_CHECKING:
     from ..scans import Measurement
@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of a CT scan: draw one slice, every way round that the file leaves open",
     )
     add_told(parser)
+    add_told_trajectory(parser, file=True)
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
 from ..config import DEVICES
+from ..io.trajectory_scan import ToldTrajectory
+from ..io.trajectory_units import UNITS
 from ..simulation.settings import SCANS
 from ..tasks import SLICES, TASKS, task_info
 from .terminal import tell
 
+TOLD_TRAJECTORY = tuple(item.name for item in fields(ToldTrajectory))
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what is printed otherwise
 
 
-def add_settings(parser: Any, table: type) -> None:
+def add_settings(parser: Any, table: type, open_to: Sequence[str] = ()) -> None:
     """One option for each field of a table of settings; an option that is not given stays out of the namespace.
 
-    parser: an argparse parser or group.  A setting that is on or off has the option and its opposite, --no-NAME.
+    parser: an argparse parser or group.  open_to: settings that take other words than their choices.  A setting that is
+    on or off has the option and its opposite, --no-NAME.
     """
     for item in fields(table):
         name, text = item.metadata.get("option") or item.name.replace("_", "-"), _help(item)
@@ -28,7 +33,7 @@ def add_settings(parser: Any, table: type) -> None:
             parser.add_argument(f"--no-{name}", action="store_false", help=f"the opposite of --{name}", **given)
         else:
             choices = item.metadata["choices"]
-            given |= {"choices": choices} if choices else {"metavar": name.upper()}
+            given |= {"choices": choices} if choices and item.name not in open_to else {"metavar": name.upper()}
             parser.add_argument(f"--{name}", type=type(item.default), help=text, **given)
 
 
@@ -46,11 +51,11 @@ def given_settings(arguments: argparse.Namespace, table: type) -> dict[str, Any]
     return {f.name: getattr(arguments, f.name) for f in fields(table) if hasattr(arguments, f.name)}
 
 
-def add_scan_settings(parser: argparse.ArgumentParser) -> None:
+def add_scan_settings(parser: argparse.ArgumentParser, open_to: Sequence[str] = ()) -> None:
     """The options of a simulated scan, a group for each modality."""
     for modality, table in SCANS.items():
         title = "thick slices" if modality == SLICES else f"scan of a volume, {modality}"
-        add_settings(parser.add_argument_group(title), table)
+        add_settings(parser.add_argument_group(title), table, open_to)
 
 
 def given_scan_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -71,9 +76,27 @@ def add_told(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prepare", help="of projections: steps to switch, such as 'rings=off, water=on'")
 
 
+def add_told_trajectory(parser: argparse.ArgumentParser, *, file: bool) -> None:
+    """The options for what k-space along a trajectory does not tell; file: also --trajectory FILE, which elsewhere is a
+    setting of simulated scans.
+    """
+    group = parser.add_argument_group("k-space along a trajectory")
+    if file:
+        group.add_argument("--trajectory", help="file of the trajectory of an array (.npy, .mat, .cfl, .seq)")
+    group.add_argument("--trajectory-unit", choices=UNITS, help="unit of the trajectory (default: by its largest |k|)")
+    group.add_argument("--fov-mm", type=float, help="field of view of the image")
+    group.add_argument("--matrix", type=int, help="pixels of the image along rows and columns")
+    group.add_argument("--delays", help="of the gradients in samples: auto (default), off or SX,SY,SXY")
+    group.add_argument("--shift-mm", help="X,Y: shift the image in its plane, where the scanner did not")
+    group.add_argument("--angles", help="of the spokes of Siemens raw data: golden, tiny-N, uniform or degrees a spoke")
+    group.add_argument("--sequence", help="Pulseq file (.seq) of Siemens raw data")
+
+
 def told(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the user gave of them, as keyword arguments of ``read``."""
     given = {name: getattr(arguments, name) for name in ("pixel_mm", "axis", "prepare", "weights")}
+    if hasattr(arguments, "trajectory_unit"):
+        given |= {name: getattr(arguments, name, None) for name in TOLD_TRAJECTORY}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -21,6 +21,7 @@ from .options import (
     add_scan_settings,
     add_settings,
     add_told,
+    add_told_trajectory,
     given_scan_settings,
     given_settings,
     planes_text,
@@ -47,7 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", choices=TASKS, help=f"of a volume: what to simulate, or thin-slices (default {SPARSE_VIEW})"
     )
-    add_scan_settings(parser)
+    add_told_trajectory(parser, file=False)
+    add_scan_settings(parser, open_to=("trajectory",))
     add_settings(parser, ReconSettings)
 
 
@@ -130,6 +132,7 @@ def _measured(arguments: argparse.Namespace, monitor: Monitor) -> tuple[Any, Any
     if may_hold(path, SCAN):
         from ..io.scans import read_scan
 
+        given.pop("trajectory", None)  # the file of a trajectory
         for name in [*given, *(["task"] if arguments.task else [])]:
             raise InputError(
                 f"setting {name} is for the simulated scan of a volume; {path.name} holds a scan, leave it out"

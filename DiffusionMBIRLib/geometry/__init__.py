@@ -12,6 +12,7 @@ from .point_source import PointSource
 from .posed import PosedBeam
 from .rays import Poses, RayGeometry, mixes_slices
 from .slices import SliceProfiles
+from .trajectory import TrajectoryMRI
 
 __all__ = [
     "GEOMETRIES",
@@ -28,6 +29,7 @@ __all__ = [
     "Poses",
     "RayGeometry",
     "SliceProfiles",
+    "TrajectoryMRI",
     "axial_order",
     "contiguous",
     "forget_geometry",

@@ -70,6 +70,14 @@ class CartesianMRI(Geometry):
         )
         return rows, columns
 
+    @property
+    def outermost(self) -> np.ndarray:
+        """bool (rows, columns): the tenth of the sampled positions that lies farthest out."""
+        mask = self.mask
+        rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
+        radius = np.hypot((rows - mask.shape[0] // 2) / mask.shape[0], (columns - mask.shape[1] // 2) / mask.shape[1])
+        return mask & (radius >= np.quantile(radius[mask], 0.9))
+
     def data_shape(self, slices: int) -> tuple[int, int, int, int]:
         """Shape of the k-space of a stack: (slices, coils, rows, columns)."""
         rows, columns = self.mask.shape

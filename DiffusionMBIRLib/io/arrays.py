@@ -17,8 +17,8 @@ What it does not say is guessed from where the energy lies, and every guess is l
 
 from __future__ import annotations
 
-import tokenize
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,21 +26,27 @@ from ..errors import InputError
 from ..formats import MR, Format, register
 from ..scans import KSpace
 from .channels import coils_or_slices
-from .files import require_file
 from .kspace_scan import Acquisition, finish
 from .matlab import is_fan_beam, read_matlab
+from .npy import load_npy
 from .sampling import measured
 from .sidecar import ORDER, Sidecar
-from .sizes import require_memory
+from .trajectory_arrays import read_with_trajectory
+from .trajectory_scan import ASKS, told_of
 from .wrapping import unwrapped
 
 _SHORTEST_FREQUENCY_AXIS = 16
 _CONCENTRATED = 0.5  # share of the energy in the middle quarter, above which an axis is one of frequencies
 
 
-def read_array(path: Path) -> KSpace:
-    """Read .npy or .mat.  Raises InputError, naming the file, for arrays that are no k-space or ambiguous."""
+def read_array(path: Path, **of_trajectory: Any) -> KSpace:
+    """Read .npy or .mat.  Raises InputError, naming the file, for arrays that are no k-space or ambiguous.
+
+    of_trajectory: of samples along one, as :class:`.trajectory_scan.ToldTrajectory` has them.
+    """
     told = Sidecar.of(path)
+    if of_trajectory:
+        return _along_trajectory(path, told, of_trajectory)
     mask = None
     if path.suffix.lower() == ".npy":
         array = load_npy(path)
@@ -51,19 +57,12 @@ def read_array(path: Path) -> KSpace:
     return finish(_Reader(path, np.asarray(array), told).scan(mask))
 
 
-def load_npy(path: Path) -> np.ndarray:
-    """A .npy file; nothing is unpickled, and a size that the file does not have is refused before memory is taken."""
-    require_file(path)
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, OverflowError, tokenize.TokenError) as error:
-        raise InputError(f"{path}: cannot be read as an array of numbers; is it truncated or pickled?") from error
-    if not isinstance(mapped, np.ndarray):
-        mapped.close()
-        raise InputError(f"{path}: holds no single array")
-    if mapped.size:
-        require_memory(str(path), mapped.shape or (1,), max(mapped.dtype.itemsize, 8))
-    return np.array(mapped)
+def _along_trajectory(path: Path, told: Sidecar, given: dict[str, Any]) -> KSpace:
+    if "trajectory" not in given:
+        raise InputError(f"{path}: {next(iter(given))} is for samples along a trajectory; give its file, --trajectory")
+    of_matlab = path.suffix.lower() == ".mat"
+    array = read_matlab(path, told.variable, "")[0] if of_matlab else load_npy(path)
+    return read_with_trajectory(path, _Reader(path, np.asarray(array), told).array, told_of(**given), "array")
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -263,4 +262,4 @@ def _middle_share(profile: np.ndarray) -> float:
     return float(profile[n // 2 - half : n // 2 + half].sum() / profile.sum())
 
 
-register(Format("array of k-space", MR, (".npy", ".mat"), read_array, lambda path: not is_fan_beam(path)))
+register(Format("array of k-space", MR, (".npy", ".mat"), read_array, lambda path: not is_fan_beam(path), asks=ASKS))

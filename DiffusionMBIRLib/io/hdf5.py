@@ -209,11 +209,11 @@ def recognising(test: Callable[[Fields], Any]) -> Callable[[Path], bool]:
     return recognises
 
 
-def reading(read: Callable[[Fields], Any]) -> Callable[[Path], Any]:
+def reading(read: Callable[..., Any]) -> Callable[..., Any]:
     """What reads a path by its open fields; errors as of :func:`opened`."""
 
-    def reads(path: Path) -> Any:
+    def reads(path: Path, **told: Any) -> Any:
         with opened(path) as fields:
-            return read(fields)
+            return read(fields, **told)
 
     return reads

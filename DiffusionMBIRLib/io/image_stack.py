@@ -8,8 +8,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..host_memory import require_room
-from .arrays import load_npy
 from .files import require_file
+from .npy import load_npy
 from .tiff import is_tiff, read_tiff
 from .view_order import orders_by_name
 

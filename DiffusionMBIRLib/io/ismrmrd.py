@@ -15,10 +15,13 @@ from .hdf5 import SUFFIXES, Fields, reading, recognising
 from .ismrmrd_header import EncodingSpace, Header, parse_header, require_cartesian
 from .ismrmrd_paths import cells
 from .ismrmrd_space import encoded_space
+from .ismrmrd_trajectory import NAMES as TRAJECTORIES
+from .ismrmrd_trajectory import read_trajectory
 from .kspace_scan import Acquisition, Lines, finish
 from .ramps import is_even
 from .readouts import Marks, Placer
 from .stack import SliceStack, stacked
+from .trajectory_scan import ASKS, told_of
 
 _CHUNK = 512  # readouts held at a time
 
@@ -53,8 +56,11 @@ def find_group(file: Any) -> str | None:
     return None
 
 
-def read_ismrmrd(fields: Fields, group: str) -> KSpace:
-    """The first contrast, phase, repetition and set of an open file.  Raises InputError that names the file."""
+def read_ismrmrd(fields: Fields, group: str, **told: Any) -> KSpace:
+    """The first contrast, phase, repetition and set of an open file.  Raises InputError that names the file.
+
+    told: of trajectories, as :class:`.trajectory_scan.ToldTrajectory` has them.
+    """
     name, table = str(fields.path), fields.dataset(f"{group}/data")
     header = parse_header(_text(fields.dataset(f"{group}/xml"), name), name)
     if table.ndim != 1 or not {"head", "data"} <= set(table.dtype.names or ()):
@@ -64,11 +70,15 @@ def read_ismrmrd(fields: Fields, group: str) -> KSpace:
     if not set(table.dtype["head"]["idx"].names or ()) >= _INDEX:
         raise InputError(f"{name}: the counters of its readouts lack fields; is it an ISMRMRD file?")
     heads = table.fields("head")[:]
-    told = header.ramp is not None or ("traj" in table.dtype.names and heads["trajectory_dimensions"].any())
-    require_cartesian(header, name, ("epi",) if told else ())
+    if header.trajectory in TRAJECTORIES:
+        return read_trajectory(Reader(name, table, heads, header), told_of(**told))
+    if told:
+        raise InputError(f"{name}: {next(iter(told))} is for trajectories, its header says Cartesian; leave it out")
+    known = header.ramp is not None or ("traj" in table.dtype.names and heads["trajectory_dimensions"].any())
+    require_cartesian(header, name, ("epi",) if known else ())
     if header.encoded is None:
         raise InputError(f"{name}: its header lacks encodedSpace/matrixSize")
-    return finish(_Reader(name, table, heads, header).scan())
+    return finish(Reader(name, table, heads, header).scan())
 
 
 def _text(node: Any, name: str) -> bytes:
@@ -78,7 +88,9 @@ def _text(node: Any, name: str) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8")
 
 
-class _Reader:
+class Reader:
+    """The readouts of one file."""
+
     def __init__(self, name: str, table: Any, heads: np.ndarray, header: Header) -> None:
         self.name, self.table, self.heads, self.header = name, table, heads, header
         self.flags = heads["flags"].astype(np.uint64)
@@ -88,14 +100,13 @@ class _Reader:
 
     def scan(self) -> Acquisition:
         assert self.header.encoded is not None
-        noise, chosen = self._has(_NOISE), self._image_readouts()
+        noise, chosen = self._has(_NOISE), self.image_readouts()
         heads = self.heads[chosen]
         coils = int(heads["active_channels"][0])
         if coils < 1:
             raise InputError(f"{self.name}: its readouts have no coils")
-        slices, first, where = np.unique(heads["idx"]["slice"], return_index=True, return_inverse=True)
-        self._require_one_orientation(heads, first[where])
-        stack = stacked(self.name, heads["position"][first].astype(float), _directions(heads[first]), self.guessed)
+        slices, first = np.unique(heads["idx"]["slice"], return_index=True)
+        stack, _ = self.stack(heads)
         encoded, keep = encoded_space(self.header, heads, self.guessed, self.name)
         columns, rows, partitions = encoded.matrix
         shape = (len(slices), partitions, coils, rows, columns)
@@ -118,6 +129,50 @@ class _Reader:
             guessed=[*self.header.guessed, *self.guessed, *self.placer.guessed],
             remarks=[*self.remarks, *self.placer.remarks],
         )
+
+    def stack(self, heads: np.ndarray) -> tuple[SliceStack, int]:
+        """The slices of readouts, in order, and how many there are."""
+        _, first, where = np.unique(heads["idx"]["slice"], return_index=True, return_inverse=True)
+        self._require_one_orientation(heads, first[where])
+        directions = _directions(heads[first])
+        return stacked(self.name, heads["position"][first].astype(float), directions, self.guessed), len(first)
+
+    def centre(self, heads: np.ndarray, stack: SliceStack) -> np.ndarray:
+        """Where the middle of the stack lies, in mm."""
+        _, first = np.unique(heads["idx"]["slice"], return_index=True)
+        return np.asarray(heads["position"][first[stack.middle]].astype(float))
+
+    def directions(self, heads: np.ndarray) -> np.ndarray:
+        """Unit vectors of readout, phase and slice in the columns; those of the file's axes where they are none."""
+        found = _directions(heads[:1])[0]
+        if np.allclose(found.T @ found, np.eye(3), atol=1e-2):
+            return found
+        self.guessed.append("orientation (the header's is no rotation)")
+        return np.eye(3)
+
+    def noise(self, coils: int) -> np.ndarray | None:
+        """The scan without excitation, (coils, samples)."""
+        return self._noise(np.flatnonzero(self._has(_NOISE)), coils)
+
+    def noise_bandwidth(self, heads: np.ndarray) -> float:
+        """Its bandwidth over that of the scan."""
+        return self._bandwidth(heads, self._has(_NOISE))
+
+    def with_paths(self, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Number, samples (coils, samples) and points (samples, dimensions) of each readout."""
+        for begin in range(0, len(chosen), _CHUNK):
+            part = chosen[begin : begin + _CHUNK]
+            block = self.table[part[0] : part[-1] + 1]
+            for at in part:
+                head, record = self.heads[at], block[at - part[0]]
+                count, dimensions = int(head["number_of_samples"]), int(head["trajectory_dimensions"])
+                path = np.asarray(record["traj"], np.float64)
+                if path.size != count * dimensions:
+                    raise InputError(
+                        f"{self.name}: a trajectory of {path.size} numbers does not fit its readout of {count} samples "
+                        f"in {dimensions} dimensions"
+                    )
+                yield int(at), self._samples(head, record["data"]), path.reshape(count, dimensions)
 
     def _require_one_orientation(self, heads: np.ndarray, first: np.ndarray) -> None:
         """Within a slice all readouts have the direction of its first."""
@@ -201,7 +256,7 @@ class _Reader:
         found: np.ndarray = (self.flags & np.uint64(bits)) != 0
         return found
 
-    def _image_readouts(self) -> np.ndarray:
+    def image_readouts(self) -> np.ndarray:
         """Indices of the readouts of the first image; says which others there are."""
         wanted = ~self._has(_NOISE | _NO_IMAGE) & (self.heads["encoding_space_ref"] == 0)
         apart = self._has(_CALIBRATION) & ~self._has(_CALIBRATION_AND_IMAGING)
@@ -283,11 +338,13 @@ class _Reader:
         return x, y, z
 
 
-def _read(fields: Fields) -> KSpace:
-    return read_ismrmrd(fields, find_group(fields.file) or "dataset")
+def _read(fields: Fields, **told: Any) -> KSpace:
+    return read_ismrmrd(fields, find_group(fields.file) or "dataset", **told)
 
 
-register(Format("ISMRMRD", MR, SUFFIXES, reading(_read), recognising(lambda fields: find_group(fields.file))))
+register(
+    Format("ISMRMRD", MR, SUFFIXES, reading(_read), recognising(lambda fields: find_group(fields.file)), asks=ASKS)
+)
 
 
 def _directions(heads: np.ndarray) -> np.ndarray:

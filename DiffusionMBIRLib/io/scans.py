@@ -26,13 +26,16 @@ def read_scan(
     axis: float | None = None,
     prepare: str | None = None,
     weights: str | os.PathLike[str] | None = None,
+    **of_trajectory: Any,
 ) -> Any:
     """Read a :class:`~DiffusionMBIRLib.scans.Measurement` or :class:`~DiffusionMBIRLib.scans.KSpace`.
 
     pixel_mm, axis: of projections that do not tell them, the size of the detector's pixels in mm and the column of the
     rotation axis (0 is the first column's middle).  prepare: steps of the preparation to switch, such as "rings=off,
     water=on"; see :data:`~DiffusionMBIRLib.preparation.told.STEPS`.  weights: a file (.npy) of how far each ray of a CT
-    scan is trusted, relative to others, of a shape that broadcasts to that of its data; 0: not at all.
+    scan is trusted, relative to others, of a shape that broadcasts to that of its data; 0: not at all.  of_trajectory:
+    what k-space along a trajectory does not tell, by the names of
+    :class:`~DiffusionMBIRLib.io.trajectory_scan.ToldTrajectory`.
 
     Raises InputError, in one line that names the file and the field, for what is missing, truncated, foreign, of a
     newer version, incomplete or not finite, and for what a file of this kind tells itself; EngineError where memory
@@ -48,11 +51,12 @@ def read_scan(
         if path.is_dir():
             raise InputError(f"{path}: is no folder of projections (no list of angles, angles.txt); see the formats")
         raise InputError(f"{path}: no file of a scan that we read ({', '.join(suffixes(SCAN))})")
-    given = (("pixel_mm", pixel_mm), ("axis", axis), ("prepare", prepare))
-    told = {name: value for name, value in given if value is not None}
+    given = {"pixel_mm": pixel_mm, "axis": axis, "prepare": prepare, **of_trajectory}
+    told = {name: value for name, value in given.items() if value is not None}
     for name in told:
         if name not in known.asks:
-            raise InputError(f"{path}: {name} is for measured projections that do not tell it; leave it out")
+            which = "k-space along a trajectory" if name in of_trajectory else "measured projections"
+            raise InputError(f"{path}: {name} is for {which} that do not tell it; leave it out")
     try:
         scan = known.read(path, **told)
     except MemoryError as error:

@@ -20,13 +20,19 @@ from .kspace_scan import Acquisition, Lines, finish
 from .ramps import Ramp
 from .readouts import Marks, Placer
 from .stack import SliceStack, stacked
+from .trajectory_scan import ASKS, ToldTrajectory, told_of
+from .twix_trajectory import read_twix_trajectory
 
 _LARGEST_HEADER = 64 << 20
 _RAID_ENTRY = struct.Struct("<IIQQ128x")
 _SMALLEST_BLOCK = 32  # bytes
 _NO_IMAGE = ("RTFEEDBACK", "HPFEEDBACK", "REFPHASESTABSCAN", "PHASESTABSCAN", "PHASCOR")
 _COUNTERS = {"Eco": "contrast", "Phs": "phase", "Rep": "repetition", "Set": "set"}
-_NOT_CARTESIAN = "its trajectory is not Cartesian (sKSpace.ucTrajectory = {}); grid the data first"
+_NOT_CARTESIAN = (
+    "its trajectory is not Cartesian (sKSpace.ucTrajectory = {}: {}) and the file does not tell where samples lie; "
+    "give {}, or convert it to ISMRMRD with its trajectory"
+)
+_KINDS = {2: ("radial", "--angles golden, tiny-N, uniform or degrees a spoke"), 4: ("spiral", "--sequence FILE.seq")}
 
 
 def looks_like_twix(path: Path) -> bool:
@@ -37,8 +43,10 @@ def looks_like_twix(path: Path) -> bool:
     return (first < 10000 and 1 <= second <= 64) or (32 < first < min(size, _LARGEST_HEADER) and 1 <= second <= 32)
 
 
-def read_twix(path: Path) -> KSpace:
+def read_twix(path: Path, told: ToldTrajectory | None = None) -> KSpace:
     """The last measurement in the file: its first contrast, phase, repetition and set.
+
+    told: of readouts along a trajectory that the file does not tell.
 
     Raises InputError where twixtools is missing, for a truncated file and for what is not Cartesian.
     """
@@ -52,7 +60,9 @@ def read_twix(path: Path) -> KSpace:
             protocol, first = _protocol(stream, begin, path)
             blocks = list(_blocks(stream, begin + first, end, block_type, modern, path))
             noise += [b for b in blocks if b.is_flag_set("NOISEADJSCAN")]
-        return finish(_Reader(path, protocol, blocks, noise).scan())
+        along = told is not None and bool(told.angles or told.sequence)
+        reader = _Reader(path, protocol, blocks, noise, any_trajectory=along)
+        return read_twix_trajectory(reader, told) if told and along else finish(reader.scan())
 
 
 def _block_type(path: Path) -> Any:
@@ -161,14 +171,17 @@ def _blocks(stream: BinaryIO, at: int, end: int, block_type: Any, modern: bool, 
 
 
 class _Reader:
-    def __init__(self, path: Path, protocol: _Protocol, blocks: list[Any], noise: list[Any]) -> None:
+    def __init__(
+        self, path: Path, protocol: _Protocol, blocks: list[Any], noise: list[Any], *, any_trajectory: bool = False
+    ) -> None:
         self.name, self.protocol, self.noise = str(path), protocol, noise
         self.guessed: list[str] = []
         self.remarks: list[str] = []
         self.apart: list[Any] = []
-        trajectory = protocol.number("sKSpace.ucTrajectory", 1.0)
-        if trajectory not in (1.0, 0.0):
-            raise InputError(f"{path}: {_NOT_CARTESIAN.format(int(trajectory or 0))}")
+        trajectory = int(protocol.number("sKSpace.ucTrajectory", 1.0) or 0)
+        if trajectory not in (1, 0) and not any_trajectory:
+            kind, option = _KINDS.get(trajectory, ("another", "--sequence FILE.seq"))
+            raise InputError(f"{path}: {_NOT_CARTESIAN.format(trajectory, kind, option)}")
         self.blocks = self._image_blocks(blocks)
 
     def _image_blocks(self, blocks: list[Any]) -> list[Any]:
@@ -195,11 +208,11 @@ class _Reader:
         rows, row = self._along("Lin", "CenterLin", "sKSpace.lPhaseEncodingLines")
         partitions, part = self._along("Par", "CenterPar", self._partitions_key())
         columns, base = self._columns(columns)
-        where, stack = self._stack()
+        where, stack = self.stack()
         slices = len(stack.order)
         shape = (slices, partitions, coils, rows, columns)
         self.placer.learn(
-            lambda: ((self._samples(b), _marks(b)) for b in self.blocks),
+            lambda: ((self.samples(b), _marks(b)) for b in self.blocks),
             any(b.is_flag_set("REFLECT") for b in self.blocks),
         )
         data, sampled = self._lines(self.blocks, shape, zip(where, part, row, strict=True))
@@ -210,9 +223,9 @@ class _Reader:
             sampled,
             keep=base,
             spacing_mm=self._spacing(base, rows, partitions, stack.spacing_mm),
-            directions=self._directions(self.blocks[0]),
-            centre_mm=self._position(self.blocks[int(np.flatnonzero(where == slices // 2)[0])]),
-            noise=self._noise(coils),
+            directions=self.directions(self.blocks[0]),
+            centre_mm=self.position(self.blocks[int(np.flatnonzero(where == slices // 2)[0])]),
+            noise=self.noise_scan(coils),
             calibration=self._calibration(shape, where),
             axes="rows are phase encoding, columns are readout",
             guessed=[*self.guessed, *self.placer.guessed],
@@ -261,7 +274,7 @@ class _Reader:
         """Readouts at (slice, partition, row) on the encoded matrix, and what they sampled."""
         lines = Lines(self.name, shape, len(blocks))
         for block, (where, part, row) in zip(blocks, places, strict=True):
-            samples, begin = self.placer.place(self._samples(block), _marks(block))
+            samples, begin = self.placer.place(self.samples(block), _marks(block))
             lines.add(samples, (int(where), int(part), int(row)), begin)
         return lines.finish()
 
@@ -297,34 +310,38 @@ class _Reader:
         size = max(size, 2 * middle, 2 * (int(steps.max()) - middle + 1))
         return size, steps - middle + size // 2
 
-    def _samples(self, block: Any) -> np.ndarray:
+    def samples(self, block: Any) -> np.ndarray:
         samples = np.asarray(block.data)
         if samples.dtype != np.complex64 or samples.ndim != 2:
             raise InputError(f"{self.name}: a readout is damaged; copy the file again")
         return samples
 
-    def _noise(self, coils: int) -> np.ndarray | None:
+    def noise_scan(self, coils: int) -> np.ndarray | None:
         fitting = [np.asarray(b.data) for b in self.noise if int(b.mdh.UsedChannels) == coils]
         if self.noise and not fitting:
             self.remarks.append("the noise scan has other coils and is not used")
         return np.concatenate(fitting, axis=1) if fitting else None
 
+    def number(self, key: str) -> float:
+        """Of the protocol, 0 where it does not tell."""
+        return self.protocol.number(key, 0.0) or 0.0
+
     # --- geometry
 
-    def _position(self, block: Any) -> np.ndarray:
+    def position(self, block: Any) -> np.ndarray:
         place = block.mdh.SliceData.SlicePos
         return np.array([place.Sag, place.Cor, place.Tra], dtype=float)
 
-    def _stack(self) -> tuple[np.ndarray, SliceStack]:
+    def stack(self) -> tuple[np.ndarray, SliceStack]:
         """The place of each readout's slice along the normal, and the stack of slices."""
         numbers = np.array([int(b.mdh.Counter.Sli) for b in self.blocks])
         _, first, where = np.unique(numbers, return_index=True, return_inverse=True)
         slices = [self.blocks[n] for n in first]
-        directions = np.stack([self._directions(b) for b in slices])
-        stack = stacked(self.name, np.stack([self._position(b) for b in slices]), directions, self.guessed)
+        directions = np.stack([self.directions(b) for b in slices])
+        stack = stacked(self.name, np.stack([self.position(b) for b in slices]), directions, self.guessed)
         return stack.order[where], stack
 
-    def _directions(self, block: Any) -> np.ndarray:
+    def directions(self, block: Any) -> np.ndarray:
         """Unit vectors (LPS) of readout, phase and slice in the columns, from a readout's quaternion."""
         w, i, j, k = (float(q) for q in block.mdh.SliceData.Quaternion)
         if abs(w * w + i * i + j * j + k * k - 1) > 1e-2:
@@ -352,14 +369,14 @@ class _Reader:
         return x, y, z
 
 
-def _read(path: Path) -> KSpace:
+def _read(path: Path, **told: Any) -> KSpace:
     if not looks_like_twix(path):
         raise InputError(f"{path}: is no Siemens raw data; what wrote this file?")
     with np.errstate(over="ignore"):  # twixtools adds up what a damaged header says
-        return read_twix(path)
+        return read_twix(path, told_of(**told))
 
 
-register(Format("Siemens twix", MR, (".dat",), _read))
+register(Format("Siemens twix", MR, (".dat",), _read, asks=("angles", "sequence", *ASKS[1:])))
 
 
 def _marks(block: Any) -> Marks:

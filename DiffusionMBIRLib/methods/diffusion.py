@@ -214,6 +214,8 @@ def data_step(draw: Draw, *, sweeps: int = 1) -> Any:
         mixed = mixes_slices(draw.problem.scan.geometry)
         approximate = CirculantPreconditioner(A, s.preconditioner, s.rho * weights[0] ** 2, mixed=mixed)
         solver = RecycledGradient(approximate)
+    elif draw.problem.approximate:
+        solver = RecycledGradient(draw.problem.approximate(s.rho * weights[0] ** 2 if s.lam else 0.0))
     across = SliceDifference(volumes, weight=weights[0])
     return ZTVConsistency(
         A,

@@ -24,9 +24,12 @@ class EspiritL1(Method):
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from ..problems.mr import operator_of
-        from ..scans import KSpace
+        from ..problems.trajectory import wavelets
+        from ..scans import KSpace, TrajectoryKSpace
         from ..solvers.sense import espirit_l1
 
         assert isinstance(problem.scan, KSpace)
+        if isinstance(problem.scan, TrajectoryKSpace):
+            return Estimate(wavelets(problem, lam=settings.l1_lam))
         A = operator_of(problem.scan, problem.A.device)  # with all coils, not with combinations of them
         return Estimate(espirit_l1(problem.scan.data / problem.unit, A, lam=settings.l1_lam))

@@ -23,6 +23,6 @@ class SenseCG(Method):
         return {self.name: ("step", settings.cg_iterations)}
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        from ..solvers.sense import sense_cg
+        from .starts import sense
 
-        return Estimate(sense_cg(problem.A, problem.y, lam=settings.cg_lam, steps=settings.cg_iterations))
+        return Estimate(sense(problem, settings))

@@ -31,9 +31,10 @@ def total_variation(
     from ..problems import inverse_spacing
     from ..solvers.classic import admm_tv
 
+    A, y = problem.balanced or (problem.A, problem.y)
     return admm_tv(
-        problem.A,
-        problem.y,
+        A,
+        y,
         lam=lam,
         sweeps=sweeps,
         weights=inverse_spacing(problem.grid),
@@ -72,10 +73,17 @@ def coarse_to_fine(
     return total_variation(problem, lam, sweeps, monitor, checkpoint, start=finer(before))
 
 
-def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
-    """The start that settings name.  Raises InputError where the scan has none of that kind."""
+def sense(problem: Problem, settings: ReconSettings) -> Tensor:
+    """SENSE by conjugate gradient, preconditioned where the problem knows how."""
     from ..solvers.sense import sense_cg
 
+    precondition = problem.approximate(0.0) if problem.approximate else None
+    lam, steps = settings.cg_lam, settings.cg_iterations
+    return sense_cg(problem.A, problem.y, lam=lam, steps=steps, precondition=precondition)
+
+
+def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkpoint: Checkpoint) -> Tensor:
+    """The start that settings name.  Raises InputError where the scan has none of that kind."""
     if settings.start != "fbp":
         show_direct(problem, monitor)
     if settings.start == "noise":
@@ -85,7 +93,7 @@ def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkp
     if settings.start == "fbp":
         return problem.analytic("hann")
     if settings.start == "sense-cg":
-        return sense_cg(problem.A, problem.y, lam=settings.cg_lam, steps=settings.cg_iterations)
+        return sense(problem, settings)
     if problem.coarse is None:
         return total_variation(problem, settings.tv_lam, settings.start_sweeps, monitor, checkpoint)
     part, finer = problem.coarse()

@@ -1,4 +1,4 @@
-"""The adjoint of the sampled data: zeros in place of what was not sampled."""
+"""The adjoint of the sampled data: zeros in place of what was not sampled; of trajectories with weights (gridding)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 class ZeroFilled(Method):
     name: ClassVar[str] = "zero-filled"
-    label: ClassVar[str] = "Zero-filled"
+    label: ClassVar[str] = "Zero-filled, or gridding"
     takes: ClassVar[tuple[str, ...]] = ("MR",)
     order: ClassVar[int] = 73
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
-        return Estimate(problem.A.adjoint(problem.y))
+        return Estimate(problem.A.adjoint(problem.y) if problem.direct is None else problem.direct("ramp"))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..models import ValueScale
-from ..scans import KSpace, Measurement, Scan, ThickSlices
+from ..scans import KSpace, Measurement, Scan, ThickSlices, TrajectoryKSpace
 from .base import Problem, inverse_spacing
 from .ct import ct_problem
 from .metal import metal_problem
 from .mr import mr_problem
 from .slices import slices_problem
+from .trajectory import trajectory_problem
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -25,6 +26,8 @@ def build_problem(scan: Scan, settings: ReconSettings, value: ValueScale | None,
 
     Raises InputError for data or settings that do not fit.
     """
+    if isinstance(scan, TrajectoryKSpace):
+        return trajectory_problem(scan, settings, device)
     if isinstance(scan, KSpace):
         return mr_problem(scan, settings, value, device)
     if isinstance(scan, ThickSlices):

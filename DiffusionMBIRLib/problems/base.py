@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Problem:
-    """y = A x with x (slices, rows, columns) in the prior's value scale and |A| = 1: fields that methods read.
+    """y = A x with x (slices, rows, columns) in the prior's value scale and |A| = 1, unless ``balanced`` is given:
+    fields that methods read.
 
     scan: as it is reconstructed.  noise: standard deviation of y in that scale, 0 if unknown.  unit: of the data, which
     y counts in.  least: the least value that a volume can have, where there is one.  most: the largest, likewise, voxel
@@ -41,6 +42,9 @@ class Problem:
     planes: axes of the volume, along which planes are stacked that a prior sees, one level after the other.
     data_step: makes the step onto the data, of the weight of their noise, where there is a better one than by conjugate
     gradient.
+    balanced: the same data, (A, y), weighted so that |A| is near 1, for solvers that have no preconditioner; None where
+    ``A`` is as good, the norm of which is above 1 where samples lie densely.  approximate: of the coupling across
+    slices, an approximate inverse of A^H A with it, where there is a better one than a number.
     normalised: whether a step onto the data is divided by how much each pixel was measured.  as_published: what the
     published code of this kind of scan does ("aliased": its conjugate gradient errs; "ends-on-data").
     remarks: lines on how it is computed that the result's record is to hold.
@@ -64,6 +68,8 @@ class Problem:
     seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser
     planes: tuple[int, ...] = (0,)
     data_step: Callable[[float], DataFit] | None = None
+    balanced: tuple[LinearOperator, Tensor] | None = None
+    approximate: Callable[[float], Callable[[Tensor], Tensor]] | None = None
     normalised: bool = False
     as_published: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

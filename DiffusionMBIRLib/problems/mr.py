@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -89,19 +90,9 @@ class Images:
 
     def by(self, denoiser: SliceDenoiser, settings: ReconSettings) -> Denoiser:
         """How a prior sees complex volumes.  Raises InputError for a setting that does not fit its channels."""
-        card, way = denoiser.prior.card, settings.complex_prior
-        channels = card.channels
-        if way == "auto":
-            way = "two-channel" if channels == 2 else "real-imaginary" if settings.published else "phase"
-        if (way == "two-channel") != (channels == 2):
-            raise InputError(
-                f"setting complex_prior: {settings.complex_prior!r} does not fit prior {card.id!r} with {channels} "
-                "channel(s)"
-            )
-        if way == "two-channel":
-            return denoiser
-        if way == "real-imaginary":
-            return PartsDenoiser(denoiser)
+        return complex_denoiser(denoiser, settings, self._with_phase)
+
+    def _with_phase(self, denoiser: SliceDenoiser) -> Denoiser:
         phase = self.phase()
         return PhaseDenoiser(denoiser, phase, self._remainder(phase))
 
@@ -141,6 +132,27 @@ class Images:
             return ifft2c(torch.from_numpy(middle_of(whole, self._middle, tapered=tapered)))[:, 0].to(self.A.device)
         middle = middle_of(self.kspace.data, self.kspace.geometry, tapered=tapered) / self.unit
         return self.A.adjoint(self.A.carried_over(torch.from_numpy(middle).to(self.A.device)))
+
+
+def complex_denoiser(
+    denoiser: SliceDenoiser, settings: ReconSettings, with_phase: Callable[[SliceDenoiser], Denoiser]
+) -> Denoiser:
+    """A prior for complex volumes in the way that settings name; with_phase: makes that by a known phase.
+
+    Raises InputError for a setting that does not fit the prior's channels.
+    """
+    card, way = denoiser.prior.card, settings.complex_prior
+    channels = card.channels
+    if way == "auto":
+        way = "two-channel" if channels == 2 else "real-imaginary" if settings.published else "phase"
+    if (way == "two-channel") != (channels == 2):
+        raise InputError(
+            f"setting complex_prior: {settings.complex_prior!r} does not fit prior {card.id!r} with {channels} "
+            "channel(s)"
+        )
+    if way == "two-channel":
+        return denoiser
+    return PartsDenoiser(denoiser) if way == "real-imaginary" else with_phase(denoiser)
 
 
 def noise_of(kspace: KSpace) -> float:

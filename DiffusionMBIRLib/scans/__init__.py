@@ -4,5 +4,6 @@ from .base import Scan, same_scan, scan_kind
 from .ct import Measurement
 from .mr import KSpace
 from .slices import ThickSlices
+from .trajectory import TrajectoryKSpace
 
-__all__ = ["KSpace", "Measurement", "Scan", "ThickSlices", "same_scan", "scan_kind"]
+__all__ = ["KSpace", "Measurement", "Scan", "ThickSlices", "TrajectoryKSpace", "same_scan", "scan_kind"]

@@ -51,6 +51,25 @@ class KSpace(Scan):
     def __post_init__(self) -> None:
         if self.task != MR_TASK:
             raise InputError(f"{self.name}: task {self.task!r} does not fit k-space; use {MR_TASK}")
+        self._require_grids()
+        if not (np.isfinite(self.noise_std) and self.noise_std >= 0):
+            raise InputError(f"{self.name}: noise_std must be zero or positive, not {self.noise_std}")
+        slices = self.grid.shape[0]
+        object.__setattr__(self, "data", self._complex("data", self.data, (slices,)))
+        self._require_sampled()
+        if not self.data.any():
+            raise InputError(f"{self.name}: data is zero everywhere; nothing was measured")
+        within(f"{self.name}: the largest value of data", float(np.abs(self.data).max()), *MAGNITUDES)
+        if self.maps is not None:
+            fits_maps: list[tuple[int, ...]] = [(n, self.geometry.coils, *self.grid.in_plane) for n in (1, slices)]
+            object.__setattr__(self, "maps", self._fitting("maps", self.maps, fits_maps))
+        if self.calibration is not None:
+            block = np.shape(self.calibration)[2:]
+            fits = (slices, self.geometry.coils, *block)
+            object.__setattr__(self, "calibration", self._fitting("calibration", self.calibration, [fits]))
+
+    def _require_grids(self) -> None:
+        """Raise InputError where grids and geometry do not fit."""
         if self.grid.in_plane != self.geometry.mask.shape:
             raise InputError(
                 f"{self.name}: its mask has {self.geometry.mask.shape} positions (rows, columns), its grid "
@@ -58,21 +77,11 @@ class KSpace(Scan):
             )
         if self.stored_grid is not None and self.stored_grid.shape != self.grid.shape:
             raise InputError(f"{self.name}: stored_grid {self.stored_grid.shape} differs from grid {self.grid.shape}")
-        if not (np.isfinite(self.noise_std) and self.noise_std >= 0):
-            raise InputError(f"{self.name}: noise_std must be zero or positive, not {self.noise_std}")
-        slices = self.grid.shape[0]
-        object.__setattr__(self, "data", self._complex("data", self.data, (slices,)))
+
+    def _require_sampled(self) -> None:
+        """Raise InputError for values where nothing was sampled."""
         if np.count_nonzero(self.data[..., ~self.geometry.mask]):
             raise InputError(f"{self.name}: data holds values where its mask says that nothing was sampled")
-        if not self.data.any():
-            raise InputError(f"{self.name}: data is zero everywhere; nothing was measured")
-        within(f"{self.name}: the largest value of data", float(np.abs(self.data).max()), *MAGNITUDES)
-        if self.maps is not None:
-            object.__setattr__(self, "maps", self._complex("maps", self.maps, (1, slices)))
-        if self.calibration is not None:
-            block = np.shape(self.calibration)[2:]
-            fits = (slices, self.geometry.coils, *block)
-            object.__setattr__(self, "calibration", self._fitting("calibration", self.calibration, [fits]))
 
     @property
     def unit(self) -> str:
@@ -99,8 +108,8 @@ class KSpace(Scan):
             raise InputError(f"{self.name}: {what} is of type {array.dtype}; complex numbers are needed")
         if array.ndim != 4 or array.shape not in fits:
             raise InputError(
-                f"{self.name}: {what} has the shape {array.shape}, its grid and mask ask for {fits[-1]} "
-                "(slices, coils, rows, columns)"
+                f"{self.name}: {what} has the shape {array.shape}, its grid and geometry ask for {fits[-1]} "
+                f"({self._axes_of(what)})"
             )
         with np.errstate(over="ignore"):
             array = array.astype(np.complex64, copy=False)
@@ -108,6 +117,9 @@ class KSpace(Scan):
         if bad:
             raise InputError(f"{self.name}: {bad} of {array.size} values of {what} are NaN or infinite; repair them")
         return array
+
+    def _axes_of(self, what: str) -> str:
+        return ", ".join(self.geometry.data_axes if what == "data" else ("slices", "coils", "rows", "columns"))
 
     def volume(self, array: np.ndarray, name: str) -> Volume:
         """An image (slices, rows, columns), real or complex, as a volume of its magnitude; MR has no unit."""

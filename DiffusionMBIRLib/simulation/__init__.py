@@ -61,6 +61,9 @@ def simulate(
     acceleration: float | None = None,
     acs: float | None = None,
     mask: str | np.ndarray | None = None,
+    trajectory: str | None = None,
+    spokes: int | None = None,
+    arms: int | None = None,
     coils: int | None = None,
     phase: bool | None = None,
     noise: float | None = None,
@@ -85,7 +88,8 @@ def simulate(
     about 1 GB for slices of up to 1024 x 1024.  Of cone beams it holds the whole finer object, up to eight times the
     volume.
 
-    MRI is scanned in the planes of the volume's own axes, with k-space left out along its columns.  mask may be bool
+    MRI is scanned in the planes of the volume's own axes, with k-space left out along its columns, or along radial or
+    spiral trajectories.  mask may be bool
     (rows, columns) in place of acceleration and acs.  The maps of simulated coils are not handed over, as they are not
     by a scanner.  With a phase the volume is complex; noise is that of the real and of the imaginary part.
 
@@ -113,6 +117,9 @@ def simulate(
         "acceleration": acceleration,
         "acs": acs,
         "mask": mask if not isinstance(mask, np.ndarray) else None,
+        "trajectory": trajectory,
+        "spokes": spokes,
+        "arms": arms,
         "coils": coils,
         "phase": phase,
         "noise": noise,

@@ -7,11 +7,12 @@ from dataclasses import asdict
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import CartesianMRI, Grid
+from ..geometry import CartesianMRI, Grid, TrajectoryMRI
+from ..geometry.paths import radial, spiral, spoke_angles
 from ..models import MR_PERCENTILE
 from ..monitor import Monitor, Silent
 from ..operators.masks import sampling_mask
-from ..scans import KSpace
+from ..scans import KSpace, TrajectoryKSpace
 from ..tasks import MR_TASK
 from ..volume import Volume
 from .record import record, scan_name
@@ -20,6 +21,7 @@ from .settings import MRScan
 COIL_RING = 1.35  # radius of the ring of coils, in halves of the field of view
 COIL_LOOP = 0.6  # radius of a coil's loop, likewise
 PHASE_STD = 1.0  # radians
+USUAL_SPOKES, USUAL_ARMS = 64, 16
 
 
 def magnitude_of(volume: Volume) -> Volume:
@@ -49,6 +51,10 @@ def scan(
     """
     monitor = monitor or Silent()
     truth = magnitude_of(volume)
+    if settings.trajectory != "cartesian":
+        if mask is not None:
+            raise InputError(f"setting mask: is of Cartesian k-space, not of a {settings.trajectory} trajectory")
+        return _along_trajectory(volume, truth, settings, seed, monitor)
     sampled = mask
     if sampled is None:
         sampled = sampling_mask(
@@ -70,6 +76,43 @@ def scan(
     described = {"task": MR_TASK, **asdict(settings), **({} if mask is None else {"mask": "given"})}
     name = scan_name(volume)
     return KSpace(data, geometry, truth.grid, noise_std=std, provenance=record(volume, described, seed), name=name)
+
+
+def _along_trajectory(volume: Volume, truth: Volume, settings: MRScan, seed: int, monitor: Monitor) -> KSpace:
+    """As :func:`scan`, at the points of a trajectory; the transform is exact to single precision and more."""
+    import torch
+
+    from ..operators.gridding import exact_samples
+
+    geometry = trajectory_of(truth.grid, settings)
+    angles = smooth_phase(truth.grid, seed) if settings.phase else None
+    maps = coil_maps(truth.grid, settings.coils) if settings.coils > 1 else None
+    std = settings.noise * float(np.percentile(truth.array, MR_PERCENTILE))
+    slices = truth.grid.shape[0]
+    data = np.zeros(geometry.data_shape(slices), dtype=np.complex64)
+    transform = exact_samples(geometry.points, geometry.matrix)
+    for k, magnitude in enumerate(truth.array):
+        image = magnitude if angles is None else magnitude * np.exp(1j * angles[k])
+        seen = image[None] if maps is None else image * maps[k]
+        data[k] = transform(torch.from_numpy(seen.astype(np.complex128))).numpy().reshape(data[k].shape)
+        if std > 0:
+            data[k] += _noise(data[k].shape, std, (seed, k))
+        monitor.tick("simulate", k + 1, slices)
+    described = {"task": MR_TASK, **asdict(settings)}
+    origin = record(volume, described, seed)
+    return TrajectoryKSpace(data, geometry, truth.grid, noise_std=std, provenance=origin, name=scan_name(volume))
+
+
+def trajectory_of(grid: Grid, settings: MRScan) -> TrajectoryMRI:
+    """The trajectory that settings name, over the whole band of the grid's longer side in pixels."""
+    rows, columns = grid.in_plane
+    size = max(rows, columns)
+    if settings.trajectory == "radial":
+        points = radial(spoke_angles(settings.spokes or USUAL_SPOKES), 2 * size)
+    else:
+        points = spiral(settings.arms or USUAL_ARMS, (size - 1) / 2)
+    points = points * (np.array([columns, rows]) / size)  # a field of view that is no square
+    return TrajectoryMRI(points, (rows, columns), settings.coils, settings.trajectory)
 
 
 def _noise(shape: tuple[int, ...], std: float, seed: tuple[int, int]) -> np.ndarray:

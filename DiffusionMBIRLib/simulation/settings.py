@@ -22,6 +22,7 @@ from ..volume import MU_WATER_PER_MM
 
 OF_SCANNERS = ("sod_mm", "sdd_mm", "pitch")  # what only some kinds of scanners have
 HALF_TURN_DEG = 180.0
+TRAJECTORIES = ("cartesian", "radial", "spiral")
 MOST_PHOTONS = 1e15  # beyond it counts no longer fit and noise no longer matters
 _USUAL = task_info(SPARSE_VIEW).usual
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str}
@@ -174,6 +175,16 @@ class MRScan(_Checked):
         0.15, "ACS share", "Share of the lines in the middle of k-space that is always measured.", range=(0.001, 1.0)
     )
     mask: str = setting(MASKS[0], "Mask", "How the other lines or points of k-space are drawn.", choices=MASKS)
+    trajectory: str = setting(
+        TRAJECTORIES[0],
+        "Trajectory",
+        "How k-space is sampled: on lines of a grid, golden-angle spokes with twofold oversampling, or spiral arms.",
+        choices=TRAJECTORIES,
+    )
+    spokes: int = setting(0, "Spokes", "Of a radial trajectory; 0: 64.", range=(0, 10_000))
+    arms: int = setting(
+        0, "Arms", "Of a spiral trajectory, 48 of which sample k-space completely; 0: 16.", range=(0, 10_000)
+    )
     coils: int = setting(1, "Coils", "Receive coils of a simulated MRI scan.", range=(1, 64))
     phase: bool = setting(False, "Random phase", "Give a simulated MRI scan a smooth random phase.")
     noise: float = setting(
@@ -182,6 +193,12 @@ class MRScan(_Checked):
         "Noise of a simulated MRI scan, in multiples of the volume's 99.5th percentile.",
         range=(0.0, 10.0),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, owner in (("spokes", "radial"), ("arms", "spiral")):
+            if getattr(self, name) and self.trajectory != owner:
+                raise InputError(f"setting {name}: is of the trajectory {owner}, not {self.trajectory}; leave it out")
 
 
 @dataclass(frozen=True)

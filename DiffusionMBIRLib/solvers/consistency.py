@@ -149,6 +149,8 @@ class ZTVConsistency(DataFit):
         pull = (self.noise / sigma) ** 2 if sigma else 0.0
         if pull != self._pull and isinstance(self._solve, RecycledGradient):
             self._solve.shift(pull - self._pull)
+        if isinstance(self._solve, RecycledGradient):
+            self._solve.at(pull)
         self._pull, first = pull, x
         for _ in range(self.sweeps):
             residual = self._residual(x, first, pull)

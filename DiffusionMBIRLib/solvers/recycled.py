@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..operators.space import dot
+from .sampled import SamplingPreconditioner
 
 _POINTS = 4  # whose images make the kernel of a scan whose slices mix
 _CHUNK = 2**18  # voxels whose spectrum is held at once, at least; more of a large volume
@@ -124,6 +125,11 @@ class RecycledGradient:
         """The system becomes itself + amount times the identity."""
         if self.moved is not None and self.image is not None:
             self.image.add_(self.moved, alpha=amount)
+
+    def at(self, amount: float) -> None:
+        """Tell the preconditioner, where it asks, how much of the identity the system holds."""
+        if isinstance(self._precondition, SamplingPreconditioner):
+            self._precondition.pull = amount
 
     def state(self) -> dict[str, Tensor]:
         """What the last call left, for a run that is taken up again."""

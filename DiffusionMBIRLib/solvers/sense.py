@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,14 +14,26 @@ from ..geometry import CartesianMRI
 from ..operators.base import LinearOperator
 from ..operators.fourier import CartesianFourier, SenseFourier
 from .cg import conjugate_gradient
+from .recycled import RecycledGradient
 
 
-def sense_cg(A: LinearOperator, y: Tensor, *, lam: float, steps: int) -> Tensor:
+def sense_cg(
+    A: LinearOperator,
+    y: Tensor,
+    *,
+    lam: float,
+    steps: int,
+    precondition: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """min over x of 1/2 |y - A x|^2 + lam / 2 |x|^2 by ``steps`` of conjugate gradient from zero.
 
     Pruessmann et al. 2001 (doi 10.1002/mrm.1241).  lam and an early stop both keep noise from being amplified.
+    precondition: r -> an approximate solution of A^H A x = r.
     """
     rhs = A.adjoint(y)
+    if precondition is not None:
+        start = torch.zeros_like(rhs)
+        return RecycledGradient(precondition)(lambda x: A.gram(x).add_(x, alpha=lam), rhs, start, steps=steps)
     return conjugate_gradient(lambda x: A.gram(x).add_(x, alpha=lam), rhs, torch.zeros_like(rhs), steps=steps)
 
 
@@ -48,13 +63,19 @@ def espirit_l1(data: np.ndarray, A: CartesianFourier, *, lam: float) -> Tensor:
     Lustig et al. 2007 (doi 10.1002/mrm.21391) and Uecker et al. 2014 (doi 10.1002/mrm.24751).  Computes on the CPU.
     Raises InputError where sigpy is not installed.
     """
+    ones = np.ones((1, *data.shape[1:]), np.complex64)
+    maps = A.maps.cpu().numpy() if isinstance(A, SenseFourier) else ones
+    recon = wavelet_app()
+    images = [recon(y, maps[k % len(maps)], lam, show_pbar=False).run() for k, y in enumerate(data)]
+    return torch.from_numpy(np.stack(images)).to(A.device, A.dtype)
+
+
+def wavelet_app() -> Any:
+    """SigPy's reconstruction with wavelet sparsity.  Raises InputError where sigpy is not installed."""
     try:
         from sigpy.mri.app import L1WaveletRecon
     except ImportError:
         raise InputError(
             "method espirit-l1 needs sigpy; install it with: python -m pip install 'diffusionmbir[mri]'"
         ) from None
-    ones = np.ones((1, *data.shape[1:]), np.complex64)
-    maps = A.maps.cpu().numpy() if isinstance(A, SenseFourier) else ones
-    images = [L1WaveletRecon(y, maps[k % len(maps)], lam, show_pbar=False).run() for k, y in enumerate(data)]
-    return torch.from_numpy(np.stack(images)).to(A.device, A.dtype)
+    return L1WaveletRecon

@@ -115,7 +115,7 @@ def imports(path: Path) -> set[str]:
 
 def test_every_import_is_a_declared_dependency():
     declared = requirements(PROJECT["dependencies"])
-    for extra in ("report", "mri", "cone", "ct", "bench"):
+    for extra in ("report", "mri", "pulseq", "cone", "ct", "bench"):
         declared |= requirements(PROJECT["optional-dependencies"][extra])
     own = {"DiffusionMBIRLib", *sys.stdlib_module_names, "tomllib", "triton"}  # which comes with torch for CUDA
     distribution = {"astra": "astra-toolbox", "itk": "itk-rtk"}

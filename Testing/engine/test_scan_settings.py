@@ -63,7 +63,8 @@ def test_every_option_of_a_ct_reaches_the_scan(tmp_path, task):
 
 def test_every_option_of_an_mri_reaches_the_scan(tmp_path, capsys):
     record = simulated(tmp_path, head((2, 32, 32)), MR_TASK, MR)
-    assert record["settings"] == {"task": MR_TASK, "phase": False, **dict(MR.values())}
+    cartesian = {"trajectory": "cartesian", "spokes": 0, "arms": 0}
+    assert record["settings"] == {"task": MR_TASK, "phase": False, **cartesian, **dict(MR.values())}
     command = ["simulate", str(tmp_path / "volume.nrrd"), "-o", str(tmp_path / "scan.h5"), "--task", MR_TASK, "--quiet"]
     assert main([*command, "--views", "8"]) == 2
     assert "setting views is for CT only" in capsys.readouterr().err
