@@ -34,7 +34,7 @@ def usual_settings(scan: Scan) -> Usual:
         return Usual(ReconSettings.preset(task_info(scan.task).preset))
     views, columns = scan.geometry.views_of_a_point, min(max(scan.grid.in_plane), scan.geometry.detector[1])
     around = sees_every_line(scan)
-    if around and views >= _ENOUGH * columns and scan.most_per_mm is None and has_direct(scan):
+    if around and views >= _ENOUGH * columns and scan.most_per_mm is None and is_filtered(scan):
         return Usual(
             ReconSettings.preset(ALL_VIEWS),
             f"method fbp because {views} views all around are enough for {columns} columns; --method admm-tv or dual "
@@ -55,7 +55,7 @@ def instead_of_hours(scan: Scan, usual: Usual, seconds: float | None) -> Usual:
     """What is usual, but the direct reconstruction where it would take hours and there is one."""
     if seconds is None or seconds < LONG_S or not isinstance(scan, Measurement) or not scan.was_counted:
         return usual
-    if usual.settings.method == "fbp" or not has_direct(scan):
+    if usual.settings.method == "fbp" or not is_filtered(scan):
         return usual
     method = usual.settings.method
     return Usual(
@@ -65,7 +65,7 @@ def instead_of_hours(scan: Scan, usual: Usual, seconds: float | None) -> Usual:
     )
 
 
-def has_direct(scan: Measurement) -> bool:
+def is_filtered(scan: Measurement) -> bool:
     """Whether there is a filtered back-projection of the scan's geometry."""
     return scan.geometry.KIND != "posed-beam"
 

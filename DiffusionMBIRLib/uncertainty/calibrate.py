@@ -159,7 +159,7 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
         run = Run(_Polled(monitor), AsReal(NoCheckpoint()), Counter(), network)
         x = way.run(problem, settings, run).volume
         signals = signals_of(problem, denoiser_of(problem, settings, run), x, seed=settings.seed)
-    true = truth.axial()[0].array
+    true = truth.array if truth.grid.direction == problem.grid.direction else truth.axial()[0].array
     true = (true - card.value.offset) / card.value.scale if scan.modality == "CT" else true / problem.unit
     temporary = kept.with_suffix(".tmp.npz")
     np.savez(

@@ -24,7 +24,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BUNDLED = ("Models", "Presets", "SampleData")
+BUNDLED = ("Calibrations", "Models", "Presets", "SampleData")
 MODULES = sorted((ROOT / "DiffusionMBIRLib").rglob("*.py"))
 
 
@@ -56,6 +56,7 @@ def test_import_costs_no_torch(module):
 
 def test_wheel_holds_every_module_and_every_bundled_file(wheel):
     expected = {"DiffusionMBIRLib/py.typed"} | {path.relative_to(ROOT).as_posix() for path in MODULES}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "DiffusionMBIRLib" / "page").glob("*.html")}
     for folder in BUNDLED:
         files = [path for path in (ROOT / "Resources" / folder).rglob("*") if path.is_file()]
         assert files, f"Resources/{folder} is empty"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DiffusionMBIR"
 STAND_IN = Path(__file__).resolve().parent / "host" / "cmake"
 CMAKE = shutil.which("cmake")
-SHARED = ("Icons/*.png", "Models/*", "Presets/*.toml", "SampleData/*", "UI/*.ui", "requirements.txt")
+SHARED = ("Calibrations/*", "Icons/*.png", "Models/*", "Presets/*.toml", "SampleData/*", "UI/*.ui", "requirements.txt")
 
 
 def python_files(folder: Path) -> set[str]:
