@@ -108,7 +108,7 @@ class ReconSettings:
         1.0,
         "Relaxation",
         "How far dual goes on in the way of its data step; above 1 where levels are few, or views of a narrow range.",
-        range=(0.1, 1.95),
+        range=(0.1, 1.9),
     )
     antithetic: bool = setting(
         False,

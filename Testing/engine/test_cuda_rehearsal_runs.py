@@ -270,7 +270,10 @@ def close(found, expected):
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-CT_RUNS = [{"method": m, "sweeps": 2} for m in methods_for("sparse-view-ct") if m not in SUPERVISED_METHODS] + [
+OF_METAL = ("nmar", "metal-linear")  # which want raw projections, not a simulated scan
+CT_RUNS = [
+    {"method": m, "sweeps": 2} for m in methods_for("sparse-view-ct") if m not in (*SUPERVISED_METHODS, *OF_METAL)
+] + [
     {"method": "dds", "preconditioner": 0.03, "tv_axes": "xyz"},
     {"method": "dds", "samples": 2, "start": "fbp"},
     {"method": "dds", "published": True},
@@ -368,8 +371,9 @@ class Looking(Silent):
         self.seen = 0
 
     def preview(self, estimate, step):
-        assert np.isfinite(estimate().array).all()
-        self.seen += 1
+        if step:  # the direct reconstruction, at 0, is computed for the preview alone
+            assert np.isfinite(estimate().array).all()
+            self.seen += 1
 
 
 def test_a_preview_costs_a_wait_where_somebody_looks_and_none_else():

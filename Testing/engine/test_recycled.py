@@ -240,7 +240,9 @@ def test_the_start_may_be_made_on_a_coarser_grid(monkeypatch):
 
     def start_alone(pixels):
         monkeypatch.setattr("DiffusionMBIRLib.starts.PIXELS_OF_START", pixels)
-        settings = ReconSettings.preset("limited-angle", steps=1, sigma_start=0.01, cg_steps=1)
+        settings = ReconSettings.preset(
+            "limited-angle", steps=1, sigma_start=0.01, cg_steps=1, relaxation=1.0, start_sweeps=60
+        )
         return mbir.reconstruct(measured, settings=settings, monitor=Watching()).volume.array
 
     fine, coarse = start_alone(64), start_alone(16)

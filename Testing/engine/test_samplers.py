@@ -160,7 +160,8 @@ def test_the_seed_is_the_result(name):
     scan = Scan()
     first = scan.run(SAMPLERS[name], seed=3)
     assert torch.equal(scan.run(SAMPLERS[name], seed=3), first)
-    assert not torch.allclose(scan.run(SAMPLERS[name], seed=4), first, atol=1e-3)
+    # Noise and its negative cancel in the toy's affine prior: the mean of all that fits, whatever the seed.
+    assert torch.allclose(scan.run(SAMPLERS[name], seed=4), first, atol=1e-3) == (name == "dual, two")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -46,6 +46,7 @@ def test_everything_is_installed_beside_the_module(installed):
     expected = (
         {"DiffusionMBIR.py"} | python_files(MODULE / "DiffusionMBIRGui") | python_files(ROOT / "DiffusionMBIRLib")
     )
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "DiffusionMBIRLib" / "page").glob("*.html")}
     for pattern in SHARED:
         found = [path for path in (ROOT / "Resources").glob(pattern) if path.is_file()]
         assert found, pattern
