@@ -58,6 +58,5 @@ def _usual(table: Tensor) -> dict[str, Any]:
 
 
 def distance(features: Sequence[float], usual: Mapping[str, Any]) -> float:
-    """Root mean square of the features' distances from their means, in spreads; 1 or so for people like those."""
-    apart = [(f - m) / s for f, m, s in zip(features, usual["mean"], usual["spread"], strict=True)]
-    return math.sqrt(sum(a * a for a in apart) / len(apart))
+    """The largest distance of a feature from its mean, in spreads: wrong angles show in one alone."""
+    return max(abs(f - m) / s for f, m, s in zip(features, usual["mean"], usual["spread"], strict=True))

@@ -36,8 +36,8 @@ def _hotter(scan: Any) -> Any:
 
 
 def _turned(scan: Any) -> Any:
-    angles = np.asarray(scan.geometry.angles_deg)
-    return replace(scan, geometry=replace(scan.geometry, angles_deg=tuple(float(a) for a in angles[::-1])))
+    angles = 0.85 * np.asarray(scan.geometry.angles_deg)  # backwards they would fit a mirrored person
+    return replace(scan, geometry=replace(scan.geometry, angles_deg=tuple(float(a) for a in angles)))
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ SUBJECTS = {
     "chest, 1.6 times the attenuation": Subject(
         "test/ct_rider-pilot-0117_lower-chest_native.nrrd", person=False, change=_hotter
     ),
-    "chest, angles backwards": Subject(
+    "chest, angles 0.85 times": Subject(
         "test/ct_rider-pilot-0117_lower-chest_native.nrrd", person=False, change=_turned
     ),
-    "pda-00189, angles backwards": Subject("train/ct_cptac-pda-00189_abdomen.nrrd", person=False, change=_turned),
+    "pda-00189, angles 0.85 times": Subject("train/ct_cptac-pda-00189_abdomen.nrrd", person=False, change=_turned),
 }
 OF_IMPOSTORS = ("8-views-noise-free", "24-views-noise-free", "90-degrees-noise-free")
 COLUMNS = (
