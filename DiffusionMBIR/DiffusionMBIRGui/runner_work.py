@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ import numpy as np
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.jobs.client import Job
-from DiffusionMBIRLib.jobs.folder import DEVIATION, JobFolder
+from DiffusionMBIRLib.jobs.folder import DEVIATION, RESULT, JobFolder
 from DiffusionMBIRLib.jobs.messages import Failed, Finished
+from DiffusionMBIRLib.names import beside
 from DiffusionMBIRLib.volume import Volume
 
 from .plans import Plan
+from .texts import _
 from .volumes import empty_image, image_voxels
 
 Keep = Callable[[np.ndarray], Any]
@@ -82,8 +85,8 @@ class RunClock:
 class Shown:
     """What a thread brought for the node.
 
-    grid: where it tells one; copy: of the array, for the sequence; image: whose voxels the array is, if any; deviation:
-    standard deviation of the samples that the array is the mean of.
+    grid: where it tells one; copy: of the array, for the sequence; image: whose voxels the array is, if any; spreads:
+    how far off the array may be, by what they are: standard deviation of its samples, half-widths of its interval.
     """
 
     array: np.ndarray | None
@@ -93,7 +96,7 @@ class Shown:
     provenance: Mapping[str, Any] | None = None
     copy: Any = None
     image: Any = None
-    deviation: np.ndarray | None = None
+    spreads: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def when_free(folder: JobFolder) -> JobFolder:
@@ -136,18 +139,20 @@ def final(job: Job, event: Finished, plan: Plan | None, keep: Keep | None = None
         metrics = _judged(array, grid or _grid_of(job), plan)
     folder.tidy()
     copy = keep(array) if keep is not None and array is not None else None
-    return Shown(array, step, grid, _known(metrics), provenance, copy, deviation=_deviation(folder, event))
+    return Shown(array, step, grid, _known(metrics), provenance, copy, spreads=_spreads(folder, event))
 
 
-def _deviation(folder: JobFolder, event: Finished) -> np.ndarray | None:
-    path = folder.path / DEVIATION
-    if event.partial or not path.is_file():
-        return None
+def _spreads(folder: JobFolder, event: Finished) -> dict[str, np.ndarray]:
     from DiffusionMBIRLib.io.volumes import read_volume
 
-    with suppress(InputError):  # a damaged file does not spoil the result
-        return read_volume(path).array
-    return None
+    files = {_("standard deviation"): DEVIATION, _("95 % interval"): beside(Path(RESULT), "-interval-95").name}
+    found = {}
+    for what, name in files.items():
+        path = folder.path / name
+        if not event.partial and path.is_file():
+            with suppress(InputError):  # a damaged file does not spoil the result
+                found[what] = read_volume(path).array
+    return found
 
 
 def _grid_of(job: Job) -> Grid | None:

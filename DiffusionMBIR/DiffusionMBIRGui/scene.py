@@ -185,11 +185,11 @@ class OutputVolume:
         return ours is not None and ours != _window_text(display)
 
 
-def add_deviation(result: OutputVolume, array: np.ndarray, provenance: Mapping[str, Any]) -> None:
-    """A volume beside the result, which stays in the views: how far the samples spread."""
+def add_spread(result: OutputVolume, what: str, array: np.ndarray, provenance: Mapping[str, Any]) -> None:
+    """A volume beside the result, which stays in the views: how far off it may be, such as its standard deviation."""
     if not result.alive:
         return
-    scene, name = result.node.GetScene(), _("{volume} standard deviation").format(volume=result.node.GetName())
+    scene, name = result.node.GetScene(), f"{result.node.GetName()} {what}"
     spread = OutputVolume.create(scene, name, result.grid, unit=result.unit)
     put_beside(scene, spread.node, result.node)
     spread.update(array, 0, final=True)

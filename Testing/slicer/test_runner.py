@@ -15,7 +15,7 @@ from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRGui.results import ResultsTable
 from DiffusionMBIRGui.runner import Runner
 from DiffusionMBIRGui.runner_work import RunClock, read
-from DiffusionMBIRGui.scene import STATE
+from DiffusionMBIRGui.scene import STATE, UNCERTAINTY
 from DiffusionMBIRGui.volumes import grid_of, image_like, voxels
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.volumes import read_volume
@@ -103,6 +103,27 @@ def test_samples_bring_their_standard_deviation_as_a_volume_of_its_own(desk, par
     assert voxels(spread).min() >= 0 < voxels(spread).max()
     assert any("68 % are expected" in text for text in runner.listener.logs)
     assert runner.listener.node is result
+
+
+@pytest.mark.slow
+def test_intervals_are_the_half_widths_of_the_result(desk, parameters, runner):
+    for name, value in (
+        ("uncertainty", True),
+        ("prior", "ct-compact-v1"),
+        ("method", "dual"),
+        ("steps", 2),
+        ("views", 8),
+    ):
+        parameters.set(name, value)
+    runner.start(parameters)
+    last = to_the_end(runner)
+    assert isinstance(last, Finished), last
+    (width,) = [node for node in nodes_of(desk.scene, "vtkMRMLScalarVolumeNode") if "interval" in node.GetName()]
+    assert width.GetName().endswith("95 % interval")
+    assert runner.node.GetNodeReference(UNCERTAINTY) is width
+    assert np.array_equal(voxels(width), read_volume(runner.job_path / "result-interval-95.nrrd").array)
+    assert voxels(width).min() > 0
+    assert any("20 noise levels" in text for text in runner.listener.logs)
 
 
 @pytest.mark.slow

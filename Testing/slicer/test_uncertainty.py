@@ -11,7 +11,7 @@ pytest_plugins = ("Testing.slicer.host.fixtures",)
 import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
-from DiffusionMBIRGui.scene import UNCERTAINTY, OutputVolume, add_deviation, ordinary_composites  # noqa: E402
+from DiffusionMBIRGui.scene import UNCERTAINTY, OutputVolume, add_spread, ordinary_composites  # noqa: E402
 from DiffusionMBIRGui.uncertainty import UncertaintyOverlay, half_widths_of, uncertain_colours  # noqa: E402
 from DiffusionMBIRLib.errors import InputError  # noqa: E402
 from DiffusionMBIRLib.geometry import Grid  # noqa: E402
@@ -133,7 +133,7 @@ def test_a_run_tells_its_result_where_the_standard_deviation_is(desk, tmp_path):
     output = OutputVolume.create(desk.scene, "chest", GRID)
     output.update(np.zeros(GRID.shape, np.float32), 1, final=True)
     assert half_widths_of(output.node) is None
-    add_deviation(output, np.ones(GRID.shape, np.float32), {})
+    add_spread(output, "standard deviation", np.ones(GRID.shape, np.float32), {})
     found = half_widths_of(output.node)
     assert found.GetName() == "chest standard deviation"
     assert desk.scene.CreateNodeByClass  # the scene keeps the reference:
