@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import ReconSettings, preset_values
+from ..config import ReconSettings
 from ..errors import InputError
 from ..io.volumes import read_volume
 from ..names import beside
@@ -95,19 +96,19 @@ def _is_number(value: Any) -> bool:
 
 
 def command(content: Content) -> str:
-    """How to repeat the run: the verb with the settings in which it differed from the task's preset."""
-    usual = {item.name: item.default for item in fields(ReconSettings)} | preset_values(task_info(content.task).preset)
-    changed = [
-        f"--{name.replace('_', '-')} {value}"
-        for name, value in content.settings.items()
-        if name in usual and value != usual[name] and name not in ("device",) and not isinstance(value, bool)
-    ]
-    flags = [
-        f"--{'' if value else 'no-'}{name.replace('_', '-')}"
-        for name, value in content.settings.items()
-        if isinstance(value, bool) and name in usual and value != usual[name]
-    ]
-    return " ".join(["diffusionmbir reconstruct SCAN -o RESULT.nrrd", *changed, *flags])
+    """How to repeat the run: preset and method by name, whatever the scan would choose, and what was otherwise."""
+    preset, method = task_info(content.task).preset, str(content.settings.get("method", ReconSettings.method))
+    usual = asdict(ReconSettings.preset(preset, method=method))
+    words = ["diffusionmbir reconstruct SCAN -o RESULT.nrrd", f"--preset {preset}", f"--method {method}"]
+    for name, value in content.settings.items():
+        if name not in usual or name in ("method", "device") or value == usual[name]:
+            continue
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{option}")
+        else:
+            words.append(f"--{option} {shlex.quote(str(value))}")
+    return " ".join(words)
 
 
 def residual_of_views(content: Content) -> tuple[np.ndarray, np.ndarray] | None:

@@ -14,6 +14,8 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.page import gathered, write_page
+from DiffusionMBIRLib.page.content import command
+from DiffusionMBIRLib.simulation import simulate
 from Testing.engine.test_doubt import body, scan
 
 OPTIONS = ["--steps", "2", "--start-sweeps", "2", "--seed", "7", "--no-weigh-spacing", "--quiet"]
@@ -48,6 +50,19 @@ def test_the_command_on_the_page_gives_the_same_volume(made, tmp_path):
     assert cli.main([*words[1:], "--quiet"]) == 0
     again, before = read_volume(tmp_path / "again.nrrd"), read_volume(made / "recon.nrrd")
     assert np.array_equal(again.array, before.array)
+
+
+def test_a_method_whose_preset_says_otherwise_is_repeated_as_it_ran(tmp_path):
+    """Of limited angles, which the volume does not tell, by a method with a table of its own in the preset."""
+    simulate(body(), task="limited-angle-ct", coarsen=2, views=12).save(tmp_path / "scan.h5")
+    scanned, first, again = (str(tmp_path / name) for name in ("scan.h5", "first.nrrd", "again.nrrd"))
+    options = ["--method", "dds", "--steps", "2", "--start-sweeps", "2", "--cg-steps", "5", "--quiet"]
+    assert cli.main(["reconstruct", scanned, "-o", first, *options]) == 0
+    words = shlex.split(
+        command(gathered(tmp_path / "first.nrrd")).replace("SCAN", scanned).replace("RESULT.nrrd", again)
+    )
+    assert cli.main([*words[1:], "--quiet"]) == 0
+    assert np.array_equal(read_volume(first).array, read_volume(again).array)
 
 
 def test_what_a_file_says_is_text_and_never_markup(made, tmp_path):
