@@ -107,8 +107,9 @@ class ReconSettings:
     relaxation: float = setting(
         1.0,
         "Relaxation",
-        "How far dual goes on in the way of its data step; above 1 where levels are few, or views of a narrow range.",
-        range=(0.1, 1.9),
+        "How far dual goes on in the way of its data step; above 1 where levels are few, or views of a narrow range; "
+        "0: for few levels, by the number of views.",
+        range=(0.0, 1.9),
     )
     antithetic: bool = setting(
         False,

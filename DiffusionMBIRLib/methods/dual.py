@@ -33,11 +33,12 @@ class Dual(DiffusionMethod):
 
     def draw(self, draw: Draw) -> Tensor:
         from ..samplers import dual
-        from ..samplers.schedules import geometric_sigmas, karras_sigmas
+        from ..samplers.schedules import geometric_sigmas, karras_sigmas, usual_relaxation
 
         s = draw.settings
         usual = max(draw.first_level, min(LEAST_FIRST_LEVEL, draw.prior.sigma_max))
         first = draw.first_level if s.sigma_start else usual
+        views = getattr(draw.problem.scan.geometry, "views_of_a_point", 0)
         spaced = karras_sigmas if s.schedule == "karras" else geometric_sigmas
         return dual.sample(
             draw.denoiser,
@@ -47,7 +48,7 @@ class Dual(DiffusionMethod):
             draw.noise,
             damping=s.damping,
             temperature=s.temperature,
-            relaxation=s.relaxation,
+            relaxation=s.relaxation or usual_relaxation(views),
             antithetic=s.antithetic,
             monitor=draw.run.monitor,
             checkpoint=draw.checkpoint,

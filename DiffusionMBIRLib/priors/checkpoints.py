@@ -175,7 +175,7 @@ def build_prior(
         return NoisePrior(network, card, multiple=adm.multiple, precision=precision)
     compact = filled(CompactUNet, CompactConfig.from_dict(card.network), weights).to(device)
     assert isinstance(compact, CompactUNet)
-    return CompactPrior(compact, card, precision=precision)
+    return CompactPrior(compact, card, precision=precision, copied=False)
 
 
 def not_a_prior(card: ModelCard) -> str:

@@ -73,9 +73,12 @@ class CompactPrior(NetworkPrior):
     network: CompactUNet
     pixel_mm: float | None = None
 
-    def __init__(self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.float32) -> None:
-        # A copy, since the caller's network may go on training.
-        super().__init__(copy.deepcopy(network), card, multiple=network.config.multiple, precision=precision)
+    def __init__(
+        self, network: CompactUNet, card: ModelCard, *, precision: torch.dtype = torch.float32, copied: bool = True
+    ) -> None:
+        """copied: the caller's network may go on training, and is left as it is."""
+        own = copy.deepcopy(network) if copied else network
+        super().__init__(own, card, multiple=network.config.multiple, precision=precision)
         self.reach = network.config.reach
 
     def at_pixel_size(self, pixel_mm: float) -> CompactPrior:

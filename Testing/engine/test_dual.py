@@ -12,7 +12,7 @@ from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.samplers import dual
 from DiffusionMBIRLib.samplers.noise import Noise
-from DiffusionMBIRLib.samplers.schedules import karras_sigmas
+from DiffusionMBIRLib.samplers.schedules import karras_sigmas, usual_relaxation
 from DiffusionMBIRLib.samplers.spectrum import LEAST, completed, power, smoothed
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from Testing.engine.sampling import SliceMatrix, seeded
@@ -174,3 +174,18 @@ def test_the_smallest_images_have_a_spectrum():
         x = completed(white((2, *size), 8), white((2, *size), 9), white((2, *size), 10), 0.3)
         assert torch.isfinite(x).all()
         assert torch.allclose(smoothed(torch.ones(size)), torch.ones(size))
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8), (2, 7, 9), (2, 6, 5)])
+def test_half_a_spectrum_tells_the_whole_power(shape):
+    """Of real volumes only half is transformed; the whole of the same volume as a complex one has its power in two
+    parts.
+    """
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(power(x), 2 * power(x.to(torch.complex128)), rtol=1e-12)
+
+
+def test_fewer_views_are_relaxed_further():
+    found = [usual_relaxation(views) for views in (0, 4, 8, 24, 60)]
+    assert found[0] == 1.0  # k-space has none
+    assert found[1] == found[2] > found[3] > found[4] > 1.0
