@@ -23,7 +23,11 @@ PIXELS_MM = (0.5, 6.0)  # of resampled images
 FINER = 0.85  # times a slice's own pixels: the finest that it is resampled to
 LEAST_ACROSS = 64  # pixels across the shorter side of a slice that is resampled to coarse pixels
 AS_THEY_ARE = 0.65  # share of images that are not resampled, which would remove their noise texture
-LEVELS = (0.5, 0.42, 0.08)  # shares among these of slices at full, half and quarter size
+# Shares among these of slices at full, half and quarter size, each times how much of a window a slice fills.  With
+# 0.5, 0.42 and 0.08, and three tenths of the images from scans with pixels of 0.6 to 1 mm, 52,000 images from the
+# weights of ct-compact-v1 brought the held-out loss down at 0.5 to 1.4 mm (5 %) and up at 2 mm and more (5 %), and with it 0.3 to
+# 0.6 dB at 8 views of a chest and an abdomen on 128 x 128.
+LEVELS = (0.4, 0.35, 0.25)
 FILLED = 0.1  # above the background: of CT more than -800 HU
 UNKNOWN = 0.1  # share of images whose pixel size the network is not told
 SIDES = {0.75: 0.4, 1.0: 0.4, 1.5: 0.2}  # of images, in multiples of the nominal side, and their shares of the steps
@@ -133,7 +137,8 @@ class SliceSampler:
         return max(windows, key=lambda window: float((window > self.air + FILLED).float().mean()))
 
     def _level(self, stack: Stack, generator: np.random.Generator) -> int:
-        shares = np.array(LEVELS[: len(stack.levels)])
+        fill = [min(1.0, level.shape[-2] * level.shape[-1] / self.size**2) for level in stack.levels]
+        shares = np.array(LEVELS[: len(stack.levels)]) * fill[: len(LEVELS)]
         return int(generator.choice(len(shares), p=shares / shares.sum()))
 
     def _resampled(self, stack: Stack, index: int, size: int, generator: np.random.Generator) -> tuple[Tensor, float]:
