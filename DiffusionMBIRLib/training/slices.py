@@ -25,8 +25,8 @@ LEAST_ACROSS = 64  # pixels across the shorter side of a slice that is resampled
 AS_THEY_ARE = 0.65  # share of images that are not resampled, which would remove their noise texture
 # Shares among these of slices at full, half and quarter size, each times how much of a window a slice fills.  With
 # 0.5, 0.42 and 0.08, and three tenths of the images from scans with pixels of 0.6 to 1 mm, 52,000 images from the
-# weights of ct-compact-v1 brought the held-out loss down at 0.5 to 1.4 mm (5 %) and up at 2 mm and more (5 %), and with it 0.3 to
-# 0.6 dB at 8 views of a chest and an abdomen on 128 x 128.
+# weights of ct-compact-v1 brought the held-out loss down at 0.5 to 1.4 mm (5 %) and up at 2 mm and more (5 %), and cost
+# 0.2 to 0.6 dB at 8 views of a chest and an abdomen on 128 x 128.
 LEVELS = (0.4, 0.35, 0.25)
 FILLED = 0.1  # above the background: of CT more than -800 HU
 UNKNOWN = 0.1  # share of images whose pixel size the network is not told
