@@ -20,7 +20,7 @@ from ..simulation.settings import scan_names
 from ..tasks import SPARSE_VIEW, THIN_SLICES, task_info
 from ..usual import usual_settings
 from ..volume import Volume
-from .request import Request, file_input, folder_input
+from .request import Request, file_input, folder_input, require_unchanged
 
 TOLD = ("pixel_mm", "axis", "prepare", "weights")  # of projections in files that do not tell them
 Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
@@ -71,6 +71,16 @@ def _input(
     if isinstance(source, np.ndarray):
         source = Volume(source, grid or Grid(source.shape), unit=task_info(task or SPARSE_VIEW).unit)
     return folder_input(source), source, source if isinstance(source, Scan) else None
+
+
+def read_input(entries: Mapping[str, Any]) -> Any:
+    """The scan or volume of a request's input that lies in a file.  Raises InputError, also where it has changed."""
+    from ..io.volumes import read_volume
+
+    require_unchanged(dict(entries))
+    path = Path(entries["path"])
+    told = {name: entries[name] for name in TOLD if name in entries}
+    return _scan_of_file(path, told) if may_hold(path, SCAN) else read_volume(path)
 
 
 def _scan_of_file(path: Path, told: dict[str, Any]) -> Scan | None:

@@ -1,5 +1,6 @@
 """Started by path in any Python: ``python bootstrap.py FOLDER`` runs the job of a folder with this very engine,
-``python bootstrap.py --wait SECONDS DEVICE`` gets ready for one and waits until a folder is named.
+``python bootstrap.py --wait SECONDS DEVICE`` gets ready for one and waits until a folder is named.  ``--detached
+FOLDER`` runs a job without a client, ``--agent`` serves somebody at the other end of a connection.
 
 The package is taken from where this file lies, whatever else that Python has installed under its name, and neither this
 folder nor its parent comes onto sys.path, where their names would shadow others.
@@ -40,6 +41,14 @@ if __name__ == "__main__":
         from DiffusionMBIRLib.jobs.waiting import wait_for_job
 
         code = wait_for_job(float(sys.argv[2]), sys.argv[3])
+    elif sys.argv[1] == "--detached":
+        from DiffusionMBIRLib.jobs.detached import run_detached
+
+        code = run_detached(sys.argv[2])
+    elif sys.argv[1] == "--agent":
+        from DiffusionMBIRLib.engines.agent import run_agent
+
+        code = run_agent()
     else:
         from DiffusionMBIRLib.jobs.worker import main
 

@@ -26,6 +26,7 @@ from .processes import end_tree, start_engine
 from .standby import Standby
 
 _LONGEST_LINE = 1 << 20
+_GRACE_S, _GRACE_REMOTE_S = 1.5, 15.0
 _LAUNCHER_S = 1.0  # for the real Python to end after a launcher did
 
 
@@ -204,11 +205,12 @@ class Job:
         self._send(f"interval {max(0.0, interval_s):.3f}")
         self._send("preview on" if on else "preview off")
 
-    def cancel(self, grace_s: float = 1.5) -> None:
+    def cancel(self, grace_s: float | None = None) -> None:
         """Ask the worker to end; after the grace time its process tree is killed.  Ends in Finished(partial=True).
 
-        The default leaves half a second of two for a volume of 256^3 to be written.
+        The default leaves half a second of two for a volume of 256^3 to be written, and a remote one longer to fetch it.
         """
+        grace_s = grace_s or (_GRACE_REMOTE_S if self.folder.is_remote else _GRACE_S)
         if self._cancelled or not self.running:
             return
         self._cancelled = True

@@ -49,6 +49,11 @@ class Control:
     def cancelled(self) -> bool:
         return self._cancelled_at is not None
 
+    @property
+    def paused(self) -> bool:
+        """Whether the client wants the run to be held."""
+        return self._paused
+
     def begin(self) -> None:
         """From now on the run asks, often enough, whether it is to end."""
         with self._changed:

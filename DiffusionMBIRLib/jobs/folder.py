@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engines import LOCAL, Engine, engine_of
+from ..engines.base import engine_from_json, engine_to_json
 from ..errors import EngineError, InputError
 from ..io.scan_npz import write_npz_to
 from ..models import user_data
@@ -29,6 +31,7 @@ from .messages import Event, Failed, Finished, decode, encode
 from .request import Request
 
 REQUEST, INPUT, LOG, SUMMARY, BEGUN = "job.json", "scan.npz", "log.txt", "summary.json", "begun.json"
+ENGINE, REMOTE = "engine.json", "remote.json"  # where it is computed, and what the job is there
 STATE, RESULT, DEVIATION, PROVENANCE = "state", "result.nrrd", "deviation.nrrd", "provenance.json"
 STATUSES = ("new", "running", "finished", "partial", "failed", "interrupted")
 _BYTES_PER_VOXEL = 96  # two previews, a result, and two states of the largest stage (10 volumes of float32)
@@ -48,10 +51,19 @@ class JobFolder:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, request: Request, inside: Scan | Volume | None = None) -> JobFolder:
+    def create(
+        cls,
+        root: Path,
+        request: Request,
+        inside: Scan | Volume | None = None,
+        *,
+        engine: str = LOCAL,
+        options: Sequence[str] = (),
+    ) -> JobFolder:
         """Make the folder of a new job under ``root``; appears under its name only when it is complete.
 
-        inside: the scan or volume of a request whose input lies in the folder.  Raises InputError where the folder
+        inside: the scan or volume of a request whose input lies in the folder.  engine, options: where it is computed
+        (``engines.engine_of``).  Raises InputError where the folder
         cannot be written to or its disk lacks the space for the whole job: input, previews, state and result.
         """
         root = root.absolute()  # the worker has another working directory
@@ -63,6 +75,8 @@ class JobFolder:
             _require_space(root, _bytes_needed(request, inside))
             temporary.mkdir()
             _fill(temporary, request, inside)
+            if engine != LOCAL:
+                write_text(temporary / ENGINE, engine_to_json(engine, options))
             move_over(temporary, path)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -91,6 +105,20 @@ class JobFolder:
         return Request.from_json(text, path)
 
     @property
+    def engine(self) -> Engine:
+        """Where the job is computed.  Raises InputError."""
+        path = self.path / ENGINE
+        try:
+            return engine_from_json(read_text(path), path) if os.path.lexists(path) else engine_of(LOCAL)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+    @property
+    def is_remote(self) -> bool:
+        """True where it is not computed by the process that serves the folder."""
+        return os.path.lexists(self.path / ENGINE)
+
+    @property
     def status(self) -> str:
         """One of STATUSES."""
         if lock.is_taken(self.path / lock.NAME):
@@ -110,7 +138,9 @@ class JobFolder:
 
     @property
     def resumable(self) -> bool:
-        """True if there is a state to go on from."""
+        """True if there is a state to go on from, here or where it is computed."""
+        if (self.path / REMOTE).is_file():
+            return True
         folder = self.path / STATE
         return folder.is_dir() and any(p.suffix == ".pt" for p in folder.iterdir())
 

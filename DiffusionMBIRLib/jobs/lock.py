@@ -27,6 +27,12 @@ class Lock:
         self._file = file
         return True
 
+    @property
+    def handle(self) -> int:
+        """Of the file that holds the lock: a child that inherits it holds the lock as well."""
+        assert self._file is not None
+        return self._file.fileno()
+
     def release(self) -> None:
         if self._file is not None:
             self._file.close()

@@ -21,7 +21,6 @@ from ..config import ReconSettings
 from ..devices import choose_device, device_name, precision_name
 from ..errors import EngineError, InputError
 from ..estimate import estimate, pixels_seen, stages
-from ..formats import SCAN, may_hold
 from ..geometry import Grid
 from ..io.scan_npz import read_npz
 from ..methods import NETWORK_METHODS
@@ -36,7 +35,7 @@ from ..simulation.settings import CTScan
 from ..tasks import SLICE_TASKS
 from ..volume import Volume
 from . import preview
-from .asking import TOLD
+from .asking import read_input
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
 from .folder import BEGUN, DEVIATION, INPUT, PROVENANCE, RESULT, STATE, JobFolder
@@ -46,7 +45,6 @@ from .messages import Event, Finished, Log, Prepared
 from .partial import NAME as PARTIAL
 from .partial import write_partial
 from .preview import PreviewWriter
-from .request import require_unchanged
 from .watch import Clock, TimedStage, Watch
 
 
@@ -154,7 +152,7 @@ class Task:
     def _read(self) -> Any:
         entries, request = self._request.input, self._request
         if entries["kind"] == "file":
-            return _read(Path(entries["path"]), entries)
+            return read_input(entries)
         if entries["kind"] != "folder":
             raise InputError("this job was made by an older version, which keeps its input otherwise; begin a new job")
         path = self._folder.path / INPUT
@@ -287,18 +285,6 @@ class Task:
         return preview.PreviewReader(self._folder.path / preview.NAME).read()
 
 
-def _read(path: Path, entries: dict[str, Any]) -> Any:
-    require_unchanged(entries)
-    if not may_hold(path, SCAN):
-        return mbir.read_volume(path)
-    return mbir.read(path, **{name: entries[name] for name in TOLD if name in entries})
-
-
 def _judge(volume: Volume, truth: Volume) -> dict[str, Any]:
     judged = mbir.evaluate(volume, truth)
     return {key: value for key, value in judged.items() if isinstance(value, dict)}
-
-
-def settings_text(settings: ReconSettings) -> str:
-    """What a log says of the settings: no path."""
-    return json.dumps(plain(settings))

@@ -5,6 +5,7 @@ Imports the standard library only until the first event has left.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -148,11 +149,9 @@ class Worker:
         task = None
         try:
             self._redact = redactor(folder.request)
-            from .task import Task, settings_text
-
             self.log(f"DiffusionMBIR {__version__}, Python {sys.version.split()[0]}")
-            task = Task(folder, self.control, self.send)
-            self.log(f"settings: {settings_text(folder.request.recon_settings())}")
+            task = folder.engine.task(folder, self.control, self.send)
+            self.log(f"settings: {_settings_text(folder)}")
             if self.control.cancelled:
                 return task.keep_partial()
             return task.run()
@@ -174,6 +173,13 @@ class Worker:
         line = _one_line(reason)
         self.log(f"error: {line}")
         return Failed(line, kind, resumable)
+
+
+def _settings_text(folder: JobFolder) -> str:
+    """What a log says of the settings: no path."""
+    from ..provenance import plain
+
+    return json.dumps(plain(folder.request.recon_settings()))
 
 
 def _nobody_listens(folder: JobFolder) -> Failed:

@@ -1,0 +1,64 @@
+"""A worker without a client at the other end: events go to a file, commands come from one, a signal asks it to end.
+
+So that connections may come and go, and the two may even be on different nodes of a cluster that share a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+from typing import cast
+
+from .streams import take_over
+
+EVENTS, COMMANDS = "events.jsonl", "commands.txt"
+_LOOK_S = 0.1
+
+
+def run_detached(folder: str) -> int:
+    """Run the job of a folder; returns the exit code.
+
+    SIGTERM, by which clusters announce that they take a node away, ends the run once its state is saved.
+    """
+    from typing import BinaryIO
+
+    from .worker import serve
+
+    path = Path(folder).absolute()
+    take_over()
+    commands = _Commands(path / COMMANDS)
+    events = os.open(path / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    return serve(path, events, cast("BinaryIO", commands))
+
+
+class _Commands:
+    """Lines of a file that grows, until SIGTERM comes: even while the main thread is busy with a long operation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, 0
+        self._signalled, told = os.pipe()
+        os.set_blocking(told, False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def readline(self) -> bytes:
+        """The next line, waited for; nothing once the signal came."""
+        while not select.select([self._signalled], [], [], _LOOK_S)[0]:
+            line = self._next()
+            if line:
+                return line
+        return b""
+
+    def _next(self) -> bytes:
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(self._at)
+                line = stream.readline()
+        except OSError:
+            return b""
+        if not line.endswith(b"\n"):
+            return b""
+        self._at += len(line)
+        return line
