@@ -19,7 +19,21 @@ from ..monitor import Console, Monitor, Silent
 from ..names import printable, require_unicode
 from ..provenance import NOTICE
 from ..version import __version__
-from . import benchmark, calibrate, demo, evaluate, info, job, models, reconstruct, report, simulate, terminal, train
+from . import (
+    benchmark,
+    calibrate,
+    demo,
+    engine,
+    evaluate,
+    info,
+    job,
+    models,
+    reconstruct,
+    report,
+    simulate,
+    terminal,
+    train,
+)
 from .options import Outcome
 
 
@@ -42,6 +56,7 @@ VERBS: tuple[Verb, ...] = (
     report,
     calibrate,
     job,
+    engine,
     benchmark,
     train,
     models,

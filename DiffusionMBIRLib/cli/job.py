@@ -12,13 +12,24 @@ from ..config import ReconSettings
 from ..errors import EngineError, InputError
 from ..jobs.asking import ask
 from ..jobs.client import Job
-from ..jobs.folder import STATUSES, JobFolder, clean, jobs_root, list_jobs
+from ..jobs.folder import DEVIATION, RESULT, STATUSES, JobFolder, clean, jobs_root, list_jobs
 from ..jobs.messages import Event, Failed, Finished, Log, Progress
+from ..jobs.partial import NAME as PARTIAL
 from ..jobs.request import Request
 from ..monitor import Monitor
-from ..names import printable
+from ..names import beside, printable
 from ..tasks import SPARSE_VIEW, TASKS
-from .options import Outcome, add_scan_settings, add_settings, add_told, given_scan_settings, given_settings, told
+from .options import (
+    Outcome,
+    add_engine,
+    add_scan_settings,
+    add_settings,
+    add_told,
+    engine_options,
+    given_scan_settings,
+    given_settings,
+    told,
+)
 from .terminal import tell
 
 NAME, HELP = "job", "reconstruct in a job that can be resumed; list and clean up jobs"
@@ -34,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="clean: interrupted jobs and new ones as well")
     parser.add_argument("--keep", type=int, default=0, help="clean: leave this many of the newest (default 0)")
     parser.add_argument("--task", choices=TASKS, help=f"of a volume's scan (default {SPARSE_VIEW})")
+    add_engine(parser)
     add_told(parser)
     add_scan_settings(parser)
     parser.add_argument("--preset", help="name of a preset (default: the one of the task)")
@@ -53,8 +65,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     if arguments.action == "resume" or (arguments.input / "job.json").is_file():
         folder = _existing(arguments)
     else:
-        folder = JobFolder.create(_root(arguments), _request(arguments))
-    return _follow(folder, arguments, monitor)
+        folder = JobFolder.create(_root(arguments), _request(arguments), **engine_options(arguments))
+    return follow_job(folder, arguments, monitor)
 
 
 def _root(arguments: argparse.Namespace) -> Path:
@@ -82,7 +94,7 @@ def _request(arguments: argparse.Namespace) -> Request:
 # --- a job in the terminal
 
 
-def _follow(folder: JobFolder, arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+def follow_job(folder: JobFolder, arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """Run the job to its end; Ctrl-C cancels it and keeps what there is, a second one kills it."""
     job = Job.start(folder)
     interrupts = 0
@@ -129,12 +141,22 @@ def _ended(folder: JobFolder, last: Event, arguments: argparse.Namespace) -> Out
         from ..io.volumes import read_volume
 
         read_volume(output).save(arguments.output)
+        for name, mark in _companions(folder):
+            read_volume(folder.path / name).save(beside(arguments.output, mark))
         output = arguments.output
     folder.tidy()
     entries = {"folder": str(folder.path), "output": str(output), **asdict(last)}
     quality = _quality(last.metrics)
     residual = "" if last.residual is None else f", residual {last.residual:.3e}"
     return entries, f"{output}: {last.seconds:.1f} s, nfe {last.nfe}{residual}{quality}"
+
+
+def _companions(folder: JobFolder) -> list[tuple[str, str]]:
+    """(file, mark of its name) of the volumes that a result has beside it."""
+    stem = RESULT.partition(".")[0]
+    found = [(path.name, path.name[len(stem) :].partition(".")[0]) for path in folder.path.glob(f"{stem}-*.nrrd")]
+    known = [(name, mark) for name, mark in found if name != PARTIAL]
+    return sorted(known) + ([(DEVIATION, "-deviation")] if (folder.path / DEVIATION).is_file() else [])
 
 
 def _quality(metrics: dict[str, Any] | None) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
 from ..config import DEVICES
+from ..engines import LOCAL, engine_of
+from ..errors import InputError
 from ..io.trajectory_scan import ToldTrajectory
 from ..io.trajectory_units import UNITS
 from ..simulation.settings import SCANS
@@ -66,6 +69,22 @@ def given_scan_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option --device where no table of settings brings it."""
     parser.add_argument("--device", default="auto", help=DEVICES)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Where the job is computed."""
+    parser.add_argument("--engine", default=LOCAL, help="local (default), ssh:HOST, slurm or slurm:HOST")
+    parser.add_argument("--sbatch", default="", help="of slurm: options of sbatch, as '--partition=gpu --gres=gpu:1'")
+
+
+def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Engine and options as arguments of ``JobFolder.create``.  Raises InputError."""
+    try:
+        options = shlex.split(arguments.sbatch)
+    except ValueError as error:
+        raise InputError(f"--sbatch: {error}") from None
+    engine_of(arguments.engine, options)
+    return {"engine": arguments.engine, "options": options}
 
 
 def add_told(parser: argparse.ArgumentParser) -> None:

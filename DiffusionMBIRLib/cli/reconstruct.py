@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ReconSettings
 from ..describe import lines
+from ..engines import LOCAL
 from ..errors import InputError
 from ..formats import SCAN, may_hold
 from ..monitor import Monitor
@@ -18,10 +19,12 @@ from ..tasks import SLICE_TASKS, SPARSE_VIEW, TASKS, task_info
 from ..usual import instead_of_hours, usual_settings
 from .options import (
     Outcome,
+    add_engine,
     add_scan_settings,
     add_settings,
     add_told,
     add_told_trajectory,
+    engine_options,
     given_scan_settings,
     given_settings,
     planes_text,
@@ -48,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", choices=TASKS, help=f"of a volume: what to simulate, or thin-slices (default {SPARSE_VIEW})"
     )
+    add_engine(parser)
     add_told_trajectory(parser, file=False)
     add_scan_settings(parser, open_to=("trajectory",))
     add_settings(parser, ReconSettings)
@@ -55,6 +59,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What came out and how good it is; the volume is written to the output."""
+    if arguments.engine != LOCAL:
+        return _elsewhere(arguments, monitor)
     from ..devices import choose_device
     from ..io.volumes import read_volume, require_writable
     from ..metrics import evaluate, uncertainty, uncertainty_text
@@ -96,6 +102,32 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
             entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
             text += "\n" + uncertainty_text(entries["uncertainty"])
     return entries, f"{text}\n{NOTICE}"
+
+
+def _elsewhere(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
+    """As a job that another computer works on; it is kept where it does not come to its end."""
+    from ..io.volumes import read_volume, require_writable
+    from ..jobs.asking import ask
+    from ..jobs.folder import JobFolder, jobs_root
+    from ..metrics import evaluate
+    from .job import follow_job
+
+    path: Any = arguments.measurement
+    where = engine_options(arguments)
+    require_writable(arguments.output)
+    reference = read_volume(arguments.reference) if arguments.reference else None
+    choices = given_scan_settings(arguments) | given_settings(arguments, ReconSettings)
+    if may_hold(path, SCAN):
+        path = _measured(arguments, monitor)[0]
+    asked = ask(path, task=arguments.task, name=arguments.measurement.name, preset=arguments.preset, choices=choices)
+    folder = JobFolder.create(jobs_root(), *asked, **where)
+    entries, text = follow_job(folder, arguments, monitor)
+    folder.remove()
+    del entries["folder"]
+    if reference is not None:
+        entries["metrics"] = evaluate(read_volume(arguments.output), reference)
+        text += "\n" + planes_text(entries["metrics"], reference.unit)
+    return entries | {"engine": arguments.engine}, f"{text}\n{NOTICE}"
 
 
 def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The other side: serves one connection, line by line, and ends with it.  Jobs go on.
 
-Started by the script of ``look`` in the Python that is to compute.  Speaks on the pipes that it was started with; nothing
-that names a patient or a scan comes here but in messages.
+Started by the script of ``look`` in the Python that is to compute.  Speaks on the pipes that it was started with;
+nothing that names a patient or a scan comes here but in messages.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Agent:
         return {"phase": self._job(asked).begin(asked["attempt"], launcher, options, asked["request"], asked["files"])}
 
     def _follow(self, asked: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        Following(self._wire, self._job(asked), int(asked["from"]))
+        Following(self._wire, self._job(asked), int(asked["start"]))
         return {}
 
     def _command(self, asked: dict[str, Any], payload: bytes) -> dict[str, Any]:

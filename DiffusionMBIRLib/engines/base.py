@@ -64,7 +64,7 @@ def engine_of(name: str, options: Sequence[str] = ()) -> Engine:
         raise InputError(f"engine {name!r}: " + ("local has no host" if rest else "name the host, as in ssh:HOST"))
     if host and not _HOST.fullmatch(host):
         raise InputError(
-            f"engine {name!r}: {host!r} is no name of a host; ports and users that ssh has to know of go into ~/.ssh/config"
+            f"engine {name!r}: {host!r} is no name of a host; what else ssh has to know goes into ~/.ssh/config"
         )
     if python and not _PYTHON.fullmatch(python):
         raise InputError(f"engine {name!r}: {python!r} is no path of a Python")

@@ -43,7 +43,10 @@ class Following:
                 time.sleep(_LOOK_S)
 
     def _tell(self) -> bool:
-        """Tell what is new; True once the last word is out.  How the job is comes first: what it wrote before is seen."""
+        """Tell what is new; True once the last word is out.
+
+        How the job stands is asked first, so that all that it wrote before is seen.
+        """
         now = time.monotonic()
         if now - self._asked > self._launcher.poll_s:
             self._standing, self._asked = self._launcher.standing(self._job.path), time.monotonic()

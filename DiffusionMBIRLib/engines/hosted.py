@@ -36,7 +36,9 @@ _PRIVATE = 0o077
 
 
 def root_there() -> Path:
-    """Where a computer that others compute on keeps engines, scans and jobs: $DIFFUSIONMBIR_REMOTE or ~/.diffusionmbir."""
+    """Where engines, scans and jobs lie on a computer that others compute on: $DIFFUSIONMBIR_REMOTE or
+    ~/.diffusionmbir.
+    """
     chosen = os.environ.get("DIFFUSIONMBIR_REMOTE")
     return Path(chosen).absolute() if chosen else Path.home() / ".diffusionmbir"
 
@@ -57,7 +59,10 @@ class Standing:
 class Launcher(Protocol):
     """Starts workers.  A new one is a file with such a class, named in :func:`launcher_of`."""
 
-    poll_s: float  # between two questions how a job is
+    @property
+    def poll_s(self) -> float:
+        """Seconds between two questions how a job is."""
+        ...
 
     def launch(self, folder: Path, options: Sequence[str]) -> None:
         """Start the worker of a folder; raises EngineError."""
@@ -157,7 +162,8 @@ class HostedJob:
         """Bring the job to run: 'running', 'waiting' or 'gone', where it has ended already.
 
         attempt: of whoever asks; within one of them the job is started once, however often the connection breaks.
-        request: ``job.json`` as text; files: digests of scan and prior by their names in the folder.  May raise OSError.
+        request: ``job.json`` as text; files: digests of scan and prior by their names in the folder.
+        May raise OSError.
         """
         if not (self.path / REQUEST).is_file():
             self._make(request, files)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from ..errors import EngineError, InputError
 from ..jobs.files import NotSaved
@@ -46,8 +46,7 @@ class Link:
         self._answers: queue.Queue[tuple[dict[str, Any], bytes] | None] = queue.Queue()
         self._pushed: queue.Queue[tuple[dict[str, Any], bytes] | None] = queue.Queue()
         self._process = open_shell(command)
-        errors = self._process.stderr
-        assert errors is not None
+        errors = cast("BinaryIO", self._process.stderr)
         self._listening = threading.Thread(target=self._listen, args=(errors,), name="errors", daemon=True)
         self._listening.start()
         try:
@@ -63,9 +62,7 @@ class Link:
                 self._errors.append(line.decode("utf-8", "replace").strip())
 
     def _met(self, script: bytes) -> Wire:
-        incoming, outgoing = self._process.stdout, self._process.stdin
-        assert incoming is not None
-        assert outgoing is not None
+        incoming, outgoing = cast("BinaryIO", self._process.stdout), cast("BinaryIO", self._process.stdin)
         late = threading.Timer(_HANDSHAKE_S, self._process.kill)
         late.daemon = True
         late.start()
@@ -158,7 +155,9 @@ class Link:
 
 def open_shell(command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a command that is a shell on some computer.  Raises EngineError where it cannot be started."""
-    options: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+    options: dict[str, Any] = {}
+    if sys.platform == "win32":
+        options["creationflags"] = subprocess.CREATE_NO_WINDOW
     # The working directory is a job's folder: no program is to be taken from there.
     try:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""This computer: the job is computed by the process that serves its folder."""
+"""On this computer: the job is computed by the process that serves its folder."""
 
 from __future__ import annotations
 

@@ -66,9 +66,9 @@ class Relay:
             while link is not None:
                 try:
                     return self._serve(link, shipment)
-                except Unreachable as error:
+                except Unreachable:
                     link.close()
-                    link = self._reconnect(error)
+                    link = self._reconnect()
             self._warn(f"{self._place.where} cannot be told to end the job, which goes on there; resume it to reach it")
             return self.keep_partial()
         finally:
@@ -77,7 +77,7 @@ class Relay:
             if self._writer is not None:
                 self._writer.close()
 
-    def _reconnect(self, lost: Unreachable) -> Link | None:
+    def _reconnect(self) -> Link | None:
         """A new connection; None where the user gave up.  Raises Unreachable after a long time."""
         began, tries = time.monotonic(), 0
         where = self._place.where
@@ -97,7 +97,6 @@ class Relay:
                     raise Unreachable(f"{error}; the job is kept there") from None
                 if tries == len(_PAUSES_S):
                     self._warn(f"{error}; trying on")
-                lost = error
             else:
                 self._send(Log("info", f"connected to {where} again"))
                 return link
@@ -125,7 +124,7 @@ class Relay:
             request=shipment.request.to_json(),
             files=shipment.digests,
         )
-        link.ask("follow", job=shipment.job, **{"from": self._at})
+        link.ask("follow", job=shipment.job, start=self._at)
         return self._follow(link, shipment.job)
 
     def _sending(self, have: int, total: int) -> None:

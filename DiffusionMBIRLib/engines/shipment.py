@@ -1,4 +1,4 @@
-"""What a job needs on the other side: its request without names and paths, and files that are known by their digests."""
+"""What a job needs on the other side: its request without names and paths, and files known by their digests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,16 @@ class Shipment:
         """
         total, before = sum(parcel.size for parcel in self.files.values()), 0
         for parcel in self.files.values():
-            _send(link, parcel, lambda have, before=before: meanwhile(before + have, total))
+            _send(link, parcel, partial(_further, meanwhile, before, total))
             before += parcel.size
 
     @property
     def digests(self) -> dict[str, str]:
         return {name: parcel.digest for name, parcel in self.files.items()}
+
+
+def _further(meanwhile: Callable[[int, int], None], before: int, total: int, have: int) -> None:
+    meanwhile(before + have, total)
 
 
 def _send(link: Link, parcel: Parcel, meanwhile: Callable[[int], None]) -> None:

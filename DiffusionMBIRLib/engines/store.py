@@ -1,4 +1,4 @@
-"""Files by their SHA-256, on the side where jobs are computed: a scan is sent once, and an upload that broke goes on."""
+"""Files by their SHA-256, where jobs are computed: a scan is sent once, and an upload that broke goes on."""
 
 from __future__ import annotations
 

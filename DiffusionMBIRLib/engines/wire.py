@@ -19,7 +19,7 @@ class Wire:
 
     def send(self, entries: dict[str, Any], payload: bytes | memoryview = b"") -> None:
         """Raises OSError where nobody is at the other end, ValueError where the stream was closed."""
-        told = entries | {"bytes": len(payload)} if payload else entries
+        told = entries | {"payload_bytes": len(payload)} if payload else entries
         line = json.dumps(told, separators=(",", ":")).encode() + b"\n"
         with self._sending:
             self._out.write(line)
@@ -38,7 +38,7 @@ class Wire:
         entries = json.loads(line)
         if not isinstance(entries, dict):
             raise ValueError("not a message")
-        count = entries.get("bytes", 0)
+        count = entries.get("payload_bytes", 0)
         if not isinstance(count, int) or not 0 <= count <= MOST_BYTES:
             raise ValueError("not a message")
         payload = self._in.read(count) if count else b""

@@ -208,7 +208,7 @@ class Job:
     def cancel(self, grace_s: float | None = None) -> None:
         """Ask the worker to end; after the grace time its process tree is killed.  Ends in Finished(partial=True).
 
-        The default leaves half a second of two for a volume of 256^3 to be written, and a remote one longer to fetch it.
+        The default leaves half a second of two for a volume of 256^3 to be written, and more for a remote one.
         """
         grace_s = grace_s or (_GRACE_REMOTE_S if self.folder.is_remote else _GRACE_S)
         if self._cancelled or not self.running:

@@ -17,7 +17,6 @@ import numpy as np
 import DiffusionMBIRLib as mbir
 
 from .. import rates
-from ..config import ReconSettings
 from ..devices import choose_device, device_name, precision_name
 from ..errors import EngineError, InputError
 from ..estimate import estimate, pixels_seen, stages
