@@ -109,7 +109,7 @@ class Agent:
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         entries = describe_devices(self._root)
         if asked.get("launcher") == "slurm":
-            from .slurm import describe_cluster
+            from .slurm_queue import describe_cluster
 
             entries |= describe_cluster()
         return {"machine": entries}

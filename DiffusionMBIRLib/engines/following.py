@@ -13,7 +13,8 @@ from ..jobs.detached import EVENTS
 from ..jobs.messages import Finished, Preview, decode, encode
 from ..jobs.preview import NAME as PREVIEW
 from ..jobs.preview import PreviewReader
-from .hosted import HostedJob, Standing
+from .hosted import HostedJob
+from .launching import Standing
 from .previews import pack_preview
 from .wire import Wire
 

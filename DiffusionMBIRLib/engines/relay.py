@@ -33,7 +33,7 @@ _LISTEN_S = 0.02
 _SHOWN_BYTES = 20 << 20  # an upload of more is told of
 
 
-class Place(Protocol):
+class Reachable(Protocol):
     """An engine on the other side of connections."""
 
     name: str
@@ -47,7 +47,7 @@ class Place(Protocol):
 class Relay:
     """Obeys :class:`DiffusionMBIRLib.engines.base.Runs`."""
 
-    def __init__(self, place: Place, folder: JobFolder, control: Control, send: Callable[[Event], None]) -> None:
+    def __init__(self, place: Reachable, folder: JobFolder, control: Control, send: Callable[[Event], None]) -> None:
         self._place, self._folder, self._control, self._send = place, folder, control, send
         self._attempt = secrets.token_hex(8)
         self._at = 0  # bytes of the events there that were told here

@@ -66,6 +66,7 @@ class JobFolder:
         (``engines.engine_of``).  Raises InputError where the folder
         cannot be written to or its disk lacks the space for the whole job: input, previews, state and result.
         """
+        named = engine_to_json(engine, options) if engine != LOCAL else ""
         root = root.absolute()  # the worker has another working directory
         require_unicode(root)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -75,8 +76,8 @@ class JobFolder:
             _require_space(root, _bytes_needed(request, inside))
             temporary.mkdir()
             _fill(temporary, request, inside)
-            if engine != LOCAL:
-                write_text(temporary / ENGINE, engine_to_json(engine, options))
+            if named:
+                write_text(temporary / ENGINE, named)
             move_over(temporary, path)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)

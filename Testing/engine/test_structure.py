@@ -145,6 +145,7 @@ def _lines(path: Path) -> int:
 # --- names
 
 SHARED = {
+    "Engine": "where a job is computed; the Python that the panel starts",
     "add_options": "of a verb of the command line",
     "run": "of a verb of the command line",
     "main": "of a program",
