@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -60,9 +61,14 @@ class Relay:
 
     def run(self) -> Event:
         """The last word of the job.  A connection that breaks is taken up again; the first one must succeed."""
-        shipment = shipment_of(self._folder)
-        link: Link | None = self._place.connect()
+        link: Link | None = None
         try:
+            with ThreadPoolExecutor(1) as pool:  # both take their time
+                connecting = pool.submit(self._place.connect)
+                try:
+                    shipment = shipment_of(self._folder)
+                finally:
+                    link = connecting.result()
             while link is not None:
                 try:
                     return self._serve(link, shipment)

@@ -129,7 +129,7 @@ class JobFolder:
             return "partial" if last.partial else "finished"
         if isinstance(last, Failed):
             return "failed"
-        return "interrupted" if (self.path / BEGUN).exists() else "new"
+        return "interrupted" if (self.path / BEGUN).exists() or (self.path / REMOTE).exists() else "new"
 
     def wait_until_free(self, timeout_s: float = 15.0) -> None:
         """Let a worker whose client is gone save its state and end; returns in any case."""

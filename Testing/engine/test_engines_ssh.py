@@ -16,7 +16,7 @@ from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.engines import engine_of
 from DiffusionMBIRLib.errors import EngineError
 from DiffusionMBIRLib.jobs.folder import JobFolder
-from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Prepared, Preview, Progress
+from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Paused, Prepared, Preview, Progress
 from DiffusionMBIRLib.version import __version__
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import new_job, request, run_apart, small_prior, start, step, watch
@@ -65,25 +65,28 @@ def everything_written(folder: Path) -> str:
 
 
 def test_a_job_survives_broken_connections_and_gives_the_same_volume(there, tmp_path, monkeypatch):
-    folder = remote_job(tmp_path, steps=60)
+    folder = remote_job(tmp_path, steps=100)
     job = start(folder)
     seen = watch(job, lambda event: isinstance(event, Prepared))
     broken = 0
     commands = ""
-    for _ in range(4):
-        seen += watch(job, lambda event: isinstance(event, Progress))
+    for _ in range(3):
+        job.pause()  # or the run might be over before the connection is there again
+        seen += watch(job, lambda event: isinstance(event, Paused))
         commands += "\n".join(there.left())
         broken += bool(there.break_connections())
-        seen += watch(job, lambda event: isinstance(event, Log) and "again" in event.text)
+        job.resume()
+        seen += watch(job, lambda event: isinstance(event, Progress) and event.stage == "diffusion")
     seen += watch(job, lambda event: False)
     last = job.last_word
     assert isinstance(last, Finished), last
-    assert broken >= 3
+    assert broken == 3
+    assert sum(isinstance(event, Log) and "connected to" in event.text for event in seen) == 3
     assert not last.partial
-    same_volume(folder, local_twin(tmp_path, monkeypatch, steps=60))
+    same_volume(folder, local_twin(tmp_path, monkeypatch, steps=100))
     steps = [event.done for event in seen if isinstance(event, Progress) and event.stage == "diffusion"]
     assert steps == sorted(set(steps))  # none twice
-    assert steps[-1] == 60
+    assert steps[-1] == 100
     previews = [event.sequence for event in seen if isinstance(event, Preview)]
     assert previews == sorted(set(previews))
     np.testing.assert_array_equal(job.read_preview()[0], mbir.read_volume(folder.path / "result.nrrd").array)
@@ -99,15 +102,12 @@ def test_a_job_survives_broken_connections_and_gives_the_same_volume(there, tmp_
 
 
 def test_a_scan_is_sent_once(there, tmp_path):
-    sent = []
+    before = set((there.root / "files").glob("*"))
     for _ in range(2):
         folder = remote_job(tmp_path, method="fbp", views=7)
         assert isinstance(start(folder).wait(60), Finished)
-        (scan,) = [
-            p for p in (there.root / "files").iterdir() if p.stat().st_size == (folder.path / "scan.npz").stat().st_size
-        ]
-        sent.append((scan.name, scan.stat().st_ctime_ns if not sent else scan.stat().st_ino))
-    assert sent[0][0] == sent[1][0]
+    new = set((there.root / "files").glob("*")) - before
+    assert len(new) <= 1  # none where another test has sent it
 
 
 def test_a_job_goes_on_without_its_client_and_is_found_again(there, tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_cancelled_job_ends_there_and_keeps_what_there_is(there, tmp_path):
     job = start(folder)
     watch(job, step("diffusion", 2))
     job.pause()
-    watch(job, lambda event: type(event).__name__ == "Paused")
+    watch(job, lambda event: isinstance(event, Paused))
     job.resume()
     watch(job, step("diffusion", 6))
     job.cancel()
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_there_is_told_and_goes_on_from_its_state(there, tmp_
     folder = remote_job(tmp_path, steps=60)
     job = start(folder)
     watch(job, step("diffusion", 12))
-    (alive,) = (there.root / "jobs").glob("*/alive")
+    alive = max((there.root / "jobs").glob("*/alive"), key=lambda path: path.stat().st_mtime_ns)
     os.killpg(int(alive.read_text()), signal.SIGKILL)
     last = job.wait(30)
     assert isinstance(last, Failed)
@@ -207,8 +207,8 @@ def test_a_job_that_cannot_begin_is_kept(tmp_path, capsys, monkeypatch):
     assert "locked: your key is not accepted there" in told
     assert f"`diffusionmbir job resume {folder}` goes on" in told
     (folder / "engine.json").write_text(f'{{"engine": "{ENGINE}", "options": []}}')  # the key was mended
-    assert main(["job", "resume", str(folder), "--quiet", "-o", str(tmp_path / "out.nrrd")]) == 0
-    assert mbir.read_volume(tmp_path / "out.nrrd").array.shape == (2, 16, 16)
+    assert isinstance(start(JobFolder(folder)).wait(60), Finished)
+    assert mbir.read_volume(folder / "result.nrrd").array.shape == (2, 16, 16)
 
 
 def test_a_full_disk_there_is_told_in_one_line(there, tmp_path):
