@@ -63,6 +63,7 @@ class Batch:
         self.rows: list[BatchRow] = []
         self.table: CaseTable | None = None
         self._engine: tuple[Sequence[str], Mapping[str, str] | None] = ((), None)
+        self._place: Mapping[str, Any] | None = None
         self._queue: list[BatchRow] = []
         self._preparing: InThread | None = None
         self._starting: InThread | None = None
@@ -129,10 +130,16 @@ class Batch:
     # --- the run
 
     def start(
-        self, parameters: Parameters, folder: Path, python: Sequence[str], environment: Mapping[str, str] | None
+        self,
+        parameters: Parameters,
+        folder: Path,
+        python: Sequence[str],
+        environment: Mapping[str, str] | None,
+        place: Mapping[str, Any] | None = None,
     ) -> None:
         """Run all rows that lack their result, with the settings as they are now; those that were begun go on.
 
+        place: where new jobs are computed, as ``JobFolder.create`` takes it.
         Raises InputError where the folder's table is none.
         """
         if self.running:
@@ -140,6 +147,7 @@ class Batch:
         if self.folder != folder:
             self.table = CaseTable(folder)
         self._engine, self._stopping = (python, environment), False
+        self._place = place
         begins: list[tuple[BatchRow, Callable[[], Asked]]] = []
         self._queue = []
         for row in self.rows:
@@ -165,7 +173,7 @@ class Batch:
         made: list[tuple[BatchRow, JobFolder | None, str]] = []
         for row, ask in begins:
             try:
-                made.append((row, begin_request(self.table, row.name, *ask()), ""))
+                made.append((row, begin_request(self.table, row.name, *ask(), self._place), ""))
             except (InputError, EngineError, OSError) as error:
                 made.append((row, None, failure(error).reason))
         return made

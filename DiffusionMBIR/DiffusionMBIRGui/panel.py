@@ -199,7 +199,7 @@ class Panel:
         runner = self.run.runner
         if self.setup.engine is not None and not runner.running:
             runner.python, runner.environment = self.setup.engine.command, self.setup.engine.variables()
-            runner.root = self.setup.jobs_folder
+            runner.root, runner.place = self.setup.jobs_folder, self.setup.engine.place
         self._offer()
         self.fields.show()
         self._show_name()

@@ -197,7 +197,8 @@ class BatchSection:
         place = str(self.batch.folder or "") or self._desktop.open_folder(_("Choose a folder for results"))
         if place and self._engine is not None:
             self._desktop.set_setting(SETTING, place)
-            self.batch.start(self.parameters, Path(place), self._engine.command, self._engine.variables())
+            engine = self._engine
+            self.batch.start(self.parameters, Path(place), engine.command, engine.variables(), engine.place)
 
     def _selected(self) -> list[int]:
         table = self._form.batchTable

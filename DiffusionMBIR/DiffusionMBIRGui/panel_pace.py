@@ -27,7 +27,14 @@ class PaceWatch:
         """Begin to measure, if the time of the run that is set is not known."""
         settings, task = outlook.parameters.settings(), outlook.parameters.get("task")
         found = outlook.needs(settings)
-        if self.busy or not self.enabled or engine is None or found is None or found.seconds is not None:
+        if (
+            self.busy
+            or not self.enabled
+            or engine is None
+            or engine.remote
+            or found is None
+            or found.seconds is not None
+        ):
             return
         asked = {name: asdict(settings)[name] for name in ("method", "prior", "precision", "compile")}
         key = (engine.command, task, settings.device, *asked.values())

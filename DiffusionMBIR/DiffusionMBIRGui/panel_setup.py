@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from DiffusionMBIRLib.engines import engine_of
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.jobs.folder import jobs_root
 
 from . import setup, texts
 from .panel_desktop import Desktop
 from .panel_fields import Form
+from .remote import KINDS, install_remote, looking_command, read_remote_report, remote_engine, text_install_remote
 from .setup import Engine, Probe, Process, Report
 from .texts import _
 
@@ -39,9 +41,11 @@ class SetupSection:
         form = self._form
         form.engineKind.addItem(_("This Slicer's Python"))
         form.engineKind.addItem(_("Another Python"))
-        path = self._desktop.setting("engine_python")
-        form.enginePath.setText(path)
-        form.engineKind.setCurrentIndex(1 if path else 0)
+        form.engineKind.addItem(_("Another computer, by ssh"))
+        form.engineKind.addItem(_("A cluster with SLURM"))
+        path, (kind, where) = self._desktop.setting("engine_python"), self._remote_setting()
+        form.enginePath.setText(where if kind else path)
+        form.engineKind.setCurrentIndex(2 + KINDS.index(kind) if kind else 1 if path else 0)
         for build in (*setup.BUILDS, WHEELS):
             form.engineBuild.addItem(_text_build(build), build)
         form.engineBuild.setCurrentIndex(0)
@@ -88,9 +92,15 @@ class SetupSection:
             self.engine, self.report = None, Report(problem=str(error))
             self._place(lacking=True)
         else:
-            self._probe = Probe(self.engine)
+            self._probe = self._probe_of(self.engine)
         self._show()
         self._changed()
+
+    def _probe_of(self, engine: Engine) -> Probe:
+        if not engine.remote:
+            return Probe(engine)
+        where = engine_of(engine.remote, engine.options).where
+        return Probe(engine, looking_command(engine), lambda lines: read_remote_report(lines, where))
 
     def poll(self) -> None:
         """Follow what is under way; called by the panel's timer."""
@@ -128,6 +138,13 @@ class SetupSection:
     # What the user does.
 
     def _on_kind(self, *_state: Any) -> None:
+        kind, before = self._remote_kind(), self._desktop.setting("engine_kind")
+        if kind != before:
+            self._desktop.set_setting("engine_kind", kind)
+            self._form.enginePath.setText(self._desktop.setting("engine_host" if kind else "engine_python"))
+        if kind:
+            self.look()
+            return
         if self._other():
             self._show()
             if str(self._form.enginePath.property("text")).strip():
@@ -138,6 +155,9 @@ class SetupSection:
 
     def _on_path(self) -> None:
         path = str(self._form.enginePath.property("text")).strip()
+        if self._remote_kind() and (path != self._desktop.setting("engine_host") or self.report is None):
+            self._desktop.set_setting("engine_host", path)
+            self.look()
         if self._other() and (path != self._desktop.setting("engine_python") or self.report is None):
             self._desktop.set_setting("engine_python", path)
             self.look()
@@ -172,6 +192,11 @@ class SetupSection:
         if build == WHEELS and not wheels:
             return
         build = "" if build == WHEELS else build
+        if self.engine.remote:
+            engine = self.engine
+            if self._desktop.confirm(text_install_remote(engine_of(engine.remote, engine.options).where)):
+                self._begin(lambda: install_remote(engine, build=build), "")
+            return
         if not self._desktop.confirm(_text_install(", ".join(lacking), self.engine, wheels)):
             return
         self._begin(lambda: setup.install(self.engine, lacking, build=build, wheels=wheels), "")
@@ -227,8 +252,11 @@ class SetupSection:
     def _show(self) -> None:
         form, report = self._form, self.report
         other, busy = self._other(), self._process is not None
-        form.enginePathLabel.setVisible(other)
-        form.enginePath.setVisible(other)
+        kind = self._remote_kind()
+        form.enginePathLabel.setText(_text_place(kind))
+        form.enginePath.setPlaceholderText(_text_hint(kind))
+        form.enginePathLabel.setVisible(other or bool(kind))
+        form.enginePath.setVisible(other or bool(kind))
         form.engineBrowse.setVisible(other)
         form.engineStatus.setText(report.line() if report else texts.engine_unchecked())
         lacks = bool(report and report.lacking) and not busy
@@ -249,14 +277,39 @@ class SetupSection:
     def _other(self) -> bool:
         return int(self._form.engineKind.property("currentIndex")) == 1
 
+    def _remote_kind(self) -> str:
+        """'ssh' or 'slurm', '' for this computer."""
+        index = int(self._form.engineKind.property("currentIndex")) - 2
+        return KINDS[index] if index >= 0 else ""
+
+    def _remote_setting(self) -> tuple[str, str]:
+        kind = self._desktop.setting("engine_kind")
+        return (kind, self._desktop.setting("engine_host")) if kind in KINDS else ("", "")
+
     def _chosen(self) -> Engine:
+        if self._remote_kind():
+            text = str(self._form.enginePath.property("text"))
+            return remote_engine(self._remote_kind(), text, self._own_python())
         if self._other():
             command = setup.other_python(str(self._form.enginePath.property("text")))
             return Engine(command, self._desktop.clean_environment())
+        return Engine(self._own_python(), in_slicer=True)
+
+    def _own_python(self) -> tuple[str, ...]:
         command = self._desktop.own_python()
         if not command:
             raise InputError(_("This Slicer's own Python is not found; choose another Python."))
-        return Engine(command, in_slicer=True)
+        return command
+
+
+def _text_place(kind: str) -> str:
+    return _("Host:") if kind else _("Python:")
+
+
+def _text_hint(kind: str) -> str:
+    if kind == "ssh":
+        return _("host, as ssh knows it; host:/path/to/python")
+    return _("host --partition=gpu; no host: sbatch here") if kind else _("python, or the folder of an environment")
 
 
 def _text_choose_python() -> str:

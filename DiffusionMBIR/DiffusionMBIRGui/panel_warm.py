@@ -24,7 +24,14 @@ class WarmEngine:
 
     def look(self, engine: Engine | None, report: Report | None, device: str) -> None:
         """Be ready for the engine that is set, if it works.  device: that the next run is for."""
-        if not self.enabled or engine is None or report is None or not report.ready or _is_short(report):
+        if (
+            not self.enabled
+            or engine is None
+            or engine.remote
+            or report is None
+            or not report.ready
+            or _is_short(report)
+        ):
             self.close()
             return
         if self.standby is not None and self.standby.alive and self._engine == engine:

@@ -55,6 +55,7 @@ class Runner:
         self.python: Sequence[str] = (sys.executable,)
         self.environment: Mapping[str, str] | None = None
         self.root = root
+        self.place: Mapping[str, Any] = {}  # of new jobs, where they are computed: as for ``JobFolder.create``
         self.plot: ConvergencePlot | None = None
         self.sequence: PreviewSequence | None = None
         self.standby: Callable[[], Standby | None] = lambda: None  # a process that waits for the next job
@@ -119,8 +120,8 @@ class Runner:
         self._plan, self._folder, self._output = plan, None, None
         self._clock = RunClock()
         self.plot, self.sequence = None, None
-        root = self.root or jobs_root()
-        self._launch(lambda: plan.folder or JobFolder.create(root, *plan.ask()))
+        root, place = self.root or jobs_root(), dict(self.place)
+        self._launch(lambda: plan.folder or JobFolder.create(root, *plan.ask(), **place))
 
     def resume(self) -> None:
         """Take up the last job where it was.  Raises InputError where there is none."""
@@ -228,9 +229,8 @@ class Runner:
             self._tell().on_finished(Finished(0.0, None, 0, 0.0, None, "", True), None)
             return
         try:
-            self._job = Job.start(
-                self._folder, python=self.python, environment=self.environment, standby=self.standby()
-            )
+            ready = None if self._folder.is_remote else self.standby()
+            self._job = Job.start(self._folder, python=self.python, environment=self.environment, standby=ready)
         except InputError as error:
             self._fail(Failed(str(error), "input", False))
             return

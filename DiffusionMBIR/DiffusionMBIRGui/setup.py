@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,20 @@ class Engine:
     """A Python to compute with.
 
     command: how it is started.  environment: what it is started with, None for this process's own.  in_slicer: whether
-    it is the application's own Python, whose packages are installed through the application.
+    it is the application's own Python, whose packages are installed through the application.  remote: name of the
+    engine on another computer that this Python speaks with; options: of sbatch.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str] | None = None
     in_slicer: bool = False
+    remote: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where jobs are to be computed, as ``JobFolder.create`` takes it."""
+        return {"engine": self.remote, "options": self.options} if self.remote else {}
 
     def variables(self) -> dict[str, str]:
         """The environment with the folder of DiffusionMBIRLib on the module path."""
@@ -65,7 +73,7 @@ class Device:
 class Report:
     """What the probe found.  lacking: requirements that are not met; problem: one line, '' if the engine works.
 
-    machine: what its pace is remembered by.
+    machine: what its pace is remembered by.  where: another computer, '' for this one.
     """
 
     python: str = ""
@@ -74,6 +82,7 @@ class Report:
     lacking: tuple[str, ...] = ()
     problem: str = ""
     machine: str = ""
+    where: str = ""
 
     def place(self, device: Device) -> Place:
         """What the pace of a device is remembered by."""
@@ -88,9 +97,10 @@ class Report:
         if self.problem:
             return self.problem
         found = ", ".join(_device_text(device) for device in self.devices)
-        return _("Ready: Python {python}, torch {torch}; {devices}").format(
-            python=self.python, torch=self.torch, devices=found
-        )
+        line = _("Ready: Python {python}, torch {torch}; {devices}")
+        if self.where:
+            line = _("Ready on {where}: Python {python}, torch {torch}; {devices}")
+        return line.format(where=self.where, python=self.python, torch=self.torch, devices=found)
 
     def device(self, name: str) -> Device | None:
         """The device that a setting stands for ('auto': a GPU where there is one)."""
@@ -188,14 +198,20 @@ class Process:
 class Probe:
     """Looks at an engine: what it lacks, its torch, its devices.  ``poll`` gives None until the Report is there."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        command: Sequence[str] | None = None,
+        read: Callable[[Sequence[str]], Report] | None = None,
+    ) -> None:
+        """command, read: what is asked, and who understands the answer, where it is no Python of this computer."""
         self._lines: list[str] = []
         self._process: Process | None = None
         self._failure = ""
+        self._understand = read or read_report
+        asked = command or [*engine.command, str(HERE / "setup_probe.py"), str(requirements_file())]
         try:
-            self._process = Process(
-                [*engine.command, str(HERE / "setup_probe.py"), str(requirements_file())], engine.variables()
-            )
+            self._process = Process(asked, engine.variables())
         except OSError as error:
             self._failure = _("The engine's Python does not start ({reason}).").format(reason=error.strerror or error)
 
@@ -203,7 +219,7 @@ class Probe:
         if self._process is None:
             return Report(problem=self._failure)
         self._lines += self._process.poll()
-        return None if self._process.running else read_report(self._lines)
+        return None if self._process.running else self._understand(self._lines)
 
     def cancel(self) -> None:
         if self._process is not None:

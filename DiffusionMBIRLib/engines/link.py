@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
@@ -153,6 +153,23 @@ class Link:
         end_shell(self._process)
 
 
+_PATHS = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+def system_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a program of the system: Slicer puts its own libraries first, which ``ssh`` does not bear."""
+    variables = {**environment, "LC_ALL": "C"}
+    slicer = variables.get("SLICER_HOME")
+    if slicer:
+        for name in ("PYTHONHOME", "PYTHONPATH"):
+            variables.pop(name, None)
+        for name in _PATHS:
+            entries = variables.pop(name, "").split(os.pathsep)
+            kept = [entry for entry in entries if entry and not entry.startswith(slicer)]
+            variables |= {name: os.pathsep.join(kept)} if kept else {}
+    return variables
+
+
 def open_shell(command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a command that is a shell on some computer.  Raises EngineError where it cannot be started."""
     options: dict[str, Any] = {}
@@ -165,7 +182,7 @@ def open_shell(command: Sequence[str]) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=dict(os.environ, LC_ALL="C"),
+            env=system_environment(os.environ),
             **options,
         )
     except OSError as error:

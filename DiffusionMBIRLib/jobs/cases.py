@@ -186,14 +186,23 @@ def begin_case(table: CaseTable, case: Case) -> JobFolder | None:
     return begin_request(table, case.name, *case.request())
 
 
-def begin_request(table: CaseTable, name: str, request: Request, inside: Scan | Volume | None) -> JobFolder | None:
-    """As :func:`begin_case`, of a request and the scan or volume that goes with it."""
+def begin_request(
+    table: CaseTable,
+    name: str,
+    request: Request,
+    inside: Scan | Volume | None,
+    place: Mapping[str, Any] | None = None,
+) -> JobFolder | None:
+    """As :func:`begin_case`, of a request and the scan or volume that goes with it.
+
+    place: where a new job is computed, as ``JobFolder.create`` takes it.
+    """
     fingerprint = fingerprint_of(request, inside)
     if table.is_done(name, fingerprint):
         return None
     job = table.job_of(name, fingerprint)
     if job is None:
-        job = JobFolder.create(table.folder / "jobs", request, inside)
+        job = JobFolder.create(table.folder / "jobs", request, inside, **(place or {}))
         table.begin(name, request, fingerprint, job)
     return job
 

@@ -17,6 +17,7 @@ from DiffusionMBIRLib.engines import engine_of
 from DiffusionMBIRLib.engines.base import Unreachable, engine_from_json, engine_to_json
 from DiffusionMBIRLib.engines.hosted import HostedJob, is_output
 from DiffusionMBIRLib.engines.install import package, requirements
+from DiffusionMBIRLib.engines.link import system_environment
 from DiffusionMBIRLib.engines.local import Local
 from DiffusionMBIRLib.engines.look import FOUND, OVER, FoundPython, found_python, look_script, no_engine
 from DiffusionMBIRLib.engines.previews import MOST_BYTES, pack_preview, unpack_preview
@@ -268,6 +269,14 @@ def test_nothing_but_the_host_stands_on_a_command_line(monkeypatch):
     assert command[0] == "ssh"
     assert command[-3:] == ["--", "gpu", "exec /bin/sh -s"]
     assert "BatchMode=yes" in command
+
+
+def test_programs_of_the_system_get_none_of_slicer_s_libraries():
+    slicer = {"SLICER_HOME": "/opt/Slicer", "LD_LIBRARY_PATH": "/opt/Slicer/lib:/usr/local/lib", "PYTHONHOME": "/opt/x"}
+    found = system_environment({**slicer, "PATH": "/opt/Slicer/bin:/usr/bin", "HOME": "/h"})
+    kept = {"LD_LIBRARY_PATH": "/usr/local/lib", "PATH": "/usr/bin", "HOME": "/h", "LC_ALL": "C"}
+    assert found == {"SLICER_HOME": "/opt/Slicer", **kept}
+    assert system_environment({"LD_LIBRARY_PATH": "/a"}) == {"LD_LIBRARY_PATH": "/a", "LC_ALL": "C"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
