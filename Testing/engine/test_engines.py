@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def test_an_engine_is_named():
     here = engine_of("slurm", ["--partition=gpu"])
     assert isinstance(here, Slurm)
     assert (here.shell(), here.python, here.options) == (["/bin/sh", "-s"], sys.executable, ("--partition=gpu",))
-    assert engine_of("slurm:login").shell()[-2:] == ["login", "exec /bin/sh -s"]
+    assert isinstance(there := engine_of("slurm:login"), Slurm)
+    assert there.shell()[-2:] == ["login", "exec /bin/sh -s"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,8 @@ def test_a_folder_keeps_its_engine(tmp_path):
     wanted = {"engine": "slurm:login", "options": ["--time=1:00:00"]}
     folder = JobFolder.create(tmp_path / "jobs", request(tmp_path, volume), volume, **wanted)
     assert folder.is_remote
-    assert (folder.engine.name, folder.engine.options) == ("slurm:login", ("--time=1:00:00",))
+    assert isinstance(found := folder.engine, Slurm)
+    assert (found.name, found.options) == ("slurm:login", ("--time=1:00:00",))
     (folder.path / "engine.json").write_text("{}")
     with pytest.raises(InputError, match="engine.json: is damaged"):
         _ = folder.engine
@@ -98,12 +101,18 @@ def test_a_damaged_engine_is_named(text):
 def test_messages_survive_the_wire():
     stream = io.BytesIO()
     wire = Wire(stream, stream)
-    sent = [({"a": 1, "text": "\u00e4\n"}, b""), ({"b": [1]}, b"\n\x00{" * 1000), ({}, b"")]
+    sent: list[tuple[dict[str, Any], bytes]] = [
+        ({"a": 1, "text": "\u00e4\n"}, b""),
+        ({"b": [1]}, b"\n\x00{" * 1000),
+        ({}, b""),
+    ]
     for entries, payload in sent:
         wire.send(entries, payload)
     stream.seek(0)
     for entries, payload in sent:
-        found, brought = wire.receive()
+        message = wire.receive()
+        assert message is not None
+        found, brought = message
         assert entries.items() <= found.items()
         assert brought == payload
     assert wire.receive() is None
@@ -132,7 +141,8 @@ def test_a_small_preview_has_all_voxels_and_states_its_error():
     volume = smooth((5, 33, 47))
     entries, payload = pack_preview(volume)
     found = unpack_preview(json.loads(json.dumps(entries)), payload)
-    assert (found.shape, found.dtype, entries["factors"]) == (volume.shape, np.float32, [1, 1, 1])
+    assert (found.shape, entries["factors"]) == (volume.shape, [1, 1, 1])
+    assert found.dtype == np.float32
     assert float(np.abs(found - volume).max()) == pytest.approx(entries["error"], rel=1e-3)
     assert 0 < entries["error"] <= 1000 / 2048
 

@@ -89,7 +89,9 @@ def test_a_job_survives_broken_connections_and_gives_the_same_volume(there, tmp_
     assert steps[-1] == 100
     previews = [event.sequence for event in seen if isinstance(event, Preview)]
     assert previews == sorted(set(previews))
-    np.testing.assert_array_equal(job.read_preview()[0], mbir.read_volume(folder.path / "result.nrrd").array)
+    shown = job.read_preview()
+    assert shown is not None
+    np.testing.assert_array_equal(shown[0], mbir.read_volume(folder.path / "result.nrrd").array)
     assert last.metrics is not None
     assert there.wait_until_left() == []
     assert not list((there.root / "jobs").iterdir())  # fetched, and gone there

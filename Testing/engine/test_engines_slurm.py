@@ -1,0 +1,198 @@
+"""Jobs in a queue: all states with played commands, and a run on a real cluster of one node where there is SLURM."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.engines import slurm_queue
+from DiffusionMBIRLib.engines.hosted import HostedJob
+from DiffusionMBIRLib.engines.slurm_queue import SlurmLauncher, batch_script, describe_cluster, state_of, submission
+from DiffusionMBIRLib.errors import EngineError
+from DiffusionMBIRLib.jobs.folder import JobFolder
+from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Progress
+from Testing.engine.helpers import body
+from Testing.engine.jobs_helpers import new_job, request, run_apart, small_prior, start, step, watch
+from Testing.engine.slurm_helpers import LACKING, cluster
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs of POSIX")
+MISSING = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch):
+    """Programs of SLURM that answer what a test wants, and note how they were called."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+    def played(**scripts: str) -> Path:
+        for name, script in scripts.items():
+            path = folder / name
+            path.write_text(f'#!/bin/sh\necho "{name} $@" >> {tmp_path}/calls\n{script}\n')
+            path.chmod(0o755)
+        return tmp_path / "calls"
+
+    return played
+
+
+def queued(folder: Path, number: int = 42) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "slurm.json").write_text(f'{{"id": {number}}}')
+    return folder
+
+
+def test_a_job_is_submitted_with_the_user_s_options_last(play, tmp_path):
+    calls = play(sbatch=f"cat > {tmp_path}/script; echo '4711;cluster'")
+    folder = tmp_path / "jobs x"
+    folder.mkdir()
+    SlurmLauncher().launch(folder, ["--partition=gpu", "--time=2:00:00"])
+    told = calls.read_text().split()
+    assert told[-2:] == ["--partition=gpu", "--time=2:00:00"]
+    assert {"--parsable", "--requeue", "--open-mode=append", "--signal=B:TERM@60"} <= set(told)
+    assert f"--chdir={folder}" in submission(folder)
+    script = (tmp_path / "script").read_text()
+    assert script == batch_script(folder)
+    assert script.startswith("#!/bin/sh\n")
+    assert f"--detached '{folder}'" in script.splitlines()[-1]
+    assert script.splitlines()[-1].startswith("exec ")  # signals reach the worker
+    assert (folder / "slurm.json").read_text() == '{"id": 4711}'
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo 'sbatch: error: invalid partition specified: gpu' >&2; exit 1", "sbatch: .*invalid partition"),
+        ("echo 'Welcome'", "did not say the number"),
+        ("exit 3", "exit code 3"),
+    ],
+)
+def test_a_job_that_is_not_taken_is_told_in_one_line(play, tmp_path, script, says):
+    play(sbatch=script)
+    with pytest.raises(EngineError, match=says) as error:
+        SlurmLauncher().launch(tmp_path, [])
+    assert "\n" not in str(error.value)
+
+
+def test_where_there_is_no_slurm_one_line_says_so(play, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="sbatch is not found there; is this computer part of a cluster"):
+        SlurmLauncher().launch(tmp_path, [])
+
+
+STATES = [
+    ("PENDING Priority", "waiting", "job 42 waits in the queue (others come first)"),
+    ("PENDING Resources", "waiting", "job 42 waits in the queue (no node is free)"),
+    ("PENDING BeginTime", "waiting", "job 42 waits in the queue (BeginTime)"),
+    ("REQUEUED None", "waiting", "job 42 waits in the queue"),
+    ("SUSPENDED None", "waiting", "job 42 waits in the queue"),
+    ("RUNNING None", "running", ""),
+    ("COMPLETING None", "running", ""),
+    ("TIMEOUT TimeLimit", "gone", "its time on the cluster ran out (--time)"),
+    ("OUT_OF_MEMORY None", "gone", "the memory of its node ran out (--mem)"),
+    ("NODE_FAIL NodeDown", "gone", "its node died"),
+    ("PREEMPTED None", "gone", "the cluster took its node away"),
+    ("CANCELLED None", "gone", "it was cancelled on the cluster"),
+]
+
+
+@pytest.mark.parametrize(("told", "phase", "why"), STATES)
+@pytest.mark.parametrize("source", ["squeue", "sacct", "scontrol"])
+def test_a_state_is_understood_whoever_tells_it(play, tmp_path, told, phase, why, source):
+    state, reason = told.split()
+    scripts = {"squeue": MISSING, "sacct": "exit 1", "scontrol": MISSING}
+    scripts[source] = {
+        "squeue": f"echo '{told}'",
+        "sacct": f"echo '{state}'",
+        "scontrol": f"echo 'JobId=42 JobState={state} Reason={reason} Requeue=1'",
+    }[source]
+    play(**scripts)
+    found = SlurmLauncher().standing(queued(tmp_path / "job"))
+    assert found.phase == phase
+    assert found.why == (why.partition(" (")[0] if source == "sacct" and phase == "waiting" else why)
+
+
+def test_a_controller_that_does_not_answer_changes_nothing(play, tmp_path):
+    play(squeue="echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert state_of(42) == ("", "")
+    assert SlurmLauncher().standing(queued(tmp_path / "job")).phase == "running"
+
+
+def test_a_job_that_nobody_knows_is_gone(play, tmp_path):
+    play(squeue=MISSING, sacct="exit 1", scontrol=MISSING)
+    assert SlurmLauncher().standing(queued(tmp_path / "job")).phase == "gone"
+    assert SlurmLauncher().standing(tmp_path).phase == "gone"  # was never submitted
+
+
+def test_the_last_word_of_a_node_may_be_late(play, tmp_path, monkeypatch):
+    play(squeue="", sacct="echo COMPLETED")
+    launcher, folder = SlurmLauncher(), queued(tmp_path / "job")
+    assert launcher.standing(folder).phase == "running"
+    monkeypatch.setattr(slurm_queue, "_SHARED_DISK_S", 0.0)
+    assert launcher.standing(folder).phase == "gone"
+
+
+def test_a_job_that_waits_is_withdrawn_and_one_that_died_says_why(play, tmp_path):
+    calls = play(squeue="echo 'PENDING Priority'", scancel="", sacct="", scontrol=MISSING)
+    job = HostedJob(tmp_path, "20260101-000000-abcd")
+    job.path.mkdir(parents=True)
+    (job.path / "launcher.json").write_text('{"launcher": "slurm"}')
+    queued(job.path)
+    assert job.ended(job.launcher.standing(job.path)) is None
+    job.command("cancel")
+    assert "scancel 42" in calls.read_text()
+    last = job.ended(job.launcher.standing(job.path))
+    assert isinstance(last, Finished)
+    assert last.partial
+    (job.path / "summary.json").unlink()
+    play(squeue="echo 'NODE_FAIL None'")
+    last = job.ended(job.launcher.standing(job.path))
+    assert isinstance(last, Failed)
+    assert last.resumable
+    assert last.reason.startswith("its node died; resume the job")
+
+
+def test_a_cluster_is_described(play):
+    play(sbatch="echo 'slurm 23.11.4'", sinfo="echo 'gpu*|4|gpu:h100:8|1-00:00:00'")
+    found = describe_cluster()
+    assert found["cluster"] == "slurm 23.11.4"
+    assert found["partitions"] == [{"name": "gpu*", "nodes": "4", "gpus": "gpu:h100:8", "time": "1-00:00:00"}]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(LACKING), reason=LACKING or "slurm")
+def test_a_real_cluster_computes_loses_its_node_and_goes_on_to_the_same_volume(tmp_path, monkeypatch):
+    small_prior(tmp_path)
+    monkeypatch.setenv("DIFFUSIONMBIR_REMOTE", str(tmp_path / "remote"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    volume = body((4, 24, 24))
+    with cluster(tmp_path / "cluster") as variables:
+        for name, value in {**variables, "OMP_NUM_THREADS": "1"}.items():
+            monkeypatch.setenv(name, value)
+        options = ["--partition=main"]
+        asked = request(tmp_path, volume, steps=80)
+        folder = JobFolder.create(tmp_path / "jobs", asked, volume, engine=f"slurm::{sys.executable}", options=options)
+        job = start(folder)
+        seen = watch(job, step("diffusion", 15), timeout_s=300)
+        (submitted,) = (tmp_path / "remote" / "jobs").glob("*/slurm.json")
+        number = submitted.read_text().strip('{"id: }')
+        subprocess.run(["scontrol", "requeue", number], check=True, timeout=60)
+        seen += watch(job, lambda event: isinstance(event, Log) and "waits in the queue" in event.text, timeout_s=120)
+        subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True, timeout=60)
+        seen += watch(job, lambda event: False, timeout_s=300)
+    assert isinstance(job.last_word, Finished), job.last_word
+    assert any(isinstance(event, Log) and "goes on from its saved state" in event.text for event in seen)
+    done = [event.done for event in seen if isinstance(event, Progress) and event.stage == "diffusion"]
+    again = next(i for i in range(1, len(done)) if done[i] <= done[i - 1]) if done != sorted(set(done)) else 0
+    assert done[again] > 1 or not again  # not from the beginning
+    twin = new_job(tmp_path, steps=80)
+    run_apart([twin], tmp_path / "data")
+    found, expected = (mbir.read_volume(each.path / "result.nrrd").array for each in (folder, twin))
+    np.testing.assert_array_equal(found, expected)
