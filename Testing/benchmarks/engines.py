@@ -1,8 +1,11 @@
-"""What a remote engine costs, through an ssh server on this computer: first preview, previews, broken connections.
+"""What a remote engine costs, through an ssh server on this computer; by processor time, so that other work beside it
+does not matter.  On loopback both sides share the processor: all costs of both count.
 
-    python -m Testing.benchmarks.engines [--breaks 20] [--repeats 3] [--size 24 128 128] [--evaluations 20]
+    python -m Testing.benchmarks.engines first     processor time before the first preview that a local job does not take
+    python -m Testing.benchmarks.engines share     of previews, in the processor time of a run
+    python -m Testing.benchmarks.engines breaks    a run whose connection breaks 20 times, against a local one
 
-Prints JSON.  On loopback both sides share the processor, so that all costs of both count.
+Prints JSON.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -25,104 +28,134 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.jobs.client import Job
 from DiffusionMBIRLib.jobs.folder import JobFolder
-from DiffusionMBIRLib.jobs.messages import Finished, Log, Preview, Progress
+from DiffusionMBIRLib.jobs.messages import Event, Finished, Log, Preview, Progress
 from DiffusionMBIRLib.jobs.request import Request, folder_input
 from DiffusionMBIRLib.version import __version__
 from Testing.engine.helpers import body
+from Testing.engine.jobs_helpers import small_prior
 from Testing.engine.remote_helpers import Server, package_there, server
 
 ENGINE = f"ssh:there:{sys.executable}"
+BREAKS = 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Processor time of processes and of their children that have ended."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))
+    return total / _TICKS
 
 
-def agents() -> list[int]:
+def processes(there: Server, mark: bytes) -> list[int]:
+    """Those on the other side whose command line holds a mark."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if path.read_bytes().rstrip(b"\0").endswith(b"--agent"):
+            command = path.read_bytes()
+            if mark in command and str(there.root).encode() in command:
                 found.append(int(path.parent.name))
     return found
 
 
-def run(folder: Path, asked: Any, engine: str, *, there: Server | None = None, breaks: int = 0) -> dict[str, Any]:
-    """One job: seconds to the first preview and in all, processor time of agent and relay while it ran."""
-    scan, evaluations = asked
-    settings = asdict(ReconSettings(steps=evaluations))
-    request = Request("body", folder_input(scan), scan.task, {}, settings, "cpu")
-    job_folder = JobFolder.create(folder / "jobs", request, scan, engine=engine)
-    began = time.monotonic()
-    job = Job.start(job_folder)
-    first = prepared = None
-    before: dict[int, float] = {}
-    spent: dict[int, float] = {}
-    broken = again = steps = 0
+def begin(folder: Path, shape: tuple[int, int, int], engine: str, **settings: Any) -> tuple[JobFolder, Job]:
+    scan = mbir.simulate(body(shape), views=24)
+    chosen = asdict(ReconSettings(**settings))
+    request = Request("body", folder_input(scan), scan.task, {}, chosen, "cpu")
+    made = JobFolder.create(folder / "jobs", request, scan, engine=engine)
+    return made, Job.start(made)
+
+
+def follow(job: Job, on_event: Callable[[Event], None]) -> Finished:
     while job.running:
         for event in job.poll():
-            if isinstance(event, Preview) and first is None:
-                first = time.monotonic() - began
-            if isinstance(event, Progress) and prepared is None:
-                prepared = time.monotonic()
-                if engine != "local":
-                    before = {pid: cpu_seconds(pid) for pid in [*agents(), job.pid]}
-            again += isinstance(event, Log) and event.text.startswith("connected to")
-            steps += isinstance(event, Progress) and event.stage == "diffusion"
-        for pid in before:
-            with suppress(OSError):
-                spent[pid] = cpu_seconds(pid) - before[pid]
-        if there is not None and prepared is not None and broken < breaks and again >= broken and there.connections():
-            time.sleep(0.3)
-            broken += bool(there.break_connections())
-        time.sleep(0.05)
+            on_event(event)
+        time.sleep(0.02)
     assert isinstance(job.last_word, Finished), job.last_word
-    ended = time.monotonic()
-    volume = mbir.read_volume(job_folder.path / "result.nrrd").array
-    seconds = ended - (prepared or began)
-    return {
-        "first_preview_s": first, "seconds": ended - began, "run_s": seconds, "broken": broken, "again": again,
-        "steps_told": steps, "agent_and_relay_share": sum(spent.values()) / seconds, "volume": volume,
-    }  # fmt: skip
+    return job.last_word
+
+
+def first(folder: Path, there: Server) -> dict[str, Any]:
+    """Everything but the worker: it takes the same time wherever it runs."""
+    spent: dict[str, float] = {}
+    began = time.monotonic()
+    _, job = begin(folder, (4, 24, 24), ENGINE, prior=str(small_prior(folder)), steps=20, start_sweeps=3)
+
+    def look(event: Event) -> None:
+        if isinstance(event, Preview) and not spent:
+            served = [pid for each in there.connections() for pid in [each, *there.children(each)]]
+            spent["wall_s"] = time.monotonic() - began
+            spent["relay_s"] = cpu_seconds([job.pid])
+            spent["ssh_s"] = cpu_seconds(there.children(job.pid))
+            workers = processes(there, b"--detached")
+            spent["there_s"] = cpu_seconds(set(served) - set(workers))
+            spent["worker_s"] = cpu_seconds(workers)
+
+    follow(job, look)
+    extra = spent["relay_s"] + spent["ssh_s"] + spent["there_s"]
+    return {**spent, "extra_s": extra, "load": os.getloadavg()[0]}
+
+
+def share(folder: Path, there: Server) -> dict[str, Any]:
+    """Agent and relay from the first step on, against the worker."""
+    marks: list[tuple[float, float]] = []
+    previews = 0
+    _, job = begin(folder, (24, 96, 96), ENGINE, steps=12, start_sweeps=10)
+
+    def look(event: Event) -> None:
+        nonlocal previews
+        previews += isinstance(event, Preview)
+        if isinstance(event, Progress):
+            agents = cpu_seconds([*processes(there, b"--agent"), job.pid])
+            marks.append((agents, cpu_seconds(processes(there, b"--detached"))))
+
+    follow(job, look)
+    (agent_0, worker_0), (agent_1, worker_1) = marks[0], marks[-1]
+    agent, worker = agent_1 - agent_0, worker_1 - worker_0
+    return {"agent_and_relay_s": agent, "worker_s": worker, "share": agent / worker, "previews": previews}
+
+
+def breaks(folder: Path, there: Server) -> dict[str, Any]:
+    """The connection is broken as soon as it is there again and something new was told."""
+    settings: dict[str, Any] = {"prior": str(small_prior(folder)), "steps": 3000, "start_sweeps": 3}
+    made, job = begin(folder, (4, 24, 24), ENGINE, **settings)
+    counts = {"broken": 0, "again": 0}
+    told: list[int] = []
+
+    def look(event: Event) -> None:
+        counts["again"] += isinstance(event, Log) and event.text.startswith("connected to")
+        if isinstance(event, Progress) and event.stage == "diffusion":
+            told.append(event.done)
+            if counts["broken"] < BREAKS and counts["broken"] == counts["again"]:
+                counts["broken"] += bool(there.break_connections())
+
+    follow(job, look)
+    twin, local = begin(folder, (4, 24, 24), "local", **settings)
+    follow(local, lambda event: None)
+    one, other = (mbir.read_volume(each.path / "result.nrrd").array for each in (made, twin))
+    same = bool(np.array_equal(one, other))
+    every_step_once = told == list(range(1, 3001))
+    return {**counts, "same_volume": same, "every_step_told_once": every_step_once}
 
 
 def main() -> None:
+    what = {act.__name__: act for act in (first, share, breaks)}
     parser = argparse.ArgumentParser()
-    parser.add_argument("--breaks", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--size", type=int, nargs=3, default=(24, 128, 128))
-    parser.add_argument("--evaluations", type=int, default=20)
-    asked = parser.parse_args()
-    scan = mbir.simulate(body(tuple(asked.size)), views=24)
+    parser.add_argument("what", choices=what)
+    asked = parser.parse_args().what
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ.setdefault("XDG_DATA_HOME", str(folder / "data"))
+        os.environ["XDG_DATA_HOME"] = str(folder / "data")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         with server(folder / "server", XDG_DATA_HOME=os.environ["XDG_DATA_HOME"]) as there:
             package_there(there.root, __version__)
             os.environ["DIFFUSIONMBIR_SSH"] = there.ssh
-            what = scan, asked.evaluations
-            run(folder, what, "local")  # measures the pace of the machine, once
-            here, remote = [], []
-            for _ in range(asked.repeats):
-                here.append(run(folder, what, "local"))
-                remote.append(run(folder, what, ENGINE))
-            hard = run(folder, what, ENGINE, there=there, breaks=asked.breaks)
+            found = what[asked](folder, there)
             left = there.wait_until_left()
-    result = {
-        "size": list(asked.size), "evaluations": asked.evaluations, "load": os.getloadavg()[0],
-        "first_preview_local_s": statistics.median(r["first_preview_s"] for r in here),
-        "first_preview_ssh_s": statistics.median(r["first_preview_s"] for r in remote),
-        "run_local_s": statistics.median(r["run_s"] for r in here),
-        "run_ssh_s": statistics.median(r["run_s"] for r in remote),
-        "agent_and_relay_share_of_run": statistics.median(r["agent_and_relay_share"] for r in remote),
-        "same_volume": all(np.array_equal(r["volume"], here[0]["volume"]) for r in remote),
-        "broken_connections": hard["broken"], "taken_up_again": hard["again"], "steps_told": hard["steps_told"],
-        "same_volume_after_breaks": bool(np.array_equal(hard["volume"], here[0]["volume"])), "left_behind": left,
-    }  # fmt: skip
-    print(json.dumps(result, indent=1))
+    print(json.dumps({asked: found | {"left_behind": left}}, indent=1))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,10 @@ class Server:
         assert self.process is not None
         return [pid for pid, parent in _parents().items() if parent == self.process.pid]
 
+    def children(self, pid: int) -> list[int]:
+        """All processes below one."""
+        return _children(pid)
+
     def break_connections(self) -> int:
         """Kill whoever serves a connection, as a network that breaks would; returns how many there were."""
         broken = self.connections()
