@@ -1,7 +1,7 @@
 """What a remote engine costs, through an ssh server on this computer; by processor time, so that other work beside it
 does not matter.  On loopback both sides share the processor: all costs of both count.
 
-    python -m Testing.benchmarks.engines first     processor time before the first preview that a local job does not take
+    python -m Testing.benchmarks.engines first     processor time before the first preview beyond that of a local job
     python -m Testing.benchmarks.engines share     of previews, in the processor time of a run
     python -m Testing.benchmarks.engines breaks    a run whose connection breaks 20 times, against a local one
 
