@@ -51,7 +51,7 @@ class Following:
         now = time.monotonic()
         if now - self._asked > self._launcher.poll_s:
             self._standing, self._asked = self._launcher.standing(self._job.path), time.monotonic()
-        last = self._job.ended(self._standing)
+        last = self._job.ended(self._standing, self._launcher)
         self._tell_standing()
         self._tell_lines()
         if last is None:
@@ -70,8 +70,11 @@ class Following:
             self._wire.send({"standing": asdict(self._standing)})
 
     def _tell_lines(self) -> None:
+        path = self._job.path / EVENTS
         try:
-            with (self._job.path / EVENTS).open("rb") as stream:
+            if path.stat().st_size <= self._at:
+                return
+            with path.open("rb") as stream:
                 stream.seek(self._at)
                 text = stream.read()
         except OSError:

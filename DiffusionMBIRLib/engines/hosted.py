@@ -113,11 +113,13 @@ class HostedJob:
         if line == "cancel" and self.launcher.withdraw(self.path):
             self.folder.write_last_word(Finished(0.0, None, 0, 0.0, None, "", True))
 
-    def ended(self, standing: Standing) -> Event | None:
+    def ended(self, standing: Standing, launcher: Launcher) -> Event | None:
         """The last word of a job that is over, None as long as it is not."""
+        if standing.phase != "gone" and isinstance(launcher, ProcessLauncher):
+            return None  # it may have something to tidy up
         last = self.folder.last_word()
         if standing.phase != "gone":
-            return None if isinstance(self.launcher, ProcessLauncher) else last
+            return last
         if last is not None:
             return last
         why = standing.why or "the computing process ended unexpectedly"

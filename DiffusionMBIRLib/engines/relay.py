@@ -30,7 +30,7 @@ from .shipment import Shipment, shipment_of
 PATIENCE_S = 1800.0  # without a connection, until the user is asked to resume
 _PAUSES_S = (0.1, 0.3, 1.0, 3.0, 10.0)  # between two tries, the last one for all that follow
 _PING_S = 10.0
-_LISTEN_S = 0.02
+_LISTEN_S = 0.05  # between two looks at what the client wants
 _SHOWN_BYTES = 20 << 20  # an upload of more is told of
 
 

@@ -101,21 +101,21 @@ def first(folder: Path, there: Server) -> dict[str, Any]:
 
 def share(folder: Path, there: Server) -> dict[str, Any]:
     """Agent and relay from the first step on, against the worker."""
-    marks: list[tuple[float, float]] = []
+    marks: list[tuple[float, float, float]] = []
     previews = 0
-    _, job = begin(folder, (24, 96, 96), ENGINE, steps=12, start_sweeps=10)
+    _, job = begin(folder, (24, 96, 96), ENGINE, steps=40, start_sweeps=10)
 
     def look(event: Event) -> None:
         nonlocal previews
         previews += isinstance(event, Preview)
         if isinstance(event, Progress):
             agents = cpu_seconds([*processes(there, b"--agent"), job.pid])
-            marks.append((agents, cpu_seconds(processes(there, b"--detached"))))
+            marks.append((time.monotonic(), agents, cpu_seconds(processes(there, b"--detached"))))
 
     follow(job, look)
-    (agent_0, worker_0), (agent_1, worker_1) = marks[0], marks[-1]
-    agent, worker = agent_1 - agent_0, worker_1 - worker_0
-    return {"agent_and_relay_s": agent, "worker_s": worker, "share": agent / worker, "previews": previews}
+    wall, agent, worker = (last - before for before, last in zip(marks[0], marks[-1], strict=True))
+    found = {"run_s": wall, "agent_and_relay_s": agent, "worker_s": worker, "previews": previews}
+    return {**found, "share_of_time": agent / wall, "share_of_worker": agent / worker}
 
 
 def breaks(folder: Path, there: Server) -> dict[str, Any]:

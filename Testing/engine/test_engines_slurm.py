@@ -144,15 +144,15 @@ def test_a_job_that_waits_is_withdrawn_and_one_that_died_says_why(play, tmp_path
     job.path.mkdir(parents=True)
     (job.path / "launcher.json").write_text('{"launcher": "slurm"}')
     queued(job.path)
-    assert job.ended(job.launcher.standing(job.path)) is None
+    assert job.ended(job.launcher.standing(job.path), job.launcher) is None
     job.command("cancel")
     assert "scancel 42" in calls.read_text()
-    last = job.ended(job.launcher.standing(job.path))
+    last = job.ended(job.launcher.standing(job.path), job.launcher)
     assert isinstance(last, Finished)
     assert last.partial
     (job.path / "summary.json").unlink()
     play(squeue="echo 'NODE_FAIL None'")
-    last = job.ended(job.launcher.standing(job.path))
+    last = job.ended(job.launcher.standing(job.path), job.launcher)
     assert isinstance(last, Failed)
     assert last.resumable
     assert last.reason.startswith("its node died; resume the job")
