@@ -135,7 +135,7 @@ def install_there(engine: Ssh, *, build: str = "", tell: Callable[[str], None] =
             elif line.startswith(_ENDED):
                 said = str(json.loads(line[len(_ENDED) :]))
                 if said:
-                    raise EngineError(f"{engine.where}: the installation did not succeed ({said}); nothing was changed")
+                    raise EngineError(f"{engine.where}: the installation did not succeed ({said})")
                 return
         process.wait()
         listening.join(1.0)

@@ -53,9 +53,10 @@ root="${DIFFUSIONMBIR_REMOTE:-$HOME/.diffusionmbir}"
 def in_any_python(python: str, program: str, argument: str) -> bytes:
     """A shell script that tries Pythons until one ends with another code than 3.
 
-    python: the only one to try; '' for the usual ones: that of an engine we installed, and those of the PATH.
+    python: the first one to try, before the one that we installed; '' for that one and those of the PATH.
     """
-    where = _quoted(python) if python else '"$root/venv/bin/python" python3 python'
+    ours = '"$root/venv/bin/python"'
+    where = f"{_quoted(python)} {ours}" if python else f"{ours} python3 python"
     return (
         f"{_CANDIDATES}for python in {where}; do\n"
         '  command -v "$python" >/dev/null 2>&1 || continue\n'

@@ -20,7 +20,7 @@ from DiffusionMBIRLib.engines.hosted import HostedJob, is_output
 from DiffusionMBIRLib.engines.install import package, requirements
 from DiffusionMBIRLib.engines.link import system_environment
 from DiffusionMBIRLib.engines.local import Local
-from DiffusionMBIRLib.engines.look import FOUND, OVER, FoundPython, found_python, look_script, no_engine
+from DiffusionMBIRLib.engines.look import FOUND, OVER, FoundPython, found_python, in_any_python, look_script, no_engine
 from DiffusionMBIRLib.engines.previews import MOST_BYTES, pack_preview, unpack_preview
 from DiffusionMBIRLib.engines.slurm import Slurm
 from DiffusionMBIRLib.engines.ssh import Ssh, ssh_failure, ssh_shell
@@ -309,6 +309,23 @@ def test_the_script_tells_of_a_python_that_does_not_serve(tmp_path):
     assert "torch" in about.lacks
     assert lines[-1] == OVER
     assert found_python("Welcome to gpu") is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+@pytest.mark.parametrize("named", ["", "named", "~/named"])
+def test_an_environment_that_was_installed_is_found(tmp_path, named):
+    venv = tmp_path / "venv" / "bin"
+    venv.mkdir(parents=True)
+    for path, code in ((tmp_path / "named", 3), (venv / "python", 0)):
+        path.write_text(f'#!/bin/sh\necho "$0 $1"\nexit {code}\n')
+        path.chmod(0o755)
+    given = str(tmp_path / named) if named == "named" else named
+    variables = {"PATH": "/bin:/usr/bin", "DIFFUSIONMBIR_REMOTE": str(tmp_path), "HOME": str(tmp_path)}
+    script = in_any_python(given, "pass", "")
+    done = subprocess.run(["/bin/sh", "-s"], input=script, env=variables, capture_output=True, timeout=60, text=False)
+    asked = [f"{tmp_path / 'named'} -c"] if named else []
+    assert done.stdout.decode().splitlines() == [*asked, f"{venv / 'python'} -c"]
+    assert done.returncode == 0
 
 
 def test_what_is_installed_is_whole_and_names_nobody():
