@@ -61,6 +61,16 @@ class Silent:
         return None
 
 
+class Polled(Silent):
+    """Passes on nothing but the wish to end."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def poll(self) -> None:
+        self._monitor.poll()
+
+
 class Console:
     """A progress bar with stage, step and time left, redrawn in place on a terminal and sparse in a log file."""
 

@@ -176,7 +176,16 @@ def _doubt(
     filled = problem.to_volume(doubt.filled, f"filled-in share of {result.name}", True)
     largest = float(doubt.filled.max())
     share = filled.array * np.float32(largest / max(float(filled.array.max()), 1e-30)) if largest else filled.array
-    return DoubtVolumes(intervals, replace(filled, array=share, unit=""), doubt.numbers()), doubt.remarks
+    filled = replace(filled, array=share, unit="")
+    part = _signed(problem, doubt.part, f"prior's part of {result.name}")
+    against = _signed(problem, doubt.against_tv, f"{result.name} less total variation")
+    return DoubtVolumes.of(result, intervals, filled, part, against, doubt.numbers()), doubt.remarks
+
+
+def _signed(problem: Problem, x: Tensor, name: str) -> Volume:
+    """A difference of both signs in the user's unit, also where volumes are told by their magnitude."""
+    above = problem.to_volume(x.clamp(min=0), name, True)
+    return replace(above, array=above.array - problem.to_volume(-x.clamp(max=0), name, True).array)
 
 
 def _as_engine_error(error: RuntimeError | MemoryError, device: torch.device, name: str) -> EngineError | None:

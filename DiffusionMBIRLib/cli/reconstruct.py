@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..config import ReconSettings
 from ..describe import lines
 from ..engines import LOCAL
@@ -16,6 +18,7 @@ from ..monitor import Monitor
 from ..names import beside
 from ..provenance import NOTICE
 from ..tasks import SLICE_TASKS, SPARSE_VIEW, TASKS, task_info
+from ..uncertainty.candidates import listing
 from ..usual import instead_of_hours, usual_settings
 from .options import (
     Outcome,
@@ -138,8 +141,16 @@ def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:
         f"{written[f'interval-{share}']}: half-widths within which {share} % of the true values are expected"
         for share in doubt.intervals
     ]
-    filled = doubt.numbers["filled_in"]
-    return "\n".join([*said, f"{written['filled']}: share of the detail that the prior filled in, {filled:.0%} in all"])
+    filled, unit = doubt.numbers["filled_in"], doubt.part.unit
+    size = float(np.sqrt(np.mean(np.square(doubt.against_tv.array, dtype=np.float64))))
+    said += [
+        f"{written['filled']}: share of the detail that the prior filled in, {filled:.0%} in all; signed, in the "
+        f"volume's unit, in {written['prior-part'].name}",
+        f"{written['less-tv']}: the volume less that of total variation; {size:.3g} {unit}".rstrip() + " (rms)",
+        f"{written['candidates']}: {len(doubt.candidates)} structures above the intervals for which only the prior vouches",
+        *listing(doubt.candidates, unit),
+    ]
+    return "\n".join(said)
 
 
 def _settings(arguments: argparse.Namespace, measurement: Scan) -> tuple[ReconSettings, str]:

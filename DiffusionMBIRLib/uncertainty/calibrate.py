@@ -26,7 +26,7 @@ from ..io.volumes import read_volume
 from ..methods import method
 from ..methods.diffusion import denoiser_of
 from ..methods.run import Run
-from ..monitor import Monitor, NoCheckpoint, Silent
+from ..monitor import Monitor, NoCheckpoint, Polled, Silent
 from ..problems import build_problem
 from ..problems.mr import with_maps
 from ..provenance import alias
@@ -156,7 +156,7 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
         if card is None:
             raise InputError(f"method {settings.method} has no prior to calibrate")
         problem = build_problem(scan, settings, card.value, volume_device(device))
-        run = Run(_Polled(monitor), AsReal(NoCheckpoint()), Counter(), network)
+        run = Run(Polled(monitor), AsReal(NoCheckpoint()), Counter(), network)
         x = way.run(problem, settings, run).volume
         signals = signals_of(problem, denoiser_of(problem, settings, run), x, seed=settings.seed)
     true = truth.array if truth.grid.direction == problem.grid.direction else truth.axial()[0].array
@@ -170,16 +170,6 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
         kind=np.array([str(v) for v in asdict(kind_of(scan)).values()]),
     )
     os.replace(temporary, kept)
-
-
-class _Polled(Silent):
-    """Passes on nothing but the wish to end."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-
-    def poll(self) -> None:
-        self._monitor.poll()
 
 
 def _read(kept: Path, person: str) -> tuple[Kind, KnownRun, np.ndarray, list[float]]:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..methods.starts import total_variation
+from ..monitor import NoCheckpoint, Polled
 from .conformal import CLASSES
 from .network import SHARES
-from .signals import signals_of
+from .signals import magnitude, signals_of
+from .split import STEPS as CG_STEPS
 from .split import filled_share
 from .table import find_table, read_table
 from .unlike import BODY, distance, features_of
@@ -25,18 +28,23 @@ if TYPE_CHECKING:
     from ..problems import Problem
 
 EVALUATIONS = 2  # of the network
+PRODUCTS = 2 * CG_STEPS + 4  # with the operator or its adjoint, beside ``start_sweeps`` of total variation
 STAGE = "doubt"
+_PARTS = 3
 
 
 @dataclass(frozen=True)
 class Doubt:
     """intervals: for each share, "90" and "95", half-widths (slices, rows, columns) in the value scale such that so
-    many percent of the voxels are expected within.  filled: 0 to 1, how much of the detail around a voxel the prior
-    filled in; filled_in_all: of the whole object's detail.  unlike: distance from the calibrated people, in their
+    many percent of the voxels are expected within.  part: what the prior filled in, signed, likewise.  against_tv: the
+    volume less that of total variation from the same data.  filled: 0 to 1, how much of the detail around a voxel the
+    prior filled in; filled_in_all: of the whole object's detail.  unlike: distance from the calibrated people, in their
     spreads, and limit, which one in a hundred of them passes.  remarks: what a user is to be told.
     """
 
     intervals: dict[str, Tensor]
+    part: Tensor
+    against_tv: Tensor
     filled: Tensor
     filled_in_all: float
     unlike: float
@@ -71,9 +79,11 @@ def doubt_about(
         raise InputError(f"setting uncertainty: prior {card.id!r} has no calibration")
     table, network = read_table(path)
     entry, remarks = table.for_scan(problem.scan, settings)
-    monitor.tick(STAGE, 0, 2)
+    monitor.tick(STAGE, 0, _PARTS)
     signals = signals_of(problem, denoiser, x, seed=settings.seed, poll=monitor.poll)
-    monitor.tick(STAGE, 1, 2)
+    monitor.tick(STAGE, 1, _PARTS)
+    smooth = total_variation(problem, settings.tv_lam, settings.start_sweeps, Polled(monitor), NoCheckpoint())
+    monitor.tick(STAGE, 2, _PARTS)
     values = signals.maps[:, 0].cpu().numpy()
     classes = CLASSES[table.modality]
     kinds = classes.of(values * problem.value.scale + problem.value.offset if table.modality == "CT" else values)
@@ -90,9 +100,10 @@ def doubt_about(
             f"this scan is unlike those of the calibration ({unlike:.1f} spreads apart, usual is up to {limit:.1f}): "
             "intervals may not hold; check units, angles and that the object is of the prior's kind"
         )
-    monitor.tick(STAGE, 2, 2)
     in_all = _share(signals.measured, filled, values)
-    return Doubt(intervals, filled_share(signals.measured, filled), in_all, unlike, limit, remarks)
+    part, against = signals.maps[:, 1], magnitude(x) - magnitude(smooth)
+    monitor.tick(STAGE, 3, _PARTS)
+    return Doubt(intervals, part, against, filled_share(signals.measured, filled), in_all, unlike, limit, remarks)
 
 
 def _share(measured: Tensor, filled: Tensor, values: np.ndarray) -> float:
