@@ -24,9 +24,9 @@ def box(row: int, column: int, value: float, side: int = 3, shape=GRID.shape) ->
 
 def test_what_the_prior_added_is_found_and_told_from_what_was_measured():
     added, taken = box(5, 8, 120.0), box(20, 30, -90.0)
-    measured, faint, half = box(35, 8, 120.0), box(30, 22, 30.0), box(5, 25, 100.0)
-    rows, columns = np.mgrid[: GRID.shape[1], : GRID.shape[2]]
-    wide = np.broadcast_to(200.0 * (np.hypot(rows - 20, columns - 12) < 6.5), GRID.shape)
+    measured, faint, half = box(20, 8, 120.0), box(22, 20, 30.0), box(5, 25, 100.0)
+    wide = np.zeros(GRID.shape)
+    wide[:, 35:] = 200.0
     result = volume(40 + added + taken + measured + faint + half + wide)
     part = volume(added + taken + faint + 0.3 * half + wide)
     labels, found = find_candidates(result, part, volume(np.full(GRID.shape, WIDTH)))
