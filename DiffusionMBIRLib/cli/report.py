@@ -16,15 +16,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="volumes that reconstruct wrote (.nrrd)")
     parser.add_argument("--scan", type=Path, help="of one result: what it was reconstructed from")
     parser.add_argument("-o", "--output", type=Path, help="page of one result, or index of several (default: beside)")
+    parser.add_argument("--pdf", type=Path, help="also print the page of one result, with a Chromium, Chrome or Edge")
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """The pages, and of several results an index."""
-    from ..page import gathered, write_index, write_page
+    from ..page import gathered, write_index, write_page, write_pdf
 
     results = arguments.results
-    if arguments.scan and len(results) > 1:
-        raise InputError("--scan: belongs to one result; make the other pages without it")
+    for option in ("scan", "pdf"):
+        if getattr(arguments, option) and len(results) > 1:
+            raise InputError(f"--{option}: belongs to one result; make the other pages without it")
     scan = None
     if arguments.scan:
         from ..io.scans import read_scan
@@ -38,6 +40,8 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         pages.append((write_page(content, target), content))
     monitor.tick("pages", len(results), len(results))
     written = [str(page) for page, _ in pages]
+    if arguments.pdf:
+        written.append(str(write_pdf(pages[0][0], arguments.pdf)))
     if len(results) > 1:
         index = arguments.output or results[0].parent / "index.html"
         written.append(str(write_index(pages, index)))

@@ -1,6 +1,7 @@
 """A run as one page of HTML that can be handed on: pictures, intervals, provenance, and how to repeat it."""
 
 from .content import Content, gathered
+from .pdf import write_pdf
 from .write import write_index, write_page
 
-__all__ = ["Content", "gathered", "write_index", "write_page"]
+__all__ = ["Content", "gathered", "write_index", "write_page", "write_pdf"]

@@ -18,6 +18,7 @@ from ..names import beside
 from ..provenance import own_record
 from ..scans import Measurement, Scan
 from ..tasks import MR_TASK, TASKS, task_info
+from ..uncertainty.candidates import Candidate, find_candidates
 from ..volume import Volume
 
 SHARES = ("95", "90")
@@ -26,7 +27,8 @@ _PROVENANCE = "provenance"
 
 @dataclass(frozen=True)
 class Content:
-    """record: of the run, as in the volume's header.  intervals: half-widths by percent.  filled: 0 to 1.  history:
+    """record: of the run, as in the volume's header.  intervals: half-widths by percent.  filled: 0 to 1.  against_tv:
+    the volume less that of total variation.  labels, candidates: structures that only the prior vouches for.  history:
     for each stage (steps done, residual).  scan: what was measured.
     """
 
@@ -34,6 +36,9 @@ class Content:
     record: dict[str, Any]
     intervals: dict[str, Volume] = field(default_factory=dict)
     filled: Volume | None = None
+    against_tv: Volume | None = None
+    labels: Volume | None = None
+    candidates: list[Candidate] = field(default_factory=list)
     deviation: Volume | None = None
     scan: Scan | None = None
     history: list[tuple[int, float]] = field(default_factory=list)
@@ -64,7 +69,7 @@ def gathered(result: Path, scan: Scan | None = None, history: list[tuple[int, fl
             f"{scan.name}: is of {scan.grid.shape} voxels, {result.name} of {volume.grid.shape}; give its own scan"
         )
     found: dict[str, Volume] = {}
-    for part in ("interval-95", "interval-90", "filled", "deviation"):
+    for part in ("interval-95", "interval-90", "filled", "prior-part", "less-tv", "deviation"):
         path = beside(result, f"-{part}")
         if path.is_file():
             found[part] = read_volume(path)
@@ -73,7 +78,21 @@ def gathered(result: Path, scan: Scan | None = None, history: list[tuple[int, fl
                     f"{path}: has another size than {result.name}; it belongs to another run, move it away"
                 )
     intervals = {share: found[f"interval-{share}"] for share in SHARES if f"interval-{share}" in found}
-    return Content(volume, record, intervals, found.get("filled"), found.get("deviation"), scan, history or [])
+    labels, candidates = None, list[Candidate]()
+    if "prior-part" in found and "95" in intervals:  # found anew: a label volume may be of other hands
+        labels, candidates = find_candidates(volume, found["prior-part"], intervals["95"])
+    return Content(
+        volume,
+        record,
+        intervals,
+        found.get("filled"),
+        found.get("less-tv"),
+        labels,
+        candidates,
+        found.get("deviation"),
+        scan,
+        history or [],
+    )
 
 
 def _record(volume: Volume, path: Path) -> dict[str, Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from ..metrics import PLANES
 from ..report import matplotlib_canvas
+from ..uncertainty.candidates import Candidate
 from ..volume import Volume
 
 WINDOWS = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0), "bone": (-500.0, 1500.0)}  # HU
+_ABREAST, _ABOUT = 6, 16  # pictures in a row, pixels on each side of a candidate
 _INK, _PAPER = "#1b1f24", "#ffffff"
 
 
@@ -50,6 +54,26 @@ def three_planes(volume: Volume, window: tuple[float, float], *, colours: str = 
         place.set_axis_off()
     if bar:
         figure.colorbar(shown, ax=axes, label=bar, fraction=0.025)
+    return _encoded(figure)
+
+
+def crops(volume: Volume, labels: Volume, candidates: Sequence[Candidate], window: tuple[float, float]) -> str:
+    """The surroundings of some candidates in the slices of the stored array, each outlined and with its number."""
+    figure_class, canvas_class = matplotlib_canvas()
+    columns, rows = min(_ABREAST, len(candidates)), -(-len(candidates) // _ABREAST)
+    figure = figure_class(figsize=(1.7 * _ABREAST, 1.85 * rows), dpi=88, facecolor=_PAPER, layout="constrained")
+    canvas_class(figure)
+    axes = figure.subplots(rows, max(columns, _ABREAST), squeeze=False).flat
+    pixel = volume.grid.spacing_mm[1] / volume.grid.spacing_mm[0]
+    for place, candidate in zip_longest(axes, candidates):
+        place.set_axis_off()
+        if candidate is None:
+            continue
+        k, *middle = candidate.voxel
+        cut = tuple(slice(max(0, m - _ABOUT), m + _ABOUT + 1) for m in middle)
+        place.imshow(volume.array[k][cut], cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel)
+        place.contour(labels.array[k][cut] == candidate.number, [0.5], colors="#f59e0b", linewidths=1.0)
+        place.set_title(str(candidate.number), fontsize=9, color=_INK)
     return _encoded(figure)
 
 

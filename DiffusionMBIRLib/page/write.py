@@ -13,6 +13,7 @@ from ..io.files import replacing
 from ..provenance import NOTICE
 from ..scans import KSpace, Measurement
 from ..tasks import task_info
+from ..uncertainty.candidates import MOST, SHOWN
 from . import pictures
 from .content import Content, command, residual_of_views
 
@@ -39,6 +40,7 @@ def write_index(pages: Sequence[tuple[Path, Content]], path: Path) -> Path:
                 "name": page.stem,
                 "task": task_info(content.task).label,
                 "method": content.settings.get("method", ""),
+                "candidates": len(content.candidates) if content.labels is not None else "",
                 "filled": f"{numbers['filled_in']:.0%}" if "filled_in" in numbers else "",
                 "unlike": numbers.get("unlike", 0.0) > numbers.get("limit", np.inf),
                 "warnings": len(_warnings(content)),
@@ -69,6 +71,7 @@ def _filled(content: Content) -> dict[str, Any]:
     return {
         "title": f"{task_info(content.task).label}, {content.settings.get('method', 'reconstruction')}",
         "notice": NOTICE,
+        "unit": volume.unit,
         "facts": [
             ("size", " x ".join(map(str, reversed(grid.shape))) + " voxels (columns, rows, slices)"),
             ("voxels", " x ".join(f"{side:.4g}" for side in grid.spacing_mm) + " mm"),
@@ -121,11 +124,26 @@ def _doubt(content: Content) -> dict[str, Any] | None:
     if content.filled is not None:
         text = "Share of the detail around a voxel that the prior filled in (0: the data determine it)"
         shown.append((text, pictures.three_planes(content.filled, (0.0, 1.0), colours="viridis", bar="share")))
+    if content.against_tv is not None:
+        top = float(np.percentile(np.abs(content.against_tv.array), 99)) or 1.0
+        size = float(np.sqrt(np.mean(np.square(content.against_tv.array, dtype=np.float64))))
+        text = f"The volume less that of total variation, which no prior was asked for: {size:.3g} {unit} (rms)"
+        shown.append((text, pictures.three_planes(content.against_tv, (-top, top), colours="RdBu_r", bar=unit or "")))
     if content.deviation is not None and not content.intervals:
         top = float(np.percentile(content.deviation.array, 99))
         text = "Standard deviation of the samples: where to doubt, not how much"
         shown.append((text, pictures.three_planes(content.deviation, (0.0, top), colours="magma", bar=unit or "")))
-    return {"pictures": shown, "numbers": content.record.get("doubt", {})}
+    return {"pictures": shown, "numbers": content.record.get("doubt", {}), "candidates": _candidates(content)}
+
+
+def _candidates(content: Content) -> dict[str, Any] | None:
+    """None where nothing was looked for."""
+    if content.labels is None:
+        return None
+    first = content.candidates[:SHOWN]
+    window = next(iter(pictures.windows_of(content.volume).values()))
+    picture = pictures.crops(content.volume, content.labels, first, window) if first else ""
+    return {"all": len(content.candidates), "most": MOST, "first": first, "picture": picture}
 
 
 def _scanner(content: Content) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +17,13 @@ SHOWN = 12  # in a shell and on a page
 
 @dataclass(frozen=True)
 class Candidate:
-    """number: in the label volume, what the prior added most to first.  position_mm: (x, y, z) of the voxel that stands
-    out most, LPS.  size_mm3.  contrast: mean difference from the surroundings; measured: the part of it that the
+    """number: in the label volume, what the prior added most to first.  voxel: (slice, row, column) that stands out most,
+    and position_mm, its (x, y, z), LPS.  size_mm3.  contrast: mean difference from the surroundings; measured: the part of it that the
     measurement tells.  half_width: mean of the 95 % interval there.
     """
 
     number: int
+    voxel: tuple[int, ...]
     position_mm: tuple[float, float, float]
     size_mm3: float
     contrast: float
@@ -62,7 +62,8 @@ def find_candidates(result: Volume, part: Volume, half_widths: Volume) -> tuple[
         labels.flat[voxels] = number
         stands, by_prior, width = (float(a.flat[voxels].mean()) for a in (contrast, added, half_widths.array))
         size = len(voxels) * float(np.prod(result.grid.spacing_mm))
-        listed.append(Candidate(number, _place(result, voxels[peak]), size, stands, stands - by_prior, width))
+        voxel = tuple(int(n) for n in np.unravel_index(voxels[peak], labels.shape))
+        listed.append(Candidate(number, voxel, _place(result, voxel), size, stands, stands - by_prior, width))
     return replace(result, array=labels, unit="", name=f"hallucination candidates of {result.name}"), listed
 
 
@@ -87,17 +88,16 @@ def _components(mask: np.ndarray) -> list[np.ndarray]:
     return np.split(places[order], np.cumsum(np.bincount(labels[places])[1:])[:-1])
 
 
-def _place(volume: Volume, voxel: Any) -> tuple[float, float, float]:
+def _place(volume: Volume, voxel: Sequence[int]) -> tuple[float, float, float]:
     grid = volume.grid
-    index = np.array(np.unravel_index(voxel, grid.shape))[::-1]
-    x, y, z = np.asarray(grid.origin_mm) + grid.matrix @ (index * np.asarray(grid.spacing_mm))
+    x, y, z = np.asarray(grid.origin_mm) + grid.matrix @ (np.array(voxel[::-1]) * np.asarray(grid.spacing_mm))
     return float(x), float(y), float(z)
 
 
 def listing(candidates: Sequence[Candidate], unit: str) -> list[str]:
     """A line for each of the first, for people."""
     return [
-        f"{c.number}: at ({', '.join(f'{p:.0f}' for p in c.position_mm)}) mm, {c.size_mm3 / 1000:.2g} ml, "
+        f"{c.number}: at ({', '.join(f'{p:.0f}' for p in c.position_mm)}) mm, {c.size_mm3 / 1000:.3g} ml, "
         f"{f'{c.contrast:+.3g} {unit}'.rstrip()} against its surroundings, of which the measurement tells "
         f"{c.measured:+.3g}; +- {c.half_width:.3g} are expected"
         for c in candidates[:SHOWN]

@@ -48,7 +48,12 @@ class DoubtVolumes:
         files by these marks.
         """
         marked = {f"interval-{share}": volume for share, volume in self.intervals.items()}
-        marked |= {"filled": self.filled, "prior-part": self.part, "candidates": self.labels, "less-tv": self.against_tv}
+        marked |= {
+            "filled": self.filled,
+            "prior-part": self.part,
+            "candidates": self.labels,
+            "less-tv": self.against_tv,
+        }
         written = {mark: beside(result, f"-{mark}") for mark in marked}
         for mark, volume in marked.items():
             volume.save(written[mark])

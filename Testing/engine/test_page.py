@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
+from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.io.volumes import read_volume
-from DiffusionMBIRLib.page import gathered, write_page
+from DiffusionMBIRLib.page import gathered, pdf, write_page
 from DiffusionMBIRLib.page.content import command
 from DiffusionMBIRLib.simulation import simulate
+from DiffusionMBIRLib.volume import Volume
 from Testing.engine.test_doubt import body, scan
 
 OPTIONS = ["--steps", "2", "--start-sweeps", "2", "--seed", "7", "--no-weigh-spacing", "--quiet"]
@@ -76,6 +80,63 @@ def test_what_a_file_says_is_text_and_never_markup(made, tmp_path):
     assert "<img src=x" not in page
     assert "&lt;script&gt;" in page
     assert "Jane" not in page
+
+
+@pytest.fixture
+def doubted(tmp_path):
+    """A result beside what its run told of its doubt: one structure that only the prior vouches for."""
+    shape, grid = (3, 24, 24), Grid((3, 24, 24), (1.0, 1.0, 2.0))
+    array = np.zeros(shape, np.float32)
+    array[1, 10:13, 14:17] = 150.0
+    record = {"settings": asdict(ReconSettings()), "doubt": {"filled_in": 0.4, "unlike": 1.0, "limit": 2.0}}
+    parts = {
+        "": array, "-prior-part": array, "-interval-95": np.full(shape, 30, np.float32),
+        "-filled": np.full(shape, 0.5, np.float32), "-less-tv": 0.4 * array,
+    }  # fmt: skip
+    for mark, values in parts.items():
+        Volume(values, grid, metadata={"provenance": json.dumps(record)}).save(tmp_path / f"recon{mark}.nrrd")
+    return tmp_path / "recon.nrrd"
+
+
+def test_a_page_shows_what_only_the_prior_vouches_for(doubted, tmp_path):
+    text = write_page(gathered(doubted), tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("data:image/png") == 3 + 3 + 1  # windows, interval, share and difference, crops
+    assert "1 small structures stand out" in text
+    row = re.search(r"<tr><td>1</td>(.*?)</tr>", text)
+    assert row is not None
+    assert re.findall(r"<td>(.*?)</td>", row.group(1))[0] == "14, 10, 2"
+    assert "less that of total variation" in text
+    (tmp_path / "recon-prior-part.nrrd").unlink()
+    assert "only the prior vouches" not in write_page(gathered(doubted), tmp_path / "b.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_a_page_is_printed_by_the_browser_that_is_there(made, tmp_path, monkeypatch, capsys):
+    """Into a file that only appears whole; a browser that is not there, or prints nothing, is named in one line."""
+    options = ["report", str(made / "recon.nrrd"), "-o", str(tmp_path / "p.html"), "--pdf", str(tmp_path / "p.pdf")]
+    monkeypatch.setenv(pdf.BROWSER, str(tmp_path / "nothing"))
+    assert cli.main([*options, "--quiet"]) == 2
+    assert "is no program" in capsys.readouterr().err
+    assert (tmp_path / "p.html").is_file()  # can be printed by hand
+    monkeypatch.setenv(pdf.BROWSER, sys.executable)  # refuses the options
+    with pytest.raises(mbir.EngineError, match="did not print"):
+        pdf.write_pdf(tmp_path / "p.html", tmp_path / "p.pdf")
+    monkeypatch.delenv(pdf.BROWSER)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(pdf, "_PLACES", {})
+    with pytest.raises(mbir.InputError, match="no Chromium, Chrome or Edge"):
+        pdf.write_pdf(tmp_path / "p.html", tmp_path / "p.pdf")
+    assert not (tmp_path / "p.pdf").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(pdf.find_browser() is None, reason="no Chromium, Chrome or Edge")
+def test_a_printed_page_is_a_pdf(made, tmp_path):
+    page = write_page(gathered(made / "recon.nrrd"), tmp_path / "page.html")
+    printed = pdf.write_pdf(page, tmp_path / "page.pdf").read_bytes()
+    assert printed.startswith(b"%PDF-")
+    assert len(printed) < 5e6
 
 
 def test_what_does_not_belong_together_is_refused(made, tmp_path):
