@@ -17,9 +17,9 @@ SHOWN = 12  # in a shell and on a page
 
 @dataclass(frozen=True)
 class Candidate:
-    """number: in the label volume, what the prior added most to first.  voxel: (slice, row, column) that stands out most,
-    and position_mm, its (x, y, z), LPS.  size_mm3.  contrast: mean difference from the surroundings; measured: the part of it that the
-    measurement tells.  half_width: mean of the 95 % interval there.
+    """number: in the label volume, what the prior added most to first.  voxel: (slice, row, column) that stands out
+    most, and position_mm, its (x, y, z), LPS.  size_mm3.  contrast: mean difference from the surroundings; measured:
+    the part of it that the measurement tells.  half_width: mean of the 95 % interval there.
     """
 
     number: int
@@ -32,7 +32,7 @@ class Candidate:
 
 
 def find_candidates(result: Volume, part: Volume, half_widths: Volume) -> tuple[Volume, list[Candidate]]:
-    """Structures of a result that a reader would take for true, and of whose contrast the prior filled in more than half.
+    """Structures that a reader would take for true, and of whose contrast the prior filled in more than half.
 
     Bright and dark structures by the top-hat of morphology (Serra 1982), where it is larger than the half-width;
     connected by faces.  part: what the prior filled in, signed, in the unit of the result.  All three are of one grid.
@@ -46,7 +46,7 @@ def find_candidates(result: Volume, part: Volume, half_widths: Volume) -> tuple[
     image = sitk.GetImageFromArray(values)
     contrast = values - _surroundings(values, reach)
     added = part.array - _surroundings(part.array.astype(np.float32), reach)
-    found: list[tuple[float, float, np.ndarray]] = []
+    found: list[tuple[float, int, np.ndarray]] = []
     for sign, filtered in (
         (1, sitk.GrayscaleMorphologicalOpening(image, reach)),
         (-1, sitk.GrayscaleMorphologicalClosing(image, reach)),
@@ -55,7 +55,7 @@ def find_candidates(result: Volume, part: Volume, half_widths: Volume) -> tuple[
         for voxels in _components(height > half_widths.array):
             whole, mine = (sign * float(field.flat[voxels].sum(dtype=np.float64)) for field in (contrast, added))
             if 0 < whole < 2 * mine:
-                found.append((mine, height.flat[voxels].argmax(), voxels))
+                found.append((mine, int(height.flat[voxels].argmax()), voxels))
     found.sort(key=lambda one: -one[0])
     labels, listed = np.zeros(values.shape, np.uint8), []
     for number, (_, peak, voxels) in enumerate(found[:MOST], start=1):
