@@ -147,7 +147,7 @@ def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:
         f"{written['filled']}: share of the detail that the prior filled in, {filled:.0%} in all; signed, in the "
         f"volume's unit, in {written['prior-part'].name}",
         f"{written['less-tv']}: the volume less that of total variation; {size:.3g} {unit}".rstrip() + " (rms)",
-        f"{written['candidates']}: {len(doubt.candidates)} structures above the intervals that only the prior vouches for",
+        f"{written['candidates']}: {len(doubt.candidates)} structures above the intervals, by the prior alone",
         *listing(doubt.candidates, unit),
     ]
     return "\n".join(said)
