@@ -88,7 +88,8 @@ def shared_name(name: str) -> str:
 
 _ALIAS = re.compile(r"file-[0-9a-f]{6}")
 _FILE = re.compile(r".*(?:[\\/]|\.(?=\d*[A-Za-z])[A-Za-z0-9]{1,8}$)", re.DOTALL)
-_LONGEST_TEXT, _MOST_LINES, _MOST_SETTINGS = 400, 64, 256
+_LONGEST_TEXT, _MOST_LINES, _MOST_SETTINGS, _MOST_STEPS = 400, 64, 256, 1000
+_DOUBT = ("filled_in", "unlike", "limit", "candidates")
 _TEXTS = (
     "software", "version", "kind", "source", "maps", "axes", "date_utc", "python", "torch", "numpy", "device",
     "precision", "notice",
@@ -100,8 +101,8 @@ _LISTS = ("guessed", "remarks", "inputs")
 def own_record(told: Any) -> dict[str, Any]:
     """What is kept of the record in a file, which anybody may have written: entries that we write ourselves.
 
-    Texts and numbers, lists of texts, and settings and prior as flat objects, all of bounded length; a source that is
-    a file goes by its alias.
+    Texts and numbers, lists of texts, settings and prior as flat objects, figures of doubt, and steps with residuals,
+    all of bounded length; a source that is a file goes by its alias.
     """
     if not isinstance(told, Mapping):
         return {}
@@ -114,6 +115,11 @@ def own_record(told: Any) -> dict[str, Any]:
         if isinstance(told.get(key), Mapping):
             chosen = [(str(k), v) for k, v in told[key].items() if _is_value(v) or isinstance(v, str)][:_MOST_SETTINGS]
             record[key] = {k[:64]: _short(v) if isinstance(v, str) else plain(v) for k, v in chosen}
+    if isinstance(told.get("doubt"), Mapping):
+        record["doubt"] = {k: plain(told["doubt"][k]) for k in _DOUBT if _is_number(told["doubt"].get(k))}
+    if isinstance(told.get("convergence"), list | tuple):
+        steps = [s for s in told["convergence"][:_MOST_STEPS] if isinstance(s, list | tuple)]
+        record["convergence"] = [plain(s) for s in steps if len(s) == 2 and all(map(_is_number, s))]
     if isinstance(told.get("measurement"), Mapping):
         record["measurement"] = own_record({k: v for k, v in told["measurement"].items() if k != "measurement"})
     if "source" in record:
@@ -121,6 +127,10 @@ def own_record(told: Any) -> dict[str, Any]:
     if "inputs" in record:
         record["inputs"] = [alias(name) for name in record["inputs"]]
     return record
+
+
+def _is_number(value: Any) -> bool:
+    return _is_value(value) and value is not None and not isinstance(value, bool)
 
 
 def _short(text: str) -> str:

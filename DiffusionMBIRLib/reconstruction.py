@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .problems import Problem
 
 
+_MOST_STEPS = 200  # of its convergence, in a result's record
+
+
 @dataclass(frozen=True)
 class Result:
     """A reconstruction: the volume on the input's own geometry, in HU or as the magnitude of MR, and how it came about.
@@ -97,6 +100,8 @@ def reconstruct(
         record["remarks"] = list(made.remarks)
     if made.doubt:
         record["doubt"] = made.doubt.numbers
+    if made.convergence:
+        record["convergence"] = made.convergence
     return Result(
         replace(made.volume, metadata={**made.volume.metadata, "provenance": json.dumps(record)}),
         settings.method,
@@ -122,6 +127,7 @@ class _Made:
     card: ModelCard | None
     precision: str
     remarks: tuple[str, ...]
+    convergence: list[tuple[int, float]]
 
 
 def _compute(
@@ -145,7 +151,8 @@ def _compute(
         if settings.uncertainty:
             require_calibrated(scan, settings, card)
         problem = build_problem(scan, settings, card.value if card else None, volume_device(device))
-        run = Run(_Watcher(problem, monitor), AsReal(checkpoint), counter, network)
+        watcher = _Watcher(problem, monitor)
+        run = Run(watcher, AsReal(checkpoint), counter, network)
         estimate = way.run(problem, settings, run)
         residual = problem.residual(estimate.volume)
         _require_finite(estimate.volume, residual, scan)
@@ -158,7 +165,7 @@ def _compute(
     precision = precision_name(getattr(network, "precision", torch.float32))
     unlike = card.remark_on_pixels(math.prod(problem.grid.spacing_mm[:2]) ** 0.5) if card else ""
     remarks = (*problem.remarks, *([unlike] if unlike else []), *doubts)
-    return _Made(volume, deviation, doubt, residual, counter, card, precision, remarks)
+    return _Made(volume, deviation, doubt, residual, counter, card, precision, remarks, watcher.convergence())
 
 
 def _doubt(
@@ -216,9 +223,17 @@ class _Watcher:
 
     problem: Problem
     monitor: Monitor
+    _residuals: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # by stage
 
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        if math.isfinite(metrics.get("residual", math.nan)):
+            self._residuals.setdefault(stage, []).append((done, float(f"{metrics['residual']:.4g}")))
         self.monitor.tick(stage, done, total, **metrics)
+
+    def convergence(self) -> list[tuple[int, float]]:
+        """(step, residual) of the last stage that told any, some hundred of them at most."""
+        last = next(reversed(self._residuals.values()), [])
+        return last[:: -(-len(last) // _MOST_STEPS) or 1]
 
     def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
         name = f"preview of {self.problem.scan.name}"

@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="?", type=Path, help="measurement, volume or job (run), job (resume)")
     parser.add_argument("--folder", type=Path, help="where jobs lie (default: $DIFFUSIONMBIR_JOBS or your data folder)")
     parser.add_argument("-o", "--output", type=Path, help="also write the result here (.nrrd, .nii.gz, .mha)")
+    parser.add_argument("--report", action="store_true", help="also write a page of the result into the job's folder")
     parser.add_argument("--all", action="store_true", help="clean: interrupted jobs and new ones as well")
     parser.add_argument("--keep", type=int, default=0, help="clean: leave this many of the newest (default 0)")
     parser.add_argument("--task", choices=TASKS, help=f"of a volume's scan (default {SPARSE_VIEW})")
@@ -146,9 +147,16 @@ def _ended(folder: JobFolder, last: Event, arguments: argparse.Namespace) -> Out
         output = arguments.output
     folder.tidy()
     entries = {"folder": str(folder.path), "output": str(output), **asdict(last)}
+    if arguments.report:
+        from ..page import gathered, write_page
+        from ..page.sources import sources_of
+
+        [source] = sources_of([folder.path])
+        entries["page"] = str(write_page(gathered(source.result, source.scan()), source.page))
     quality = _quality(last.metrics)
     residual = "" if last.residual is None else f", residual {last.residual:.3e}"
-    return entries, f"{output}: {last.seconds:.1f} s, nfe {last.nfe}{residual}{quality}"
+    page = f"\n{entries['page']}" if arguments.report else ""
+    return entries, f"{output}: {last.seconds:.1f} s, nfe {last.nfe}{residual}{quality}{page}"
 
 
 def _companions(folder: JobFolder) -> list[tuple[str, str]]:

@@ -50,6 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_told(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="volume to write (.nrrd, .nii.gz, .mha)")
     parser.add_argument("--reference", type=Path, help="volume to judge the result by")
+    parser.add_argument("--report", action="store_true", help="also write a page of it, OUTPUT.html")
     parser.add_argument("--preset", help="name of a preset (default: the one of the measurement's task)")
     parser.add_argument(
         "--task", choices=TASKS, help=f"of a volume: what to simulate, or thin-slices (default {SPARSE_VIEW})"
@@ -68,12 +69,15 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     from ..io.volumes import read_volume, require_writable
     from ..metrics import evaluate, uncertainty, uncertainty_text
     from ..pace import estimate_of
+    from ..page import gathered, require_pages, write_page
     from ..reconstruction import reconstruct
 
     measurement, truth = _measured(arguments, monitor)
     settings, why = _settings(arguments, measurement)
     reference = read_volume(arguments.reference) if arguments.reference else truth
     require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
+    if arguments.report:
+        require_pages(arguments.output)
     for note in measurement.notes:
         say(note, arguments)
     if why:
@@ -104,6 +108,10 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         if result.deviation is not None:
             entries["uncertainty"] = uncertainty(result.volume, result.deviation, reference, samples=settings.samples)
             text += "\n" + uncertainty_text(entries["uncertainty"])
+    if arguments.report:
+        page = write_page(gathered(arguments.output, measurement), arguments.output.with_suffix(".html"))
+        entries["page"] = str(page)
+        text += f"\n{page}: what was done, how sure it is, and how to repeat it"
     return entries, f"{text}\n{NOTICE}"
 
 

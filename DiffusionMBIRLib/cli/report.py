@@ -13,36 +13,38 @@ NAME, HELP = "report", "a page of HTML for each result: pictures, intervals, how
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", type=Path, nargs="+", help="volumes that reconstruct wrote (.nrrd)")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        help="volumes that reconstruct wrote (.nrrd), folders of jobs, or a folder with a list of cases (cases.csv)",
+    )
     parser.add_argument("--scan", type=Path, help="of one result: what it was reconstructed from")
     parser.add_argument("-o", "--output", type=Path, help="page of one result, or index of several (default: beside)")
     parser.add_argument("--pdf", type=Path, help="also print the page of one result, with a Chromium, Chrome or Edge")
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
-    """The pages, and of several results an index."""
-    from ..page import gathered, write_index, write_page, write_pdf
+    """The pages, and of several results or a list of cases an index."""
+    from ..page import gathered, write_page, write_pages, write_pdf
+    from ..page.sources import REPORTS, sources_of
 
-    results = arguments.results
+    sources, output = sources_of(arguments.results), arguments.output
+    several = len(sources) > 1 or sources[0].page.parent.name == REPORTS
     for option in ("scan", "pdf"):
-        if getattr(arguments, option) and len(results) > 1:
+        if getattr(arguments, option) and several:
             raise InputError(f"--{option}: belongs to one result; make the other pages without it")
-    scan = None
-    if arguments.scan:
-        from ..io.scans import read_scan
+    if several:
+        written = write_pages(sources, output, monitor)
+    else:
+        scan = None
+        if arguments.scan:
+            from ..io.scans import read_scan
 
-        scan = read_scan(arguments.scan)
-    pages = []
-    for number, result in enumerate(results):
-        monitor.tick("pages", number, len(results))
-        content = gathered(result, scan)
-        target = arguments.output if arguments.output and len(results) == 1 else result.with_suffix(".html")
-        pages.append((write_page(content, target), content))
-    monitor.tick("pages", len(results), len(results))
-    written = [str(page) for page, _ in pages]
-    if arguments.pdf:
-        written.append(str(write_pdf(pages[0][0], arguments.pdf)))
-    if len(results) > 1:
-        index = arguments.output or results[0].parent / "index.html"
-        written.append(str(write_index(pages, index)))
-    return {"pages": written}, "\n".join(written)
+            scan = read_scan(arguments.scan)
+        [source] = sources
+        written = [write_page(gathered(source.result, scan or source.scan()), output or source.page)]
+        if arguments.pdf:
+            written.append(write_pdf(written[0], arguments.pdf))
+    names = [str(path) for path in written]
+    return {"pages": names}, "\n".join(names)

@@ -33,6 +33,7 @@ from .request import Request
 REQUEST, INPUT, LOG, SUMMARY, BEGUN = "job.json", "scan.npz", "log.txt", "summary.json", "begun.json"
 ENGINE, REMOTE = "engine.json", "remote.json"  # where it is computed, and what the job is there
 STATE, RESULT, DEVIATION, PROVENANCE = "state", "result.nrrd", "deviation.nrrd", "provenance.json"
+MEASURED = "measured.npz"  # the scan, for a report: kept where it is small
 STATUSES = ("new", "running", "finished", "partial", "failed", "interrupted")
 _BYTES_PER_VOXEL = 96  # two previews, a result, and two states of the largest stage (10 volumes of float32)
 _UNFINISHED = ".new-"

@@ -21,7 +21,7 @@ from ..devices import choose_device, device_name, precision_name
 from ..errors import EngineError, InputError
 from ..estimate import estimate, pixels_seen, stages
 from ..geometry import Grid
-from ..io.scan_npz import read_npz
+from ..io.scan_npz import read_npz, write_npz
 from ..methods import NETWORK_METHODS
 from ..metrics import uncertainty, uncertainty_text
 from ..models import find, sha256
@@ -37,7 +37,7 @@ from . import preview
 from .asking import read_input
 from .control import ClientGone, Control
 from .files import NotSaved, sync, write_text
-from .folder import BEGUN, DEVIATION, INPUT, PROVENANCE, RESULT, STATE, JobFolder
+from .folder import BEGUN, DEVIATION, INPUT, MEASURED, PROVENANCE, RESULT, STATE, JobFolder
 from .keeper import Keeper
 from .machine import memory
 from .messages import Event, Finished, Log, Prepared
@@ -45,6 +45,8 @@ from .partial import NAME as PARTIAL
 from .partial import write_partial
 from .preview import PreviewWriter
 from .watch import Clock, TimedStage, Watch
+
+_SMALL_SCAN = 64 << 20  # bytes
 
 
 class Task:
@@ -125,7 +127,16 @@ class Task:
             self._send(Log("info", note))
         self._grid, self._unit = measurement.result_grid, measurement.unit
         self._prepare(measurement, has_truth=truth is not None)
-        return self._save(self._reconstruct(measurement), truth)
+        result = self._reconstruct(measurement)
+        self._keep_scan(measurement)
+        return self._save(result, truth)
+
+    def _keep_scan(self, measurement: Any) -> None:
+        """For a report later on: a scan that was simulated, or whose file goes with the job's end, is nowhere else."""
+        if (self._request.input["kind"] == "file" and not self._request.scan) or measurement.data.nbytes > _SMALL_SCAN:
+            return
+        with suppress(EngineError, InputError):  # a page without it is still one
+            write_npz(measurement, self._folder.path / MEASURED)
 
     def _reconstruct(self, measurement: Any) -> Result:
         assert self._keeper is not None

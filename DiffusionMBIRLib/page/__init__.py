@@ -2,6 +2,6 @@
 
 from .content import Content, gathered
 from .pdf import write_pdf
-from .write import write_index, write_page
+from .write import require_pages, write_index, write_page, write_pages
 
-__all__ = ["Content", "gathered", "write_index", "write_page", "write_pdf"]
+__all__ = ["Content", "gathered", "require_pages", "write_index", "write_page", "write_pages", "write_pdf"]

@@ -28,8 +28,8 @@ _PROVENANCE = "provenance"
 @dataclass(frozen=True)
 class Content:
     """record: of the run, as in the volume's header.  intervals: half-widths by percent.  filled: 0 to 1.  against_tv:
-    the volume less that of total variation.  labels, candidates: structures that only the prior vouches for.  history:
-    for each stage (steps done, residual).  scan: what was measured.
+    the volume less that of total variation.  labels, candidates: structures that only the prior vouches for.  scan:
+    what was measured.
     """
 
     volume: Volume
@@ -41,7 +41,6 @@ class Content:
     candidates: list[Candidate] = field(default_factory=list)
     deviation: Volume | None = None
     scan: Scan | None = None
-    history: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def task(self) -> str:
@@ -52,12 +51,17 @@ class Content:
         return MR_TASK if self.volume.unit == "" else TASKS[0]
 
     @property
+    def convergence(self) -> list[tuple[float, float]]:
+        """(step, residual) of the run."""
+        return self.record.get("convergence", [])
+
+    @property
     def settings(self) -> dict[str, Any]:
         found = self.record.get("settings")
         return dict(found) if isinstance(found, Mapping) else {}
 
 
-def gathered(result: Path, scan: Scan | None = None, history: list[tuple[int, float]] | None = None) -> Content:
+def gathered(result: Path, scan: Scan | None = None) -> Content:
     """The content for a volume that ``reconstruct`` wrote, with the files that it wrote beside it.
 
     Raises InputError, naming the file, for a volume that holds no record of a run, or a scan of another size.
@@ -91,7 +95,6 @@ def gathered(result: Path, scan: Scan | None = None, history: list[tuple[int, fl
         candidates,
         found.get("deviation"),
         scan,
-        history or [],
     )
 
 
@@ -103,15 +106,7 @@ def _record(volume: Volume, path: Path) -> dict[str, Any]:
         told = None
     if not isinstance(told, dict) or not told.get("settings"):
         raise InputError(f"{path}: holds no record of a run; give a volume that DiffusionMBIR reconstructed (NRRD)")
-    doubt = told.get("doubt")
-    kept = own_record(told)
-    if isinstance(doubt, Mapping):
-        kept["doubt"] = {k: v for k, v in doubt.items() if k in ("filled_in", "unlike", "limit") and _is_number(v)}
-    return kept
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return own_record(told)
 
 
 def command(content: Content) -> str:

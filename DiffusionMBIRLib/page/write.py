@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from ..errors import InputError
 from ..io.files import replacing
+from ..monitor import Monitor
 from ..provenance import NOTICE
+from ..report import matplotlib_canvas
 from ..scans import KSpace, Measurement
 from ..tasks import task_info
 from ..uncertainty.candidates import MOST, SHOWN
 from . import pictures
-from .content import Content, command, residual_of_views
+from .content import Content, command, gathered, residual_of_views
+from .sources import REPORTS, Source
 
 _TEMPLATES = Path(__file__).parent
 _ABOUT = ("software", "version", "date_utc", "device", "precision", "seed", "python", "torch", "numpy")
@@ -29,15 +34,29 @@ def write_page(content: Content, path: Path) -> Path:
     return path
 
 
-def write_index(pages: Sequence[tuple[Path, Content]], path: Path) -> Path:
-    """A list of pages that lie in one folder or below it."""
+def write_pages(sources: Sequence[Source], index: Path | None, monitor: Monitor) -> list[Path]:
+    """A page for each source, and the index of them, by default above the pages; the index comes last."""
+    pages = []
+    for number, source in enumerate(sources):
+        monitor.tick("pages", number, len(sources))
+        source.page.parent.mkdir(exist_ok=True)
+        content = gathered(source.result, source.scan())
+        pages.append((source.name, write_page(content, source.page), content))
+    monitor.tick("pages", len(sources), len(sources))
+    first = pages[0][1].parent
+    index = index or (first.parent if first.name == REPORTS else first) / "index.html"
+    return [*(page for _, page, _ in pages), write_index(pages, index)]
+
+
+def write_index(pages: Sequence[tuple[str, Path, Content]], path: Path) -> Path:
+    """A list of pages (name, file, content)."""
     rows = []
-    for page, content in pages:
+    for name, page, content in pages:
         numbers = content.record.get("doubt", {})
         rows.append(
             {
-                "link": page.relative_to(path.parent).as_posix(),
-                "name": page.stem,
+                "link": quote(Path(os.path.relpath(page, path.parent)).as_posix()),
+                "name": name,
                 "task": task_info(content.task).label,
                 "method": content.settings.get("method", ""),
                 "candidates": len(content.candidates) if content.labels is not None else "",
@@ -50,6 +69,14 @@ def write_index(pages: Sequence[tuple[Path, Content]], path: Path) -> Path:
     with replacing(path, ".html") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def require_pages(result: Path) -> None:
+    """Raise InputError before a run whose page could not be written: what lacks, or a file without a record."""
+    _template("page.html")
+    matplotlib_canvas()
+    if result.suffix.lower() != ".nrrd":
+        raise InputError(f"--report: {result.name} keeps no record of the run; write a .nrrd")
 
 
 def _template(name: str) -> Any:
@@ -157,8 +184,8 @@ def _scanner(content: Content) -> str:
 
 def _curves(content: Content) -> list[tuple[str, str]]:
     curves = []
-    if content.history:
-        steps, residuals = zip(*content.history, strict=True)
+    if content.convergence:
+        steps, residuals = zip(*content.convergence, strict=True)
         curves.append(("Residual |A x - y| / |y| while it ran", pictures.curve(steps, residuals, ("step", "residual"))))
     views = residual_of_views(content)
     if views is not None:

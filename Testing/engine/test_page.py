@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from dataclasses import asdict, replace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.page import gathered, pdf, write_page
 from DiffusionMBIRLib.page.content import command
+from DiffusionMBIRLib.page.sources import sources_of
 from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.test_doubt import body, scan
@@ -41,7 +43,7 @@ def test_a_page_is_one_file_with_everything(made):
     assert "Research use only" in text
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert "http" not in text.replace("http-equiv", "")
-    assert text.count("data:image/png") == 3 + 1 + 1  # windows, scanner, residual of each view
+    assert text.count("data:image/png") == 3 + 1 + 2  # windows, scanner, convergence, residual of each view
     assert "8 views" in text
 
 
@@ -88,7 +90,7 @@ def doubted(tmp_path):
     shape, grid = (3, 24, 24), Grid((3, 24, 24), (1.0, 1.0, 2.0))
     array = np.zeros(shape, np.float32)
     array[1, 10:13, 14:17] = 150.0
-    record = {"settings": asdict(ReconSettings()), "doubt": {"filled_in": 0.4, "unlike": 1.0, "limit": 2.0}}
+    record = {"settings": asdict(ReconSettings()), "doubt": {"filled_in": 0.4, "unlike": 1.0, "limit": 2.0, "odd": "x"}}
     parts = {
         "": array, "-prior-part": array, "-interval-95": np.full(shape, 30, np.float32),
         "-filled": np.full(shape, 0.5, np.float32), "-less-tv": 0.4 * array,
@@ -106,6 +108,8 @@ def test_a_page_shows_what_only_the_prior_vouches_for(doubted, tmp_path):
     assert row is not None
     assert re.findall(r"<td>(.*?)</td>", row.group(1))[0] == "14, 10, 2"
     assert "less that of total variation" in text
+    assert "40.0 % of the detail" in text
+    assert "1.00 spreads; usual is up to 2.00" in text
     (tmp_path / "recon-prior-part.nrrd").unlink()
     assert "only the prior vouches" not in write_page(gathered(doubted), tmp_path / "b.html").read_text(
         encoding="utf-8"
@@ -160,3 +164,29 @@ def test_several_results_get_an_index(made, tmp_path):
     assert cli.main(["report", str(tmp_path / "a.nrrd"), str(tmp_path / "b.nrrd"), "--quiet"]) == 0
     index = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert re.findall(r'href="([^"]+\.html)"', index) == ["a.html", "b.html"]
+
+
+def test_a_folder_of_cases_gets_its_pages_and_their_index(tmp_path):
+    """With the scan that each job simulated, by the names of the cases; what is not finished is left out."""
+    from DiffusionMBIRLib.jobs.cases import Case, run_cases
+
+    choices = {"method": "sirt", "sirt_iterations": 3, "views": 6, "coarsen": 2, "device": "cpu"}
+    cases = [Case(name, body(1), "sparse-view-ct", choices=choices) for name in ("a/b: chest", "second")]
+    damaged = tmp_path / "damaged.nrrd"
+    damaged.write_bytes(b"NRRD0004\ntype: float\n\n")
+    rows = run_cases([*cases, Case("third", damaged)], tmp_path)
+    assert [row["status"] for row in rows] == ["finished", "finished", "failed"]
+    assert cli.main(["report", str(tmp_path), "--quiet"]) == 0
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    links = [tmp_path / unquote(link) for link in re.findall(r'href="([^"]+\.html)"', index)]
+    assert [link.parent.name for link in links] == ["reports", "reports"]
+    assert "a/b: chest" in index
+    assert "third" not in index
+    for link in links:
+        page = link.read_text(encoding="utf-8")
+        assert "6 views" in page
+        assert "Residual of each view" in page
+    assert cli.main(["report", str(tmp_path / "jobs" / rows[0]["job"]), "--quiet"]) == 0
+    assert "6 views" in (tmp_path / "jobs" / rows[0]["job"] / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(mbir.InputError, match="neither the folder of a job"):
+        sources_of([tmp_path / "jobs"])
