@@ -19,6 +19,7 @@ from .simulation.settings import CTScan, scan_settings
 from .starts import coarse_start
 from .tasks import MR_TASK, SLICE_TASKS, SPARSE_VIEW
 from .tiling import tiled_pixels
+from .uncertainty import cost
 
 # Relative costs a voxel: as it is, and for each view of CT or transform of MRI.
 _SWEEP = (60.0, 6.0)  # of a sweep of ADMM-TV
@@ -39,6 +40,7 @@ _MATRIX = 600.0  # to build the projector, a pixel and view, whatever the number
 _COIL_BYTES = 32  # of maps and data, a voxel and coil
 _VOLUMES_OF_PRECONDITIONER = 1
 _VOLUMES_OF_SAMPLES = 3  # where there are several: start, mean, spread
+_VOLUMES_OF_DOUBT = 17  # at the peak: result, measured part and five maps while total variation runs
 _CONE = 12.0  # times what a view of slices takes: shadows of voxels are found anew in each product
 _SHADOW = 13.5  # slices: what finding a pixel's shadow takes in each view, also in those that see few of its voxels
 _RAYS_A_VOXEL = 1.6  # and view of a detector that sees a whole volume from a point
@@ -152,9 +154,15 @@ def stages(
         stride, factor = (1, 1) if mr else coarse_start(seen, (shape[1], shape[2]))
         fewer = _cost(_SWEEP, count / stride) * voxels / factor**2 * unit
         parts["ADMM-TV"] = settings.start_sweeps * (sweep if stride == 1 else fewer)
-    network = evaluations(settings, task, views=views) * pixels_seen(shape, settings) * (pace.network or 0.0)
-    work = method(settings.method).work(settings)
-    return parts | {stage: number * units[what] + network / len(work) for stage, (what, number) in work.items()}
+    asked = evaluations(settings, task, views=views)
+    evaluation = pixels_seen(shape, settings) * (pace.network or 0.0)
+    doubts = settings.uncertainty and method(settings.method).network == "prior"
+    of_doubt = asked - evaluations(replace(settings, uncertainty=False), task, views=views)
+    network, work = (asked - of_doubt) * evaluation, method(settings.method).work(settings)
+    parts |= {stage: number * units[what] + network / len(work) for stage, (what, number) in work.items()}
+    if doubts:
+        parts[cost.STAGE] = cost.PRODUCTS / 2 * step + settings.start_sweeps * sweep + of_doubt * evaluation
+    return parts
 
 
 def _is_stacked(scanner: str) -> bool:
@@ -220,6 +228,7 @@ def _memory(
     volumes = method(settings.method).volumes
     volumes += _VOLUMES_OF_PRECONDITIONER if _uses(settings) and settings.preconditioner else 0
     volumes += _VOLUMES_OF_SAMPLES if _uses(settings) and settings.samples > 1 else 0
+    volumes = max(volumes, _VOLUMES_OF_DOUBT) if _uses(settings) and settings.uncertainty else volumes
     total = _BASE_BYTES + volume * volumes
     pixels = rows * columns
     if task == MR_TASK:

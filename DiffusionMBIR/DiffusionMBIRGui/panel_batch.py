@@ -16,6 +16,7 @@ from .batch import Batch, BatchRow
 from .inputs import problem_with
 from .panel_desktop import Desktop
 from .panel_fields import Form
+from .panel_page import opened
 from .panel_work import Background
 from .parameters import Parameters
 from .scene import OutputVolume
@@ -86,6 +87,7 @@ class BatchSection:
         form.batchShow.clicked.connect(self._on_show)
         form.batchTable.cellDoubleClicked.connect(self._on_show)
         form.batchTable.itemSelectionChanged.connect(self._show_buttons)
+        form.batchPages.clicked.connect(self._on_pages)
         form.batchRun.clicked.connect(self._on_run)
 
     def set_scene(self, scene: Any) -> None:
@@ -186,6 +188,19 @@ class BatchSection:
         output.update(volume.array, 0, final=True)
         output.show(fit=self._desktop.slice_logics())
 
+    def _on_pages(self, *_state: Any) -> None:
+        """A page of each result and the index of them, by the engine; then the index in the browser."""
+        from .pages import make_page
+
+        folder, engine = self.batch.folder, self._engine
+        if folder is None or engine is None or self._working is not None:
+            return
+        index = folder.absolute() / "index.html"
+        self._working = Background(lambda: make_page(engine.command, engine.variables(), [str(index.parent)], folder))
+        self._working.done = lambda: opened(self._desktop, index)
+        self._report(_("Writing the pages ..."))
+        self._changed()
+
     def _on_run(self, *_state: Any) -> None:
         if self.batch.running:
             self.batch.stop()
@@ -260,6 +275,8 @@ class BatchSection:
     def _show_buttons(self, *_state: Any) -> None:
         form, rows, running = self._form, self.batch.rows, self.batch.running
         chosen = [rows[index] for index in self._selected()]
+        done = any(row.result for row in rows) and self._engine is not None and self.batch.folder is not None
+        form.batchPages.setEnabled(done and not self.busy)
         lacking = sum(row.status != batch.FINISHED for row in rows)
         form.batchTable.setVisible(bool(rows))
         form.batchAdd.setEnabled(not self.busy)

@@ -22,6 +22,8 @@ class Desktop(Protocol):
 
     def save_file(self, title: str, suggestion: str, kinds: str) -> str: ...
 
+    def open_page(self, path: str) -> bool: ...
+
     def setting(self, name: str) -> str: ...
 
     def set_setting(self, name: str, value: str) -> None: ...
@@ -73,6 +75,11 @@ class SlicerDesktop:
         import slicer
 
         return _path(qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, suggestion, kinds))
+
+    def open_page(self, path: str) -> bool:
+        import qt
+
+        return bool(qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path)))
 
     def setting(self, name: str) -> str:
         import slicer

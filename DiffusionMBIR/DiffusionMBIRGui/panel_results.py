@@ -12,6 +12,7 @@ from DiffusionMBIRLib.errors import EngineError, InputError
 from .panel_desktop import Desktop
 from .panel_export import ExportMenu
 from .panel_fields import Form
+from .panel_page import PageButton
 from .panel_rows import COLUMNS, cell, cell_tip, rows_of, table_of
 from .panel_uncertainty import UncertaintyView
 from .panel_work import Background
@@ -47,6 +48,7 @@ class ResultsSection:
         self._working: Background | None = None
         self.on_shown: Callable[[bool], None] = lambda shown: None  # whether there is something to flicker
         self.export = ExportMenu(form.exportButton, desktop, self.result, self._begin, self._try)
+        self.page = PageButton(form.pageButton, desktop, runner, self.result, self._begin, self._try)
         self.uncertainty = UncertaintyView(form, self.result, self._clear_views, self._try, self.show)
         self._head()
         self._connect()
@@ -359,6 +361,7 @@ class ResultsSection:
             part.setVisible(self.shows_difference or self.uncertainty.active)
         self.uncertainty.show(result, not running and not self.busy)
         form.exportButton.setEnabled(result is not None and not running and not self.busy)
+        self.page.show(not running and not self.busy)
         form.plotButton.setEnabled(self._plot() is not None)
         form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)
         self.on_shown(not why and not bool(form.resultsSection.property("collapsed")))

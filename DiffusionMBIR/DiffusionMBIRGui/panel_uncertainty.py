@@ -1,4 +1,6 @@
-"""One button of Results: how uncertain the result is, in colours over it, from a threshold on."""
+"""One row of Results: how uncertain the result is, in colours over it and outlined, from a threshold on; and the line
+of what lies under the cursor.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,22 @@ class UncertaintyView:
         self._form, self._result, self._begin = form, result, begin
         self._attempt, self._changed = attempt, changed
         self._overlay: Any = None
+        self._outlines: Any = None
+        self._probe: Any = None
         self._of: Any = None  # the result that the box follows
         form.uncertaintyButton.clicked.connect(self._on_pressed)
         form.uncertaintyNode.currentNodeIDChanged.connect(self._on_node)
         form.uncertaintyLeast.valueChanged.connect(self._on_least)
+        form.uncertaintyOutlines.toggled.connect(self._on_outlines)
 
     def set_scene(self, scene: Any) -> None:
+        from .outlines import Outlines
+        from .probe import Probe
         from .uncertainty import UncertaintyOverlay
 
-        self._overlay, self._of = UncertaintyOverlay(scene), None
+        self.close()
+        self._overlay, self._outlines, self._of = UncertaintyOverlay(scene), Outlines(scene), None
+        self._probe = Probe(self._form.probeLine.setText)
         box = self._form.uncertaintyNode
         before = box.blockSignals(True)
         box.setMRMLScene(scene)
@@ -44,10 +53,13 @@ class UncertaintyView:
 
     def close(self) -> None:
         """Touch no node any more."""
-        self._overlay = self._of = None
+        if self._probe is not None:
+            self._probe.stop()
+        self._overlay = self._outlines = self._probe = self._of = None
 
     def stop(self) -> None:
         if self._overlay is not None:
+            self._outlines.stop()
             self._overlay.stop()
 
     def _on_pressed(self, *_state: Any) -> None:
@@ -70,10 +82,24 @@ class UncertaintyView:
         box.setValue(overlay.reach / 4)
         box.blockSignals(before)
         overlay.set_threshold(float(box.property("value")))
+        self._show_outlines()
+
+    def _show_outlines(self) -> None:
+        overlay, form = self._overlay, self._form
+        self._outlines.stop()
+        if self.active and form.uncertaintyOutlines.isChecked():
+            least = float(form.uncertaintyLeast.property("value"))
+            self._outlines.start(self._result(), form.uncertaintyNode.currentNode(), least, overlay.composites)
+
+    def _on_outlines(self, *_state: Any) -> None:
+        if self._overlay is not None:
+            self._attempt(self._show_outlines)
 
     def _on_least(self, *_state: Any) -> None:
         if self.active:
-            self._overlay.set_threshold(float(self._form.uncertaintyLeast.property("value")))
+            least = float(self._form.uncertaintyLeast.property("value"))
+            self._overlay.set_threshold(least)
+            self._outlines.set_threshold(least)
 
     def _on_node(self, *_state: Any) -> None:
         self.stop()  # it was that of another volume
@@ -99,10 +125,16 @@ class UncertaintyView:
         form.uncertaintyButton.setEnabled(self.active or able)
         tip = _("Colours over the result where it is uncertain, from a threshold on; press again to go back")
         if not able:
-            tip = _("Choose a volume of half-widths as Uncertainty; presets Best make one (samples above 1)")
+            tip = _("Choose a volume of half-widths; Uncertainty under Advanced makes one, as do presets Best")
         form.uncertaintyButton.setToolTip(tip)
         form.uncertaintyLeast.setVisible(self.active)
         form.uncertaintyLeastLabel.setVisible(self.active)
+        form.uncertaintyOutlines.setVisible(self.active)
+        if self._probe is not None and able:
+            self._probe.follow(result, chosen)
+        elif self._probe is not None:
+            self._probe.stop()
+        form.probeLine.setVisible(able)
         if self.active:
             self._show_scale()
 

@@ -35,7 +35,7 @@ from .listener import Quiet
 from .plans import Plan, plan_of
 from .results import ConvergencePlot, ResultsTable
 from .runner_work import InThread, RunClock, Shown, failure, final, read, when_free
-from .scene import REFERENCE, OutputVolume, PreviewSequence, add_spread
+from .scene import JOB, REFERENCE, OutputVolume, PreviewSequence, add_spread
 from .texts import _, measure_name
 
 _PLOT_S = 1.0  # between two updates of the convergence plot
@@ -379,9 +379,11 @@ class Runner:
             return
         seconds = self._clock.seconds()
         ResultsTable(self.scene).add(node.GetName(), self._plan.method, seconds, event.residual, shown.metrics)
-        for what, array in shown.spreads.items():
+        if self._folder is not None:
+            node.SetAttribute(JOB, self._folder.path.name)
+        for what, (array, role) in shown.spreads.items():
             if self._output is not None:
-                add_spread(self._output, what, array, shown.provenance or {})
+                add_spread(self._output, what, array, shown.provenance or {}, role)
 
     def _show_result(self, event: Finished, shown: Shown) -> Any:
         """The node with the result; None where a cancelled job had nothing yet."""

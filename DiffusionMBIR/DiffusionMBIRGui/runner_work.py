@@ -22,6 +22,7 @@ from DiffusionMBIRLib.names import beside
 from DiffusionMBIRLib.volume import Volume
 
 from .plans import Plan
+from .scene import CANDIDATES, FILLED, UNCERTAINTY
 from .texts import _
 from .volumes import empty_image, image_voxels
 
@@ -86,7 +87,8 @@ class Shown:
     """What a thread brought for the node.
 
     grid: where it tells one; copy: of the array, for the sequence; image: whose voxels the array is, if any; spreads:
-    how far off the array may be, by what they are: standard deviation of its samples, half-widths of its interval.
+    how far off the array may be, by what they are: standard deviation of its samples, half-widths of its interval, what
+    the prior filled in, candidates; each with the role by which the result knows it.
     """
 
     array: np.ndarray | None
@@ -96,7 +98,7 @@ class Shown:
     provenance: Mapping[str, Any] | None = None
     copy: Any = None
     image: Any = None
-    spreads: Mapping[str, np.ndarray] = field(default_factory=dict)
+    spreads: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
 
 
 def when_free(folder: JobFolder) -> JobFolder:
@@ -142,17 +144,26 @@ def final(job: Job, event: Finished, plan: Plan | None, keep: Keep | None = None
     return Shown(array, step, grid, _known(metrics), provenance, copy, spreads=_spreads(folder, event))
 
 
-def _spreads(folder: JobFolder, event: Finished) -> dict[str, np.ndarray]:
+def _spreads(folder: JobFolder, event: Finished) -> dict[str, tuple[np.ndarray, str]]:
     from DiffusionMBIRLib.io.volumes import read_volume
 
-    files = {_("standard deviation"): DEVIATION, _("95 % interval"): beside(Path(RESULT), "-interval-95").name}
+    parts = (
+        (_("standard deviation"), DEVIATION, UNCERTAINTY),
+        (_("95 % interval"), _beside("interval-95"), UNCERTAINTY),
+        (_("prior-filled share"), _beside("filled"), FILLED),
+        (_("candidates"), _beside("candidates"), CANDIDATES),
+    )
     found = {}
-    for what, name in files.items():
+    for what, name, role in parts:
         path = folder.path / name
         if not event.partial and path.is_file():
             with suppress(InputError):  # a damaged file does not spoil the result
-                found[what] = read_volume(path).array
+                found[what] = (read_volume(path).array, role)
     return found
+
+
+def _beside(mark: str) -> str:
+    return beside(Path(RESULT), f"-{mark}").name
 
 
 def _grid_of(job: Job) -> Grid | None:

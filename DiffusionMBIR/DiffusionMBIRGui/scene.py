@@ -24,6 +24,9 @@ UNIT = "DiffusionMBIR.Unit"  # attribute: of the values; without it HU
 SOURCE = "DiffusionMBIR.Source"  # node reference: what a volume was reconstructed from
 REFERENCE = "DiffusionMBIR.Reference"  # node reference: what it is to be judged by
 UNCERTAINTY = "DiffusionMBIR.Uncertainty"  # role by which a result knows the volume of its half-widths
+FILLED = "DiffusionMBIR.Filled"  # likewise of what the prior filled in
+CANDIDATES = "DiffusionMBIR.Candidates"  # likewise of the labels of hallucination candidates
+JOB = "DiffusionMBIR.Job"  # attribute: name of the job's folder that a result came from
 PROVENANCE = "DiffusionMBIR.Provenance"  # attribute: JSON
 _WINDOW = "DiffusionMBIR.Window"  # attribute: the window and level that we set; others are the user's
 _PERCENTILES = (1.0, 99.5)
@@ -185,16 +188,29 @@ class OutputVolume:
         return ours is not None and ours != _window_text(display)
 
 
-def add_spread(result: OutputVolume, what: str, array: np.ndarray, provenance: Mapping[str, Any]) -> None:
-    """A volume beside the result, which stays in the views: how far off it may be, such as its standard deviation."""
+def add_spread(
+    result: OutputVolume, what: str, array: np.ndarray, provenance: Mapping[str, Any], role: str = UNCERTAINTY
+) -> None:
+    """A volume beside the result, which stays in the views: how far off it may be, such as its standard deviation.
+
+    role: by which the result knows it.  Labels become a label map.
+    """
     if not result.alive:
         return
     scene, name = result.node.GetScene(), f"{result.node.GetName()} {what}"
-    spread = OutputVolume.create(scene, name, result.grid, unit=result.unit)
-    put_beside(scene, spread.node, result.node)
-    spread.update(array, 0, final=True)
-    spread.describe(provenance)
-    result.node.SetNodeReferenceID(UNCERTAINTY, spread.node.GetID())
+    if role == CANDIDATES:
+        node = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", scene.GenerateUniqueName(name))
+        place(node, result.grid)
+        node.SetAndObserveImageData(image_like(array, np.uint8))
+        node.CreateDefaultDisplayNodes()
+    else:
+        unit = result.unit if role == UNCERTAINTY else ""
+        spread = OutputVolume.create(scene, name, result.grid, unit=unit)
+        spread.update(array, 0, final=True)
+        spread.describe(provenance)
+        node = spread.node
+    put_beside(scene, node, result.node)
+    result.node.SetNodeReferenceID(role, node.GetID())
 
 
 def show_volume(node: Any, composites: Iterable[Any] | None = None, fit: Iterable[Any] = ()) -> None:

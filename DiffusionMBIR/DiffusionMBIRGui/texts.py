@@ -150,6 +150,7 @@ _WORDS = {
     "ADMM-TV": lambda: _("Total variation"),
     "SIRT": lambda: _("SIRT"),
     "diffusion": lambda: _("Diffusion"),
+    "doubt": lambda: _("How sure it is"),
 }
 
 

@@ -42,6 +42,11 @@ class UncertaintyOverlay:
     def active(self) -> bool:
         return bool(self._layers.kept)
 
+    @property
+    def composites(self) -> list[Any]:
+        """Of the views that it is shown in."""
+        return self._layers.kept
+
     def start(self, result: Any, half_widths: Any, composites: Iterable[Any] | None = None) -> None:
         """Show half-widths over a result.  Raises InputError where one is missing, both are the same, or all are 0."""
         require_half_widths(result, half_widths)

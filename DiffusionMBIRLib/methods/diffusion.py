@@ -15,6 +15,7 @@ from ..geometry import mixes_slices
 from ..models import find, read_card
 from ..samplers.schedules import STAGE, USUAL_LEVEL, usual_level
 from ..tasks import task_info
+from ..uncertainty.cost import EVALUATIONS
 from .base import Method
 from .run import Estimate, Run
 from .starts import start_of
@@ -77,7 +78,8 @@ class DiffusionMethod(Method):
 
     def evaluations(self, settings: ReconSettings, task: str, views: int) -> int:
         parts = 2 if _sees_parts(settings, task) else 1
-        return self.evaluations_of_a_sample(settings, task, views) * settings.samples * parts
+        doubt = EVALUATIONS if settings.uncertainty else 0
+        return (self.evaluations_of_a_sample(settings, task, views) * settings.samples + doubt) * parts
 
     def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
         steps = settings.samples * self.data_steps(settings) * (settings.cg_steps + 2)

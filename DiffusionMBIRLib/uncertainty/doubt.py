@@ -13,9 +13,9 @@ from ..errors import InputError
 from ..methods.starts import total_variation
 from ..monitor import NoCheckpoint, Polled
 from .conformal import CLASSES
+from .cost import STAGE
 from .network import SHARES
 from .signals import magnitude, signals_of
-from .split import STEPS as CG_STEPS
 from .split import filled_share
 from .table import find_table, read_table
 from .unlike import BODY, distance, features_of
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from ..monitor import Monitor
     from ..problems import Problem
 
-EVALUATIONS = 2  # of the network
-PRODUCTS = 2 * CG_STEPS + 4  # with the operator or its adjoint, beside ``start_sweeps`` of total variation
-STAGE = "doubt"
 _PARTS = 3
 
 

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ..operators import LinearOperator
 from ..solvers.cg import descend
+from .cost import CG_STEPS
 
-STEPS = 15  # of conjugate gradient; what more of them would still find lies below the noise of usual scans
 DETAIL = 0.25  # standard deviation of volumes in the value scale, which the noise of the data is compared with
 LEAST_NOISE = 0.01  # relative: what the data say less exactly than this, they do not say
 WINDOW = 5  # pixels across, of the mean energies that the share of a pixel is made of
 
 
 def measured_part(
-    A: LinearOperator, x: Tensor, noise: float, *, steps: int = STEPS, poll: Callable[[], None] = lambda: None
+    A: LinearOperator, x: Tensor, noise: float, *, steps: int = CG_STEPS, poll: Callable[[], None] = lambda: None
 ) -> Tensor:
     """The part of x that the measurement determines: (A^T A + w)^-1 A^T A x, by conjugate gradient.
 

@@ -15,7 +15,9 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.estimate import evaluations, stages
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.rates import Pace
 from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.uncertainty.calibrate import calibrate
 from DiffusionMBIRLib.uncertainty.network import ErrorNet
@@ -144,7 +146,7 @@ def test_a_run_tells_its_doubt(calibrated):
     plain = mbir.reconstruct(measured, settings=replace(settings, uncertainty=False))
     assert np.array_equal(result.volume.array, plain.volume.array)
     assert plain.doubt is None
-    assert result.nfe == plain.nfe + 2
+    assert result.nfe == plain.nfe + 2 == evaluations(settings, measured.task, views=8)
     doubt = result.doubt
     assert doubt is not None
     wide, narrow = doubt.intervals["95"].array, doubt.intervals["90"].array
@@ -160,6 +162,24 @@ def test_a_run_tells_its_doubt(calibrated):
     assert any("unlike" in line for line in remarks)
     assert any("20 noise levels" in line for line in remarks)
     assert result.provenance["doubt"] == doubt.numbers
+    assert doubt.numbers["candidates"] == len(doubt.candidates) == doubt.labels.array.max()
+    inside = np.abs(doubt.part.array) > 0
+    assert inside.any()
+    assert doubt.part.unit == doubt.against_tv.unit == "HU"
+    smooth = mbir.reconstruct(measured, settings=replace(settings, method="admm-tv", tv_sweeps=3))
+    expected = result.volume.array - smooth.volume.array
+    np.testing.assert_allclose(doubt.against_tv.array, expected, atol=0.5)
+
+
+def test_what_doubt_takes_is_told_before_the_run():
+    settings, shape, pace = replace(SETTINGS, uncertainty=True), (40, 128, 128), Pace(network=1e-6, solver=1e-10)
+    plain = stages(shape, SETTINGS, "sparse-view-ct", pace=pace)
+    doubting = stages(shape, settings, "sparse-view-ct", pace=pace)
+    assert list(doubting) == [*plain, "doubt"]
+    assert {stage: doubting[stage] for stage in plain} == plain
+    assert doubting["doubt"] > 2 * 1e-6 * 40 * 128**2
+    classical = replace(settings, method="sirt")
+    assert "doubt" not in stages(shape, classical, "sparse-view-ct", pace=pace)
 
 
 def test_what_nobody_calibrated_is_refused_before_the_run(calibrated):

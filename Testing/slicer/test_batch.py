@@ -109,6 +109,12 @@ def test_a_batch_goes_on_after_a_failure_and_after_a_restart(
     (loaded,) = nodes_of(desk.scene, "vtkMRMLScalarVolumeNode")
     assert loaded.GetName() == "b"
     np.testing.assert_array_equal(voxels(loaded), read_volume(folder / batch.RESULTS / "b.nrrd").array)
+
+    # Pages of what is done, by the engine, and their index in the browser.
+    again.form.batchPages.click()
+    wait_for(lambda: not again.batch.busy, application)
+    assert desktop.opened == [str(folder / "index.html")]
+    assert sorted(path.name for path in (folder / "reports").iterdir()) == ["a-b- -chest-.html", "b.html"]
     again.form.batchRemove.click()
     assert len(again.batch.batch.rows) == 2
     again.batch.actions["new"].trigger()

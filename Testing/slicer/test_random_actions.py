@@ -40,7 +40,7 @@ MOST_MS = 250  # that a user waits between two actions
 DELETED = ("ScalarVolume", "VectorVolume", "Table", "PlotChart", "PlotSeries", "Sequence", "SequenceBrowser")
 BUTTONS = (
     "compareButton", "flickerButton", "differenceButton", "uncertaintyButton", "plotButton", "resumeButton",
-    "pauseButton", "inputFileClear", "batchRun", "batchRemove", "batchShow",
+    "pauseButton", "inputFileClear", "batchRun", "batchRemove", "batchShow", "uncertaintyOutlines",
 )  # fmt: skip
 SECTIONS = (
     "dataSection",

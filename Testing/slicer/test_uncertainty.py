@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,12 +15,25 @@ pytest_plugins = ("Testing.slicer.host.fixtures",)
 import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
-from DiffusionMBIRGui.scene import UNCERTAINTY, OutputVolume, add_spread, ordinary_composites  # noqa: E402
+from DiffusionMBIRGui.outlines import Outlines  # noqa: E402
+from DiffusionMBIRGui.pages import job_of  # noqa: E402
+from DiffusionMBIRGui.probe import Probe, text_at  # noqa: E402
+from DiffusionMBIRGui.scene import (  # noqa: E402
+    CANDIDATES,
+    FILLED,
+    JOB,
+    PROVENANCE,
+    UNCERTAINTY,
+    OutputVolume,
+    add_spread,
+    ordinary_composites,
+)
 from DiffusionMBIRGui.uncertainty import UncertaintyOverlay, half_widths_of, uncertain_colours  # noqa: E402
+from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
 from DiffusionMBIRLib.errors import InputError  # noqa: E402
 from DiffusionMBIRLib.geometry import Grid  # noqa: E402
 from Testing.slicer.helpers import nodes_of, world_of  # noqa: E402
-from Testing.slicer.host.played import ct_volume, shown, text  # noqa: E402
+from Testing.slicer.host.played import ct_volume, shown, text, wait_for  # noqa: E402
 
 GRID = Grid((12, 16, 20), (2.0, 2.0, 3.0))
 COARSE = Grid((6, 8, 10), (4.0, 4.0, 6.0), (1.0, 1.0, 1.5))  # the same region
@@ -196,3 +213,111 @@ def test_difference_and_uncertainty_take_turns(ready, desk, pair, desktop):
     form.uncertaintyButton.click()
     form.runButton.click()
     assert not ready.results.uncertainty.active  # the previews are to be seen
+
+
+ORANGE, MAGENTA = (255, 191, 25), (242, 51, 229)
+
+
+def count_of(desk, colour):
+    """Pixels of the axial view through the volume's middle that have a colour."""
+    desk.jump_to(world_of(GRID, 6, 8, 10), ("Red",))
+    return int((np.abs(desk.colours("Red").astype(int) - colour).max(axis=2) <= 3).sum())
+
+
+def test_doubt_is_outlined_and_what_the_user_had_comes_back(desk, pair):
+    result, half_widths = pair
+    (composite, *_others) = ordinary_composites(desk.scene)
+    views = nodes_of(desk.scene, "vtkMRMLSliceNode")
+    outlines = Outlines(desk.scene)
+    outlines.start(result, half_widths, 50.0, ordinary_composites(desk.scene))
+    assert outlines.active
+    drawn = count_of(desk, ORANGE)
+    rows, columns = desk.colours("Red").shape[:2]
+    assert 0 < drawn < rows * columns / 10  # the border of one half, not the half
+    outlines.set_threshold(HIGH + 1)
+    assert count_of(desk, ORANGE) == 0
+    marked = np.zeros(COARSE.shape, np.uint8)
+    marked[2:4, 3:5, 2:4] = 7
+    output = OutputVolume(result, COARSE)
+    add_spread(output, "candidates", marked, {}, CANDIDATES)
+    outlines.start(result, half_widths, HIGH + 1, ordinary_composites(desk.scene))
+    assert count_of(desk, MAGENTA) > 0
+    outlines.stop()
+    outlines.stop()
+    assert count_of(desk, MAGENTA) == 0
+    assert composite.GetLabelVolumeID() is None
+    assert not any(view.GetUseLabelOutline() for view in views)
+    assert [n.GetName() for n in nodes_of(desk.scene, "vtkMRMLLabelMapVolumeNode")] == ["result candidates"]
+
+
+def test_the_cursor_tells_value_half_width_and_share(desk, pair):
+    result, half_widths = pair
+    said = []
+    probe = Probe(said.append)
+    cursor = desk.scene.AddNewNodeByClass("vtkMRMLCrosshairNode")
+    probe.follow(result, half_widths)
+    cursor.SetCursorPositionRAS(world_of(GRID, 6, 8, 3))
+    cursor.SetCursorPositionRAS(world_of(GRID, 6, 8, 16))
+    add_spread(OutputVolume(result, COARSE), "filled", np.full(COARSE.shape, 0.4, np.float32), {}, FILLED)
+    probe.follow(result, half_widths)
+    cursor.SetCursorPositionRAS(world_of(GRID, 5, 8, 16))
+    cursor.SetCursorPositionRAS(world_of(GRID, 600, 8, 16))
+    probe.stop()
+    cursor.SetCursorPositionRAS(world_of(GRID, 6, 8, 3))
+    plus = "\N{PLUS-MINUS SIGN}"
+    assert said == [f"0 HU {plus} 10", f"0 HU {plus} 100", f"0 HU {plus} 100 (prior-filled 40 %)", ""]
+    assert half_widths_of(result) is None  # the share is no half-width
+    small = desk.volume(np.full(GRID.shape, 0.0123, np.float32), GRID, "small")
+    assert text_at(small, small, world_of(GRID, 1, 1, 1)) == f"0.0123 HU {plus} 0.0123"
+    desk.scene.RemoveNode(half_widths)
+    assert text_at(result, half_widths, world_of(GRID, 1, 1, 1)) == ""
+
+
+def test_outlines_and_line_follow_the_panel(ready, desk, pair):
+    result, half_widths = pair
+    result.SetNodeReferenceID(UNCERTAINTY, half_widths.GetID())
+    cursor = desk.scene.AddNewNodeByClass("vtkMRMLCrosshairNode")
+    ready.attach(desk.scene)
+    ready.parameters.set_node("output", result)
+    ready.refresh()
+    form = ready.form
+    cursor.SetCursorPositionRAS(world_of(GRID, 6, 8, 3))
+    assert text(form.probeLine) == "0 HU \N{PLUS-MINUS SIGN} 10"
+    assert not shown(form.uncertaintyOutlines)
+    form.uncertaintyButton.click()
+    assert shown(form.uncertaintyOutlines)
+    form.uncertaintyOutlines.setChecked(True)
+    assert len(nodes_of(desk.scene, "vtkMRMLLabelMapVolumeNode")) == 1
+    form.uncertaintyOutlines.setChecked(False)
+    assert not nodes_of(desk.scene, "vtkMRMLLabelMapVolumeNode")
+    form.uncertaintyOutlines.setChecked(True)
+    form.uncertaintyButton.click()
+    assert not nodes_of(desk.scene, "vtkMRMLLabelMapVolumeNode")
+    form.uncertaintyButton.click()
+    desk.scene.Clear(0)
+    ready.attach(desk.scene)
+    assert text(form.probeLine) == ""
+
+
+@pytest.mark.slow
+def test_a_result_becomes_a_page_that_is_opened(ready, new_scene, desktop, application, tmp_path):
+    """Without its job, from what the scene holds; what the engine has against it is said in one line."""
+    form, result = ready.form, ct_volume(new_scene, "chest: 8 views")
+    ready.parameters.set_node("output", result)
+    ready.refresh()
+    desktop.saved = str(tmp_path / "page")
+    form.pageButton.click()
+    wait_for(lambda: not ready.results.busy, application)
+    assert "no record of a run" in text(form.runMessage)
+    assert desktop.opened == []
+    result.SetAttribute(PROVENANCE, json.dumps({"settings": asdict(ReconSettings())}))
+    result.SetAttribute(JOB, "../../etc")
+    assert job_of(result, tmp_path) is None
+    spread = ct_volume(new_scene, "chest 95 % interval")
+    result.SetNodeReferenceID(UNCERTAINTY, spread.GetID())
+    form.pageButton.click()
+    wait_for(lambda: not ready.results.busy, application)
+    assert desktop.opened == [str(tmp_path / "page.html")]
+    page = Path(desktop.opened[0]).read_text(encoding="utf-8")
+    assert "Half-widths within which 95 %" in page
+    assert "page.html" in text(form.runMessage)

@@ -33,6 +33,7 @@ class PlayedDesktop:
         self.file = self.text = ""
         self.saved = str(folder / "saved.nrrd")
         self.indexed: list[str] = []
+        self.opened: list[str] = []
         self.scene: Any = None
 
     def confirm(self, question: str) -> bool:
@@ -54,6 +55,10 @@ class PlayedDesktop:
     def save_file(self, title: str, suggestion: str, kinds: str) -> str:
         self.asked.append(title)
         return self.saved
+
+    def open_page(self, path: str) -> bool:
+        self.opened.append(path)
+        return self.answer
 
     def setting(self, name: str) -> str:
         return self.settings.get(name, "")

@@ -1,0 +1,6 @@
+"""What it costs to tell how far off a result may be; needs nothing, so that estimates can ask."""
+
+EVALUATIONS = 2  # of the network, for each volume that it is asked for
+CG_STEPS = 15  # to part what was measured; more of them would find what lies below the noise of usual scans
+PRODUCTS = 2 * CG_STEPS + 4  # with the operator or its adjoint, beside ``start_sweeps`` of total variation
+STAGE = "doubt"
