@@ -14,7 +14,7 @@ from .texts import _
 
 
 class PageButton:
-    """``result()`` gives the node, ``begin(work, line)`` follows what runs in a thread, ``attempt`` tells of failures."""
+    """``result()`` gives the node, ``begin(work, line)`` follows a thread, ``attempt`` tells of failures."""
 
     def __init__(
         self,
