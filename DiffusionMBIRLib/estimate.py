@@ -161,7 +161,8 @@ def stages(
     network, work = (asked - of_doubt) * evaluation, method(settings.method).work(settings)
     parts |= {stage: number * units[what] + network / len(work) for stage, (what, number) in work.items()}
     if doubts:
-        parts[cost.STAGE] = cost.PRODUCTS / 2 * step + settings.start_sweeps * sweep + of_doubt * evaluation
+        sweeps = cost.TV_SWEEPS["MR" if mr else "CT"]
+        parts[cost.STAGE] = cost.PRODUCTS / 2 * step + sweeps * sweep + of_doubt * evaluation
     return parts
 
 

@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", required=True, help="id or file of the prior")
     parser.add_argument("--modality", choices=MODALITIES, default="CT", help="what the volumes are (default CT)")
     parser.add_argument("--scans", nargs="*", default=(), help="scans of the benchmark (default: the usual ones)")
-    parser.add_argument("--slices", type=int, default=4, help="from the middle of each volume (default 4)")
+    parser.add_argument("--slices", type=int, default=2, help="from the middle of each volume (default 2)")
     parser.add_argument("--patient-regex", default="", help="first group = person, in the file's name")
     parser.add_argument("--device", default="auto", help="where to compute")
 

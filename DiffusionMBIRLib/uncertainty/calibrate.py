@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,9 @@ from ..scans import KSpace, Scan
 from ..simulation import simulate, truth_for
 from ..tasks import MR_TASK, task_info
 from ..volume import Volume
-from .conformal import CLASSES, Covered, held, scales
-from .fit import STEPS, KnownRun, fit_network
-from .network import SHARES, ErrorNet
-from .signals import signals_of
+from .conformal import CLASSES, Classes, Covered, held, scales
+from .scale import SHARES, ErrorScale, Sums
+from .signals import NAMES, signals_of
 from .table import Entry, Kind, Table, kind_of, write_table
 from .unlike import features_of, usual_of
 
@@ -50,16 +50,31 @@ SCANS = {
     ),
     "MR": (mri(2, 0.15, 1), mri(4, 0.08, 1), mri(2, 0.15, 8), mri(4, 0.08, 8)),
 }
-FOLDS = 4  # parts of the people; half-widths are judged on those that the network has not seen
+LEAST_PEOPLE = 4
+SLICES = 2  # of each person, from the middle: people differ more than their slices do
 _FINEST = 256  # pixels across a slice, beyond which four of them make one instead of two
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """A run by a network that had not seen the person: how its half-widths must be scaled, for each share."""
+class _Known:
+    """A finished run beside its truth.  maps: of its signals; error: absolute, in the value scale; kinds: class of each
+    voxel; features: what it is like.
+    """
 
     person: str
-    covered: dict[str, Covered]
+    kind: Kind
+    maps: torch.Tensor
+    error: torch.Tensor
+    kinds: torch.Tensor
+    features: list[float]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A run by a model that had not seen the person: how its sizes of errors must be scaled."""
+
+    person: str
+    covered: Covered
 
 
 def calibrate(
@@ -69,9 +84,8 @@ def calibrate(
     prior: str,
     modality: str = "CT",
     scans: Sequence[str] = (),
-    slices: int = 4,
+    slices: int = SLICES,
     patient: str = "",
-    steps: int = STEPS,
     device: str = "auto",
     monitor: Monitor | None = None,
 ) -> Path:
@@ -79,39 +93,40 @@ def calibrate(
 
     volumes: files of people, at best none of whom the prior was trained with; of each the middle slices.  scans: labels
     of those of the benchmark, all that are usual by default.  patient: a pattern whose first group in a file's name
-    is the person; by default every file is one.  steps: of the network that is fitted.
+    is the person; by default every file is one.
     Raises InputError for fewer than four people, or an unknown scan.
     """
     watched = monitor or Silent()
     planned = _planned(modality, scans)
     people = {path: _person(path, patient) for path in volumes}
-    if len(set(people.values())) < FOLDS:
-        raise InputError(f"calibration takes at least {FOLDS} people, here are {len(set(people.values()))}; give more")
+    if len(set(people.values())) < LEAST_PEOPLE:
+        raise InputError(
+            f"calibration takes at least {LEAST_PEOPLE} people, here are {len(set(people.values()))}; give more"
+        )
     runs_folder = folder / "runs"
     runs_folder.mkdir(parents=True, exist_ok=True)
-    found: dict[Kind, list[tuple[KnownRun, np.ndarray, list[float]]]] = {}
     wanted = [(path, scan) for path in volumes for scan in planned]
     settings: ReconSettings | None = None
+    runs = []
     for number, (path, scan) in enumerate(wanted):
         watched.tick("runs", number, len(wanted))
         settings = ReconSettings.preset(task_info(scan.task).preset, prior=prior, device=device)
         kept = runs_folder / f"{alias(path)}-{scan.label}.npz"
         if not _sound(kept):
             _run(path, scan, settings, slices, kept, watched)
-        kind, run, values, features = _read(kept, people[path])
-        found.setdefault(kind, []).append((run, values, features))
+        runs.append(_read(kept, people[path], modality))
     watched.tick("runs", len(wanted), len(wanted))
     assert settings
-    entries = _entries(found, CLASSES[modality].bounds, modality, steps, watched)
-    network = fit_network([run for part in found.values() for run, *_ in part], steps=steps, monitor=watched)
+    scale, entries = _fitted(runs, CLASSES[modality])
     table = Table(prior, settings.method, modality, settings.steps, tuple(entries))
-    return write_table(table, network, folder / f"{prior}.calibration.safetensors")
+    return write_table(table, scale, folder / f"{prior}.calibration.safetensors")
 
 
 def _planned(modality: str, labels: Sequence[str]) -> list[PlannedScan]:
-    from ..benchmark.plan import FULL
+    from ..benchmark.plan import FULL, SCANNERS
 
-    known = {scan.label: scan for scan in (*FULL[modality], *SCANS[modality])}
+    of_scanners = [scan for scans in SCANNERS.values() for scan in scans] if modality == "CT" else []
+    known = {scan.label: scan for scan in (*FULL[modality], *SCANS[modality], *of_scanners)}
     for label in labels:
         if label not in known:
             raise InputError(f"--scans: {label!r} is not one of {', '.join(known)}")
@@ -126,7 +141,7 @@ def _person(path: Path, pattern: str) -> str:
 def _sound(path: Path) -> bool:
     try:
         with np.load(path) as file:
-            return "truth" in file
+            return "truth" in file and file["maps"].shape[1] == len(NAMES)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return False
 
@@ -158,7 +173,8 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
         problem = build_problem(scan, settings, card.value, volume_device(device))
         run = Run(Polled(monitor), AsReal(NoCheckpoint()), Counter(), network)
         x = way.run(problem, settings, run).volume
-        signals = signals_of(problem, denoiser_of(problem, settings, run), x, seed=settings.seed)
+        denoiser = denoiser_of(problem, settings, run)
+        signals = signals_of(problem, denoiser, x, seed=settings.seed, tv_lam=settings.tv_lam, monitor=monitor)
     true = truth.array if truth.grid.direction == problem.grid.direction else truth.axial()[0].array
     true = (true - card.value.offset) / card.value.scale if scan.modality == "CT" else true / problem.unit
     temporary = kept.with_suffix(".tmp.npz")
@@ -172,66 +188,55 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
     os.replace(temporary, kept)
 
 
-def _read(kept: Path, person: str) -> tuple[Kind, KnownRun, np.ndarray, list[float]]:
+def _read(kept: Path, person: str, modality: str) -> _Known:
     with np.load(kept) as file:
         maps, truth = file["maps"], file["truth"]
         task, geometry, amount, photons, coils = file["kind"].tolist()
         features = file["features"].tolist()
     kind = Kind(task, geometry, float(f"{float(amount):.3g}"), float(photons), int(coils))
+    scale, offset = (2000.0, -1000.0) if modality == "CT" else (1.0, 0.0)
+    kinds = torch.from_numpy(CLASSES[modality].of(maps[:, 0] * scale + offset))
     error = torch.from_numpy(np.abs(maps[:, 0] - truth))
-    return kind, KnownRun(person, torch.from_numpy(maps), error), truth, features
+    return _Known(person, kind, torch.from_numpy(maps), error, kinds, features)
 
 
-def _entries(
-    found: dict[Kind, list[tuple[KnownRun, np.ndarray, list[float]]]],
-    bounds: Sequence[float],
-    modality: str,
-    steps: int,
-    monitor: Monitor,
-) -> list[Entry]:
-    """For each kind of scan the factors, from people whom the network that judged them had not seen."""
-    everything = [run for part in found.values() for run, *_ in part]
-    people = sorted({run.person for run in everything})
-    networks: dict[str, ErrorNet] = {}
-    for fold in range(FOLDS):
-        out = set(people[fold::FOLDS])
-        rest = [run for run in everything if run.person not in out]
-        network = fit_network(rest, steps=steps, monitor=monitor, stage=f"fit {fold + 1} of {FOLDS}")
-        networks |= dict.fromkeys(out, network)
+def _fitted(runs: Sequence[_Known], classes: Classes) -> tuple[ErrorScale, list[Entry]]:
+    """The model of all people, and for each kind of scan its factors, from models without the person that they judge.
+
+    People weigh alike, however many runs they have.
+    """
+    people = sorted({run.person for run in runs})
+    by_person = {}
+    for person in people:
+        mine = [Sums.of(run.maps, run.error, run.kinds, classes) for run in runs if run.person == person]
+        by_person[person] = reduce(Sums.__add__, mine).times(1 / len(mine))
+    everyone = reduce(Sums.__add__, by_person.values())
+    without = {person: (everyone - by_person[person]).solved() for person in people}
     entries = []
-    for kind, part in found.items():
-        judged = [_judge(run, networks[run.person], modality) for run, *_ in part]
-        factors = {name: scales([j.covered[name] for j in judged], float(name)) for name in judged[0].covered}
-        entries.append(
-            Entry(kind, factors, len({j.person for j in judged}), _left_out(judged), usual_of([f for *_, f in part]))
-        )
-    return entries
-
-
-def _judge(run: KnownRun, network: ErrorNet, modality: str) -> _Judged:
-    classes, scale = CLASSES[modality], (2000.0, -1000.0) if modality == "CT" else (1.0, 0.0)
-    kinds = classes.of(run.maps[:, 0].numpy() * scale[0] + scale[1])
-    with torch.inference_mode():
-        widths = network(run.maps).numpy()
-    error = run.error.numpy()
-    return _Judged(
-        run.person,
-        {f"{s:g}": Covered.of(error, widths[:, k], kinds, len(classes.names)) for k, s in enumerate(SHARES)},
-    )
+    for kind in dict.fromkeys(run.kind for run in runs):
+        part = [run for run in runs if run.kind == kind]
+        judged = [
+            _Judged(run.person, Covered.of(run.error.numpy(), sizes.numpy(), run.kinds.numpy(), len(classes.names)))
+            for run in part
+            for sizes in [without[run.person](run.maps, run.kinds)]
+        ]
+        factors = {f"{share:g}": scales([j.covered for j in judged], share) for share in SHARES}
+        usual = usual_of([run.features for run in part])
+        entries.append(Entry(kind, factors, len({j.person for j in judged}), _left_out(judged), usual))
+    return everyone.solved(), entries
 
 
 def _left_out(judged: Sequence[_Judged]) -> dict[str, float]:
     """The mean share that was held of each person by the factors of the others."""
     shares: dict[str, float] = {}
-    for name in judged[0].covered:
+    for share in SHARES:
         held_by = []
         for one in judged:
-            others = [j.covered[name] for j in judged if j.person != one.person]
+            others = [j.covered for j in judged if j.person != one.person]
             if others:
-                covered = one.covered[name]
-                parts = held(covered, scales(others, float(name)))
-                held_by.append(float((parts * covered.voxels).sum() / max(1, covered.voxels.sum())))
-        shares[name] = round(float(np.mean(held_by)), 4) if held_by else 0.0
+                parts = held(one.covered, scales(others, share))
+                held_by.append(float((parts * one.covered.voxels).sum() / max(1, one.covered.voxels.sum())))
+        shares[f"{share:g}"] = round(float(np.mean(held_by)), 4) if held_by else 0.0
     return shares
 
 

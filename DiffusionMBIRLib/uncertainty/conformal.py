@@ -1,4 +1,4 @@
-"""Half-widths that hold: the network's are scaled, class by class, until they did on people it had not seen.
+"""Half-widths that hold: sizes of errors are scaled, class by class, until they did on people the model had not seen.
 
 Split conformal prediction with groups (Vovk et al. 2005; Lei et al. 2018, doi 10.1080/01621459.2017.1307116; Romano et
 al. 2019, arXiv 1905.03222, for quantile regression).  The guarantee is for people like those of the calibration.

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..methods.starts import total_variation
-from ..monitor import NoCheckpoint, Polled
 from .conformal import CLASSES
 from .cost import STAGE
-from .network import SHARES
-from .signals import magnitude, signals_of
+from .scale import SHARES
+from .signals import signals_of
 from .split import filled_share
 from .table import find_table, read_table
 from .unlike import BODY, distance, features_of
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from ..models import ModelCard
     from ..monitor import Monitor
     from ..problems import Problem
-
-_PARTS = 3
 
 
 @dataclass(frozen=True)
@@ -74,21 +70,20 @@ def doubt_about(
     path = find_table(card.id)
     if path is None:
         raise InputError(f"setting uncertainty: prior {card.id!r} has no calibration")
-    table, network = read_table(path)
+    table, scale = read_table(path)
     entry, remarks = table.for_scan(problem.scan, settings)
-    monitor.tick(STAGE, 0, _PARTS)
-    signals = signals_of(problem, denoiser, x, seed=settings.seed, poll=monitor.poll)
-    monitor.tick(STAGE, 1, _PARTS)
-    smooth = total_variation(problem, settings.tv_lam, settings.start_sweeps, Polled(monitor), NoCheckpoint())
-    monitor.tick(STAGE, 2, _PARTS)
+    monitor.tick(STAGE, 0, 2)
+    signals = signals_of(problem, denoiser, x, seed=settings.seed, tv_lam=settings.tv_lam, monitor=monitor)
+    monitor.tick(STAGE, 1, 2)
     values = signals.maps[:, 0].cpu().numpy()
     classes = CLASSES[table.modality]
     kinds = classes.of(values * problem.value.scale + problem.value.offset if table.modality == "CT" else values)
-    network = network.to(signals.maps.device)
-    widths = torch.stack([network(maps[None])[0] for maps in signals.maps])
-    index = torch.from_numpy(kinds).to(widths.device)
-    factors = [torch.tensor(entry.factors[f"{share:g}"], device=widths.device)[index] for share in SHARES]
-    intervals = {f"{100 * share:g}": widths[:, k] * factors[k] for k, share in enumerate(SHARES)}
+    index = torch.from_numpy(kinds).to(signals.maps.device)
+    sizes = scale(signals.maps, index)
+    intervals = {
+        f"{100 * share:g}": sizes * torch.tensor(entry.factors[f"{share:g}"], device=sizes.device)[index]
+        for share in SHARES
+    }
     filled = x - signals.measured
     unlike = distance(features_of(signals), entry.usual) if entry.usual else 0.0
     limit = float(entry.usual.get("limit", 0.0))
@@ -98,8 +93,8 @@ def doubt_about(
             "intervals may not hold; check units, angles and that the object is of the prior's kind"
         )
     in_all = _share(signals.measured, filled, values)
-    part, against = signals.maps[:, 1], magnitude(x) - magnitude(smooth)
-    monitor.tick(STAGE, 3, _PARTS)
+    monitor.tick(STAGE, 2, 2)
+    part, against = signals.maps[:, 1], signals.maps[:, -1]
     return Doubt(intervals, part, against, filled_share(signals.measured, filled), in_all, unlike, limit, remarks)
 
 

@@ -1,4 +1,4 @@
-"""What half-widths are made with: the network, and the factors of each kind of scan that was calibrated."""
+"""What half-widths are made with: the model of error sizes, and the factors of each kind of scan."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..models import resources, user_models
-from ..schema import Listed, Number, Plain, Rule, Text, checked, json_object
+from ..schema import Listed, Number, OneOf, Plain, Rule, Text, checked, json_object
+from .conformal import CLASSES
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
     from ..scans import Scan
-    from .network import ErrorNet
+    from .scale import ErrorScale
 
 FOLDER = "Calibrations"
 NOISE_FREE = 1e9  # photons a ray that stand for none counted
 _NEAR = 1.6  # times more or fewer views, degrees or times faster than calibrated: taken as they are
 _FAR = 3.0  # refused beyond
 _WIDER = 1.5  # half-widths in between
+_LIKE = {"fan-beam": "parallel-beam"}  # whose views see the same slices; of cones and helices nothing is known
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,13 @@ class Table:
             raise InputError(f"setting uncertainty: calibrated for {self.method}, not {settings.method}; {_OWN}")
         if settings.steps != self.steps:
             remarks.append(f"intervals were calibrated with {self.steps} noise levels, this run has {settings.steps}")
+        wider = 1.0
         like = [e for e in self.entries if (e.kind.task, e.kind.geometry) == (kind.task, kind.geometry)]
+        other = _LIKE.get(kind.geometry, "")
+        if not like and other:
+            like = [e for e in self.entries if (e.kind.task, e.kind.geometry) == (kind.task, other)]
+            wider = _WIDER
+            remarks.append(f"intervals are those of {other}, widened by half: {kind.geometry} was not calibrated")
         like = [e for e in like if (e.kind.coils > 1) == (kind.coils > 1)] or like
         if not like:
             known = sorted({f"{e.kind.task} by {e.kind.geometry}" for e in self.entries})
@@ -117,7 +125,9 @@ class Table:
         entry = widest(ends)
         if len(ends) == 1 and distance > _NEAR:
             remarks.append(f"intervals are widened by half: {kind.text} lies outside what was calibrated")
-            entry = replace(entry, factors={k: [_WIDER * f for f in v] for k, v in entry.factors.items()})
+            wider *= _WIDER
+        if wider > 1:
+            entry = replace(entry, factors={k: [wider * f for f in v] for k, v in entry.factors.items()})
         return entry, remarks
 
 
@@ -149,46 +159,47 @@ _ENTRY: dict[str, Rule] = {
     "kind": Plain(), "factors": Plain(), "people": Number(0, 1e6, whole=True), "held": Plain(), "usual": Plain(),
 }  # fmt: skip
 _TABLE: dict[str, Rule] = {
-    "prior": Text(100), "method": Text(64), "modality": Text(16), "steps": Number(1, 5000, whole=True),
+    "prior": Text(100), "method": Text(64), "modality": OneOf(tuple(CLASSES)), "steps": Number(1, 5000, whole=True),
     "entries": Listed(Plain(), 1000),
 }  # fmt: skip
 _SHARES: dict[str, Rule] = dict.fromkeys(("0.9", "0.95"), Listed(Number(1e-3, 1e3), 16))
 
 
-def write_table(table: Table, network: ErrorNet, path: Path) -> Path:
-    """Table and network as one safetensors file, replaced as a whole."""
+def write_table(table: Table, scale: ErrorScale, path: Path) -> Path:
+    """Table and model as one safetensors file, replaced as a whole."""
     import os
 
     from safetensors.torch import save_file
 
     temporary = path.with_suffix(".tmp")
-    weights = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, temporary, {"calibration": json.dumps(asdict(table), sort_keys=True)})
+    save_file(
+        {"coefficients": scale.coefficients.contiguous()},
+        temporary,
+        {"calibration": json.dumps(asdict(table), sort_keys=True)},
+    )
     os.replace(temporary, path)
     return path
 
 
-def read_table(path: Path) -> tuple[Table, ErrorNet]:
+def read_table(path: Path) -> tuple[Table, ErrorScale]:
     """The inverse of :func:`write_table`; raises InputError that names the file for what does not fit."""
     from safetensors import SafetensorError, safe_open
 
-    from .network import ErrorNet
+    from .scale import FEATURES, ErrorScale
 
     try:
         with safe_open(str(path), "pt") as file:
             text = (file.metadata() or {}).get("calibration", "")
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            found = file.get_tensor("coefficients").float() if "coefficients" in file.keys() else None  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: is no calibration ({str(error)[:80]}); make one with: diffusionmbir calibrate"
         ) from None
     table = _table_of(text, str(path))
-    network = ErrorNet()
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError:
-        raise InputError(f"{path}: its network is another than this version's; make a new calibration") from None
-    return table, network.eval()
+    classes = len(CLASSES[table.modality].names)
+    if found is None or tuple(found.shape) != (classes, FEATURES) or not bool(found.isfinite().all()):
+        raise InputError(f"{path}: is of another version than this one; make a new calibration")
+    return table, ErrorScale(found)
 
 
 def _table_of(text: str, where: str) -> Table:

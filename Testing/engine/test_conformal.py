@@ -1,13 +1,15 @@
-"""Scaled half-widths hold what they say of people who were not there; their network learns a known spread."""
+"""Scaled half-widths hold what they say of people who were not there; their model learns a known spread."""
 
 from __future__ import annotations
+
+from functools import reduce
 
 import numpy as np
 import torch
 
 from DiffusionMBIRLib.uncertainty.conformal import CLASSES, Covered, held, scales
-from DiffusionMBIRLib.uncertainty.fit import KnownRun, fit_network
-from DiffusionMBIRLib.uncertainty.network import SHARES, ErrorNet
+from DiffusionMBIRLib.uncertainty.scale import FEATURES, Sums, described
+from DiffusionMBIRLib.uncertainty.signals import NAMES
 
 
 def person(seed: int, misjudged: tuple[float, float]) -> Covered:
@@ -45,31 +47,55 @@ def test_classes_are_those_of_the_values():
     assert [classes.names[k] for k in classes.of(np.array([-1000.0, -600.0, 40.0, 900.0]))] == list(classes.names)
 
 
-def test_half_widths_of_any_size_grow_with_the_share():
-    maps = torch.randn(2, 5, 37, 50, generator=torch.Generator().manual_seed(0))
-    widths = ErrorNet()(maps)
-    assert widths.shape == (2, len(SHARES), 37, 50)
-    assert (widths[:, 1] > widths[:, 0]).all()
-    assert (widths > 0).all()
+def known(seed: int, spread_of) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Signals, absolute errors and classes, where the second signal tells how far errors spread."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = 0.02 * torch.randn(2, len(NAMES), 48, 48, generator=generator)
+    coarse = torch.rand(2, 1, 4, 4, generator=generator)
+    spread = 0.01 + 0.2 * torch.nn.functional.interpolate(coarse, size=48, mode="bilinear")[:, 0] ** 2
+    maps[:, 2] = spread
+    kinds = (torch.rand(2, 48, 48, generator=generator) < 0.5).long()
+    error = (torch.randn(2, 48, 48, generator=generator) * spread_of(spread, kinds)).abs()
+    return maps, error, kinds
 
 
-def test_the_network_learns_a_spread_that_a_signal_tells():
-    generator = torch.Generator().manual_seed(1)
+def sums_of(seed: int, spread_of=lambda spread, kinds: spread) -> Sums:
+    return Sums.of(*known(seed, spread_of), CLASSES["CT"])
 
-    def run(number: int) -> KnownRun:
-        maps = 0.02 * torch.randn(2, 5, 48, 48, generator=generator)
-        spread = torch.nn.functional.interpolate(torch.rand(2, 1, 3, 3, generator=generator), size=48, mode="bilinear")[
-            :, 0
-        ]
-        maps[:, 2] = 0.01 + 0.2 * spread**2
-        error = (torch.randn(2, 48, 48, generator=generator) * maps[:, 2]).abs()
-        return KnownRun(f"p{number}", maps, error)
 
-    runs = [run(k) for k in range(6)]
-    network = fit_network(runs[:5], steps=300, size=24)
-    with torch.inference_mode():
-        widths, new = network(runs[5].maps), runs[5]
-    for k, share in enumerate(SHARES):
-        assert abs(float((new.error <= widths[:, k]).float().mean()) - share) < 0.04
-    told = torch.corrcoef(torch.stack([widths[:, 1].flatten(), new.maps[:, 2].flatten()]))[0, 1]
-    assert told > 0.8
+def test_features_are_those_that_are_counted():
+    maps = torch.randn(2, len(NAMES), 37, 50, generator=torch.Generator().manual_seed(0))
+    features = described(maps)
+    assert features.shape == (2, FEATURES, 37, 50)
+    assert features.isfinite().all()
+    assert (features[:, -1] == 1).all()
+    assert torch.allclose(described(maps.flip(-1)), features.flip(-1), atol=1e-5)
+
+
+def test_the_model_learns_a_spread_that_a_signal_tells():
+    scale = reduce(Sums.__add__, map(sums_of, range(6))).solved()
+    maps, error, kinds = known(7, lambda spread, kinds: spread)
+    sizes = scale(maps, kinds)
+    told = torch.corrcoef(torch.stack([sizes.log().flatten(), maps[:, 2].log().flatten()]))[0, 1]
+    assert told > 0.9
+    factor = torch.quantile(error / sizes, 0.95)
+    constant = torch.quantile(error, 0.95)
+    assert (factor * sizes).mean() < 0.8 * constant
+
+
+def test_a_model_without_a_person_is_that_of_the_others():
+    people = list(map(sums_of, range(5)))
+    others = reduce(Sums.__add__, people[1:]).solved()
+    without = (reduce(Sums.__add__, people) - people[0]).solved()
+    assert torch.allclose(without.coefficients, others.coefficients, atol=1e-4)
+
+
+def test_classes_have_their_own_sizes_and_one_that_nobody_has_those_of_all():
+    wide = [sums_of(k, lambda spread, kinds: spread * (1 + 3 * kinds)) for k in range(5)]
+    scale = reduce(Sums.__add__, wide).solved()
+    maps, _, kinds = known(9, lambda spread, kinds: spread)
+    ratio = scale(maps, torch.ones_like(kinds)) / scale(maps, torch.zeros_like(kinds))
+    assert abs(float(ratio.log().mean().exp()) / 4 - 1) < 0.25
+    between = scale(maps, torch.full_like(kinds, 3))
+    assert (between.mean() > scale(maps, torch.zeros_like(kinds)).mean()).item()
+    assert (between.mean() < scale(maps, torch.ones_like(kinds)).mean()).item()
