@@ -1,6 +1,7 @@
 """Judge intervals and warnings on people who were in no calibration.  Run as a script.
 
-    python Testing/benchmarks/doubt.py judged VOLUMES [SUBJECT ...]    rows of results/doubt/judged.csv that are missing
+    python Testing/benchmarks/doubt.py judged VOLUMES [SUBJECT ...] [--scans SCAN ...]
+                                                                       rows of results/doubt/judged.csv that are missing
     python Testing/benchmarks/doubt.py table                           means and worst of them in Markdown, and the area
                                                                        under the curve of the warning
 
@@ -63,8 +64,13 @@ SUBJECTS = {
         "test/ct_rider-pilot-0117_lower-chest_native.nrrd", person=False, change=_turned
     ),
     "pda-00189, angles 0.85 times": Subject("train/ct_cptac-pda-00189_abdomen.nrrd", person=False, change=_turned),
+    "head T1": Subject("test/mr_fnndsc-adi_T1.nrrd", "MR"),
+    "head T2": Subject("test/mr_fnndsc-adi_T2.nrrd", "MR"),
+    "limb 040 T1": Subject("train/mr_sts-040_T1.nrrd", "MR"),
+    "limb 045 T1": Subject("train/mr_sts-045_T1.nrrd", "MR"),
+    "fruit": Subject("test/mr_ge-fruit_OOD.nrrd", "MR", person=False),
 }
-OF_IMPOSTORS = ("8-views-noise-free", "24-views-noise-free", "90-degrees-noise-free")
+OF_IMPOSTORS = ("8-views-noise-free", "24-views-noise-free", "90-degrees-noise-free", "x4-1-coils", "x4-8-coils")
 COLUMNS = (
     "subject", "person", "scan", "within_90", "within_95", *(f"within_95_class_{k}" for k in range(4)),
     *(f"voxels_{k}" for k in range(4)), *(f"constant_95_{k}" for k in range(4)), "width_95", "spearman", "unlike",
@@ -160,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("group", choices=("judged", "table"))
     parser.add_argument("volumes", type=Path, nargs="?", help="folder with test/ and train/")
     parser.add_argument("subjects", nargs="*", help="only these")
+    parser.add_argument("--scans", nargs="*", default=(), help="labels of scans: only these")
     options = parser.parse_args(arguments)
     if options.group == "table":
         print(table())
@@ -173,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         for planned in SCANS[subject.modality]:
             if not subject.person and planned.label not in OF_IMPOSTORS:
+                continue
+            if options.scans and planned.label not in options.scans:
                 continue
             if any(row["subject"] == name and row["scan"] == planned.label for row in rows()):
                 continue
