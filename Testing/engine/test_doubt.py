@@ -19,7 +19,7 @@ from DiffusionMBIRLib.estimate import evaluations, stages
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.rates import Pace
 from DiffusionMBIRLib.simulation import simulate
-from DiffusionMBIRLib.uncertainty.calibrate import calibrate
+from DiffusionMBIRLib.uncertainty.calibrate import SCANS, calibrate, scan_of
 from DiffusionMBIRLib.uncertainty.conformal import CLASSES
 from DiffusionMBIRLib.uncertainty.cost import TV_SWEEPS
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, ErrorScale
@@ -251,3 +251,28 @@ def test_a_calibration_is_made_and_taken_up_again(tmp_path, monkeypatch):
         calibrate(paths[:3], tmp_path / "out", **options)
     with pytest.raises(InputError, match="--scans"):
         calibrate(paths, tmp_path / "out", prior="ct-compact-v1", scans=("no",))
+
+
+def test_mri_is_calibrated_and_its_runs_tell_their_doubt(tmp_path, monkeypatch):
+    """Complex volumes of several coils: half-widths, shares and differences are of their magnitude."""
+    paths = []
+    for k in range(4):
+        paths.append(tmp_path / f"p{k}.nrrd")
+        made = body(k)
+        replace(made, array=np.maximum(made.array + 1000, 0), unit="").save(paths[-1])
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(folder))
+    calibrate(paths, folder, prior="mr-compact-v1", modality="MR", scans=("x2-8-coils",), slices=1)
+    planned = next(scan for scan in SCANS["MR"] if scan.label == "x2-8-coils")
+    measured, truth = scan_of(paths[0], planned, 1)
+    settings = ReconSettings.preset("mri", uncertainty=True)
+    result = mbir.reconstruct(measured, settings=settings)
+    assert result.nfe == evaluations(settings, measured.task)
+    doubt = result.doubt
+    assert doubt is not None
+    within = np.abs(result.volume.array - truth.array) <= doubt.intervals["95"].array
+    assert within.mean() > 0.9  # it was one of the calibration
+    rest = result.volume.array - doubt.part.array  # the magnitude of the measured part
+    assert rest.min() > -1e-3 * rest.max()
+    assert (doubt.against_tv.array != 0).any()

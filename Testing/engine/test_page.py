@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import cli
@@ -140,7 +142,25 @@ def test_a_printed_page_is_a_pdf(made, tmp_path):
     page = write_page(gathered(made / "recon.nrrd"), tmp_path / "page.html")
     printed = pdf.write_pdf(page, tmp_path / "page.pdf").read_bytes()
     assert printed.startswith(b"%PDF-")
+    assert 1 < printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") < 12
     assert len(printed) < 5e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(pdf.find_browser() is None, reason="no Chromium, Chrome or Edge")
+def test_a_page_opens_without_an_error_and_fits_a_narrow_window(doubted, tmp_path):
+    """The browser's console stays empty, and nothing is wider than the window: a picture of it ends in the margin."""
+    page = write_page(gathered(doubted), tmp_path / "page.html")
+    shot = tmp_path / "shot.png"
+    browser = [str(pdf.find_browser()), "--headless", "--disable-gpu", "--no-sandbox", "--hide-scrollbars"]
+    browser += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--window-size=600,3000"]
+    done = subprocess.run(
+        [*browser, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True
+    )
+    assert b"CONSOLE" not in done.stderr
+    pixels = imread(shot)[..., :3].mean(axis=-1)
+    assert (pixels[:, -10:] == 1).all()
+    assert (pixels[:, 20:-20] < 0.5).mean() > 0.005
 
 
 def test_what_does_not_belong_together_is_refused(made, tmp_path):
