@@ -17,7 +17,7 @@ COLOURS = "DiffusionMBIR.Outlines"  # attribute of the colour node
 _COLOURS = ((0.0, 0.0, 0.0), (1.0, 0.75, 0.1), (0.95, 0.2, 0.9))
 
 
-class Outlines:
+class DoubtOutlines:
     """One label map in the label layer of the slice views; what they showed before comes back."""
 
     def __init__(self, scene: Any) -> None:

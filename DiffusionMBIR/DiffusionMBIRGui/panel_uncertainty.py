@@ -35,13 +35,13 @@ class UncertaintyView:
         form.uncertaintyOutlines.toggled.connect(self._on_outlines)
 
     def set_scene(self, scene: Any) -> None:
-        from .outlines import Outlines
-        from .probe import Probe
+        from .outlines import DoubtOutlines
+        from .probe import CursorLine
         from .uncertainty import UncertaintyOverlay
 
         self.close()
-        self._overlay, self._outlines, self._of = UncertaintyOverlay(scene), Outlines(scene), None
-        self._probe = Probe(self._form.probeLine.setText)
+        self._overlay, self._outlines, self._of = UncertaintyOverlay(scene), DoubtOutlines(scene), None
+        self._probe = CursorLine(self._form.probeLine.setText)
         box = self._form.uncertaintyNode
         before = box.blockSignals(True)
         box.setMRMLScene(scene)

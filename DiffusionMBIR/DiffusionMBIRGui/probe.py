@@ -13,7 +13,7 @@ from .texts import _
 from .volumes import ijk_to_world, voxels
 
 
-class Probe:
+class CursorLine:
     """Follows the cursor in the slice views; ``tell(line)`` is called with '' where there is nothing to say."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:

@@ -379,11 +379,9 @@ class Runner:
             return
         seconds = self._clock.seconds()
         ResultsTable(self.scene).add(node.GetName(), self._plan.method, seconds, event.residual, shown.metrics)
-        if self._folder is not None:
-            node.SetAttribute(JOB, self._folder.path.name)
-        for what, (array, role) in shown.spreads.items():
-            if self._output is not None:
-                add_spread(self._output, what, array, shown.provenance or {}, role)
+        node.SetAttribute(JOB, self._folder.path.name if self._folder is not None else "")
+        for what, (array, role) in shown.spreads.items() if self._output is not None else ():
+            add_spread(self._output, what, array, shown.provenance or {}, role)
 
     def _show_result(self, event: Finished, shown: Shown) -> Any:
         """The node with the result; None where a cancelled job had nothing yet."""

@@ -67,6 +67,6 @@ def write_pdf(page: Path, path: Path) -> Path:
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise EngineError(f"{browser}: did not print ({type(error).__name__}); print {page} by hand") from None
-        if not target.is_file() or target.open("rb").read(5) != b"%PDF-":
+        if not target.is_file() or target.read_bytes()[:5] != b"%PDF-":
             raise EngineError(f"{browser}: printed nothing; print {page} by hand")
     return path

@@ -17,7 +17,7 @@ REPORTS = "reports"  # folder of the pages of a list of cases, beside its index
 
 
 @dataclass(frozen=True)
-class Source:
+class PageSource:
     """A result to make a page of.  name: of the page, for people.  page: where it goes unless told otherwise.  job: the
     folder that it comes from.
     """
@@ -50,12 +50,12 @@ class Source:
         return None
 
 
-def sources_of(paths: list[Path]) -> list[Source]:
+def sources_of(paths: list[Path]) -> list[PageSource]:
     """Of a result the file itself, of a job's folder its result, of a folder with a table of cases all that are done.
 
     Raises InputError that names a folder which is neither, or holds no result.
     """
-    found: list[Source] = []
+    found: list[PageSource] = []
     for path in paths:
         if (path / TABLE).is_file():
             found += _of_cases(path)
@@ -63,22 +63,22 @@ def sources_of(paths: list[Path]) -> list[Source]:
             job = JobFolder.open(path)
             if not (job.path / RESULT).is_file():
                 raise InputError(f"{path}: has no result yet; run the job to its end")
-            found.append(Source(job.path / RESULT, job.request.name, job.path / "report.html", job))
+            found.append(PageSource(job.path / RESULT, job.request.name, job.path / "report.html", job))
         elif path.is_dir():
             raise InputError(f"{path}: is neither the folder of a job nor one of cases; name results (.nrrd)")
         else:
-            found.append(Source(path, path.stem, path.with_suffix(".html")))
+            found.append(PageSource(path, path.stem, path.with_suffix(".html")))
     return found
 
 
-def _of_cases(folder: Path) -> list[Source]:
-    found: list[Source] = []
+def _of_cases(folder: Path) -> list[PageSource]:
+    found: list[PageSource] = []
     for row in CaseTable(folder).rows():
         job = JobFolder(folder / "jobs" / row["job"])
         if row["status"] == "finished" and (job.path / RESULT).is_file():
             page = folder / REPORTS / f"{as_file_name(row['case'])}.html"
             page = page if all(page != one.page for one in found) else page.with_stem(f"{page.stem} {row['job'][-6:]}")
-            found.append(Source(job.path / RESULT, row["case"], page, job))
+            found.append(PageSource(job.path / RESULT, row["case"], page, job))
     if not found:
         raise InputError(f"{folder / TABLE}: no case is finished; run them first")
     return found

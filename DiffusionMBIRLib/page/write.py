@@ -20,7 +20,7 @@ from ..tasks import task_info
 from ..uncertainty.candidates import MOST, SHOWN
 from . import pictures
 from .content import Content, command, gathered, residual_of_views
-from .sources import REPORTS, Source
+from .sources import REPORTS, PageSource
 
 _TEMPLATES = Path(__file__).parent
 _ABOUT = ("software", "version", "date_utc", "device", "precision", "seed", "python", "torch", "numpy")
@@ -34,7 +34,7 @@ def write_page(content: Content, path: Path) -> Path:
     return path
 
 
-def write_pages(sources: Sequence[Source], index: Path | None, monitor: Monitor) -> list[Path]:
+def write_pages(sources: Sequence[PageSource], index: Path | None, monitor: Monitor) -> list[Path]:
     """A page for each source, and the index of them, by default above the pages; the index comes last."""
     pages = []
     for number, source in enumerate(sources):

@@ -56,7 +56,7 @@ _FINEST = 256  # pixels across a slice, beyond which four of them make one inste
 
 
 @dataclass(frozen=True)
-class _Known:
+class KnownRun:
     """A finished run beside its truth.  maps: of its signals; error: absolute, in the value scale; kinds: class of each
     voxel; features: what it is like.
     """
@@ -114,10 +114,11 @@ def calibrate(
         kept = runs_folder / f"{alias(path)}-{scan.label}.npz"
         if not _sound(kept):
             _run(path, scan, settings, slices, kept, watched)
-        runs.append(_read(kept, people[path], modality))
+        runs.append(read_run(kept, people[path], modality))
     watched.tick("runs", len(wanted), len(wanted))
     assert settings
-    scale, entries = _fitted(runs, CLASSES[modality])
+    scale, without = models_of(runs, CLASSES[modality])
+    entries = _entries(runs, without, CLASSES[modality])
     table = Table(prior, settings.method, modality, settings.steps, tuple(entries))
     return write_table(table, scale, folder / f"{prior}.calibration.safetensors")
 
@@ -188,7 +189,8 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
     os.replace(temporary, kept)
 
 
-def _read(kept: Path, person: str, modality: str) -> _Known:
+def read_run(kept: Path, person: str, modality: str) -> KnownRun:
+    """A run that a calibration kept."""
     with np.load(kept) as file:
         maps, truth = file["maps"], file["truth"]
         task, geometry, amount, photons, coils = file["kind"].tolist()
@@ -197,21 +199,23 @@ def _read(kept: Path, person: str, modality: str) -> _Known:
     scale, offset = (2000.0, -1000.0) if modality == "CT" else (1.0, 0.0)
     kinds = torch.from_numpy(CLASSES[modality].of(maps[:, 0] * scale + offset))
     error = torch.from_numpy(np.abs(maps[:, 0] - truth))
-    return _Known(person, kind, torch.from_numpy(maps), error, kinds, features)
+    return KnownRun(person, kind, torch.from_numpy(maps), error, kinds, features)
 
 
-def _fitted(runs: Sequence[_Known], classes: Classes) -> tuple[ErrorScale, list[Entry]]:
-    """The model of all people, and for each kind of scan its factors, from models without the person that they judge.
-
-    People weigh alike, however many runs they have.
+def models_of(runs: Sequence[KnownRun], classes: Classes) -> tuple[ErrorScale, dict[str, ErrorScale]]:
+    """The model of all people, and for each of them the one of the others.  People weigh alike, however many runs they
+    have.
     """
-    people = sorted({run.person for run in runs})
     by_person = {}
-    for person in people:
+    for person in sorted({run.person for run in runs}):
         mine = [Sums.of(run.maps, run.error, run.kinds, classes) for run in runs if run.person == person]
         by_person[person] = reduce(Sums.__add__, mine).times(1 / len(mine))
     everyone = reduce(Sums.__add__, by_person.values())
-    without = {person: (everyone - by_person[person]).solved() for person in people}
+    return everyone.solved(), {person: (everyone - sums).solved() for person, sums in by_person.items()}
+
+
+def _entries(runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: Classes) -> list[Entry]:
+    """For each kind of scan its factors, from models without the person that they judge."""
     entries = []
     for kind in dict.fromkeys(run.kind for run in runs):
         part = [run for run in runs if run.kind == kind]
@@ -223,7 +227,7 @@ def _fitted(runs: Sequence[_Known], classes: Classes) -> tuple[ErrorScale, list[
         factors = {f"{share:g}": scales([j.covered for j in judged], share) for share in SHARES}
         usual = usual_of([run.features for run in part])
         entries.append(Entry(kind, factors, len({j.person for j in judged}), _left_out(judged), usual))
-    return everyone.solved(), entries
+    return entries
 
 
 def _left_out(judged: Sequence[_Judged]) -> dict[str, float]:

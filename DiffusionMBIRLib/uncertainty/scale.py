@@ -26,7 +26,7 @@ _FIELDS = len(NAMES)  # the signals without the value, and its gradient
 FEATURES = _FIELDS * (1 + len(WINDOWS)) + 1 + 2 + len(_LEVELS) + len(NAMES) - 1 + 1
 
 
-def described(maps: Tensor) -> Tensor:
+def features_at(maps: Tensor) -> Tensor:
     """Features (slices, FEATURES, rows, columns) of signals (slices, len(NAMES), rows, columns), all of order 1."""
     value = maps[:, :1]
     gradient = torch.zeros_like(value)
@@ -66,7 +66,7 @@ class Sums:
     @classmethod
     def of(cls, maps: Tensor, error: Tensor, kinds: Tensor, classes: Classes) -> Sums:
         """Of one run, whose voxels weigh 1 in all.  error: absolute, (slices, rows, columns); kinds: of the voxels."""
-        features = described(maps).double().movedim(1, -1).reshape(-1, FEATURES)
+        features = features_at(maps).double().movedim(1, -1).reshape(-1, FEATURES)
         log_error, index = (error.double() + _POINT).log().reshape(-1), kinds.reshape(-1)
         squares, products = [], []
         for kind in range(len(classes.names)):
@@ -105,6 +105,6 @@ class ErrorScale:
         weights = self.coefficients.to(maps.device)
         scales = []
         for one, kind in zip(maps, kinds.to(maps.device), strict=True):  # slice by slice: features take memory
-            predicted = torch.einsum("kf,frc->krc", weights, described(one[None])[0])
+            predicted = torch.einsum("kf,frc->krc", weights, features_at(one[None])[0])
             scales.append(predicted.gather(0, kind[None])[0].clamp(_LEAST, _MOST).exp())
         return torch.stack(scales)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from DiffusionMBIRLib.uncertainty.conformal import CLASSES, Covered, held, scales
-from DiffusionMBIRLib.uncertainty.scale import FEATURES, Sums, described
+from DiffusionMBIRLib.uncertainty.scale import FEATURES, Sums, features_at
 from DiffusionMBIRLib.uncertainty.signals import NAMES
 
 
@@ -65,11 +65,11 @@ def sums_of(seed: int, spread_of=lambda spread, kinds: spread) -> Sums:
 
 def test_features_are_those_that_are_counted():
     maps = torch.randn(2, len(NAMES), 37, 50, generator=torch.Generator().manual_seed(0))
-    features = described(maps)
+    features = features_at(maps)
     assert features.shape == (2, FEATURES, 37, 50)
     assert features.isfinite().all()
     assert (features[:, -1] == 1).all()
-    assert torch.allclose(described(maps.flip(-1)), features.flip(-1), atol=1e-5)
+    assert torch.allclose(features_at(maps.flip(-1)), features.flip(-1), atol=1e-5)
 
 
 def test_the_model_learns_a_spread_that_a_signal_tells():

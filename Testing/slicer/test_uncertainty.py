@@ -15,9 +15,9 @@ pytest_plugins = ("Testing.slicer.host.fixtures",)
 import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
-from DiffusionMBIRGui.outlines import Outlines  # noqa: E402
+from DiffusionMBIRGui.outlines import DoubtOutlines  # noqa: E402
 from DiffusionMBIRGui.pages import job_of  # noqa: E402
-from DiffusionMBIRGui.probe import Probe, text_at  # noqa: E402
+from DiffusionMBIRGui.probe import CursorLine, text_at  # noqa: E402
 from DiffusionMBIRGui.scene import (  # noqa: E402
     CANDIDATES,
     FILLED,
@@ -228,7 +228,7 @@ def test_doubt_is_outlined_and_what_the_user_had_comes_back(desk, pair):
     result, half_widths = pair
     (composite, *_others) = ordinary_composites(desk.scene)
     views = nodes_of(desk.scene, "vtkMRMLSliceNode")
-    outlines = Outlines(desk.scene)
+    outlines = DoubtOutlines(desk.scene)
     outlines.start(result, half_widths, 50.0, ordinary_composites(desk.scene))
     assert outlines.active
     drawn = count_of(desk, ORANGE)
@@ -253,7 +253,7 @@ def test_doubt_is_outlined_and_what_the_user_had_comes_back(desk, pair):
 def test_the_cursor_tells_value_half_width_and_share(desk, pair):
     result, half_widths = pair
     said = []
-    probe = Probe(said.append)
+    probe = CursorLine(said.append)
     cursor = desk.scene.AddNewNodeByClass("vtkMRMLCrosshairNode")
     probe.follow(result, half_widths)
     cursor.SetCursorPositionRAS(world_of(GRID, 6, 8, 3))
