@@ -23,6 +23,7 @@ FOLDER = "Calibrations"
 NOISE_FREE = 1e9  # photons a ray that stand for none counted
 _NEAR = 1.6  # times more or fewer views, degrees or times faster than calibrated: taken as they are
 _FAR = 3.0  # refused beyond
+_LESS_DOSE = 3.0  # times fewer photons than the least that were calibrated
 _WIDER = 1.5  # half-widths in between
 _LIKE = {"fan-beam": "parallel-beam"}  # whose views see the same slices; of cones and helices nothing is known
 
@@ -110,6 +111,9 @@ class Table:
             raise InputError(
                 f"setting uncertainty: {kind.task} by {kind.geometry} was not calibrated ({', '.join(known)}); {_OWN}"
             )
+        if kind.photons and kind.photons < min(e.kind.photons for e in like) / _LESS_DOSE:
+            wider *= _WIDER
+            remarks.append(f"intervals are widened by half: a dose of {kind.photons:.0e} photons a ray was not tried")
         nearest = min(abs(math.log(e.kind.photons / kind.photons)) if kind.photons else 0.0 for e in like)
         like = [e for e in like if not kind.photons or abs(math.log(e.kind.photons / kind.photons)) <= nearest + 1e-9]
         lower = [e for e in like if e.kind.amount <= kind.amount * 1.001]

@@ -109,6 +109,15 @@ def test_the_dose_that_is_nearest_counts():
     assert made.for_scan(scan(8, photons=3e5), SETTINGS)[0].factors["0.9"][0] == 5.0
 
 
+def test_a_dose_below_all_that_were_calibrated_widens():
+    made = table(entry(8, photons=1e5))
+    assert not made.for_scan(scan(8, photons=5e4), SETTINGS)[1]
+    wider, remarks = made.for_scan(scan(8, photons=1e4), SETTINGS)
+    assert wider.factors["0.9"] == [1.5 * f for f in FACTORS["0.9"]]
+    assert len(remarks) == 1
+    assert "1e+04 photons" in remarks[0]
+
+
 def test_outside_the_table_intervals_widen_or_are_refused():
     made = table(entry(8))
     near, remarks = made.for_scan(scan(12), SETTINGS)
