@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import slicer
 
+from DiffusionMBIRGui.pages import job_of
 from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRGui.results import ResultsTable
 from DiffusionMBIRGui.runner import Runner
 from DiffusionMBIRGui.runner_work import RunClock, read
-from DiffusionMBIRGui.scene import STATE, UNCERTAINTY
+from DiffusionMBIRGui.scene import CANDIDATES, FILLED, STATE, UNCERTAINTY
 from DiffusionMBIRGui.volumes import grid_of, image_like, voxels
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.volumes import read_volume
@@ -123,6 +124,12 @@ def test_intervals_are_the_half_widths_of_the_result(desk, parameters, runner):
     assert runner.node.GetNodeReference(UNCERTAINTY) is width
     assert np.array_equal(voxels(width), read_volume(runner.job_path / "result-interval-95.nrrd").array)
     assert voxels(width).min() > 0
+    filled, labels = (runner.node.GetNodeReference(role) for role in (FILLED, CANDIDATES))
+    assert np.array_equal(voxels(filled), read_volume(runner.job_path / "result-filled.nrrd").array)
+    assert labels.GetClassName() == "vtkMRMLLabelMapVolumeNode"
+    assert np.array_equal(voxels(labels), read_volume(runner.job_path / "result-candidates.nrrd").array)
+    assert job_of(runner.node, runner.job_path.parent).path == runner.job_path
+    assert (runner.job_path / "measured.npz").is_file()
     assert any("20 noise levels" in text for text in runner.listener.logs)
 
 
