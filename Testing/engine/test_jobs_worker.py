@@ -71,7 +71,7 @@ def test_a_job_from_its_first_event_to_the_judged_result(tmp_path):
     assert again.wait(60) == last
     folder.tidy()
     assert sorted(p.name for p in folder.path.iterdir()) == [
-        "begun.json", "job.json", "lock", "log.txt", "provenance.json", "result.nrrd", "summary.json"
+        "begun.json", "job.json", "lock", "log.txt", "measured.npz", "provenance.json", "result.nrrd", "summary.json"
     ]  # fmt: skip
 
 
