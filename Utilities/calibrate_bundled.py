@@ -30,7 +30,7 @@ PEOPLE = {
         "acrin-flt-breast-013_chest", "cmb-crc-01068_chest", "crlm-1006_abdomen", "lidc-idri-0314_chest",
         "lungfcp-0001_upper-chest", "rider-pilot-0109_chest-abdomen", "tcga-lihc-A10X_abdomen",
         "visible-human-male_hip-thigh", "visible-human-female_pelvis", "sts-010_limb", "sts-014_limb", "sts-021_limb",
-        "sts-033_limb",
+        "sts-033_limb", "sts-049_limb", "sts-001_limb",
     ),
     "MR": (
         "cstar-stroke_T1", "cstar-stroke_T2", "seg3d-brain_T1", "uih-a_T1", "ucsf-br-06_T1", "ucsf-br-08_T1",
