@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .config import ReconSettings
-from .geometry import ParallelBeam, RayGeometry, geometry_kind
+from .geometry import ParallelBeam, RayGeometry, TrajectoryMRI, geometry_kind
 from .methods import method
 from .rates import Pace
 from .simulation.settings import CTScan, scan_settings
@@ -28,6 +28,10 @@ _SIRT = (6.0, 1.25)
 _MR_SWEEP = (115.0, 84.0)
 _MR_CG_STEP = (4.3, 13.3)
 _MR_SIMULATION = (50.0, 150.0)  # for each coil
+_PATH_SWEEP = (490.0, 555.0)  # along trajectories, for each coil: transforms of twice the side
+_PATH_CG_STEP = (75.0, 130.0)
+_PATH_PIXEL = 5e4  # to prepare kernel, gridding and weights, a pixel of one slice, which stands for a sample
+_PATH_BYTES = 900  # of the gridding, likewise
 _PRECONDITIONING = 25.0  # of a step of conjugate gradient
 _SLICES_STEP = 4.0  # of a projection onto thick slices
 _SLICES_SWEEP = 60.0
@@ -89,7 +93,7 @@ def estimate(
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
     views: that see a point in a CT scan, the task's usual number by default.  coils: of an MR scan.  scanner: kind of
-    geometry of a CT scan; empty: of stacked slices.  views_in_all: of a CT scan whose points are seen by a part of its
+    geometry; empty: of stacked slices, or Cartesian.  views_in_all: of a CT scan whose points are seen by a part of its
     views; what is usual for the scanner by default.  pace: of the machine, as
     :func:`.pace.pace_of` measures it; without one there is no time.  device_memory: bytes that the device has in all.
     simulated: the scan is simulated first.
@@ -133,12 +137,16 @@ def stages(
 ) -> dict[str, float]:
     """Predicted seconds of each stage that a run goes through, in order.  A pace that is not known counts as 0."""
     voxels, mr, unit = float(np.prod(shape)), task == MR_TASK, pace.solver or 0.0
+    path = mr and scanner == TrajectoryMRI.KIND
     seen, matrix_free = _views(task, views), not mr and not _is_stacked(scanner)
     count = _transforms(settings, coils) if mr else float(seen)
+    if path:
+        count = float(min(coils, settings.virtual_coils or coils))
     if matrix_free:
         count = _CONE * (seen + _SHADOW / shape[0] * (views_in_all or _views_in_all(scanner, seen, shape[0])))
-    sweep, step = (_cost(c, count) * voxels * unit for c in ((_MR_SWEEP, _MR_CG_STEP) if mr else (_SWEEP, _CG_STEP)))
-    maps = _MAPS * coils * voxels if coils > 1 else 0.0
+    costs = (_PATH_SWEEP, _PATH_CG_STEP) if path else (_MR_SWEEP, _MR_CG_STEP) if mr else (_SWEEP, _CG_STEP)
+    sweep, step = (_cost(c, count) * voxels * unit for c in costs)
+    maps = (_MAPS * coils * voxels if coils > 1 else 0.0) + (_PATH_PIXEL * shape[1] * shape[2] if path else 0.0)
     matrix = 0.0 if matrix_free else _MATRIX * shape[1] * shape[2] * count
     if task in SLICE_TASKS:
         sweep, step, matrix = _SLICES_SWEEP * voxels * unit, _SLICES_STEP * voxels * unit, 0.0
@@ -233,7 +241,7 @@ def _memory(
     total = _BASE_BYTES + volume * volumes
     pixels = rows * columns
     if task == MR_TASK:
-        total += _COIL_BYTES * slices * pixels * coils
+        total += _COIL_BYTES * slices * pixels * coils + (_PATH_BYTES * pixels if scanner == TrajectoryMRI.KIND else 0)
     elif _is_stacked(scanner):
         total += _MATRIX_BYTES * pixels * _views(task, views)
     else:

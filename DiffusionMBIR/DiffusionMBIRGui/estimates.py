@@ -10,7 +10,7 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import Needs, estimate
 from DiffusionMBIRLib.methods import method
 from DiffusionMBIRLib.rates import known_pace
-from DiffusionMBIRLib.simulation.settings import CTScan, scan_settings
+from DiffusionMBIRLib.simulation.settings import CTScan, MRScan, scan_settings
 from DiffusionMBIRLib.tasks import task_info
 
 from . import texts
@@ -23,13 +23,16 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is known of the next run.  shape: (slices, rows, columns) of the grid; views, coils: of measured data."""
+    """What is known of the next run.  shape: (slices, rows, columns) of the grid; views, coils and, of k-space, the
+    kind of ``geometry``: of measured data.
+    """
 
     parameters: Parameters
     report: Report | None
     shape: Shape | None
     views: int | None = None
     coils: int | None = None
+    geometry: str = ""
 
     @property
     def device(self) -> Device | None:
@@ -58,6 +61,8 @@ class Outlook:
         simulated = parameters.get("source") == "volume" and not task_info(task).of_slices
         pace = known_pace(self.report.place(device), settings, task, grid[1] * grid[2])
         of_scan: dict[str, Any] = {"views": self.views or parameters.get("views"), "coils": self.coils or 1}
+        if self.geometry:
+            of_scan |= {"scanner": self.geometry}
         if simulated:
             of_scan |= self._simulated(task)
         return estimate(grid, settings, task, pace=pace, simulated=simulated, **of_scan)
@@ -71,7 +76,7 @@ class Outlook:
             return {}
         if isinstance(found, CTScan):
             return {"views": found.views_of_a_point, "scanner": found.scanner}
-        return {"coils": found.coils}
+        return {"coils": found.coils, "scanner": found.scanner} if isinstance(found, MRScan) else {}
 
     @property
     def measured(self) -> bool:

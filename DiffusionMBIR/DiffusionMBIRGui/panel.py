@@ -293,7 +293,7 @@ class Panel:
     def outlook(self) -> Outlook:
         """What is known of the next run."""
         data = self.data
-        return Outlook(self.parameters, self.setup.report, data.shape, data.views, data.coils)
+        return Outlook(self.parameters, self.setup.report, data.shape, data.views, data.coils, data.geometry)
 
     def _show_estimate(self, missing: Missing | None) -> None:
         """What the run will need or, where nothing can be run, why."""

@@ -25,6 +25,7 @@ from .samples_built import BUILT, Built
 from .scene import show_volume
 from .setup import Engine, Process
 from .texts import Missing, _
+from .told import options_of, told_of
 from .volumes import grid_of, voxels
 
 KINDS = {"volume": "volume", "measurement": "sinogram", "k-space": "k-space"}  # what a file holds -> source
@@ -48,6 +49,7 @@ class DataSection:
         self.shape: Shape | None = None
         self.views: int | None = None  # of measured data, as are
         self.coils: int | None = None  # these; a simulated scan has those of the settings
+        self.geometry = ""  # of k-space in a file
         self.sample_buttons: list[Any] = []
         self._add_samples()
         self._connect()
@@ -189,7 +191,7 @@ class DataSection:
         """What the summary depends on."""
         parameters, node = self.parameters, self.parameters.input_node
         if parameters.input_file:
-            return (parameters.get("source"), parameters.input_file, engine)
+            return (parameters.get("source"), parameters.input_file, engine, *options_of(told_of(parameters)))
         settings = tuple(
             parameters.get(n) for n in ("source", "task", "views", "angle_range_deg", "spacing_mm", "beyond_limit")
         )
@@ -202,6 +204,7 @@ class DataSection:
     def _look(self, engine: Engine | None) -> None:
         source, file = self.parameters.get("source"), self.parameters.input_file
         self.shape = self.views = self.coils = None
+        self.geometry = ""
         self._summary = ""
         if file:
             self._look_at_file(file, source, engine)
@@ -264,7 +267,8 @@ class DataSection:
         if engine is not None:
             self._end_info()
             self._info_of, self._told = file, []
-            command = [*engine.command, "-m", "DiffusionMBIRLib", "info", file, "--json"]
+            told = options_of(told_of(self.parameters))
+            command = [*engine.command, "-m", "DiffusionMBIRLib", "info", file, "--json", *told]
             self._info = Process(command, engine.variables())
 
     @property
@@ -298,6 +302,7 @@ class DataSection:
             self.missing = texts.input_unusable(texts.other_source(kind))
             return
         self.shape, self.views, self.coils, self._summary = shape, found.get("views"), found.get("coils"), summary
+        self.geometry = str(found.get("geometry", "")) if kind == "k-space" else ""
         task = found.get("task")
         if task in TASKS and task != self.parameters.get("task"):  # a measurement knows what it is
             self.parameters.choose_task(task)

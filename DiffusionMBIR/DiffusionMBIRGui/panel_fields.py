@@ -22,6 +22,7 @@ from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK, SLICES, THIN_SLICES, task_
 from . import texts
 from .parameters import Parameters
 from .texts import _
+from .told import ToldFile
 
 FITTED_AT_ZERO = ("sod_mm", "sdd_mm")
 MOST_OF_A_SPIN_BOX = 2**31 - 1
@@ -31,6 +32,7 @@ _SLICE_SCAN = scan_names(THIN_SLICES)
 _OF_TRAJECTORY = {  # settings that only one way through k-space has
     "acceleration": "cartesian", "acs": "cartesian", "mask": "cartesian", "spokes": "radial", "arms": "spiral",
 }  # fmt: skip
+_OF_FILE = {item.name for item in fields(ToldFile)}
 _OF_RECONSTRUCTION = {item.name for item in fields(ReconSettings)}
 
 
@@ -40,6 +42,8 @@ def is_shown(name: str, parameters: Parameters) -> bool:
     mri = data == "MR"
     if name == "source":
         return data != SLICES  # a volume, always
+    if name in _OF_FILE:
+        return mri and source == "k-space" and bool(parameters.input_file)
     if name in _SLICE_SCAN:
         return data == SLICES and name != "distance_mm"  # of simulated slices
     if name in _MRI_SCAN:

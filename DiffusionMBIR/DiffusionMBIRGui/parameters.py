@@ -20,6 +20,7 @@ from DiffusionMBIRLib.simulation.settings import SCANS, scan_names, whole_name
 from DiffusionMBIRLib.tasks import SPARSE_VIEW, TASKS, task_info
 
 from .own_presets import OWN, OwnPresets
+from .told import ToldFile
 
 MODULE = "DiffusionMBIR"
 NODE_CLASS = "vtkMRMLScriptedModuleNode"
@@ -52,7 +53,7 @@ class PanelSettings:
 
 def _table() -> dict[str, Field[Any]]:
     table: dict[str, Field[Any]] = {}
-    for owner in (PanelSettings, *SCANS.values(), ReconSettings):
+    for owner in (PanelSettings, ToldFile, *SCANS.values(), ReconSettings):
         for item in fields(owner):
             if item.name in table:
                 raise TypeError(f"setting {item.name} stands in two tables")

@@ -22,6 +22,7 @@ from DiffusionMBIRLib.volume import Volume
 from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
 from .parameters import Parameters
 from .texts import _, how, kind_of_method, no_input
+from .told import told_of
 
 Asked = tuple[Request, "Scan | Volume | None"]
 
@@ -77,7 +78,8 @@ def request_of(parameters: Parameters, node: Any, path: str) -> tuple[str, Calla
     """
     settings, source = parameters.settings(), parameters.get("source")
     if path:
-        return _of_file(path, source, parameters.get("task"), parameters.request_scan(), settings)
+        told = told_of(parameters)
+        return _of_file(path, source, parameters.get("task"), parameters.request_scan(), settings, told)
     return _of_node(node, source, parameters, settings)
 
 
@@ -93,7 +95,7 @@ def _empty(node: Any) -> Any:
 
 
 def _of_file(
-    path: str, source: str, task: str, scan: Mapping[str, Any], settings: ReconSettings
+    path: str, source: str, task: str, scan: Mapping[str, Any], settings: ReconSettings, told: Mapping[str, Any]
 ) -> tuple[str, Callable[[], Asked]]:
     problem = problem_with_file(path, source)
     if problem:
@@ -101,7 +103,8 @@ def _of_file(
     file = Path(path)
 
     def make() -> Asked:
-        return Request(file.name, file_input(file), task, dict(scan), asdict(settings), settings.device), None
+        entries = {**file_input(file), **told}
+        return Request(file.name, entries, task, dict(scan), asdict(settings), settings.device), None
 
     return file.name.partition(".")[0], make
 

@@ -25,6 +25,7 @@ from .options import (
     add_scan_settings,
     add_settings,
     add_told,
+    add_told_trajectory,
     engine_options,
     given_scan_settings,
     given_settings,
@@ -48,7 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=TASKS, help=f"of a volume's scan (default {SPARSE_VIEW})")
     add_engine(parser)
     add_told(parser)
-    add_scan_settings(parser)
+    add_told_trajectory(parser, file=False)
+    add_scan_settings(parser, open_to=("trajectory",))
     parser.add_argument("--preset", help="name of a preset (default: the one of the task)")
     add_settings(parser, ReconSettings)
 

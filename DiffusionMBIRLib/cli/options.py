@@ -13,7 +13,7 @@ from ..config import DEVICES
 from ..engines import LOCAL, engine_of
 from ..errors import InputError
 from ..io.trajectory_scan import ToldTrajectory
-from ..io.trajectory_units import UNITS
+from ..io.trajectory_units import AXES, UNITS
 from ..simulation.settings import SCANS
 from ..tasks import SLICES, TASKS, task_info
 from .terminal import tell
@@ -103,6 +103,11 @@ def add_told_trajectory(parser: argparse.ArgumentParser, *, file: bool) -> None:
     if file:
         group.add_argument("--trajectory", help="file of the trajectory of an array (.npy, .mat, .cfl, .seq)")
     group.add_argument("--trajectory-unit", choices=UNITS, help="unit of the trajectory (default: by its largest |k|)")
+    group.add_argument(
+        "--trajectory-axes",
+        choices=AXES,
+        help="its two coordinates (default xy): yx where the image is transposed, a minus where it is mirrored",
+    )
     group.add_argument("--fov-mm", type=float, help="field of view of the image")
     group.add_argument("--matrix", type=int, help="pixels of the image along rows and columns")
     group.add_argument("--delays", help="of the gradients in samples: auto (default), off or SX,SY,SXY")

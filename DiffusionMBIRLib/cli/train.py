@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..methods import SUPERVISED_METHODS
 from ..monitor import Monitor
 from ..supervised.about import TASKS_OF
-from ..tasks import CT_TASKS, MODALITIES
+from ..tasks import CT_TASKS, MODALITIES, MR_TASK, task_info
 from ..training.settings import TrainSettings
 from .options import Outcome, add_device, add_settings, given_settings
 
@@ -61,8 +61,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _supervised_options(parser: argparse.ArgumentParser) -> None:
     supervised = parser.add_argument_group("supervised methods, which have other default sizes")
-    supervised.add_argument("--task", choices=CT_TASKS, help="what scans to simulate (default: the method's first)")
-    supervised.add_argument("--scans", type=int, default=96, help="blocks of 64 scans of one geometry (%(default)s)")
+    supervised.add_argument(
+        "--task", choices=(*CT_TASKS, MR_TASK), help="what scans to simulate (default: the method's first)"
+    )
+    supervised.add_argument(
+        "--scans", type=int, default=96, help="of CT: blocks of 64 scans of one geometry (%(default)s)"
+    )
     supervised.add_argument("--scans-folder", type=Path, help="for scans that several networks of a task share")
     supervised.add_argument("--penalty", type=float, default=0.003, help="weight of lahiri's network in the data step")
 
@@ -124,16 +128,18 @@ def _train_supervised(arguments: argparse.Namespace, monitor: Monitor) -> Outcom
     from ..supervised.pairs import PairSettings
     from ..supervised.training import train_supervised
 
-    if arguments.modality != "CT" or arguments.initial:
-        wrong = "--initial" if arguments.initial else "--modality MR"
-        raise InputError(f"{wrong} is for diffusion priors only, not for --method {arguments.method}; leave it out")
+    task = arguments.task or TASKS_OF[arguments.method][0]
+    if arguments.initial:
+        raise InputError(f"--initial is for diffusion priors only, not for --method {arguments.method}; leave it out")
+    if arguments.modality not in ("CT", task_info(task).modality):  # CT is what stands there where nothing is given
+        raise InputError(f"--modality {arguments.modality} does not fit --method {arguments.method}; leave it out")
     settings = TrainSettings(**given_settings(arguments, TrainSettings))
     path = train_supervised(
         arguments.folders,
         arguments.output,
         network=SupervisedConfig(
             arguments.method,
-            arguments.task or TASKS_OF[arguments.method][0],
+            task,
             widths=tuple(arguments.widths or ()),
             blocks=arguments.blocks or 0,
             penalty=arguments.penalty,
@@ -149,5 +155,6 @@ def _train_supervised(arguments: argparse.Namespace, monitor: Monitor) -> Outcom
         monitor=monitor,
     )
     training = read_card(path).training
-    entries = {"output": str(path), **{k: training[k] for k in ("images_seen", "error_left_of_fbp")}}
+    told = ("images_seen", "error_left_of_fbp", "error_left_of_zero_filled")
+    entries = {"output": str(path), **{k: training[k] for k in told if k in training}}
     return entries, f"{path}: {lines(entries, skip=('output',))}"

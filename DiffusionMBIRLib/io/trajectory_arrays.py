@@ -14,6 +14,7 @@ from .matlab import read_matlab
 from .npy import load_npy
 from .trajectory_scan import Readouts, ToldTrajectory, finish_readouts
 
+_CLEARER = 0.2  # by how much the correlation of energy with |k| must be better than the next
 SUFFIXES = (".npy", ".mat", ".cfl")
 
 
@@ -67,6 +68,34 @@ def load_trajectory(file: Path, scan: Readouts) -> np.ndarray:
     return np.ascontiguousarray(points)
 
 
+def _chosen(scan: Readouts, array: np.ndarray, pairs: list[tuple[int, int]]) -> tuple[int, int]:
+    """Which axes hold samples and readouts, of those whose lengths fit: where the energy falls with |k| as it must.
+
+    Raises InputError where that does not tell.
+    """
+    if len(pairs) == 1:
+        return pairs[0]
+    if not pairs:
+        raise InputError(f"{scan.name}: has the shape {array.shape}, in which samples and readouts cannot be two axes")
+    radius = np.log1p(np.hypot(scan.points[..., 0], scan.points[..., 1]) / np.abs(scan.points).max() * 64)
+    likeness = []
+    for samples, readouts in pairs:
+        rest = tuple(k for k in range(array.ndim) if k not in (samples, readouts))
+        energy = (np.abs(array).astype(np.float64) ** 2).sum(axis=rest)
+        energy = np.log(np.maximum(energy.T if samples < readouts else energy, 1e-12 * energy.max()))
+        likeness.append(-float(np.corrcoef(energy.ravel(), radius.ravel())[0, 1]) if energy.std() > 0 else 0.0)
+    best, second = sorted(range(len(pairs)), key=lambda k: -likeness[k])[:2]
+    if not likeness[best] > likeness[second] + _CLEARER:
+        raise InputError(
+            f"{scan.name}: which axes of {array.shape} hold the samples and the readouts cannot be told; save it with "
+            "axes of unlike lengths, such as without its last readout"
+        )
+    scan.guessed.append(
+        f"axis {pairs[best][0]} holds the samples and axis {pairs[best][1]} the readouts (energy falls with |k|)"
+    )
+    return pairs[best]
+
+
 def _of_matlab(file: Path) -> np.ndarray:
     return np.asarray(read_matlab(file, "", "")[0])
 
@@ -76,19 +105,15 @@ def _ordered(scan: Readouts, array: np.ndarray, shape: tuple[int, int]) -> np.nd
     readouts, samples = shape
     if not 2 <= array.ndim <= 4:
         raise InputError(f"{scan.name}: has {array.ndim} axes; samples, readouts, coils and slices are read")
-    found = []
+    fitting = []
     for what, size in (("samples", samples), ("readouts", readouts)):
-        fitting = [k for k, n in enumerate(array.shape) if n == size]
-        if not fitting:
+        fitting.append([k for k, n in enumerate(array.shape) if n == size])
+        if not fitting[-1]:
             raise InputError(
                 f"{scan.name}: has the shape {array.shape}, its trajectory {readouts} readouts of {samples} samples; "
                 f"no axis holds the {what}: do they belong together?"
             )
-        if len(fitting) > 1:
-            raise InputError(
-                f"{scan.name}: which axis of {array.shape} holds the {size} {what} cannot be told; slice it"
-            )
-        found += fitting
+    found = _chosen(scan, array, [(s, r) for s in fitting[0] for r in fitting[1] if s != r])
     others = [k for k in range(array.ndim) if k not in found]
     names = {0: (), 1: ("coils",), 2: ("slices", "coils")}[len(others)]
     if others:

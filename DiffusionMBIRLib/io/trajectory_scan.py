@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,27 +14,32 @@ from ..preparation.delays import delayed, estimate_delays, parsed_delays
 from ..preparation.echo_lines import aligned_echoes
 from ..scans import TrajectoryKSpace
 from ..sensitivity import WHITENED_STD, centred_ifft, whiten
-from .trajectory_units import classified, factors, matrix_of, require_unit
+from .trajectory_units import classified, factors, in_order, matrix_of, require_unit
 
 ENLARGED = 1.25  # field of view that is reconstructed, where samples lie densely enough for it
 _DENSE = 0.8  # cycles from sample to sample, up to which they do
 _OFF = 0.05  # share by which the largest |k| may lie off the edge of the matrix without a word
 _MULTIPLE = 4  # of which the sides of enlarged grids are
-ASKS = ("trajectory", "trajectory_unit", "fov_mm", "matrix", "delays", "shift_mm")
+_SWAPPED = (
+    "{}: its trajectory reaches {:.4g} along x and {:.4g} along y, in {}, but the image has {} x {} pixels: are the "
+    "coordinates swapped? give --trajectory-axes yx, or xy if they are not"
+)
+ASKS = ("trajectory", "trajectory_unit", "trajectory_axes", "fov_mm", "matrix", "delays", "shift_mm")
 
 
 @dataclass(frozen=True)
 class ToldTrajectory:
     """What a user may say of a scan whose file does not: names as of the options of the command line.
 
-    trajectory: a file.  matrix: pixels of the image; 0: as the trajectory's reach or the header say.  delays: "auto"
-    (the default), "off" or "SX,SY,SXY" in samples.  shift_mm: "X,Y" by which the image is to be moved in its plane,
+    trajectory: a file.  trajectory_axes: one of :data:`.trajectory_units.AXES`.  matrix: pixels of the image; 0: as the
+    trajectory's reach or the header say.  delays: "auto" (the default), "off" or "SX,SY,SXY" in samples.  shift_mm: "X,Y" by which the image is to be moved in its plane,
     where the scanner has not put the slice's middle there.  angles: of spokes, as
     :func:`..geometry.paths.spoke_angles` takes them.  sequence: a Pulseq file.
     """
 
     trajectory: str = ""
     trajectory_unit: str = ""
+    trajectory_axes: str = ""
     fov_mm: float = 0.0
     matrix: int = 0
     delays: str = ""
@@ -76,6 +82,7 @@ def finish_readouts(scan: Readouts, told: ToldTrajectory) -> TrajectoryKSpace:
     Raises InputError, naming the file, for data and trajectories that do not fit each other or no unit.
     """
     _require_values(scan)
+    scan.points = in_order(scan.points, told.trajectory_axes or "xy", scan.name)
     cycles, matrix, fov_mm = _in_cycles(scan, told)
     _look_at_centre(scan, cycles)
     data = _slices(scan)
@@ -154,7 +161,7 @@ def _in_cycles(scan: Readouts, told: ToldTrajectory) -> tuple[np.ndarray, tuple[
     if unit:
         require_unit(unit)
     else:
-        unit = classified(float(largest[axis]), matrix[axis], fov[axis], scan.name)
+        unit = _unit_of(scan, largest, matrix, fov, told)
         scan.guessed.append(f"the trajectory is in {unit} (its largest |k| is {largest[axis]:.5g})")
     by = [factors(matrix[k], fov[k]) for k in (0, 1)]
     if unit not in by[0] or unit not in by[1]:
@@ -165,6 +172,7 @@ def _in_cycles(scan: Readouts, told: ToldTrajectory) -> tuple[np.ndarray, tuple[
         size = matrix_of(cycles)
         matrix = (size, size)
         scan.guessed.append(f"matrix {size} x {size} (the trajectory's reach)")
+    _require_axes(scan, cycles, matrix, told)
     edge = 2 * float(np.abs(cycles[..., axis]).max()) / matrix[axis]
     if abs(edge - 1) > _OFF:
         scan.remarks.append(
@@ -181,6 +189,40 @@ def _in_cycles(scan: Readouts, told: ToldTrajectory) -> tuple[np.ndarray, tuple[
         scan.guessed.append("pixel spacing 1 x 1 mm (no field of view is told)")
         fov = (float(matrix[0]), float(matrix[1]))
     return cycles, matrix, fov
+
+
+def _unit_of(
+    scan: Readouts, largest: np.ndarray, matrix: tuple[int, int], fov: tuple[float, float], told: ToldTrajectory
+) -> str:
+    """The unit that the largest coordinate tells.  Raises InputError where it fits the image's other side only."""
+    axis = int(largest.argmax())
+    swapped = ""
+    if matrix[0] != matrix[1] and not told.trajectory_axes:
+        with suppress(InputError):
+            swapped = classified(float(largest[axis]), matrix[1 - axis], fov[1 - axis], scan.name)
+    try:
+        return classified(float(largest[axis]), matrix[axis], fov[axis], scan.name)
+    except InputError:
+        if swapped:
+            raise InputError(_SWAPPED.format(scan.name, *largest, swapped, *matrix)) from None
+        raise
+
+
+def _require_axes(scan: Readouts, cycles: np.ndarray, matrix: tuple[int, int], told: ToldTrajectory) -> None:
+    """Raise InputError where the coordinates fill the band of the image the other way round only; say how they were
+    taken where nothing tells it, as of a square image.
+    """
+    edges = 2 * np.abs(cycles).reshape(-1, 2).max(axis=0)
+    off = [float(np.abs(edges / np.array(sides) - 1).max()) for sides in (matrix, matrix[::-1])]
+    if off[1] < _OFF < off[0] and not told.trajectory_axes:
+        raise InputError(_SWAPPED.format(scan.name, *(edges / 2), "cycles/fov", *matrix))
+    if told.trajectory_axes:
+        scan.remarks.append(f"the trajectory's coordinates were taken as {told.trajectory_axes}")
+    else:
+        scan.guessed.append(
+            "the trajectory's coordinates are x (columns), y (rows); if the image is transposed or mirrored, give "
+            "--trajectory-axes"
+        )
 
 
 def _look_at_centre(scan: Readouts, cycles: np.ndarray) -> None:

@@ -13,12 +13,14 @@ N: pixels of the image along the axis, FOV: its field of view in m.
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
 from ..errors import InputError
 
 UNITS = ("cycles/fov", "cycles/pixel", "normalised", "rad/pixel", "1/m", "rad/m")
+AXES = ("xy", "yx", "-xy", "x-y", "-x-y", "-yx", "y-x", "-y-x")  # x: along the columns of an image, y: its rows
 _NEAR = 0.05  # share by which the largest |k| may lie off that of a unit
 
 
@@ -56,6 +58,15 @@ def require_unit(unit: str) -> None:
     """Raise InputError for a unit that is not known."""
     if unit not in UNITS:
         raise InputError(f"trajectory_unit {unit!r} is not known; use one of {', '.join(UNITS)}")
+
+
+def in_order(points: np.ndarray, axes: str, name: str) -> np.ndarray:
+    """Points (..., 2) as x and y, of coordinates that ``axes`` names.  Raises InputError for others than ``AXES``."""
+    if axes not in AXES:
+        raise InputError(f"{name}: trajectory_axes {axes!r} is not known; use one of {', '.join(AXES)}")
+    first, second = re.findall("-?[xy]", axes)
+    turned = points * np.array([-1.0 if part[0] == "-" else 1.0 for part in (first, second)])
+    return turned if first[-1] == "x" else turned[..., ::-1]
 
 
 def matrix_of(cycles: np.ndarray) -> int:

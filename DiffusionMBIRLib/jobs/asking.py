@@ -14,6 +14,7 @@ from ..config import ReconSettings
 from ..errors import InputError
 from ..formats import SCAN, may_hold
 from ..geometry import Grid
+from ..io.trajectory_scan import ToldTrajectory
 from ..provenance import file_name
 from ..scans import Scan
 from ..simulation.settings import scan_names
@@ -22,7 +23,10 @@ from ..usual import usual_settings
 from ..volume import Volume
 from .request import Request, file_input, folder_input, require_unchanged
 
-TOLD = ("pixel_mm", "axis", "prepare", "weights")  # of projections in files that do not tell them
+_FILES = ("weights", "trajectory", "sequence")
+TOLD = (  # of files that do not tell them: of projections, and of k-space along a trajectory
+    "pixel_mm", "axis", "prepare", "weights", *(item.name for item in fields(ToldTrajectory)),
+)  # fmt: skip
 Source = np.ndarray | Volume | Scan | str | os.PathLike[str]
 
 
@@ -40,14 +44,14 @@ def ask(
     source: a volume (slices, rows, columns) as an array in HU (of MRI: magnitudes) with ``grid``, or as a Volume; a
     scan (Measurement or KSpace); or a file or DICOM folder, whatever ``diffusionmbir info`` knows.  Of a volume a
     scan is simulated.
-    choices: settings of the scan and of the reconstruction by name; ``seed`` serves both.  Of projections in files also
-    pixel_mm, axis and prepare, as for ``read``.
+    choices: settings of the scan and of the reconstruction by name; ``seed`` serves both.  Of files also what ``read``
+    takes: of projections pixel_mm, axis and prepare, of k-space along a trajectory its file, unit and others; of a
+    volume, ``trajectory`` is the way of its simulated scan.
     Raises InputError that names what is unknown or does not fit.
     """
     choices = dict(choices or {})
-    told = {name: choices.pop(name) for name in TOLD if name in choices}
-    if "weights" in told:
-        told["weights"] = str(Path(told["weights"]).expanduser().absolute())
+    told = {name: choices.pop(name) for name in TOLD if name in choices and not _of_a_simulation(name, source)}
+    told |= {name: _place(told[name]) for name in _FILES if name in told}
     entries, inside, measured = _input(source, grid, task, told)
     task = _of_volume(source, task or (measured.task if measured else SPARSE_VIEW))
     scan, settings = _split(choices, task, is_measured=measured is not None)
@@ -67,7 +71,7 @@ def _input(
         path = Path(source)
         return {**file_input(path), **told}, None, _scan_of_file(path, told)
     for name in told:
-        raise InputError(f"setting {name!r} is for projections in files only; leave it out")
+        raise InputError(f"setting {name!r} is for files of measurements only; leave it out")
     if isinstance(source, np.ndarray):
         source = Volume(source, grid or Grid(source.shape), unit=task_info(task or SPARSE_VIEW).unit)
     return folder_input(source), source, source if isinstance(source, Scan) else None
@@ -89,8 +93,19 @@ def _scan_of_file(path: Path, told: dict[str, Any]) -> Scan | None:
 
         return read_scan(path, **told)
     for name in told:
-        raise InputError(f"{path}: {name} is for projections that do not tell it; leave it out")
+        raise InputError(f"{path}: {name} is for measurements that do not tell it; leave it out")
     return None
+
+
+def _of_a_simulation(name: str, source: Source) -> bool:
+    """Whether ``trajectory`` is the setting of a simulated scan, not a file."""
+    return name == "trajectory" and not (isinstance(source, str | os.PathLike) and may_hold(source, SCAN))
+
+
+def _place(name: str) -> str:
+    """The file of a name wherever the job runs; a bare name that is not here lies beside the measurement."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() or path.name != str(path) else name
 
 
 def _of_volume(source: Source, task: str) -> str:

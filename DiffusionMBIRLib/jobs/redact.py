@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
-from .request import Request
+from .request import PATHS, Request
 
 _SHORTEST = 3
 _PLAIN = re.compile(r"^(scan|volume|input|output|data|home|root|tmp|users|the|and|for|from)$", re.IGNORECASE)
@@ -56,7 +56,7 @@ def _secrets(request: Request | None) -> set[str]:
     found = {_login(), platform.node(), _home()}
     if request is not None:
         found |= {request.name, *_words(request.name)}
-        for path in (str(request.input.get("path", "")), str(request.settings.get("prior", ""))):
+        for path in (*(str(request.input.get(name, "")) for name in PATHS), str(request.settings.get("prior", ""))):
             if any(mark in path for mark in "/\\"):
                 parts = PureWindowsPath(path)
                 found |= {path, parts.name, parts.parent.name, *_words(parts.stem), *_words(parts.parent.name)}

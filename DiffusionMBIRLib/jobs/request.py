@@ -31,7 +31,11 @@ _INPUT: Schema = {
     "kind": OneOf((*KINDS, *OLDER_KINDS)), "holds": Text(64), "shape": Listed(Number(1, MOST_COUNT, whole=True), 3),
     "path": Text(1 << 15), "bytes": Number(0, 1 << 63, whole=True), "mtime_ns": Number(-(1 << 63), 1 << 63, whole=True),
     "pixel_mm": Number(), "axis": Number(), "weights": Text(1 << 15), "unit": Text(64), "grid": Mapped(Plain()),
+    "trajectory": Text(1 << 15), "trajectory_unit": Text(64), "trajectory_axes": Text(64), "fov_mm": Number(0, 1e6),
+    "matrix": Number(0, MOST_COUNT, whole=True), "delays": Text(256), "shift_mm": Text(256), "angles": Text(256),
+    "sequence": Text(1 << 15),
 }  # fmt: skip
+PATHS = ("path", "weights", "trajectory", "sequence")  # entries of an input that name files
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Request:
         {"kind": "folder", "holds": "volume", "ct" or "mr", "shape": [slices, rows, columns]}
             what lies in the job's folder (``folder.INPUT``), in the one form of all scans; a volume is scanned first
         {"kind": "file", "path": ..., "bytes": n, "mtime_ns": n}      a scan, or a volume to simulate a scan of
-            with "pixel_mm" and "axis" of projections that do not tell them, if the user did
+            with what the user told of it, by the names of ``read``: "pixel_mm" and "axis" of projections, "trajectory",
+            "trajectory_unit", "fov_mm" and others of k-space along a trajectory
     scan: settings of a simulated scan, or of thick slices, by name, and its seed; empty for measured data.
     settings: every field of ReconSettings.
     """

@@ -16,7 +16,7 @@ import numpy as np
 from ..config import MASKS, check, setting
 from ..discovery import Names
 from ..errors import InputError
-from ..geometry import ParallelBeam, RayGeometry, geometry_kind, kinds_of
+from ..geometry import CartesianMRI, ParallelBeam, RayGeometry, TrajectoryMRI, geometry_kind, kinds_of
 from ..tasks import MODALITIES, SLICES, SPARSE_VIEW, task_info
 from ..volume import MU_WATER_PER_MM
 
@@ -193,6 +193,11 @@ class MRScan(_Checked):
         "Noise of a simulated MRI scan, in multiples of the volume's 99.5th percentile.",
         range=(0.0, 10.0),
     )
+
+    @property
+    def scanner(self) -> str:
+        """The kind of geometry of its scans."""
+        return CartesianMRI.KIND if self.trajectory == TRAJECTORIES[0] else TrajectoryMRI.KIND
 
     def __post_init__(self) -> None:
         super().__post_init__()

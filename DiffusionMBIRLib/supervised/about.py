@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..tasks import CT_TASKS, LIMITED_ANGLE, SPARSE_VIEW, task_info
+from ..tasks import CT_TASKS, LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, task_info
 
 TASKS_OF = {
     "fbpconvnet": (SPARSE_VIEW,),
     "lahiri": CT_TASKS,
     "zhang": (LIMITED_ANGLE,),
+    "unet": (MR_TASK,),
+    "dudornet": (MR_TASK,),
 }
-TITLES = {"fbpconvnet": "FBPConvNet", "lahiri": "Lahiri et al.", "zhang": "Zhang et al."}
+TITLES = {
+    "fbpconvnet": "FBPConvNet",
+    "lahiri": "Lahiri et al.",
+    "zhang": "Zhang et al.",
+    "unet": "U-Net",
+    "dudornet": "DuDoRNet",
+}
 # What a card and a table must say of each.
 DEPARTURES = {
     "fbpconvnet": (
@@ -25,6 +33,16 @@ DEPARTURES = {
     "zhang": (
         "A small re-implementation of Zhang et al. (2016): a plain network of six layers of 64 channels on 2 x 2 "
         "blocks of pixels, and one network for ranges of 60 to 130 degrees."
+    ),
+    "unet": (
+        "A small re-implementation of the U-Net of Zbontar et al. (2018): four levels of 32 to 96 channels on 2 x 2 "
+        "blocks of pixels, complex zero-filled images, one coil or several combined by their maps, and one network for "
+        "accelerations of 2 to 6."
+    ),
+    "dudornet": (
+        "A small re-implementation of DuDoRNet (Zhou and Zhou 2020): five recurrent blocks with shared weights, "
+        "networks on 2 x 2 blocks of pixels, no reference image of another contrast, several coils combined by their "
+        "maps, and one network for accelerations of 2 to 6."
     ),
 }
 

@@ -37,7 +37,7 @@ class SupervisedNetwork:
 
     @torch.inference_mode()
     def restore(self, x: Tensor, condition: float, stage: int) -> Tensor:
-        """What a stage makes of images (slices, 1, rows, columns) of any size; float32."""
+        """What a stage makes of images (slices, channels, rows, columns) of any size; float32."""
         padded, (rows, columns) = pad_to_multiple(x.to(self.device, torch.float32), self.config.multiple)
         padded = padded.to(memory_format=torch.channels_last, copy=True)
         told = torch.full((len(x),), condition, device=self.device)
@@ -61,8 +61,14 @@ class SliceRestorer(SubBatches):
         self.network, self.stage = network, 0
 
     def __call__(self, x: Tensor, condition: float) -> Tensor:
-        """What the present stage makes of a volume (slices, rows, columns)."""
-        return self.of_volume(x, lambda part: self.network.restore(part[:, None], condition, self.stage)[:, 0])
+        """What the present stage makes of a volume (slices, rows, columns), of a complex one by two channels."""
+        return self.of_volume(x, lambda part: self._restore(part, condition))
+
+    def _restore(self, x: Tensor, condition: float) -> Tensor:
+        if x.is_complex():
+            both = self.network.restore(torch.stack((x.real, x.imag), 1), condition, self.stage)
+            return torch.complex(both[:, 0], both[:, 1])
+        return self.network.restore(x[:, None], condition, self.stage)[:, 0]
 
 
 def restore_volume(

@@ -141,7 +141,9 @@ class Pairs:
         return whole_slice(stack, int(generator.integers(len(stack.levels[0]))), side, generator)
 
 
-def whole_slice(stack: Stack, index: int, side: int, generator: np.random.Generator) -> Tensor:
+def whole_slice(
+    stack: Stack, index: int, side: int, generator: np.random.Generator, value: ValueScale = VALUE
+) -> Tensor:
     """A slice with its whole field of view on side x side pixels, slightly turned, scaled and perhaps mirrored."""
     zoom = math.exp(generator.uniform(*np.log(_ZOOM))) * max(stack.levels[0].shape[1:]) / side
     level = 0 if zoom < 1.5 else 1
@@ -153,7 +155,7 @@ def whole_slice(stack: Stack, index: int, side: int, generator: np.random.Genera
     r = (rows - 1) / 2 + axis[:, None] * math.cos(angle) + axis[None, :] * math.sin(angle)
     c = (columns - 1) / 2 - axis[:, None] * math.sin(angle) + axis[None, :] * math.cos(angle)
     places = torch.stack([2 * c / (columns - 1) - 1, 2 * r / (rows - 1) - 1], dim=-1)[None]
-    air = background(VALUE)
+    air = background(value)
     image = F.grid_sample(source[None, None] - air, places, align_corners=True)[0, 0] + air
     return image.flip(1) if generator.random() < 0.5 else image
 

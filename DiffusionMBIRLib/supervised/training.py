@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from ..devices import arithmetic
 from ..errors import InputError
-from ..models import ModelCard, check_id
+from ..models import MR_VALUE, ModelCard, check_id
 from ..monitor import Monitor, Silent
-from ..tasks import SPARSE_VIEW
+from ..tasks import MR_TASK, SPARSE_VIEW
 from ..training.base import Losses, TrainingLoop, seeded
 from ..training.settings import TrainSettings
 from ..training.stacks import Stack, read_stacks, split_by_patient
 from .about import DEPARTURES, TITLES, network_name
 from .consistency import data_consistency
+from .kspace_training import KSpaceTrainer
 from .networks import StagedNetwork, SupervisedConfig
 from .pairs import VALUE, Block, Pairs, PairSettings, problem_of
 
@@ -43,31 +44,32 @@ def train_supervised(
     device: torch.device | None = None,
     monitor: Monitor | None = None,
 ) -> Path:
-    """Train a baseline on all CT volumes below ``folders`` that fit ``glob``; returns its safetensors file.
+    """Train a baseline on all volumes below ``folders`` that fit ``glob``; returns its safetensors file.
 
     output: a folder; where it holds a state of the same network, training goes on from there.  pairs_folder: of the
-    simulated scans, which networks of one task can share; by default inside ``output``.  hold_out: see
+    simulated scans of CT, which networks of one task can share; by default inside ``output``.  hold_out: see
     :func:`DiffusionMBIRLib.training.loop.train`.  Of the settings those that concern noise levels do not count.
 
     Raises InputError, naming file or field, for data that cannot be used, and EngineError if training diverges.
     """
     monitor, folder = monitor or Silent(), Path(output)
     settings = settings or TrainSettings()
-    stacks = read_stacks(folders, glob, patient_regex, VALUE, monitor)
+    of_mr = network.task == MR_TASK
+    stacks = read_stacks(folders, glob, patient_regex, MR_VALUE if of_mr else VALUE, monitor)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = SupervisedTrainer(
-        stacks,
-        folder,
-        network=network,
-        settings=settings,
-        pairs=pairs or PairSettings(size=settings.size, seed=settings.seed),
-        pairs_folder=Path(pairs_folder) if pairs_folder else folder / "pairs",
-        model_id=check_id(model_id or network_name(network.kind, network.task)),
-        held_out=hold_out,
-        device=device or torch.device("cpu"),
-        monitor=monitor,
-    )
-    return trainer.run()
+    options: dict[str, Any] = {
+        "network": network,
+        "settings": settings,
+        "model_id": check_id(model_id or network_name(network.kind, network.task)),
+        "held_out": hold_out,
+        "device": device or torch.device("cpu"),
+        "monitor": monitor,
+    }
+    if of_mr:
+        return KSpaceTrainer(stacks, folder, **options).run()
+    scans = pairs or PairSettings(size=settings.size, seed=settings.seed)
+    kept = Path(pairs_folder) if pairs_folder else folder / "pairs"
+    return SupervisedTrainer(stacks, folder, pairs=scans, pairs_folder=kept, **options).run()
 
 
 class SupervisedTrainer(TrainingLoop[StagedNetwork]):

@@ -1,11 +1,13 @@
 """Judge reconstructions of radial and spiral scans of known volumes.  Run as a script.
 
-    python Testing/benchmarks/noncartesian.py judged VOLUMES [CASES]    rows of judged.csv that are not there yet
-    python Testing/benchmarks/noncartesian.py table                     judged.csv as a table in Markdown
-    python Testing/benchmarks/noncartesian.py speed                     A^H A against a Cartesian pair of transforms
+    python Testing/benchmarks/noncartesian.py judged VOLUMES [CASES]  rows of judged.csv that are not there yet
+    python Testing/benchmarks/noncartesian.py tuning VOLUMES [CASES]  rows of tuning.csv, of people who are not judged
+    python Testing/benchmarks/noncartesian.py table                   judged.csv as a table in Markdown
+    python Testing/benchmarks/noncartesian.py speed                   A^H A against a Cartesian pair of transforms
 
-VOLUMES holds test/.  Scans have 8 coils, a phase and noise of 0.5 %, 12 slices of 192 x 192 pixels; they are computed
-by the definition of the transform to 1e-9 (``exact_samples``), with other operators than the reconstruction's.
+VOLUMES holds test/ and train/.  Scans have 8 coils, a phase and noise of 0.5 %, 12 slices of 192 x 192 pixels, 6 to
+tune; they are computed by the definition of the transform to 1e-9 (``exact_samples``), with other operators than the
+reconstruction's.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from DiffusionMBIRLib.geometry.paths import radial, spoke_angles
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.metrics import PLANES, evaluate
 from DiffusionMBIRLib.operators.toeplitz import Toeplitz, point_spread
+from DiffusionMBIRLib.problems import trajectory
 from DiffusionMBIRLib.reconstruction import reconstruct
 from DiffusionMBIRLib.scans import TrajectoryKSpace
 from DiffusionMBIRLib.simulation import simulate, truth_for
@@ -35,32 +38,53 @@ from DiffusionMBIRLib.simulation.mr import coil_maps
 from DiffusionMBIRLib.tasks import MR_TASK, task_info
 from DiffusionMBIRLib.volume import Volume
 
-RESULTS = Path(__file__).parent / "results" / "noncartesian" / "judged.csv"
-SLICES, SIDE = 12, 192
+RESULTS = Path(__file__).parent / "results" / "noncartesian"
+SIDE = 192
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan; first: its first slice in the volume."""
+    """One scan; first: its first slice in the volume, of so many ``slices``."""
 
     volume: str
     first: int
     options: dict[str, Any]
     true_maps: bool = True
+    slices: int = 12
 
 
 def _radial(spokes: int) -> dict[str, Any]:
     return {"trajectory": "radial", "spokes": spokes}
 
 
+def _spiral(arms: int) -> dict[str, Any]:
+    return {"trajectory": "spiral", "arms": arms}
+
+
 _T1, _T2 = "test/mr_fnndsc-adi_T1.nrrd", "test/mr_fnndsc-adi_T2.nrrd"
+_BREAST = "train/mr_ucsf-br-08_T1.nrrd"  # one whom the prior has not seen
 CASES = {
     "T1, 32 spokes": Case(_T1, 100, _radial(32)),
     "T1, 64 spokes": Case(_T1, 100, _radial(64)),
     "T1, 32 spokes, estimated maps": Case(_T1, 100, _radial(32), true_maps=False),
     "T1, 64 spokes, estimated maps": Case(_T1, 100, _radial(64), true_maps=False),
     "T2, 32 spokes": Case(_T2, 22, _radial(32)),
-    "T1, 16 of 48 spiral arms": Case(_T1, 100, {"trajectory": "spiral", "arms": 16}),
+    "T1, 16 of 48 spiral arms": Case(_T1, 100, _spiral(16)),
+    "breast, 32 spokes": Case(_BREAST, 24, _radial(32)),
+}
+# None of them is judged; the prior has not seen the limbs, and what has no network is tuned on a head as well.
+_LIMB, _THIGH, _HEAD = (f"train/mr_{name}_T1.nrrd" for name in ("sts-009", "sts-021", "uih-a"))
+TUNING = {
+    "limb, 32 spokes": Case(_LIMB, 40, _radial(32), slices=6),
+    "head, 32 spokes": Case(_HEAD, 120, _radial(32), slices=6),
+    "limb, 64 spokes": Case(_LIMB, 40, _radial(64), slices=6),
+    "head, 64 spokes": Case(_HEAD, 120, _radial(64), slices=6),
+    "limb, 16 of 48 spiral arms": Case(_LIMB, 40, _spiral(16), slices=6),
+    "head, 16 of 48 spiral arms": Case(_HEAD, 120, _spiral(16), slices=6),
+    "thigh, 32 spokes": Case(_THIGH, 10, _radial(32), slices=6),
+    "limb, 32 spokes, estimated maps": Case(_LIMB, 40, _radial(32), true_maps=False, slices=6),
+    "thigh, 32 spokes, estimated maps": Case(_THIGH, 10, _radial(32), true_maps=False, slices=6),
+    "limb, 64 spokes, estimated maps": Case(_LIMB, 40, _radial(64), true_maps=False, slices=6),
 }
 _TV = {"method": "admm-tv", "tv_sweeps": 60}
 METHODS: dict[str, dict[str, Any]] = {
@@ -73,6 +97,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "dual, 50": {"method": "dual", "steps": 50},
     "wavelets, 2e-3": {"method": "espirit-l1", "l1_lam": 2e-3},
 }
+_TUNED: dict[str, dict[str, Any]] = {
+    **{f"TV, {lam:g}": {**_TV, "tv_lam": lam} for lam in (2.5e-4, 5e-4, 1e-3, 2e-3)},
+    **{f"wavelets, {lam:g}": {"method": "espirit-l1", "l1_lam": lam} for lam in (5e-4, 1e-3, 2e-3, 4e-3)},
+    # The share of what a first volume leaves of the data that counts as noise.
+    **{f"dual, 20, believed {share:g}": {"method": "dual", "steps": 20} for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)},
+}
 FIGURES = ("psnr", "ssim")
 COLUMNS = (
     "case", "label", *(f"{plane}_{figure}" for figure in FIGURES for plane in PLANES), "head_psnr", "residual",
@@ -83,7 +113,7 @@ COLUMNS = (
 def volume_of(case: Case, folder: Path) -> Volume:
     """Some slices, padded with air or cropped to the side, of values from 0 on."""
     volume = read_volume(folder / case.volume)
-    array = np.maximum(volume.array[case.first : case.first + SLICES], 0)
+    array = np.maximum(volume.array[case.first : case.first + case.slices], 0)
     for axis in (1, 2):
         lacking = SIDE - array.shape[axis]
         if lacking < 0:
@@ -97,7 +127,7 @@ def volume_of(case: Case, folder: Path) -> Volume:
 @lru_cache(maxsize=1)
 def measured(name: str, folder: Path) -> tuple[TrajectoryKSpace, Volume]:
     """The scan and the truth of a case."""
-    case = CASES[name]
+    case = (CASES | TUNING)[name]
     volume = volume_of(case, folder)
     scan = simulate(volume, task=MR_TASK, coils=8, phase=True, noise=0.005, seed=0, **case.options)
     assert isinstance(scan, TrajectoryKSpace)
@@ -118,7 +148,9 @@ def head_psnr(found: np.ndarray, truth: np.ndarray) -> float:
 def row_of(name: str, label: str, folder: Path) -> dict[str, Any]:
     """Reconstruct and judge; seconds are those of one thread's processor time."""
     scan, truth = measured(name, folder)
-    settings = replace(ReconSettings.preset(task_info(MR_TASK).preset), **METHODS[label])
+    settings = replace(ReconSettings.preset(task_info(MR_TASK).preset), **(METHODS | _TUNED)[label])
+    if "believed" in label:
+        trajectory.BELIEVED = float(label.split()[-1])
     began = time.process_time()
     result = reconstruct(scan, settings=settings)
     seconds = time.process_time() - began
@@ -133,28 +165,30 @@ def row_of(name: str, label: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def rows() -> Iterator[tuple[str, str]]:
+def rows(group: str) -> Iterator[tuple[str, str]]:
     """Cases and labels, what matters most first."""
-    return ((case, label) for case in CASES for label in METHODS)
+    cases, methods = (CASES, METHODS) if group == "judged" else (TUNING, _TUNED)
+    return ((case, label) for case in cases for label in methods)
 
 
-def there() -> dict[tuple[str, str], dict[str, str]]:
+def there(group: str) -> dict[tuple[str, str], dict[str, str]]:
     """What was measured already."""
-    if not RESULTS.is_file():
+    path = RESULTS / f"{group}.csv"
+    if not path.is_file():
         return {}
-    with open(RESULTS, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return {(row["case"], row["label"]): row for row in csv.DictReader(file)}
 
 
-def judge(folder: Path, only: Sequence[str], labels: Sequence[str]) -> None:
+def judge(group: str, folder: Path, only: Sequence[str], labels: Sequence[str]) -> None:
     """Add the rows that are not there yet."""
     torch.set_num_threads(1)
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    for case, label in rows():
-        if (only and case not in only) or (labels and label not in labels) or (case, label) in there():
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for case, label in rows(group):
+        if (only and case not in only) or (labels and label not in labels) or (case, label) in there(group):
             continue
         row = row_of(case, label, folder)
-        with open(RESULTS, "a", encoding="utf-8", newline="") as file:
+        with open(RESULTS / f"{group}.csv", "a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             if file.tell() == 0:
                 writer.writeheader()
@@ -164,7 +198,7 @@ def judge(folder: Path, only: Sequence[str], labels: Sequence[str]) -> None:
 
 def table() -> str:
     """PSNR of the three planes / of the head in dB, axial SSIM."""
-    found = there()
+    found = there("judged")
     shown = [case for case in CASES if any(key[0] == case for key in found)]
     lines = [f"| | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
     for label in METHODS:
@@ -222,6 +256,19 @@ def _others(points: np.ndarray, images: torch.Tensor) -> Iterator[tuple[str, Cal
         yield "SigPy", by_sigpy
     except ImportError:
         pass
+    try:
+        import torchkbnufft
+
+        omega = torch.from_numpy(np.ascontiguousarray(points[..., ::-1].reshape(-1, 2).T * (2 * np.pi / 256))).float()
+        to, back = torchkbnufft.KbNufft((256, 256)), torchkbnufft.KbNufftAdjoint((256, 256))
+        batch = images[None]
+
+        yield "torchkbnufft by table", lambda: back(to(batch, omega), omega)
+        kernel = torchkbnufft.calc_toeplitz_kernel(omega, (256, 256))
+        convolve = torchkbnufft.ToepNufft()
+        yield "torchkbnufft by its convolution", lambda: convolve(batch, kernel)
+    except ImportError:
+        pass
 
 
 def _least(call: Callable[[], Any], repeats: int = 5) -> float:
@@ -235,8 +282,8 @@ def _least(call: Callable[[], Any], repeats: int = 5) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Judge reconstructions of radial and spiral scans.")
-    parser.add_argument("group", choices=("judged", "table", "speed"))
-    parser.add_argument("volumes", type=Path, nargs="?", help="folder with test/")
+    parser.add_argument("group", choices=("judged", "tuning", "table", "speed"))
+    parser.add_argument("volumes", type=Path, nargs="?", help="folder with test/ and train/")
     parser.add_argument("cases", nargs="*", help="only these")
     parser.add_argument("--labels", nargs="*", default=(), help="only these")
     options = parser.parse_args(arguments)
@@ -245,9 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.group == "speed":
         speed()
     elif options.volumes is None:
-        parser.error("name the folder with test/")
+        parser.error("name the folder with test/ and train/")
     else:
-        judge(options.volumes, options.cases, options.labels)
+        judge(options.group, options.volumes, options.cases, options.labels)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ from Testing.engine.rehearsal import on_both, rehearsed
 from Testing.engine.test_cuda_rehearsal import GEOMETRY, GRID, drawn
 from Testing.engine.test_reconstruction import Keeper, StopAt
 from Testing.engine.test_supervised import write as write_supervised
+from Testing.engine.test_supervised_mri import KINDS as OF_MRI
+from Testing.engine.test_supervised_mri import write as write_supervised_mri
 from Testing.engine.vectors import with_numbers
 
 NETWORKS = {
@@ -294,7 +296,7 @@ def test_a_start_from_a_part_of_many_views_is_made_on_the_device():
 
 
 MR_RUNS = [
-    *((4, {"method": method, "sweeps": 2}) for method in methods_for(MR_TASK)),
+    *((4, {"method": method, "sweeps": 2}) for method in methods_for(MR_TASK) if method not in SUPERVISED_METHODS),
     *((1, {"method": method}) for method in ("dds", "admm-tv", "zero-filled")),
     (4, {"method": "dds", "complex_prior": "real-imaginary", "start": "admm-tv"}),
     (4, {"method": "dds", "samples": 2, "virtual_coils": 2}),
@@ -314,17 +316,20 @@ def test_mri_on_the_device_is_that_of_the_cpu(coils, changes):
 
 @pytest.mark.parametrize("kind", SUPERVISED_METHODS)
 def test_supervised_networks_run_on_the_device(kind, tmp_path):
-    task = "limited-angle-ct" if kind == "zhang" else "sparse-view-ct"
-    path = str(write_supervised(tmp_path, kind, task))
-    scan = ct_scan(task=task)
+    if kind in OF_MRI:
+        path, scan = str(write_supervised_mri(tmp_path, kind)), known_maps(mr_scan(coils=4, acs=0.5))
+    else:
+        task = "limited-angle-ct" if kind == "zhang" else "sparse-view-ct"
+        path, scan = str(write_supervised(tmp_path, kind, task)), ct_scan(task=task)
 
     def run(device):
-        return mbir.reconstruct(scan, prior=path, settings=ReconSettings(method=kind), device=device)
+        settings = ReconSettings(method=kind, start="admm-tv")
+        return mbir.reconstruct(scan, prior=path, settings=settings, device=device)
 
     expected, found, waits = both_volumes(run)
     # In bfloat16, which CUDA and CPU choose for other operations.
     assert np.abs(found - expected).mean() <= torch.finfo(torch.bfloat16).eps * np.abs(expected).mean()
-    assert waits["synchronize"] == (4 if kind == "lahiri" else 2)
+    assert waits["synchronize"] == 2 * {"lahiri": 2, "dudornet": 4}.get(kind, 1)
 
 
 def test_a_prior_from_a_file_goes_to_the_device_that_is_there(tmp_path):

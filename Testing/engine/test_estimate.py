@@ -9,12 +9,13 @@ import pytest
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.estimate import duration, estimate, evaluations, stages
-from DiffusionMBIRLib.geometry import Grid, HelicalCone, view_angles
+from DiffusionMBIRLib.estimate import Needs, duration, estimate, evaluations, stages
+from DiffusionMBIRLib.geometry import CartesianMRI, Grid, HelicalCone, TrajectoryMRI, view_angles
 from DiffusionMBIRLib.methods import methods_for
 from DiffusionMBIRLib.models import MR_VALUE
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.rates import Pace
+from DiffusionMBIRLib.simulation.settings import MRScan
 from DiffusionMBIRLib.tasks import (
     CT_TASKS,
     LIMITED_ANGLE,
@@ -189,3 +190,19 @@ def test_a_helix_counts_the_views_that_see_little_of_a_slice():
     assert time_of(16, scanner="helical") > 1.4 * time_of(16, scanner="cone-beam")
     assert time_of(16, scanner="helical", views_in_all=500) > 2 * time_of(16, scanner="helical")
     assert time_of(512, scanner="helical") < 2 * time_of(512, scanner="cone-beam")
+
+
+def test_trajectories_take_longer_than_lines_and_more_with_coils():
+    def needs(scanner: str, coils: int = 8) -> Needs:
+        settings = ReconSettings(method="admm-tv")
+        return estimate((12, 192, 192), settings, MR_TASK, coils=coils, scanner=scanner, pace=Pace(solver=1e-9))
+
+    lines, path, one = needs(CartesianMRI.KIND), needs(TrajectoryMRI.KIND), needs(TrajectoryMRI.KIND, 1)
+    assert lines.seconds is not None
+    assert path.seconds is not None
+    assert one.seconds is not None
+    assert 4 * lines.seconds < path.seconds < 20 * lines.seconds
+    assert lines.memory_bytes < path.memory_bytes
+    assert one.seconds < 0.4 * path.seconds
+    assert MRScan(trajectory="radial").scanner == MRScan(trajectory="spiral").scanner == TrajectoryMRI.KIND
+    assert MRScan().scanner == CartesianMRI.KIND

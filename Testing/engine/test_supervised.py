@@ -30,7 +30,7 @@ from DiffusionMBIRLib.supervised.networks import StagedNetwork, SupervisedConfig
 from DiffusionMBIRLib.tasks import CT_TASKS, MR_TASK
 from Testing.engine.helpers import body
 
-KINDS = [(kind, task) for kind in SUPERVISED_METHODS for task in TASKS_OF[kind]]
+KINDS = [(kind, task) for kind in SUPERVISED_METHODS for task in TASKS_OF[kind] if task in CT_TASKS]
 VIEWS = {"sparse-view-ct": (12, 180.0), "limited-angle-ct": (90, 90.0)}
 
 
@@ -250,7 +250,7 @@ def test_mr_data_and_other_objects_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
-        ({"kind": "magic", "task": CT_TASKS[0]}, "none of fbpconvnet, lahiri, zhang"),
+        ({"kind": "magic", "task": CT_TASKS[0]}, "none of fbpconvnet, lahiri, zhang, unet, dudornet"),
         ({"kind": "zhang", "task": CT_TASKS[0]}, "zhang serves the task limited-angle-ct"),
         ({"kind": "lahiri", "task": CT_TASKS[0], "penalty": 0.0}, "penalty must be positive"),
         (

@@ -298,7 +298,7 @@ def test_the_command_trains_and_the_result_reconstructs(tmp_path, capsys):
     ("options", "reason"),
     [
         (["--method", "zhang", "--task", SPARSE], "zhang serves the task limited-angle-ct"),
-        (["--method", "lahiri", "--modality", "MR"], "--modality MR is for diffusion priors only"),
+        (["--method", "lahiri", "--modality", "MR"], "--modality MR does not fit --method lahiri"),
         (["--method", "lahiri", "--initial", "ct-compact-v1"], "--initial is for diffusion priors only"),
         (["--method", "fbpconvnet", "--id", "../x"], "id '../x'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from DiffusionMBIRLib.describe import describe_scan
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry.paths import echo_planar, radial, spiral, spoke_angles
 from DiffusionMBIRLib.io.scans import read_scan
-from DiffusionMBIRLib.io.trajectory_units import UNITS, classified, factors
+from DiffusionMBIRLib.io.trajectory_units import AXES, UNITS, classified, factors, in_order
 from DiffusionMBIRLib.operators.gridding import exact_samples
 from DiffusionMBIRLib.preparation.delays import delayed, estimate_delays, parsed_delays
 from DiffusionMBIRLib.preparation.echo_lines import aligned_echoes
@@ -162,6 +163,51 @@ def test_arrays_in_any_order(tmp_path, order, form):
     np.testing.assert_allclose(read.data[0], data)
     np.testing.assert_allclose(in_cycles(read), SPOKES, atol=1e-9)
     assert read.result_grid.spacing_mm[:2] == pytest.approx((2, 2))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 1, 0)])
+def test_axes_of_one_length_are_told_by_the_energy(tmp_path, order):
+    spokes = radial(spoke_angles(2 * SIZE), 2 * SIZE)
+    data = sampled(spokes)[0]
+    np.save(tmp_path / "scan.npy", data.transpose(order))
+    np.save(tmp_path / "traj.npy", spokes)
+    told = {"trajectory": "traj.npy", "matrix": SIZE}
+    read = read_scan(tmp_path / "scan.npy", **told)
+    np.testing.assert_allclose(read.data[0], data)
+    assert "holds the samples and axis" in " ".join(describe_scan(read)["guessed"])
+    noise = np.random.default_rng(0).standard_normal((*data.shape, 2)) @ [1, 1j]
+    np.save(tmp_path / "scan.npy", noise.transpose(order))
+    assert "hold the samples and the readouts cannot be told" in refusal(tmp_path / "scan.npy", **told)
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_coordinates_in_any_order_and_sign(tmp_path, axes):
+    written = SPOKES if "xy" in axes.replace("-", "") else SPOKES[..., ::-1]
+    signs = [-1 if part.startswith("-") else 1 for part in re.findall("-?[xy]", axes)]
+    np.save(tmp_path / "scan.npy", sampled()[0])
+    np.save(tmp_path / "traj.npy", written * signs)
+    told = {"trajectory": "traj.npy", "matrix": SIZE, "trajectory_unit": "cycles/fov"}
+    read = read_scan(tmp_path / "scan.npy", **told, trajectory_axes=axes)
+    np.testing.assert_allclose(in_cycles(read), SPOKES, atol=1e-9)
+    assert f"taken as {axes}" in " ".join(read.notes)
+    untold = describe_scan(read_scan(tmp_path / "scan.npy", **told))
+    assert "if the image is transposed or mirrored" in " ".join(untold["guessed"])
+
+
+def test_swapped_coordinates_of_an_image_that_is_no_square_are_refused(tmp_path):
+    long = XML.replace("<y>32</y>", "<y>24</y>").replace("<y>64</y>", "<y>48</y>")
+    points = SPOKES * [1, 0.75]
+    swapped = points[..., ::-1]
+
+    def write(these: np.ndarray):
+        lines = [readout(sampled()[0][:, n], line=n, traj=these[n]) for n in range(len(these))]
+        return write_ismrmrd(tmp_path / "scan.h5", lines, xml=long)
+
+    assert "are the coordinates swapped? give --trajectory-axes yx" in refusal(write(swapped), delays="off")
+    read = read_scan(write(swapped), trajectory_axes="yx", delays="off")
+    np.testing.assert_allclose(read.geometry.points, read_scan(write(points), delays="off").geometry.points, atol=1e-5)
+    with pytest.raises(InputError, match="trajectory_axes 'up' is not known"):
+        in_order(points, "up", "scan")
 
 
 def test_per_metre_needs_a_field_of_view_and_finds_the_matrix(tmp_path):

@@ -16,6 +16,8 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 # isort: split
 from DiffusionMBIRGui import setup, texts  # noqa: E402
 from DiffusionMBIRGui.panel_data import BUILT, SAMPLES  # noqa: E402
+from DiffusionMBIRGui.plans import plan_of  # noqa: E402
+from DiffusionMBIRGui.told import options_of, told_of  # noqa: E402
 from DiffusionMBIRLib.rates import note  # noqa: E402
 from DiffusionMBIRLib.tasks import MR_TASK  # noqa: E402
 from Testing.slicer.host.played import CPU, GPU, ct_volume, shown, text, wait_for  # noqa: E402
@@ -297,6 +299,27 @@ def test_a_file_is_understood_by_the_engine(ready, application, tmp_path, source
     if usable and source == "sinogram":
         assert ready.parameters.get("task") == "limited-angle-ct"
         assert text(ready.form.estimate).startswith("130 x 128 x 40")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
+def test_what_is_told_of_a_trajectory_goes_to_the_engine(ready, application, tmp_path):
+    file = tmp_path / "x.npy"
+    file.write_bytes(b"x")
+    found = {"kind": "k-space", "task": MR_TASK, "slices": 2, "matrix": [32, 32], "spacing_mm": [2, 2, 5], "coils": 3}
+    ready.setup.engine = fake_engine(tmp_path, json.dumps(found | {"geometry": "trajectory-mri"}))
+    ready.parameters.choose_task(MR_TASK)
+    ready.parameters.update({"source": "k-space", "input_file": str(file), "trajectory_file": "k.npy", "fov_mm": 64.0})
+    wait_for(lambda: not ready.data.busy, application)
+    told = {"trajectory": "k.npy", "fov_mm": 64.0}
+    assert told_of(ready.parameters) == told
+    assert options_of(told) == ["--trajectory=k.npy", "--fov-mm=64.0"]
+    assert ready.fields.editors["trajectory_unit"].widget.isVisibleTo(ready.form.root)
+    assert ready.data.geometry == "trajectory-mri"
+    request, _ = plan_of(ready.parameters).ask()
+    assert {name: request.input[name] for name in told} == told
+    ready.parameters.set("source", "volume")
+    assert told_of(ready.parameters) == {}
+    assert not ready.fields.editors["trajectory_unit"].widget.isVisibleTo(ready.form.root)
 
 
 # Set-up.

@@ -1,0 +1,174 @@
+"""Training of the supervised baselines of MRI: all networks together, on scans that are simulated on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..devices import arithmetic
+from ..errors import InputError
+from ..models import MR_VALUE, ModelCard
+from ..monitor import Monitor
+from ..operators.fourier import fft2c
+from ..training.base import Losses, TrainingLoop, seeded
+from ..training.settings import TrainSettings
+from ..training.stacks import Stack, split_by_patient
+from .about import DEPARTURES, TITLES
+from .kspace_scans import COILS, MIDDLE, KSpaceProtocol, KSpaceScans, drawn_slice, scanned, scans_of, shares_of
+from .networks import StagedNetwork, SupervisedConfig
+from .two_domains import Step, parts, recurrences, whole
+
+SIDES = (0.75, 1.0, 1.5)  # of training images, times the setting
+FEW_BLOCKS, FEW_SHARE = (
+    2,
+    0.6,
+)  # recurrent blocks in that share of the run: their weights are those of all, at less cost
+HELD_OUT_IMAGES = 8  # of each kind of scan
+HELD_OUT = {  # kinds that the networks are compared by
+    "x2, 1 coil": (KSpaceProtocol(2, MIDDLE / 2), 1),
+    "x4, 1 coil": (KSpaceProtocol(4, MIDDLE / 4), 1),
+    "x4, 8 coils, 1 % noise": (KSpaceProtocol(4, MIDDLE / 4, noise=0.01), 8),
+}
+
+
+class KSpaceTrainer(TrainingLoop[StagedNetwork]):
+    """Trains a baseline of MRI end to end by the mean absolute error: of the image, and with recurrent blocks after
+    each network of each block in its own domain, the image or k-space.
+    """
+
+    def __init__(
+        self,
+        stacks: Sequence[Stack],
+        folder: Path,
+        *,
+        network: SupervisedConfig,
+        settings: TrainSettings,
+        model_id: str,
+        held_out: Sequence[str] = (),
+        held_out_fraction: float = 0.15,
+        device: torch.device,
+        monitor: Monitor | None = None,
+    ) -> None:
+        if settings.size % (4 * network.multiple):  # so that all sides are multiples
+            raise InputError(f"setting size: {settings.size} must be a multiple of {4 * network.multiple} here")
+        train, rest = split_by_patient(stacks, held_out, held_out_fraction)
+        super().__init__(
+            seeded(lambda: StagedNetwork(network), settings.seed),
+            folder,
+            settings=settings,
+            model_id=model_id,
+            stacks=(train, rest),
+            device=device,
+            monitor=monitor,
+        )
+        self.config, self._train_stacks = network, train
+        generator = np.random.default_rng((settings.seed, 1))
+        shares = shares_of(rest)
+        images = [drawn_slice(rest, shares, settings.size, generator) for _ in range(HELD_OUT_IMAGES)]
+        self._held_out = {
+            name: scanned(images, [protocol] * len(images), coils, generator)
+            for name, (protocol, coils) in HELD_OUT.items()
+        }
+        self.resume()
+
+    def run(self) -> Path:
+        """Train to the end; returns the network's file.  A monitor that cancels leaves a state to go on from."""
+        self.train_stage("train")
+        return self.network_file
+
+    def trained(self, network: StagedNetwork) -> nn.Module:
+        return network
+
+    def batches(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
+        """Larger images come in smaller batches: about as many pixels in each."""
+        shares, s = shares_of(self._train_stacks), self.settings
+        for step in steps:
+            generator = np.random.default_rng((s.seed, 2, step))
+            times = float(generator.choice(SIDES)) if s.vary_size else 1.0
+            count = max(1, round(s.batch / times**2))
+            coils = int(generator.choice(COILS))
+            drawn = scans_of(self._train_stacks, shares, count, int(s.size * times), coils, generator)
+            yield drawn.truth, drawn.mask, drawn.maps, drawn.y, drawn.condition
+
+    def loss(self, step: int, *batch: Tensor) -> Tensor:
+        scans = KSpaceScans(*batch)
+        truth, losses = scans.truth, []
+        for image, after in islice(self._restored(self.network, scans), self._blocks_now()):
+            losses.append(_absolute(image - truth))
+            if after is not None:
+                losses.append(_absolute(fft2c(after) - fft2c(truth)))
+        return torch.stack(losses).mean()
+
+    def _blocks_now(self) -> int | None:
+        return FEW_BLOCKS if self.seen < FEW_SHARE * self.settings.images else None
+
+    def _restored(self, network: StagedNetwork, scans: KSpaceScans) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The image after each network in the image, and after each in k-space where there is one."""
+
+        def by(stage: int) -> Step:
+            def restore(x: Tensor) -> Tensor:
+                told = parts(x).to(memory_format=torch.channels_last, copy=True)
+                with arithmetic(self.device, self.precision):
+                    out = network(told, scans.condition, stage)
+                return whole(out.float())
+
+            return restore
+
+        first = scans.adjoint(scans.y)
+        if self.config.recurrences:
+            yield from recurrences(by(0), by(1), scans.onto_data, first, self.config.recurrences)
+        else:
+            yield by(0)(first), None
+
+    # --- judging and keeping
+
+    @torch.inference_mode()
+    def evaluate(self) -> Losses:
+        """Squared error of magnitudes that the averaged network leaves of the zero-filled images'."""
+        left = {}
+        for name, scans in self._held_out.items():
+            on_device = KSpaceScans(*(part.to(self.device) for part in vars(scans).values()))
+            *_, (image, after) = self._restored(self.ema, on_device)
+            truth, zero_filled = on_device.truth.abs(), on_device.adjoint(on_device.y).abs()
+            error = ((image if after is None else after).abs() - truth).square().mean()
+            left[name] = round(float(error / (zero_filled - truth).square().mean()), 5)
+        return {"per_scan": left}
+
+    def own_state(self) -> dict[str, Any]:
+        return {"config": self._config_text()}
+
+    def take_own_state(self, state: Mapping[str, Any]) -> None:
+        if state["config"] != self._config_text():
+            raise ValueError
+
+    def _config_text(self) -> str:
+        return json.dumps(self.config.to_dict(), sort_keys=True)
+
+    def keep(self, held_out: float, losses: Losses) -> None:
+        training = self.training_entries() | {
+            "images_seen": self.seen,
+            "error_left_of_zero_filled": losses["per_scan"],
+        }
+        card = ModelCard(
+            id=self.model_id,
+            modality="MR",
+            title=f"{TITLES[self.config.kind]}, supervised",
+            value=MR_VALUE,
+            channels=self.config.channels,
+            network=self.config.to_dict(),
+            training=training,
+            limits=f"{DEPARTURES[self.config.kind]} Research use only, not for diagnosis.",
+        )
+        self.export(card)
+
+
+def _absolute(error: Tensor) -> Tensor:
+    """Mean over real and imaginary parts."""
+    return torch.view_as_real(error.contiguous()).abs().mean()
