@@ -66,27 +66,33 @@ def _supervised_page(folder: Path) -> str:
     lines = [
         "# Networks of the supervised baselines",
         "",
-        "The rows FBPConvNet, Lahiri et al. and Zhang et al. of `diffusionmbir benchmark` use these small networks.",
+        "The supervised rows of `diffusionmbir benchmark`, of CT and of MRI, use these small networks.",
         "They are no part of the extension and no likeness of what their authors reported: each was trained in",
         "minutes on one CPU thread. They are there so that supervised methods stand in the table on equal terms:",
         "the same operators, the same kind of simulated scans and the same training volumes as the bundled prior.",
         "Research use only, not for diagnosis.",
         "",
-        "A network is told the number of views (or the angular range) of a scan, so that one serves all of its task.",
+        "A network is told the number of views, the angular range or the acceleration of a scan, so that one",
+        "serves all of its task.",
         "With more time, more volumes and larger `--widths` they will do better; the command of each stands below.",
-        "Scans are simulated from an object of twice the resolution on a finer detector, as `diffusionmbir simulate`",
-        "does; 40 % of them have noise of 1e5 to 1e6 photons a ray.",
+        "Scans of CT are simulated from an object of twice the resolution on a finer detector, as",
+        "`diffusionmbir simulate` does; 40 % of them have noise of 1e5 to 1e6 photons a ray. Scans of MRI have its",
+        "masks, coils and phases, accelerations of 2 to 6, one coil (60 %), 4 or 8, half of them noise of up to 2 %.",
     ]
     for path, card in cards:
         lines += ["", f"## {card.id}", "", card.limits, "", *_supervised_facts(path, card)]
-    lines += ["", "## Data", "", _POLICY, "They were read in axial order.", ""]
-    lines += _data_table(cards[0][1])
+    lines += ["", "## Data", "", _POLICY]
+    lines += ["Volumes of CT were read in axial order, of MR in the planes that were acquired.", ""]
+    used = {entry["file"]: entry for _, card in cards for entry in card.data}
+    lines += _data_table(replace(cards[0][1], data=list(used.values())))
     return "\n".join([*lines, ""])
 
 
 def _supervised_facts(path: Path, card: ModelCard) -> list[str]:
     t, network = card.training, card.network
     count = sum(weight.numel() for weight in read_safetensors(path).values())
+    if "pairs" not in t:
+        return _facts_of_mri(path, card, count)
     left = {key: t["error_left_of_fbp"][key] for key in sorted(t["error_left_of_fbp"], key=int)}
     geometry = "views" if network["task"] == SPARSE_VIEW else "degrees"
     return [
@@ -108,6 +114,32 @@ def _supervised_facts(path: Path, card: ModelCard) -> list[str]:
         f"    diffusionmbir train VOLUMES/ --method {network['kind']} --task {network['task']} -o training/ \\",
         f"        --images {t['images_seen']} --scans {t['pairs']['blocks']} --batch {t['settings']['batch']} \\",
         "        " + " ".join(f"--{name.replace('_', '-')} {t['settings'][name]}" for name in _TOLD),
+    ]
+
+
+def _facts_of_mri(path: Path, card: ModelCard, count: int) -> list[str]:
+    t = card.training
+    left, s = t["error_left_of_zero_filled"], t["settings"]
+    held = [entry["file"].split(".")[0] for entry in card.data if entry["use"] == "held out"]
+    return [
+        "| | |",
+        "|---|---|",
+        f"| SHA-256 | `{sha256(path)}` |",
+        f"| Licence | {card.licence} |",
+        f"| Parameters | {count / 1e6:.2f} million, stored as float16 |",
+        f"| Training | {t['images_seen']:,} images in batches of {s['batch']}, drawn and scanned on the way; "
+        f"{t['seconds'] / 60:.0f} min on one thread beside much other work |",
+        f"| Held out | {', '.join(held)} |",
+        "",
+        "Squared error on held-out slices, of a limb and a breast, as a share of the zero-filled images':",
+        "",
+        "| " + " | ".join(left) + " |",
+        "|" + "---|" * len(left),
+        "| " + " | ".join(f"{value:.3f}" for value in left.values()) + " |",
+        "",
+        f"    diffusionmbir train VOLUMES/ --method {card.network['kind']} -o training/ \\",
+        f"        --images {t['images_seen']} --batch {s['batch']} \\",
+        "        " + " ".join(f"--{name.replace('_', '-')} {s[name]}" for name in _TOLD),
     ]
 
 

@@ -32,9 +32,9 @@ class ToldTrajectory:
     """What a user may say of a scan whose file does not: names as of the options of the command line.
 
     trajectory: a file.  trajectory_axes: one of :data:`.trajectory_units.AXES`.  matrix: pixels of the image; 0: as the
-    trajectory's reach or the header say.  delays: "auto" (the default), "off" or "SX,SY,SXY" in samples.  shift_mm: "X,Y" by which the image is to be moved in its plane,
-    where the scanner has not put the slice's middle there.  angles: of spokes, as
-    :func:`..geometry.paths.spoke_angles` takes them.  sequence: a Pulseq file.
+    trajectory's reach or the header say.  delays: "auto" (the default), "off" or "SX,SY,SXY" in samples.  shift_mm:
+    "X,Y" by which the image is to be moved in its plane, where the scanner has not put the slice's middle there.
+    angles: of spokes, as :func:`..geometry.paths.spoke_angles` takes them.  sequence: a Pulseq file.
     """
 
     trajectory: str = ""
