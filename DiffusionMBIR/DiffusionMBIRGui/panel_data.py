@@ -25,7 +25,7 @@ from .samples_built import BUILT, Built
 from .scene import show_volume
 from .setup import Engine, Process
 from .texts import Missing, _
-from .told import options_of, told_of
+from .told import options_of, told_of_file
 from .volumes import grid_of, voxels
 
 KINDS = {"volume": "volume", "measurement": "sinogram", "k-space": "k-space"}  # what a file holds -> source
@@ -191,7 +191,7 @@ class DataSection:
         """What the summary depends on."""
         parameters, node = self.parameters, self.parameters.input_node
         if parameters.input_file:
-            return (parameters.get("source"), parameters.input_file, engine, *options_of(told_of(parameters)))
+            return (parameters.get("source"), parameters.input_file, engine, *options_of(told_of_file(parameters)))
         settings = tuple(
             parameters.get(n) for n in ("source", "task", "views", "angle_range_deg", "spacing_mm", "beyond_limit")
         )
@@ -267,7 +267,7 @@ class DataSection:
         if engine is not None:
             self._end_info()
             self._info_of, self._told = file, []
-            told = options_of(told_of(self.parameters))
+            told = options_of(told_of_file(self.parameters))
             command = [*engine.command, "-m", "DiffusionMBIRLib", "info", file, "--json", *told]
             self._info = Process(command, engine.variables())
 

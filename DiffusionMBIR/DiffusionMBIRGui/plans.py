@@ -22,7 +22,7 @@ from DiffusionMBIRLib.volume import Volume
 from .inputs import complex_coils, kspace_input, problem_with_file, sinogram_input, volume_input
 from .parameters import Parameters
 from .texts import _, how, kind_of_method, no_input
-from .told import told_of
+from .told import told_of_file
 
 Asked = tuple[Request, "Scan | Volume | None"]
 
@@ -78,7 +78,7 @@ def request_of(parameters: Parameters, node: Any, path: str) -> tuple[str, Calla
     """
     settings, source = parameters.settings(), parameters.get("source")
     if path:
-        told = told_of(parameters)
+        told = told_of_file(parameters)
         return _of_file(path, source, parameters.get("task"), parameters.request_scan(), settings, told)
     return _of_node(node, source, parameters, settings)
 

@@ -38,7 +38,7 @@ class ToldFile:
     sequence: str = setting("", "Sequence", "Pulseq file (.seq) of Siemens raw data.")
 
 
-def told_of(parameters: Parameters) -> dict[str, Any]:
+def told_of_file(parameters: Parameters) -> dict[str, Any]:
     """What was told of the file that is chosen, as keywords of the engine's ``read``; empty for other inputs."""
     if parameters.get("source") != "k-space" or not parameters.input_file:
         return {}

@@ -17,7 +17,7 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 from DiffusionMBIRGui import setup, texts  # noqa: E402
 from DiffusionMBIRGui.panel_data import BUILT, SAMPLES  # noqa: E402
 from DiffusionMBIRGui.plans import plan_of  # noqa: E402
-from DiffusionMBIRGui.told import options_of, told_of  # noqa: E402
+from DiffusionMBIRGui.told import options_of, told_of_file  # noqa: E402
 from DiffusionMBIRLib.rates import note  # noqa: E402
 from DiffusionMBIRLib.tasks import MR_TASK  # noqa: E402
 from Testing.slicer.host.played import CPU, GPU, ct_volume, shown, text, wait_for  # noqa: E402
@@ -311,14 +311,14 @@ def test_what_is_told_of_a_trajectory_goes_to_the_engine(ready, application, tmp
     ready.parameters.update({"source": "k-space", "input_file": str(file), "trajectory_file": "k.npy", "fov_mm": 64.0})
     wait_for(lambda: not ready.data.busy, application)
     told = {"trajectory": "k.npy", "fov_mm": 64.0}
-    assert told_of(ready.parameters) == told
+    assert told_of_file(ready.parameters) == told
     assert options_of(told) == ["--trajectory=k.npy", "--fov-mm=64.0"]
     assert ready.fields.editors["trajectory_unit"].widget.isVisibleTo(ready.form.root)
     assert ready.data.geometry == "trajectory-mri"
     request, _ = plan_of(ready.parameters).ask()
     assert {name: request.input[name] for name in told} == told
     ready.parameters.set("source", "volume")
-    assert told_of(ready.parameters) == {}
+    assert told_of_file(ready.parameters) == {}
     assert not ready.fields.editors["trajectory_unit"].widget.isVisibleTo(ready.form.root)
 
 
