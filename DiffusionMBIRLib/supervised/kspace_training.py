@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from .networks import StagedNetwork, SupervisedConfig
 from .two_domains import Step, parts, recurrences, whole
 
 SIDES = (0.75, 1.0, 1.5)  # of training images, times the setting
-FEW_BLOCKS, FEW_SHARE = (
     2,
     0.6,
 )  # recurrent blocks in that share of the run: their weights are those of all, at less cost
@@ -100,14 +98,11 @@ class KSpaceTrainer(TrainingLoop[StagedNetwork]):
     def loss(self, step: int, *batch: Tensor) -> Tensor:
         scans = KSpaceScans(*batch)
         truth, losses = scans.truth, []
-        for image, after in islice(self._restored(self.network, scans), self._blocks_now()):
+        for image, after in self._restored(self.network, scans):
             losses.append(_absolute(image - truth))
             if after is not None:
                 losses.append(_absolute(fft2c(after) - fft2c(truth)))
         return torch.stack(losses).mean()
-
-    def _blocks_now(self) -> int | None:
-        return FEW_BLOCKS if self.seen < FEW_SHARE * self.settings.images else None
 
     def _restored(self, network: StagedNetwork, scans: KSpaceScans) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The image after each network in the image, and after each in k-space where there is one."""
