@@ -25,9 +25,6 @@ from .networks import StagedNetwork, SupervisedConfig
 from .two_domains import Step, parts, recurrences, whole
 
 SIDES = (0.75, 1.0, 1.5)  # of training images, times the setting
-    2,
-    0.6,
-)  # recurrent blocks in that share of the run: their weights are those of all, at less cost
 HELD_OUT_IMAGES = 8  # of each kind of scan
 HELD_OUT = {  # kinds that the networks are compared by
     "x2, 1 coil": (KSpaceProtocol(2, MIDDLE / 2), 1),
