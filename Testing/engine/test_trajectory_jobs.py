@@ -11,10 +11,9 @@ from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.scans import read_scan
 from DiffusionMBIRLib.io.volumes import read_volume
-from DiffusionMBIRLib.jobs.asking import ask
+from DiffusionMBIRLib.jobs.asking import ask, read_input
 from DiffusionMBIRLib.jobs.redact import redactor
 from DiffusionMBIRLib.jobs.request import Request
-from DiffusionMBIRLib.jobs.task import _read
 from DiffusionMBIRLib.reconstruction import reconstruct
 from DiffusionMBIRLib.scans import TrajectoryKSpace, same_scan
 from Testing.engine.mri import head
@@ -40,7 +39,7 @@ def test_what_was_told_goes_with_the_request(tmp_path, monkeypatch):
     assert request.scan == {}
     back = Request.from_json(request.to_json())
     monkeypatch.chdir(tmp_path)
-    found = _read(scan, back.input)
+    found = read_input(back.input)
     assert isinstance(found, TrajectoryKSpace)
     assert same_scan(found, read_scan(scan, **TOLD, trajectory=str(trajectory)))
     assert "traj" not in redactor(request)(f"{trajectory}: is damaged")
