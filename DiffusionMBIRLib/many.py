@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import EngineError, InputError
 
@@ -23,11 +23,15 @@ PATIENCE_S = 1800  # until a process that waits for the others gives up
 
 @dataclass(frozen=True)
 class Group:
-    """This process among those that work on one scan.  device: as settings name it; '' to choose as usual."""
+    """One process among those that work on one scan.  device: as settings name it; '' to choose as usual.
+
+    handle: of ``torch.distributed`` for a part of its processes; None for all of them.
+    """
 
     rank: int = 0
     size: int = 1
     device: str = ""
+    handle: Any = None
 
     @property
     def first(self) -> bool:
@@ -35,7 +39,7 @@ class Group:
         return self.rank == 0
 
     def slabs_of(self, scan: Scan) -> Slabs:
-        """The slabs that the processes hold of the scan's volume.  Raises InputError for fewer slices than processes."""
+        """The slabs of the scan's volume.  Raises InputError for fewer slices than processes."""
         from .operators.slabs import WHOLE, SlabsOfProcesses, bounds_of
 
         if self.size == 1:
@@ -43,7 +47,28 @@ class Group:
         import torch
 
         device = torch.device(self.device or "cpu")
-        return SlabsOfProcesses(bounds_of(scan.grid.shape[0], self.size), self.rank, device)
+        return SlabsOfProcesses(bounds_of(scan.grid.shape[0], self.size), self.rank, device, self.handle)
+
+
+def devices_asked(asked: str, device: str) -> int:
+    """How many devices ``--devices`` asks for on this computer: a number, or all CUDA devices.
+
+    device: as of :func:`joined`.  Raises InputError for anything else, and for more CUDA devices than there are.
+    """
+    if asked == "1":
+        return 1
+    import torch
+
+    found = torch.cuda.device_count() if device != "cpu" else 0
+    if asked == "all":
+        if not found:
+            raise InputError("--devices all: no CUDA device was found; for processes on the CPU give their number")
+        return found
+    if not asked.isdecimal() or int(asked) < 1:
+        raise InputError(f"--devices {asked}: give all, or how many")
+    if device == "cuda" and int(asked) > found:
+        raise InputError(f"--devices {asked}: {found} CUDA device(s) found; give at most as many")
+    return int(asked)
 
 
 def started_by_many() -> bool:

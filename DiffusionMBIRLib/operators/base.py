@@ -81,7 +81,7 @@ class LinearOperator(ABC):
         """factor A."""
         return Scaled(self, factor)
 
-    def weighted(self, weights: Tensor) -> LinearOperator:
+    def with_weights(self, weights: Tensor) -> LinearOperator:
         """W A with a diagonal W >= 0 of shape ``range``."""
         return RowWeighted(self, weights)
 

@@ -18,22 +18,6 @@ from torch import Tensor
 from .base import LinearOperator
 from .slabs import Slabs
 
-AT_ONCE_BYTES = 2**28  # of projections that are held
-_COPIES = 4  # of the data: measured, fitted, weights, and what is computed of them
-_MOST_SHARE = 0.25  # of a device's memory that they may take
-
-
-def views_at_once(views: int, data_bytes: int) -> int:
-    """How many views make a group: all of them where their data are few."""
-    groups = max(1, round(data_bytes / AT_ONCE_BYTES))
-    return -(-views // groups)
-
-
-def data_device(data_bytes: int, device: torch.device, memory_bytes: int) -> torch.device:
-    """Where data lie: on the device, or on the host where they would take more than a quarter of its memory."""
-    on_host = memory_bytes > 0 and _COPIES * data_bytes > _MOST_SHARE * memory_bytes
-    return torch.device("cpu") if on_host else device
-
 
 class ByViews(LinearOperator):
     """Line integrals of a slab's volume together with all other slabs': -> (detector rows, views, columns).
@@ -84,7 +68,7 @@ class ByViews(LinearOperator):
         twin._groups = [A.scaled(factor) for A in self._groups]
         return twin
 
-    def weighted(self, weights: Tensor) -> ByViews:
+    def with_weights(self, weights: Tensor) -> ByViews:
         """W A with a diagonal W of the shape of the data, lying where they do."""
         self.range.check(weights, "weights")
         twin = copy.copy(self)

@@ -124,7 +124,8 @@ class SlabsOfProcesses(Slabs):
         return self.bounds[-1]
 
     def total(self, x: Tensor) -> Tensor:
-        order = sorted(range(x.ndim), key=lambda axis: -x.stride(axis))  # as it lies in memory
+        strides = x.stride()
+        order = sorted(range(x.ndim), key=lambda axis: -strides[axis])  # as it lies in memory
         turned = x.permute(order).contiguous()
         with self._exchange("sums", x):
             dist.all_reduce(_real(turned), group=self.group)
@@ -201,7 +202,8 @@ class SlabsOfProcesses(Slabs):
         two = 2 if x.is_complex() else 1
         given, taken = [n * two for n in given], [n * two for n in taken]
         with self._exchange("turned", x):
-            dist.all_to_all_single(_real(out).view(-1), _real(x).reshape(-1), taken, given, group=self.group)
+            given_parts = _real(x).reshape(-1).contiguous()
+            dist.all_to_all_single(_real(out).view(-1), given_parts, taken, given, group=self.group)
         return out
 
     def gathered(self, part: np.ndarray) -> np.ndarray | None:

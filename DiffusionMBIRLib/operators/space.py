@@ -77,7 +77,7 @@ class Space:
         return self.slabs.in_all(self.shape[0])
 
     def of_slab(self, slabs: Slabs) -> Space:
-        """This space, which has the slices of a slab, as a part of the whole one."""
+        """The same space, which has the slices of a slab, as a part of the whole one."""
         return replace(self, slabs=slabs, first_slice=slabs.mine(self.shape[0]).start)
 
     def uniform(self, seed: int) -> Tensor:

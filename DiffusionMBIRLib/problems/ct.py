@@ -19,12 +19,13 @@ from ..geometry import Grid, RayGeometry, contiguous, mixes_slices
 from ..models import ValueScale
 from ..operators import LinearOperator, Space, projector
 from ..operators.base import Scaled
-from ..operators.by_views import ByViews, data_device, views_at_once
+from ..operators.by_views import ByViews
 from ..operators.slabs import WHOLE, Slabs
 from ..samplers.schedules import usual_level
 from ..scans import Measurement
 from ..solvers.direct import direct_reconstruction
 from ..starts import coarse_start
+from ..streaming import lie_on_host, views_at_once
 from ..volume import Volume
 from .base import Problem, relative
 
@@ -118,12 +119,12 @@ def ct_problem(
             variance /= trust / raw.range.slabs.largest(trust.max())
         deviation = float(-raw.range.slabs.largest(-variance.min())) ** 0.5
         weights = variance.rsqrt_().mul_(deviation)
-        A, target = raw.weighted(weights), target.mul_(weights)
+        A, target = raw.with_weights(weights), target.mul_(weights)
     norm = A.norm()
     if not norm > 0:
         raise InputError(f"{scan.name}: no ray meets the grid; check the geometry's detector and the grid's isocentre")
     scaled = raw.scaled(1 / norm)
-    A = scaled if weights is None else scaled.weighted(weights)
+    A = scaled if weights is None else scaled.with_weights(weights)
     y = target.div_(norm)
     seen = _Projections(scan, scaled, norm, value, base, slope)
     stride, factor = coarse_start(scan.geometry.views_of_a_point, scan.grid.in_plane)
@@ -158,8 +159,9 @@ def _operator(
     if not mixes_slices(geometry):
         alone: LinearOperator = make(geometry)
         return alone.in_slabs(slabs) if slabs.size > 1 else alone
-    data_bytes, memory = 4 * math.prod(geometry.data_shape(grid.shape[0])), memory_of(device)
-    step, data_on = views_at_once(geometry.views, data_bytes), data_device(data_bytes, device, memory)
+    data_bytes = 4 * math.prod(geometry.data_shape(grid.shape[0]))
+    step = views_at_once(geometry.views, data_bytes)
+    data_on = torch.device("cpu") if lie_on_host(data_bytes, memory_of(device)) else device
     if slabs.size == 1 and step >= geometry.views and data_on == device:
         all_views: LinearOperator = make(geometry)
         return all_views
@@ -180,7 +182,7 @@ def _of_views(
     part = _operator(scan.geometry.take(views), scan.grid, settings, volumes.device, volumes.slabs)
     A, space = part.scaled(1 / norm), part.range
     chosen = torch.as_tensor(views, device=y.device)
-    A = A if weights is None else A.weighted(space.laid_out(weights[:, chosen]))
+    A = A if weights is None else A.with_weights(space.laid_out(weights[:, chosen]))
     return A, space.laid_out(y[:, chosen])
 
 

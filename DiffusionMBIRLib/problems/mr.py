@@ -182,7 +182,8 @@ def operator_of(kspace: KSpace, device: torch.device, slabs: Slabs = WHOLE) -> C
 def with_maps(kspace: KSpace, whole: KSpace | None = None) -> KSpace:
     """The measurement with its coils' maps estimated once, for several reconstructions of it.
 
-    By ESPIRiT.  whole: the measurement that this one holds some slices of.  Raises InputError where they cannot be estimated.
+    By ESPIRiT.  whole: the measurement that this one holds some slices of.  Raises InputError where they cannot be
+    estimated.
     """
     if kspace.geometry.coils == 1 or kspace.maps is not None:
         return kspace
