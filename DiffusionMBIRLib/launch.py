@@ -27,9 +27,8 @@ def launch(arguments: Sequence[str], count: int) -> int:
     """
     with ExitStack() as stack:
         heard = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
-        processes = [
-            _start(arguments, rank, _environment(count, rank, port), heard[rank]) for rank, port in _ranks(count)
-        ]
+        port = _free_port()
+        processes = [_start(arguments, rank, _environment(count, rank, port), heard[rank]) for rank in range(count)]
         try:
             failed = _first_failure(processes)
         finally:
@@ -42,11 +41,10 @@ def launch(arguments: Sequence[str], count: int) -> int:
         return processes[failed].returncode or 1
 
 
-def _ranks(count: int) -> list[tuple[int, int]]:
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    return [(rank, port) for rank in range(count)]
+        return int(free.getsockname()[1])
 
 
 def _environment(count: int, rank: int, port: int) -> dict[str, str]:

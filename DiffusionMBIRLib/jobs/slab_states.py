@@ -39,8 +39,8 @@ _FORMAT = 1
 class SlabStates:
     """A Checkpoint in a folder that all processes of a group see.
 
-    slices: of the whole volume.  device: where volumes lie.  key: of what is computed; a state of something else is refused.  share: of the time
-    that may go into saving; 1: every state is saved.
+    slices: of the whole volume.  device: where volumes lie.  key: of what is computed; a state of something else is
+    refused.  share: of the time that may go into saving; 1: every state is saved.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.many import Group
 from Testing.engine import many
 from Testing.engine.jobs_helpers import small_prior
 
@@ -26,28 +27,42 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(folder) -> dict[str, Any]:
-    made = {}
+    made: dict[str, Any] = {}
     for name, (scan, settings) in pickle.loads((folder / "cases").read_bytes()).items():
         made[name] = mbir.reconstruct(scan, settings=settings)
     return made
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_give_the_volume_that_one_gives(folder, alone, count):
-    group = many.started(count, folder)
+@pytest.fixture(scope="module")
+def found(folder, alone) -> dict[str, Any]:
+    """What groups of processes gave."""
+    todo = pickle.loads((folder / "cases").read_bytes())
+    for name in many.RESUMED:
+        many.interrupted(folder / f"1 {name}", Group(), *todo[name])
+    group = many.started(4, folder)
     for process in group:
-        _, said = process.communicate(timeout=240)
+        _, said = process.communicate(timeout=400)
         assert process.returncode == 0, said
-    found = pickle.loads((folder / f"found-{count}").read_bytes())
-    assert list(found) == list(alone)
+    made: dict[str, Any] = {}
+    for rank in (0, 2):
+        made |= pickle.loads((folder / f"found-{rank}").read_bytes())
+    for name in many.RESUMED:
+        made[f"4 to 1: {name}"] = many.taken_up(folder / f"4 copied {name}", Group(), *todo[name])
+    return made
+
+
+def test_processes_give_the_volume_that_one_gives(alone, found):
+    assert set(found) == {f"{count}: {name}" for count in (2, 4) for name in alone} | {
+        f"{way}: {name}" for way in ("1 to 4", "4 to 2", "4 to 1") for name in many.RESUMED
+    }
     off = {}
-    for name, (volume, deviation, residual, nfe) in found.items():
-        expected = alone[name]
-        assert volume.grid == expected.volume.grid
-        assert (volume.unit, nfe) == (expected.volume.unit, expected.nfe)
-        off[name] = np.abs(volume.array - expected.volume.array).max() / np.ptp(expected.volume.array)
-        assert residual == pytest.approx(expected.residual, rel=1e-4)
-        if deviation is not None:
-            scale = expected.deviation.array.max()
-            np.testing.assert_allclose(deviation, expected.deviation.array, atol=1e-4 * scale)
+    for name, result in found.items():
+        expected = alone[name.partition(": ")[2]]
+        volume, wanted = result.volume, expected.volume
+        assert (volume.grid, volume.unit, result.nfe) == (wanted.grid, wanted.unit, expected.nfe)
+        off[name] = np.abs(volume.array - wanted.array).max() / np.ptp(wanted.array)
+        assert result.residual == pytest.approx(expected.residual, rel=1e-4)
+        if expected.deviation is not None:
+            spread = expected.deviation.array
+            np.testing.assert_allclose(result.deviation.array, spread, atol=1e-4 * spread.max())
     assert max(off.values()) < 1e-5, off
