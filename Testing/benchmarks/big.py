@@ -15,6 +15,7 @@ from pathlib import Path
 
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.estimate import estimate
+from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.reconstruction import reconstruct
 from DiffusionMBIRLib.usual import usual_settings
 from Testing.benchmarks.memory import _status, scan
@@ -22,7 +23,9 @@ from Testing.benchmarks.memory import _status, scan
 TASK = "sparse-view-ct"
 
 
-def measured(shape: tuple[int, int, int], views: int, levels: int, sweeps: int, folder: Path) -> dict[str, float]:
+def measured(
+    shape: tuple[int, int, int], views: int, levels: int, sweeps: int, closed_form: bool, folder: Path
+) -> dict[str, float]:
     """Read the scan from a file, reconstruct, write the volume: as the command does."""
     from DiffusionMBIRLib.io.scans import read_scan
 
@@ -32,7 +35,8 @@ def measured(shape: tuple[int, int, int], views: int, levels: int, sweeps: int, 
     read = read_scan(path)
     usual = usual_settings(read).settings
     settings: ReconSettings = replace(usual, steps=levels, start_sweeps=sweeps, device="cpu")
-    result = reconstruct(read, settings=settings)
+    prior = GaussianPrior(0.3, 0.01) if closed_form else None
+    result = reconstruct(read, settings=settings, prior=prior)
     after = _status("VmHWM")
     result.volume.save(folder / "out.nrrd")
     told = estimate(shape, settings, TASK, views=views).memory_bytes
@@ -52,17 +56,19 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=24)
     parser.add_argument("--levels", type=int, default=1)
     parser.add_argument("--sweeps", type=int, default=2)
+    parser.add_argument("--closed-form", action="store_true", help="a prior without a network, which takes no time")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         with tempfile.TemporaryDirectory() as folder:
             shape = (options.slices[0], options.side, options.side)
-            found = measured(shape, options.views, options.levels, options.sweeps, Path(folder))
+            found = measured(shape, options.views, options.levels, options.sweeps, options.closed_form, Path(folder))
         print(json.dumps(found))
         return
     for slices in options.slices:
         chosen = {"slices": slices, "side": options.side, "views": options.views, "levels": options.levels}
         command = [sys.executable, "-m", "Testing.benchmarks.big", "--child", "--sweeps", str(options.sweeps)]
+        command += ["--closed-form"] if options.closed_form else []
         command += [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
         print(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout, end="", flush=True)
 
