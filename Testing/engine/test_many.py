@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.many import Group
 from Testing.engine import many
 from Testing.engine.jobs_helpers import small_prior
@@ -66,3 +69,30 @@ def test_processes_give_the_volume_that_one_gives(alone, found):
             spread = expected.deviation.array
             np.testing.assert_allclose(result.deviation.array, spread, atol=1e-4 * spread.max())
     assert max(off.values()) < 1e-5, off
+
+
+def test_the_command_divides_the_work_and_goes_on_from_a_state(folder, tmp_path, monkeypatch, capfd):
+    """Two processes of the command; then one that finds their state, and one of another scan that refuses it."""
+    monkeypatch.setenv("PYTHONPATH", str(many.ROOT))
+    scan, settings = pickle.loads((folder / "cases").read_bytes())["parallel, dual"]
+    scan.save(tmp_path / "scan.h5")
+    command = ["reconstruct", str(tmp_path / "scan.h5"), "--prior", settings.prior, "--steps", "2", "--device", "cpu"]
+    command += ["--precision", "float32", "--start-sweeps", "2", "--method", "dual", "--state", str(tmp_path / "state")]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "-o", str(tmp_path / "two.nrrd"), "--devices", "2", "--json"])
+    assert ended.value.code == 0
+    told, _ = capfd.readouterr()
+    assert {"devices": 2}.items() <= json.loads(told).items()
+    assert len(told.splitlines()) == 1
+    assert (tmp_path / "state" / "state.json").is_file()
+    assert main([*command, "-o", str(tmp_path / "one.nrrd"), "--quiet"]) == 0
+    one, two = (mbir.read_volume(tmp_path / f"{name}.nrrd") for name in ("one", "two"))
+    assert one.grid == two.grid
+    np.testing.assert_allclose(one.array, two.array, atol=1e-5 * np.ptp(one.array))
+    replace(scan, data=scan.data + 1).save(tmp_path / "scan.h5")
+    assert main([*command, "-o", str(tmp_path / "other.nrrd"), "--quiet"]) == 2
+    assert "holds the state of another run" in capfd.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "-o", str(tmp_path / "other.nrrd"), "--devices", "9", "--quiet"])
+    assert ended.value.code == 2
+    assert "the volume has 7 slices only" in capfd.readouterr().err
