@@ -101,7 +101,7 @@ def _of_volumes(A: LinearOperator, turns: Tensor) -> Tensor:
     spectrum = torch.fft.rfft2(kernel).real
     del kernel
     waves = torch.cos(turns[:, None] * (torch.arange(slices, dtype=torch.float64) - middle)).to(A.device, A.dtype)
-    return A.domain.slabs.along(waves, spectrum).clamp_min_(0)
+    return A.domain.slabs.along(waves, spectrum).contiguous().clamp_min_(0)
 
 
 class RecycledGradient:

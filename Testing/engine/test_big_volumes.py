@@ -15,7 +15,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.estimate import estimate
 from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.io import hdf5, scan_hdf5
+from DiffusionMBIRLib.io import hdf5, scan_hdf5, volumes
 from DiffusionMBIRLib.many import devices_asked
 from DiffusionMBIRLib.operators import Space, projector
 from DiffusionMBIRLib.operators.base import RowWeighted
@@ -122,6 +122,18 @@ def test_a_large_scan_is_not_begun_on_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(EngineError, match=r"needs .* GB, its disk has 0.0 GB left; make room"):
         mbir.simulate(body(), views=6).save(tmp_path / "scan.h5")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_large_volume_is_not_compressed(suffix, tmp_path, monkeypatch):
+    volume = body((4, 32, 32))
+    sizes = []
+    for limit in (2**30, 1000):
+        monkeypatch.setattr(volumes, "LARGE_BYTES", limit)
+        volume.save(tmp_path / f"{limit}{suffix}")
+        sizes.append((tmp_path / f"{limit}{suffix}").stat().st_size)
+        np.testing.assert_array_equal(mbir.read_volume(tmp_path / f"{limit}{suffix}").array, volume.array)
+    assert sizes[0] < volume.array.nbytes < sizes[1]
 
 
 @pytest.mark.parametrize("isocentre_mm", [None, (3.0, -2.0, 4.0)])
