@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_a_large_scan_is_mapped_and_not_read(make, tmp_path, monkeypatch):
 
 def test_a_large_scan_is_not_begun_on_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(scan_hdf5, "LARGE_BYTES", 1000)
-    monkeypatch.setattr(scan_hdf5.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(EngineError, match=r"needs .* GB, its disk has 0.0 GB left; make room"):
         mbir.simulate(body(), views=6).save(tmp_path / "scan.h5")
     assert not list(tmp_path.iterdir())

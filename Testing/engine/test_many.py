@@ -15,6 +15,7 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.many import Group
 from Testing.engine import many
+from Testing.engine.helpers import ROOT
 from Testing.engine.jobs_helpers import small_prior
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def test_processes_give_the_volume_that_one_gives(alone, found):
 
 def test_the_command_divides_the_work_and_goes_on_from_a_state(folder, tmp_path, monkeypatch, capfd):
     """Two processes of the command; then one that finds their state, and one of another scan that refuses it."""
-    monkeypatch.setenv("PYTHONPATH", str(many.ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     scan, settings = pickle.loads((folder / "cases").read_bytes())["parallel, dual"]
     scan.save(tmp_path / "scan.h5")
     command = ["reconstruct", str(tmp_path / "scan.h5"), "--prior", settings.prior, "--steps", "2", "--device", "cpu"]
