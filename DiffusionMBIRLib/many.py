@@ -53,7 +53,7 @@ class Group:
 def devices_asked(asked: str, device: str) -> int:
     """How many devices ``--devices`` asks for on this computer: a number, or all CUDA devices.
 
-    device: as of :func:`joined`.  Raises InputError for anything else, and for more CUDA devices than there are.
+    device: as of :func:`joining`.  Raises InputError for anything else, and for more CUDA devices than there are.
     """
     if asked == "1":
         return 1
@@ -77,7 +77,7 @@ def started_by_many() -> bool:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[Group]:
+def joining(device: str = "auto") -> Iterator[Group]:
     """The group that this process belongs to, for the block; alone where nobody has started several.
 
     device: 'auto', 'cpu' or 'cuda'; with CUDA each process of a host takes the device of its local rank.  Raises

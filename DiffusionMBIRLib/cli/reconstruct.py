@@ -77,15 +77,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What came out and how good it is; the volume is written to the output."""
     if arguments.engine != LOCAL:
+        if arguments.devices != "1" or arguments.state:
+            raise InputError("--devices and --state are for this computer; leave them out with --engine")
         return _elsewhere(arguments, monitor)
-    from ..many import devices_asked, joined, started_by_many
+    from ..many import devices_asked, joining, started_by_many
 
     wanted = getattr(arguments, "device", "auto")
     if not started_by_many() and (count := devices_asked(arguments.devices, wanted)) > 1:
         from ..launch import launch
 
         raise SystemExit(launch(arguments.argv, count))
-    with joined(wanted) as group:
+    with joining(wanted) as group:
         if not group.first:
             arguments.quiet, monitor = True, Silent()
         return _reconstructed(arguments, monitor, group)

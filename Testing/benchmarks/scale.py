@@ -167,13 +167,13 @@ def part(slices: int, side: int, views: int, levels: int) -> None:
     from typing import Any
 
     from DiffusionMBIRLib.config import ReconSettings
-    from DiffusionMBIRLib.many import joined
+    from DiffusionMBIRLib.many import joining
     from DiffusionMBIRLib.reconstruction import reconstruct
     from Testing.benchmarks.memory import scan
 
     settings = replace(ReconSettings(), steps=levels, start="fbp", device="cpu")
     measured = scan((slices, side, side), "sparse-view-ct", views)
-    with joined("cpu") as group:
+    with joining("cpu") as group:
         slabs: Any = group.slabs_of(measured)
         began, processor = time.perf_counter(), time.process_time()
         result = reconstruct(measured, settings=settings, slabs=slabs)

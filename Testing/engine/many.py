@@ -20,7 +20,7 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import Cancelled
 from DiffusionMBIRLib.jobs.slab_states import SlabStates, key_of
-from DiffusionMBIRLib.many import Group, joined
+from DiffusionMBIRLib.many import Group, joining
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.tasks import MR_TASK
 from Testing.engine import mri
@@ -95,7 +95,7 @@ def work(folder: Path) -> None:
     """
     todo = pickle.loads((folder / "cases").read_bytes())
     found: dict[str, Any] = {}
-    with joined("cpu") as four:
+    with joining("cpu") as four:
         pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
         two = Group(four.rank % 2, 2, "cpu", pairs[four.rank // 2])
         for name, (scan, settings) in todo.items():
