@@ -99,7 +99,9 @@ def work(folder: Path) -> None:
         pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
         two = Group(four.rank % 2, 2, "cpu", pairs[four.rank // 2])
         for name, (scan, settings) in todo.items():
-            found[f"4: {name}"] = mbir.reconstruct(scan, settings=settings, slabs=four.slabs_of(scan))
+            slabs: Any = four.slabs_of(scan)
+            found[f"4: {name}"] = mbir.reconstruct(scan, settings=settings, slabs=slabs)
+            found[f"sent: {name}"] = slabs.sent
         for number, (name, (scan, settings)) in enumerate(todo.items()):
             if number % 2 == four.rank // 2:
                 found[f"2: {name}"] = mbir.reconstruct(scan, settings=settings, slabs=two.slabs_of(scan))

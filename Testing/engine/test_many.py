@@ -14,6 +14,7 @@ import pytest
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.many import Group
+from Testing.benchmarks import scale
 from Testing.engine import many
 from Testing.engine.helpers import ROOT
 from Testing.engine.jobs_helpers import small_prior
@@ -56,20 +57,30 @@ def found(folder, alone) -> dict[str, Any]:
 
 
 def test_processes_give_the_volume_that_one_gives(alone, found):
-    assert set(found) == {f"{count}: {name}" for count in (2, 4) for name in alone} | {
-        f"{way}: {name}" for way in ("1 to 4", "4 to 2", "4 to 1") for name in many.RESUMED
-    }
+    wanted = {f"{count}: {name}" for count in (2, 4) for name in alone}
+    wanted |= {f"{way}: {name}" for way in ("1 to 4", "4 to 2", "4 to 1") for name in many.RESUMED}
+    assert {name for name in found if not name.startswith("sent")} == wanted
     off = {}
     for name, result in found.items():
+        if name.startswith("sent"):
+            continue
         expected = alone[name.partition(": ")[2]]
-        volume, wanted = result.volume, expected.volume
-        assert (volume.grid, volume.unit, result.nfe) == (wanted.grid, wanted.unit, expected.nfe)
-        off[name] = np.abs(volume.array - wanted.array).max() / np.ptp(wanted.array)
+        volume, one = result.volume, expected.volume
+        assert (volume.grid, volume.unit, result.nfe) == (one.grid, one.unit, expected.nfe)
+        off[name] = np.abs(volume.array - one.array).max() / np.ptp(one.array)
         assert result.residual == pytest.approx(expected.residual, rel=1e-4)
         if expected.deviation is not None:
             spread = expected.deviation.array
             np.testing.assert_allclose(result.deviation.array, spread, atol=1e-4 * spread.max())
     assert max(off.values()) < 1e-5, off
+
+
+def test_what_is_exchanged_is_what_the_plan_counts(found):
+    """The first process has one neighbour, which it gives a slice in each exchange."""
+    settings, (_, rows, columns) = many.DUAL, many.SHAPE
+    halos = settings.steps * (settings.cg_steps + scale.HALOS_OF_LEVEL)
+    halos += settings.start_sweeps * (scale.TV_STEPS + scale.HALOS_OF_SWEEP)
+    assert found["sent: parallel, dual"]["neighbours"] == 4 * rows * columns * halos
 
 
 def test_the_command_divides_the_work_and_goes_on_from_a_state(folder, tmp_path, monkeypatch, capfd):
