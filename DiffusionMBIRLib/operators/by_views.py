@@ -19,6 +19,19 @@ from .base import LinearOperator
 from .slabs import Slabs
 
 
+class Unseen(LinearOperator):
+    """The operator of views that see nothing of a slab: zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.range.zeros()
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.domain.zeros()
+
+    def scaled(self, factor: float) -> Unseen:
+        return self
+
+
 class ByViews(LinearOperator):
     """Line integrals of a slab's volume together with all other slabs': -> (detector rows, views, columns).
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from ..devices import memory_of
 from ..errors import InputError
 from ..geometry import Grid, RayGeometry, contiguous, mixes_slices
+from ..geometry.point_source import NothingSeen
 from ..models import ValueScale
 from ..operators import LinearOperator, Space, projector
 from ..operators.base import Scaled
-from ..operators.by_views import ByViews
+from ..operators.by_views import ByViews, Unseen
 from ..operators.slabs import WHOLE, Slabs
 from ..samplers.schedules import usual_level
 from ..scans import Measurement
@@ -166,7 +167,18 @@ def _operator(
         all_views: LinearOperator = make(geometry)
         return all_views
     groups = [geometry.take(slice(start, start + step)) for start in range(0, geometry.views, step)]
-    return ByViews([make(group) for group in groups], slabs, data_on=data_on)
+    return ByViews([_of_group(make, group, grid, device) for group in groups], slabs, data_on=data_on)
+
+
+def _of_group(
+    make: Callable[[RayGeometry], LinearOperator], geometry: RayGeometry, grid: Grid, device: torch.device
+) -> LinearOperator:
+    """The projector of some views, which may see nothing of a slab."""
+    try:
+        return make(geometry)
+    except NothingSeen:
+        volumes = Space(grid.shape, device=device, slices_last=True)
+        return Unseen(volumes, replace(volumes, shape=geometry.data_shape(grid.shape[0])))
 
 
 def _of_views(

@@ -20,10 +20,12 @@ from DiffusionMBIRLib.io import hdf5, scan_hdf5, volumes
 from DiffusionMBIRLib.many import devices_asked
 from DiffusionMBIRLib.operators import Space, projector
 from DiffusionMBIRLib.operators.base import RowWeighted
-from DiffusionMBIRLib.operators.by_views import ByViews
+from DiffusionMBIRLib.operators.by_views import ByViews, Unseen
+from DiffusionMBIRLib.operators.footprints import ConeTransform
 from DiffusionMBIRLib.operators.slabs import WHOLE, Slabs, bounds_of
 from DiffusionMBIRLib.problems import ct
 from DiffusionMBIRLib.scans import same_scan
+from DiffusionMBIRLib.scans.slabs import slab_of_projections
 from Testing.engine import mri
 from Testing.engine.cones import GRID, scanners
 from Testing.engine.helpers import body
@@ -74,6 +76,19 @@ def test_a_scan_in_groups_of_views_gives_the_same_volume(monkeypatch):
     assert isinstance(problem.A, ByViews)
     parts = mbir.reconstruct(scan, settings=FAST)
     np.testing.assert_allclose(parts.volume.array, whole.volume.array, atol=0.02)  # HU
+
+
+def test_views_that_see_nothing_of_a_slab_count_as_zero(monkeypatch):
+    """Of a helix most views do not see its first slices."""
+    scan = mbir.simulate(body((12, 16, 16)), scanner="helical", views=12, pitch=0.5)
+    part = slab_of_projections(scan, slice(0, 3))
+    monkeypatch.setattr(streaming, "AT_ONCE_BYTES", scan.data.nbytes / scan.geometry.views)
+    A = ct._operator(part.geometry, part.grid, FAST, torch.device("cpu"), WHOLE)
+    assert isinstance(A, ByViews)
+    assert {type(group) for group in A._groups} == {Unseen, ConeTransform}
+    whole, x = projector(part.geometry, part.grid), random(*part.grid.shape).float()
+    torch.testing.assert_close(A.forward(x), whole.forward(x), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(A.scaled(0.5).gram(x), 0.25 * whole.gram(x), rtol=1e-4, atol=1e-2)
 
 
 def test_rules_of_streaming():
