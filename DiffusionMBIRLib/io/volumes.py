@@ -106,15 +106,15 @@ def _require_written(path: Path, bytes_needed: int) -> None:
         damage = nifti.damage(path)
     elif name.endswith(".nrrd"):
         with path.open("rb") as stream:
-            while stream.readline().strip():  # an empty line ends the header
-                pass
+            packed = False
+            while line := stream.readline().strip():  # an empty line ends the header
+                packed = packed or line == b"encoding: gzip"
             try:
-                length = sum(
-                    len(block) for block in iter(partial(gzip.GzipFile(fileobj=stream).read, _BLOCK_BYTES), b"")
-                )
+                content = gzip.GzipFile(fileobj=stream) if packed else stream
+                length = sum(len(block) for block in iter(partial(content.read, _BLOCK_BYTES), b""))
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 length = 0
-        damage = "" if length == bytes_needed else "its compressed data end early"
+        damage = "" if length == bytes_needed else "its data end early"
     if damage:
         raise OSError(damage)
 
