@@ -103,6 +103,8 @@ def reconstruct(
     finally:
         give_back_what_is_free()
     record = _record(measurement, settings, made.card, prior, chosen, made.precision)
+    if slabs is not None and slabs.size > 1:
+        record["devices"] = slabs.size
     if made.remarks:
         record["remarks"] = list(made.remarks)
     if made.doubt:
