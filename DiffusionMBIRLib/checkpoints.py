@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Form = tuple[Sequence[int], Any]  # shape and dtype of a tensor
 
-_COMPLEX = ".complex"  # marks names of complex tensors
+COMPLEX = ".complex"  # marks names of complex tensors
 
 
 @dataclass
@@ -26,7 +26,7 @@ class AsReal:
         stored = self.checkpoint.load(stage)
         if stored is None:
             return None
-        split = {name: name.removesuffix(_COMPLEX) for name in stored}
+        split = {name: name.removesuffix(COMPLEX) for name in stored}
         import torch
 
         return {plain: stored[n] if n == plain else torch.view_as_complex(stored[n]) for n, plain in split.items()}
@@ -35,9 +35,7 @@ class AsReal:
         import torch
 
         entries = {
-            (name + _COMPLEX if value.is_complex() else name): torch.view_as_real(value)
-            if value.is_complex()
-            else value
+            (name + COMPLEX if value.is_complex() else name): torch.view_as_real(value) if value.is_complex() else value
             for name, value in state.items()
         }
         self.checkpoint.save(stage, entries)

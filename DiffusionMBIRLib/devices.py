@@ -61,6 +61,13 @@ def volume_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that a device has of its own; 0 where it shares the host's."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
+
+
 def device_text(device: torch.device) -> str:
     """The device in words, with what does not run on it."""
     rest = volume_device(device)

@@ -17,6 +17,7 @@ from .methods import method
 from .rates import Pace
 from .simulation.settings import CTScan, scan_settings
 from .starts import coarse_start
+from .streaming import AT_ONCE_BYTES, lie_on_host, views_at_once
 from .tasks import MR_TASK, SLICE_TASKS, SPARSE_VIEW
 from .tiling import tiled_pixels
 from .uncertainty import cost
@@ -48,7 +49,7 @@ _VOLUMES_OF_DOUBT = 17  # at the peak: result, measured part and five maps while
 _CONE = 12.0  # times what a view of slices takes: shadows of voxels are found anew in each product
 _SHADOW = 13.5  # slices: what finding a pixel's shadow takes in each view, also in those that see few of its voxels
 _RAYS_A_VOXEL = 1.6  # and view of a detector that sees a whole volume from a point
-_DATA_BYTES = 16  # a ray: measured, projected, their weights and difference
+_COPIES_OF_DATA = 4  # measured, projected, their weights and difference
 _MATRIX_BYTES = 65  # of the projector and its transpose while they are built, a pixel and view
 CLEAR = 1.25  # an estimate with less doubt is told as one number
 _BASE_BYTES = 330e6  # Python with torch
@@ -89,6 +90,8 @@ def estimate(
     pace: Pace | None = None,
     device_memory: int | None = None,
     simulated: bool = False,
+    devices: int = 1,
+    own_memory: int = 0,
 ) -> Needs:
     """Memory and time of a reconstruction on a grid (slices, rows, columns).
 
@@ -96,9 +99,14 @@ def estimate(
     geometry; empty: of stacked slices, or Cartesian.  views_in_all: of a CT scan whose points are seen by a part of its
     views; what is usual for the scanner by default.  pace: of the machine, as
     :func:`.pace.pace_of` measures it; without one there is no time.  device_memory: bytes that the device has in all.
-    simulated: the scan is simulated first.
+    simulated: the scan is simulated first.  devices: that each take a slab of slices; memory and time are then of one.
+    own_memory: bytes that the device has beside the host's, 0 for none.
     """
+    whole, shape = shape, (-(-shape[0] // devices), *shape[1:])
+    data_bytes = 0.0 if task == MR_TASK or _is_stacked(scanner) else _data_bytes(whole, _views(task, views))
+    on_host = lie_on_host(data_bytes, own_memory)
     needed = _memory(shape, settings, task, views, coils, scanner)
+    needed += int(2 * AT_ONCE_BYTES if on_host else _COPIES_OF_DATA * data_bytes)
     known = pace is not None and pace.solver and (pace.network or not _uses(settings))
     of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": scanner, "views_in_all": views_in_all}
     seconds = None
@@ -106,11 +114,24 @@ def estimate(
         parts = stages(shape, settings, task, pace=pace, simulated=simulated, **of_scan)
         seconds = pace.start_s + sum(parts.values())
     found = Needs(needed, seconds, "", pace.doubt if pace is not None else 1.0)
-    slices, rows, columns = shape
+    slices, rows, columns = whole
     of = f" of {device_memory / 1e9:.1f}" if device_memory else ""
     short = " - more than there is" if device_memory and needed > device_memory else ""
-    text = f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{short}, {_time_text(found)}"
+    each = " a device" if devices > 1 else ""
+    text = f"{columns} x {rows} x {slices}, needs {needed / 1e9:.1f}{of} GB{each}{short}, {_time_text(found)}"
+    if devices > 1:
+        text += f"; {devices} devices, slabs of {shape[0]} slices"
+    count = _views(task, views)
+    if on_host or views_at_once(count, data_bytes) < count:
+        place = "on the host, " if on_host else ""
+        text += f"; data {place}{views_at_once(count, data_bytes)} views at a time"
     return replace(found, text=text)
+
+
+def _data_bytes(shape: tuple[int, int, int], views: int) -> float:
+    """Of the data of a detector of many rows that sees the whole volume."""
+    slices, rows, columns = shape
+    return 4 * _RAYS_A_VOXEL * slices * max(rows, columns) * views
 
 
 def _time_text(found: Needs) -> str:
@@ -244,8 +265,6 @@ def _memory(
         total += _COIL_BYTES * slices * pixels * coils + (_PATH_BYTES * pixels if scanner == TrajectoryMRI.KIND else 0)
     elif _is_stacked(scanner):
         total += _MATRIX_BYTES * pixels * _views(task, views)
-    else:
-        total += _DATA_BYTES * _RAYS_A_VOXEL * slices * max(rows, columns) * _views(task, views)
     if _uses(settings):
         tile = _tile(settings)
         at_once = min(rows, tile or rows) * min(columns, tile or columns)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import rates
 from .config import ReconSettings
+from .devices import memory_of
 from .errors import EngineError
 from .estimate import Needs, estimate, stages
 from .geometry import Grid, ParallelBeam, view_angles
@@ -81,8 +82,11 @@ def pace_of(settings: ReconSettings, task: str, device: torch.device, pixels: in
     return replace(found, network=network, solver=solver)
 
 
-def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device) -> Needs:
-    """What the reconstruction of a measurement will take on this machine; measures its pace where it is not known."""
+def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device, *, devices: int = 1) -> Needs:
+    """What the reconstruction of a measurement will take on this machine; measures its pace where it is not known.
+
+    devices: like this one, a slab of slices on each.
+    """
     _slices, rows, columns = measurement.grid.shape
     return estimate(
         measurement.grid.shape,
@@ -93,6 +97,8 @@ def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device
         scanner=measurement.geometry.KIND,
         views_in_all=getattr(measurement.geometry, "views", None),
         pace=replace(pace_of(settings, measurement.task, device, rows * columns), start_s=0.0),  # it has started
+        devices=devices,
+        own_memory=memory_of(device),
     )
 
 

@@ -16,7 +16,7 @@ from .checkpoints import AsReal
 from .config import ReconSettings
 from .devices import choose_device, device_text, is_device_failure, precision_name, volume_device
 from .errors import EngineError
-from .methods import method, require_fitting
+from .methods import method, require_fitting, require_slabs
 from .methods.run import Run
 from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .denoisers import Counter
     from .models import ModelCard
+    from .operators.slabs import Slabs
     from .priors.base import Prior
     from .problems import Problem
 
@@ -69,6 +70,7 @@ def reconstruct(
     precision: str | None = None,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
+    slabs: Slabs | None = None,
 ) -> Result:
     """Reconstruct a measurement.
 
@@ -77,17 +79,22 @@ def reconstruct(
     device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
     precision: of the network, as in the settings, which device and precision overrule where they are given.
     checkpoint: keeps the state of the run; with one that holds a state, the run goes on from there.
+    slabs: which slices are reconstructed in this process, as :func:`.many.slabs_of` tells; the others of the group call
+    this alike.  The first one gets the whole volume, the others their own slab.
     Raises InputError for what the user can mend, EngineError when the computation fails (no memory, a
     GPU that is lost).
     """
     started = time.perf_counter()
     settings = settings or usual_settings(measurement).settings
     require_fitting(measurement.task, settings, measurement.geometry)
+    if slabs is not None and slabs.size > 1:
+        require_slabs(measurement, settings)
     used = replace(settings, precision=precision or settings.precision)
     chosen = choose_device(device or settings.device)
     keep_what_is_free()
     try:
-        made = _compute(measurement, prior, used, chosen, monitor or Silent(), checkpoint or NoCheckpoint())
+        keeper = checkpoint or NoCheckpoint()
+        made = _compute(measurement, prior, used, chosen, monitor or Silent(), keeper, slabs)
     except (RuntimeError, MemoryError) as error:
         failure = _as_engine_error(error, chosen, measurement.name)
         if failure is None:
@@ -96,6 +103,8 @@ def reconstruct(
     finally:
         give_back_what_is_free()
     record = _record(measurement, settings, made.card, prior, chosen, made.precision)
+    if slabs is not None and slabs.size > 1:
+        record["devices"] = slabs.size
     if made.remarks:
         record["remarks"] = list(made.remarks)
     if made.doubt:
@@ -137,28 +146,32 @@ def _compute(
     device: torch.device,
     monitor: Monitor,
     checkpoint: Checkpoint,
+    slabs: Slabs | None,
 ) -> _Made:
     """The method's network, the problem, the run, and its estimate as volumes for the user."""
     import torch
 
     from .denoisers import Counter
+    from .operators.slabs import WHOLE
     from .problems import build_problem
     from .uncertainty.doubt import require_calibrated
 
-    way, counter = method(settings.method), Counter()
+    way, counter, slabs = method(settings.method), Counter(), slabs or WHOLE
     with torch.inference_mode():
         network, card = way.load(settings, prior, scan, device)
         if settings.uncertainty:
             require_calibrated(scan, settings, card)
-        problem = build_problem(scan, settings, card.value if card else None, volume_device(device))
-        watcher = _Watcher(problem, monitor)
+        problem = build_problem(scan, settings, card.value if card else None, volume_device(device), slabs)
+        watcher = _Watcher(problem, monitor, slabs.size == 1)
         run = Run(watcher, AsReal(checkpoint), counter, network)
         estimate = way.run(problem, settings, run)
         residual = problem.residual(estimate.volume)
-        _require_finite(estimate.volume, residual, scan)
+        _require_finite(estimate.volume, residual, scan, slabs)
         volume = problem.to_volume(estimate.volume, f"{settings.method} of {scan.name}", False)
-        name = f"standard deviation of {volume.name}"
-        deviation = None if estimate.deviation is None else problem.to_volume(estimate.deviation, name, True)
+        volume, name = _whole(scan, volume, slabs), f"standard deviation of {volume.name}"
+        deviation = None
+        if estimate.deviation is not None:
+            deviation = _whole(scan, problem.to_volume(estimate.deviation, name, True), slabs)
         doubt, doubts = None, list[str]()
         if settings.uncertainty and card is not None:
             doubt, doubts = _doubt(problem, settings, run, card, estimate.volume, volume)
@@ -207,22 +220,29 @@ def _as_engine_error(error: RuntimeError | MemoryError, device: torch.device, na
     return None
 
 
-def _require_finite(volume: Tensor, residual: float, scan: Scan) -> None:
+def _whole(scan: Scan, part: Volume, slabs: Slabs) -> Volume:
+    """The volume of a scan, of which ``part`` is a slab, in the first process; in the others that slab."""
+    gathered = slabs.gathered(part.array) if slabs.size > 1 else None
+    return part if gathered is None else scan.volume(gathered, part.name)
+
+
+def _require_finite(volume: Tensor, residual: float, scan: Scan, slabs: Slabs) -> None:
     """Raise EngineError where the computation left the range of its numbers: nothing of it is to be saved."""
-    bad = volume.numel() - int(volume.isfinite().sum())
+    bad = int(slabs.total(volume.isfinite().logical_not_().sum()))
     if bad or not math.isfinite(residual):
         raise EngineError(
-            f"{scan.name}: {bad} of {volume.numel()} values of the result are not finite (residual {residual:g}); "
+            f"{scan.name}: {bad} of {scan.grid.voxels} values of the result are not finite (residual {residual:g}); "
             "check units and scale of the data, or use milder settings or --precision float32"
         )
 
 
 @dataclass
 class _Watcher:
-    """Passes on what happens, with previews made into volumes for the user."""
+    """Passes on what happens, with previews made into volumes for the user where they are of all slices."""
 
     problem: Problem
     monitor: Monitor
+    previews: bool = True
     _residuals: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # by stage
 
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
@@ -236,6 +256,8 @@ class _Watcher:
         return last[:: -(-len(last) // _MOST_STEPS) or 1]
 
     def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
+        if not self.previews:
+            return
         name = f"preview of {self.problem.scan.name}"
         self.monitor.preview(lambda: self.problem.to_volume(estimate(), name, False), step)
 

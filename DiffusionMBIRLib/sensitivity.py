@@ -150,12 +150,13 @@ def maps_method(method: str = "auto") -> str:
     return "espirit" if method == "auto" else method
 
 
-def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
+def estimate_maps(kspace: KSpace, *, method: str = "auto", whole: KSpace | None = None) -> np.ndarray:
     """Sensitivity maps, complex64 (slices, coils, rows, columns), from the fully sampled middle of k-space.
 
     Where the data lack one, a separate calibration scan stands in.
     "espirit" sets them to zero where the calibration shows no object; "low-resolution" leaves them noise-like there.
     Their phase is that of one virtual coil, the same for all slices, so that the image's phase is smooth in space.
+    whole: the measurement that ``kspace`` holds some slices of, which that coil is found in.
     Raises InputError where there are too few calibration lines.
     """
     method = maps_method(method)
@@ -168,9 +169,9 @@ def estimate_maps(kspace: KSpace, *, method: str = "auto") -> np.ndarray:
             f"sensitivity maps need at least {SMALLEST_ACS} x {SMALLEST_ACS}: bring maps, or data with ACS lines"
         )
     maps = _espirit(kspace) if method == "espirit" else _low_resolution(kspace)
-    if not maps.any():
+    if not maps.any() and (whole is None or whole is kspace):
         raise InputError(f"{kspace.name}: no sensitivity maps could be found; is there an object, or is all noise?")
-    return _with_common_phase(maps, main_coils(kspace)[:, 0])
+    return _with_common_phase(maps, main_coils(whole or kspace)[:, 0])
 
 
 def _espirit(kspace: KSpace) -> np.ndarray:

@@ -30,7 +30,8 @@ def require_finite(array: np.ndarray, name: str) -> None:
     """Raise InputError that names ``name`` and counts the NaN or infinite values, if there are any."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name}: values of type {array.dtype} cannot be used; real numbers are needed")
-    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+    parts = array if array.ndim > 2 else (array,)  # a part at a time: what a file is mapped to is not held as a whole
+    bad = int(array.size - sum(np.count_nonzero(np.isfinite(part)) for part in parts))
     if bad:
         raise InputError(f"{name}: {bad} of {array.size} values are NaN or infinite; repair or mask them first")
 

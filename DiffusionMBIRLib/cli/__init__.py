@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
+    arguments.argv = argv
     monitor = Silent() if arguments.quiet else Console()
     try:
         for given in argv:
@@ -98,6 +99,8 @@ def _run(argv: list[str]) -> int:
         if not is_out_of_memory(error):
             raise
         return _fail("memory ran out; use a smaller volume, fewer views or another device", arguments, code=1)
+    if not entries and not text:  # one of many processes, of which the first one speaks
+        return 0
     return 0 if terminal.put(json.dumps(entries) if arguments.json else printable(text, keep="\n\t")) else 1
 
 

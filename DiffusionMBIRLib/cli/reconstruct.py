@@ -14,7 +14,7 @@ from ..describe import lines
 from ..engines import LOCAL
 from ..errors import InputError
 from ..formats import SCAN, may_hold
-from ..monitor import Monitor
+from ..monitor import Checkpoint, Monitor, Silent
 from ..names import beside
 from ..provenance import NOTICE
 from ..tasks import SLICE_TASKS, SPARSE_VIEW, TASKS, task_info
@@ -36,6 +36,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..many import Group
+    from ..operators.slabs import Slabs
     from ..scans import Scan
 
 NAME, HELP = "reconstruct", "reconstruct a measurement"
@@ -56,6 +60,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--task", choices=TASKS, help=f"of a volume: what to simulate, or thin-slices (default {SPARSE_VIEW})"
     )
     add_engine(parser)
+    parser.add_argument(
+        "--devices",
+        default="1",
+        metavar="N",
+        help="all, or how many: each takes a slab of slices (all CUDA devices; with --device cpu processes)",
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="FOLDER", help="keep the run's state there, and go on from it, on any devices"
+    )
     add_told_trajectory(parser, file=False)
     add_scan_settings(parser, open_to=("trajectory",))
     add_settings(parser, ReconSettings)
@@ -64,7 +77,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What came out and how good it is; the volume is written to the output."""
     if arguments.engine != LOCAL:
+        if arguments.devices != "1" or arguments.state:
+            raise InputError("--devices and --state are for this computer; leave them out with --engine")
         return _elsewhere(arguments, monitor)
+    from ..many import devices_asked, joining, started_by_many
+
+    wanted = getattr(arguments, "device", "auto")
+    if not started_by_many() and (count := devices_asked(arguments.devices, wanted)) > 1:
+        from ..launch import launch
+
+        raise SystemExit(launch(arguments.argv, count))
+    with joining(wanted) as group:
+        if not group.first:
+            arguments.quiet, monitor = True, Silent()
+        return _reconstructed(arguments, monitor, group)
+
+
+def _reconstructed(arguments: argparse.Namespace, monitor: Monitor, group: Group) -> Outcome:
     from ..devices import choose_device
     from ..io.volumes import read_volume, require_writable
     from ..metrics import evaluate, uncertainty, uncertainty_text
@@ -74,21 +103,28 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
 
     measurement, truth = _measured(arguments, monitor)
     settings, why = _settings(arguments, measurement)
+    settings = replace(settings, device=group.device or settings.device)
+    device, slabs = choose_device(settings.device), group.slabs_of(measurement)
     reference = read_volume(arguments.reference) if arguments.reference else truth
-    require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
-    if arguments.report:
+    if group.first:
+        require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
+    if group.first and arguments.report:
         require_pages(arguments.output)
     for note in measurement.notes:
         say(note, arguments)
     if why:
         say(why, arguments)
     if not arguments.quiet:
-        say(estimate_of(measurement, settings, choose_device(settings.device)).text, arguments)
-    result = reconstruct(measurement, settings=settings, monitor=monitor)
+        say(estimate_of(measurement, settings, device, devices=group.size).text, arguments)
+    keeper = _keeper(arguments, measurement, settings, slabs, device) if arguments.state else None
+    result = reconstruct(measurement, settings=settings, monitor=monitor, checkpoint=keeper, slabs=slabs)
+    if not group.first:
+        return {}, ""
     result.volume.save(arguments.output)
     entries: dict[str, Any] = {"output": str(arguments.output), "method": result.method, "nfe": result.nfe}
     entries |= {"residual": result.residual, "seconds": round(result.seconds, 3)}
     entries |= {key: result.provenance[key] for key in ("device", "precision")}
+    entries |= _exchanged(slabs, result.seconds)
     text = "\n".join(
         [
             f"{arguments.output}: {lines(entries, skip=('output',))}",
@@ -139,6 +175,28 @@ def _elsewhere(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         entries["metrics"] = evaluate(read_volume(arguments.output), reference)
         text += "\n" + planes_text(entries["metrics"], reference.unit)
     return entries | {"engine": arguments.engine}, f"{text}\n{NOTICE}"
+
+
+def _exchanged(slabs: Slabs, seconds: float) -> dict[str, Any]:
+    """What several devices told each other: bytes that one handed over, and the share of its time, waiting included."""
+    if slabs.size == 1:
+        return {}
+    told: Any = slabs
+    share = round(told.seconds / max(seconds, 1e-9), 4)
+    return {"devices": slabs.size, "exchanged_bytes": sum(told.sent.values()), "exchange_share": share}
+
+
+def _keeper(
+    arguments: argparse.Namespace, scan: Scan, settings: ReconSettings, slabs: Slabs, device: torch.device
+) -> Checkpoint:
+    """Keeps the state in the folder that the user named."""
+    from ..jobs.slab_states import SlabStates, key_of
+
+    def warn(line: str) -> None:
+        say(line, arguments)
+
+    key = key_of(scan, settings)
+    return SlabStates(arguments.state, slabs, scan.grid.shape[0], key, device=device, warn=warn)
 
 
 def _save_doubt(doubt: Any, output: Path, entries: dict[str, Any]) -> str:

@@ -72,6 +72,18 @@ class Grid:
         x, y, z = self.matrix.T @ (np.asarray(self.origin_mm) - np.asarray(self.isocentre_mm)) + half
         return float(x), float(y), float(z)
 
+    def slab(self, held: slice) -> Grid:
+        """The grid of some slices that follow each other; the isocentre stays where it is."""
+        half = (np.asarray(self.shape[::-1]) - 1) / 2 * np.asarray(self.spacing_mm)
+        middle = np.asarray(self.origin_mm) + self.matrix @ half
+        up = self.matrix @ np.array([0.0, 0.0, held.start * self.spacing_mm[2]])
+        return replace(
+            self,
+            shape=(held.stop - held.start, *self.in_plane),
+            origin_mm=tuple(np.asarray(self.origin_mm) + up),
+            isocentre_mm=tuple(middle) if self.isocentre_mm is None else self.isocentre_mm,
+        )
+
     def coarsened(self, factor: int) -> Grid:
         """The grid whose voxels are means of factor x factor in-plane blocks of this one; same field of view.
 

@@ -16,6 +16,10 @@ Same = TypeVar("Same", bound="PointSource")
 _LEAST_DEPTH = 1e-3  # of a voxel before the source, as a share of the distance to the detector
 
 
+class NothingSeen(InputError):
+    """No view sees anything of a grid; of a part of a grid, or of some views alone, that need not be wrong."""
+
+
 @dataclass(frozen=True, eq=False)
 class PointSource(RayGeometry):
     """Rays from a point to a detector of rows x columns; slices mix in the data, (rows, views, columns).
@@ -62,7 +66,7 @@ class PointSource(RayGeometry):
         for places, cells in ((across, self.columns), (up, self.rows)):
             seen = seen & (places.max(axis=1) > -cells / 2) & (places.min(axis=1) < cells / 2)
         if not np.any(seen):
-            raise InputError(
+            raise NothingSeen(
                 "the detector misses the grid in every view; check the detector's offsets and the grid's isocentre"
             )
 

@@ -22,6 +22,7 @@ from .hdf5_types import is_sound
 from .sizes import require_bytes
 
 SUFFIXES = (".h5", ".hdf5", ".mrd", ".ismrmrd")
+LARGE_BYTES = 2**30  # of arrays that are written and read by parts
 _MOST_LINKS = 8  # from name to name within a file
 _GRID = ("shape", "spacing_mm", "origin_mm", "direction")
 _GRID_IF_KNOWN = ("isocentre_mm",)
@@ -163,6 +164,18 @@ class Fields:
                 f"{self.path}: the dataset {name} was never written; did the program that made it end early?"
             )
         return node
+
+    def mapped(self, name: str, wanted: np.dtype[Any]) -> np.ndarray | None:
+        """A large dataset that lies in one piece, as the memory map of its part of the file: read where it is looked
+        at, and changed in memory only.  None for any other, and for one of another type.
+        """
+        node = self.dataset(name)
+        offset = node.id.get_offset() if node.chunks is None else None
+        if offset is None or node.dtype != wanted or node.size * wanted.itemsize < LARGE_BYTES:
+            return None
+        if offset + node.size * wanted.itemsize > self._bytes:
+            raise InputError(f"{self.path}: the dataset {name} ends beyond the file; is it truncated?")
+        return np.memmap(self.path, wanted, "c", offset, node.shape)
 
     def numbers(self, name: str) -> Any:
         node = self.dataset(name)

@@ -24,6 +24,9 @@ Layout, version 2; in HDF5 (groups and datasets; what follows a colon are attrib
     /stored_grid   the grid of the user's own volume, where it differs : as /grid
     /provenance    text : JSON
 
+HDF5 holds arrays of a gigabyte and more uncompressed and in one piece: they are mapped into memory, not read, so that
+processes of one computer share them and each takes the slices that it needs.
+
 Version 1 had two forms, "DiffusionMBIR measurement" and "DiffusionMBIR k-space" (with /mask); both are read.  Needed
 are format, version, data, geometry (or mask) and grid; what else is missing takes the defaults of its class.
 """
@@ -63,6 +66,7 @@ class Source(Protocol):
     def attributes(self, owner: str) -> dict[str, Any]: ...
     def number(self, key: str, default: float) -> float: ...
     def dataset(self, name: str) -> Any: ...
+    def mapped(self, name: str, wanted: np.dtype[Any]) -> np.ndarray | None: ...
     def grid(self, name: str) -> Grid: ...
     def json(self, name: str) -> dict[str, Any]: ...
 
@@ -183,6 +187,9 @@ def _array(source: Source, name: str, stored: Any, default: Any) -> Content:
     _require_numbers(source, name, node, wanted)
     if node.ndim == 0:
         raise InputError(f"{source.path}: the dataset {name} holds one value, no array")
+    mapped = source.mapped(name, wanted)
+    if mapped is not None:
+        return {name: mapped}
     require_memory(str(source.path), node.shape, wanted.itemsize)
     with np.errstate(over="ignore"):  # what leaves the range is reported as not finite
         return {name: node[()].astype(wanted, copy=False)}

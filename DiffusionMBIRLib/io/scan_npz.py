@@ -102,6 +102,9 @@ class _Members(Fields):
             raise InputError(f"{self.path}: lacks the array {name}; see the layout in the documentation")
         return _Member(self.path, self.file, self._arrays[name])
 
+    def mapped(self, name: str, wanted: np.dtype[Any]) -> np.ndarray | None:
+        return None
+
     def json(self, name: str) -> dict[str, Any]:
         entries = self._attributes("/").get(name, {})
         if not isinstance(entries, dict):

@@ -40,6 +40,7 @@ METADATA_KEYS = (
 _LONGEST_WORD = 64
 _BLOCK_BYTES = 1 << 20
 _MOST_UNLIKE = 1000.0
+LARGE_BYTES = 2**30  # from which on volumes are not compressed
 
 
 def has_volume_suffix(path: str | os.PathLike[str]) -> bool:
@@ -105,15 +106,15 @@ def _require_written(path: Path, bytes_needed: int) -> None:
         damage = nifti.damage(path)
     elif name.endswith(".nrrd"):
         with path.open("rb") as stream:
-            while stream.readline().strip():  # an empty line ends the header
-                pass
+            packed = False
+            while line := stream.readline().strip():  # an empty line ends the header
+                packed = packed or line == b"encoding: gzip"
             try:
-                length = sum(
-                    len(block) for block in iter(partial(gzip.GzipFile(fileobj=stream).read, _BLOCK_BYTES), b"")
-                )
+                content = gzip.GzipFile(fileobj=stream) if packed else stream
+                length = sum(len(block) for block in iter(partial(content.read, _BLOCK_BYTES), b""))
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 length = 0
-        damage = "" if length == bytes_needed else "its compressed data end early"
+        damage = "" if length == bytes_needed else "its data end early"
     if damage:
         raise OSError(damage)
 
@@ -251,6 +252,7 @@ def _writable_suffix(path: Path) -> str:
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume; its unit and metadata go into the header where the format has room for them (NRRD).
 
+    A volume of a gigabyte or more is not compressed, which would take longer than many a run of it: but for .nii.gz.
     Written to a temporary name beside the target and renamed, so that a full disk or a crash leaves no half file.
     Raises InputError for a format that we do not write or a missing folder, EngineError where writing fails.
     """
@@ -266,7 +268,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     for key, value in {"units": volume.unit, **volume.metadata}.items():
         image.SetMetaData(key, value)
     with replacing(path, suffix) as temporary, quiet_itk():
-        simple_itk().WriteImage(image, str(temporary), True)
+        simple_itk().WriteImage(image, str(temporary), array.nbytes < LARGE_BYTES)
         _require_written(temporary, array.nbytes)
 
 

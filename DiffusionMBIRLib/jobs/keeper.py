@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from ..digests import Hashed, is_whole
 from ..errors import Cancelled, EngineError, InputError
 from .control import ClientGone
 from .files import rewriting
@@ -21,8 +21,6 @@ SHARE = 0.02  # of a run's time that may go into saving
 _USUAL_BYTES_PER_S = 1.5e8
 _USUAL_LATENCY_S = 0.02
 _FORMAT = 3
-_DIGEST_BYTES = 32
-_BLOCK_BYTES = 1 << 20
 
 
 class Keeper:
@@ -87,7 +85,7 @@ class Keeper:
         if not path.is_file():
             return None
         try:
-            if not _is_whole(path):
+            if not is_whole(path):
                 self._warn("the saved state is damaged (its SHA-256 differs); starting from the beginning")
                 return None
             content: dict[str, Any] = torch.load(path, weights_only=True)
@@ -142,7 +140,7 @@ class Keeper:
         content = {"format": _FORMAT, "fingerprint": self._fingerprint, "seconds": self.seconds(), "state": state}
         try:
             with rewriting(self._path(stage)) as stream:
-                hashed = _Hashed(stream)
+                hashed = Hashed(stream)
                 torch.save(content, cast("IO[bytes]", hashed))
                 stream.write(hashed.digest())
         except (OSError, RuntimeError) as error:  # torch wraps errors of the stream
@@ -170,34 +168,6 @@ class Keeper:
 
     def _path(self, stage: str) -> Path:
         return self._folder / f"{stage.lower()}.pt"
-
-
-class _Hashed:
-    """A stream that knows the SHA-256 of what was written to it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._hash = stream, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def digest(self) -> bytes:
-        return self._hash.digest()
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the digest at the file's end is that of the rest."""
-    digest = hashlib.sha256()
-    left = path.stat().st_size - _DIGEST_BYTES
-    with path.open("rb") as stream:
-        while left > 0 and (block := stream.read(min(_BLOCK_BYTES, left))):
-            digest.update(block)
-            left -= len(block)
-        return left == 0 and stream.read() == digest.digest()
 
 
 class _Odd(ValueError):

@@ -1,7 +1,17 @@
 """Methods of reconstruction, one file each; needs no torch until one is run."""
 
 from ..discovery import import_all
-from .base import Method, forget_method, method, methods_for, names, require_fitting, settings_used, starts_for
+from .base import (
+    Method,
+    forget_method,
+    method,
+    methods_for,
+    names,
+    require_fitting,
+    require_slabs,
+    settings_used,
+    starts_for,
+)
 
 __all__ = [
     "DIFFUSION_METHODS",
@@ -13,6 +23,7 @@ __all__ = [
     "method",
     "methods_for",
     "require_fitting",
+    "require_slabs",
     "settings_used",
     "starts_for",
 ]

@@ -40,6 +40,8 @@ _OF_DATA = {  # those that mean nothing elsewhere
     "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
 }
 
+SPLIT = ("ct", "mr")  # kinds of scans that are divided into slabs
+
 _METHODS: dict[str, Method] = {}
 
 
@@ -49,8 +51,8 @@ class Method(ABC):
     name: in settings and files.  label: for people.  takes: which ``TaskInfo.data`` it is fit for: scans of a modality,
     thick slices.  settings: what it reads of ``ReconSettings``, besides ``OF_ALL``.  volumes: float32 volumes held at
     once, at the peak.  network: "" for none, "prior" for a diffusion prior, "supervised" for one that was trained for
-    this method.  slice_by_slice: takes only scans whose slices do not mix in the data.  order: of the choices that a
-    user is shown.
+    this method.  slice_by_slice: takes only scans whose slices do not mix in the data.  slabs: runs on many devices, a
+    slab of slices on each.  order: of the choices that a user is shown.
     """
 
     name: ClassVar[str]
@@ -60,6 +62,7 @@ class Method(ABC):
     volumes: ClassVar[int] = 9
     network: ClassVar[str] = ""
     slice_by_slice: ClassVar[bool] = False
+    slabs: ClassVar[bool] = False
     order: ClassVar[int] = 100
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -174,3 +177,20 @@ def require_fitting(task: str, settings: ReconSettings, geometry: Geometry | Non
         raise InputError("setting metal_hu: only raw projections of CT have rays that can be left out; set it to 0")
     if task_info(task).data != "CT" and settings.preconditioner:
         raise InputError("setting preconditioner: it is made for rays; set it to 0")
+
+
+def require_slabs(scan: Scan, settings: ReconSettings) -> None:
+    """Raise InputError for what does not run on many devices, a slab of slices on each."""
+    known = ", ".join(name for name in methods_for(scan.task) if _METHODS[name].slabs)
+    refused = {
+        "thin slices and k-space along a trajectory run": scan.KIND not in SPLIT,
+        f"method {settings.method!r} runs": not method(settings.method).slabs,
+        "setting published: that code runs": settings.published,
+        "setting metal_hu: metal is looked for": bool(settings.metal_hu),
+        "setting uncertainty: intervals are made": settings.uncertainty,
+        f"projector {settings.projector!r} runs": settings.projector not in ("auto", "own"),
+    }
+    for what, found in refused.items():
+        if found:
+            which = f"; many devices do {known}" if what.startswith("method") else ""
+            raise InputError(f"{scan.name}: {what} on one device only{which}; leave out --devices")

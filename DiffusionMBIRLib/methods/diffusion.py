@@ -62,6 +62,7 @@ class DiffusionMethod(Method):
     """
 
     network: ClassVar[str] = "prior"
+    slabs: ClassVar[bool] = True
     publishes: ClassVar[bool] = False
 
     @abstractmethod

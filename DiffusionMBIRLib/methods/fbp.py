@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class FBP(Method):
     name: ClassVar[str] = "fbp"
     label: ClassVar[str] = "Filtered back-projection (FBP)"
+    slabs: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("fbp_filter",)
     volumes: ClassVar[int] = 4

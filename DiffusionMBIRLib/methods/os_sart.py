@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class OSSART(Method):
     name: ClassVar[str] = "os-sart"
     label: ClassVar[str] = "Ordered subsets (OS-SART)"
+    slabs: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("sart_passes", "subsets")
     volumes: ClassVar[int] = 8

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Planes(DiffusionMethod):
     name: ClassVar[str] = "planes"
     label: ClassVar[str] = "Diffusion, plane by plane"
+    slabs: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = (SLICES,)
     settings: ClassVar[tuple[str, ...]] = (*OF_SAMPLERS, "start", "schedule", "noise_weight", "temperature")
     volumes: ClassVar[int] = 4

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class SenseCG(Method):
     name: ClassVar[str] = "sense-cg"
     label: ClassVar[str] = "SENSE, conjugate gradient"
+    slabs: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("MR",)
     settings: ClassVar[tuple[str, ...]] = ("cg_iterations", "cg_lam")
     order: ClassVar[int] = 72

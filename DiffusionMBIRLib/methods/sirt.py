@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class SIRT(Method):
     name: ClassVar[str] = "sirt"
     label: ClassVar[str] = "SIRT"
+    slabs: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("CT",)
     settings: ClassVar[tuple[str, ...]] = ("sirt_iterations",)
     volumes: ClassVar[int] = 8

@@ -18,6 +18,7 @@ _COARSER = 0.4  # of the work on a grid, what the next coarser one takes: twice 
 class ADMMTV(Method):
     name: ClassVar[str] = "admm-tv"
     label: ClassVar[str] = "Total variation (ADMM-TV)"
+    slabs: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("CT", "MR", "slices")
     settings: ClassVar[tuple[str, ...]] = ("tv_lam", "tv_sweeps", "tv_grids")
     volumes: ClassVar[int] = 10

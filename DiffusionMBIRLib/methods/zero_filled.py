@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class ZeroFilled(Method):
     name: ClassVar[str] = "zero-filled"
     label: ClassVar[str] = "Zero-filled, or gridding"
+    slabs: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("MR",)
     order: ClassVar[int] = 73
 

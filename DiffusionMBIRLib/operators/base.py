@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import overload
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .slabs import Slabs
 from .space import Space
+
+Same = TypeVar("Same", bound="LinearOperator")
 
 
 class LinearOperator(ABC):
@@ -58,7 +62,7 @@ class LinearOperator(ABC):
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, on the device."""
-        return torch.linalg.vector_norm(self.forward(x).sub_(y))
+        return self.range.norm(self.forward(x).sub_(y))
 
     @property
     def H(self) -> LinearOperator:
@@ -77,25 +81,34 @@ class LinearOperator(ABC):
         """factor A."""
         return Scaled(self, factor)
 
+    def with_weights(self, weights: Tensor) -> LinearOperator:
+        """W A with a diagonal W >= 0 of shape ``range``."""
+        return RowWeighted(self, weights)
+
+    def in_slabs(self: Same, slabs: Slabs) -> Same:
+        """The operator of a slab of slices, which do not mix in the data, as a part of that of the whole volume."""
+        twin = copy.copy(self)
+        twin.domain, twin.range = self.domain.of_slab(slabs), self.range.of_slab(slabs)
+        return twin
+
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """The largest singular value, by Lanczos iteration on A^T A from a fixed random start (Lanczos 1950).
 
         Stops when the estimate grows by less than ``tolerance`` a step, so it is low by a similar fraction.
         """
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand(self.domain.shape, generator=generator, dtype=torch.float64).to(self.device, self.dtype)
-        x /= torch.linalg.vector_norm(x)
+        x, slabs = self.domain.uniform(0), self.domain.slabs
+        x /= self.domain.norm(x)
         before, diagonal, beside, value = torch.zeros_like(x), list[float](), list[float](), 0.0
         for _ in range(most):
             image = self.gram(x)
-            diagonal.append(float((x.conj() * image).sum().real))
+            diagonal.append(float(slabs.total((x.conj() * image).sum().real)))
             image.sub_(x, alpha=diagonal[-1])
             image.sub_(before, alpha=beside[-1] if beside else 0.0)
             small = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
             if beside:
                 small += torch.diag(torch.tensor(beside, dtype=torch.float64), -1)  # eigvalsh reads what is below
             last, value = value, float(torch.linalg.eigvalsh(small)[-1])
-            length = float(torch.linalg.vector_norm(image))
+            length = float(self.domain.norm(image))
             if value - last < tolerance * value or length <= torch.finfo(x.dtype).eps * value:
                 break
             beside.append(length)
@@ -118,7 +131,7 @@ class Adjoint(LinearOperator):
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|A x - y|, on the device."""
-        return torch.linalg.vector_norm(self.forward(x) - y)
+        return self.range.norm(self.forward(x) - y)
 
     @property
     def H(self) -> LinearOperator:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .slabs import WHOLE, Slabs
 
-def local_coils(maps: Tensor, image: Tensor, axis: int, spill: float) -> Tensor:
+
+def local_coils(maps: Tensor, image: Tensor, axis: int, spill: float, slabs: Slabs = WHOLE) -> Tensor:
     """Mixing (positions, virtual coils, coils): at each position the combinations with most signal first.
 
     maps: (slices or 1, coils, rows, columns).  image: (slices, rows, columns), of which the magnitude counts.  axis: -2
     or -1, the positions.  As few coils are kept, the same number everywhere, as leave out a signal of ``spill`` at
     most: the mean over the pixels that any coil sees of |what the left-out coils see|^2.
+    slabs: who holds the other slices, which count as well.
     """
     energy, seen = None, torch.zeros((), dtype=torch.int64, device=maps.device)
     for k, magnitude in enumerate(image.abs()):
@@ -27,6 +30,7 @@ def local_coils(maps: Tensor, image: Tensor, axis: int, spill: float) -> Tensor:
         energy = products if energy is None else energy.add_(products)
         seen += (own != 0).any(1).sum()
     assert energy is not None
+    energy, seen = slabs.total(energy), slabs.total(seen)
     values, vectors = torch.linalg.eigh(energy.to(torch.complex128))  # rising
     left_out = values.clamp_min(0).sum(0).cumsum(0) / seen.clamp_min(1)
     kept = max(1, len(left_out) - int((left_out <= spill).sum()))

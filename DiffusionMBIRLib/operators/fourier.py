@@ -19,6 +19,7 @@ from ..errors import InputError
 from .base import LinearOperator
 from .circulant import sampling_spectrum
 from .coils import local_coils, mixed
+from .slabs import WHOLE, Slabs
 from .space import Space
 
 _PLANE = (-2, -1)
@@ -37,13 +38,14 @@ def ifft2c(y: Tensor, axes: Sequence[int] = _PLANE) -> Tensor:
     return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(y, axes), dim=axes, norm="ortho"), axes)
 
 
-def unit_maps(maps: Tensor) -> Tensor:
+def unit_maps(maps: Tensor, slabs: Slabs = WHOLE) -> Tensor:
     """Coil maps (slices, coils, rows, columns) of which sum |S|^2 is 1 where any coil sees the pixel, 0 elsewhere.
 
     The image is then what all coils together saw, with noise that is the same everywhere without undersampling.
+    slabs: who holds the maps of other slices.
     """
     total = maps.abs().square().sum(1, keepdim=True)
-    return torch.where(total > 1e-6 * total.max(), maps / total.sqrt().clamp_min(1e-20), 0.0)
+    return torch.where(total > 1e-6 * slabs.largest(total.max()), maps / total.sqrt().clamp_min(1e-20), 0.0)
 
 
 class CartesianFourier(LinearOperator):
@@ -120,7 +122,7 @@ class CartesianFourier(LinearOperator):
         for part in self._parts:
             off = torch.view_as_real(self._samples(x, part).sub_(y[part])).flatten()  # a complex norm is slow
             squares.append(torch.dot(off, off))
-        return torch.stack(squares).sum().sqrt()
+        return self.range.slabs.total(torch.stack(squares).sum()).sqrt()
 
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """1 with anything sampled: a part of an orthonormal transform."""
@@ -235,7 +237,7 @@ class SenseFourier(CartesianFourier):
         if mixing is None:
             return super().reduced(y)
         maps = torch.cat([mixed(mixing, part, self._positions) for part in self.maps.split(1)])
-        twin = SenseFourier(self.mask, maps, slices=self.domain.shape[0])
+        twin = SenseFourier(self.mask, maps, slices=self.domain.shape[0]).in_slabs(self.domain.slabs)
         twin._mixing, twin._centred = mixing, False
         return twin, twin.carried_over(y)
 
@@ -245,7 +247,7 @@ class SenseFourier(CartesianFourier):
         return -3 - self._axes[0]
 
     def _mixing_for(self, y: Tensor, spill: float) -> Tensor | None:
-        mixing = local_coils(self.maps, self.adjoint(y), self._positions, spill)
+        mixing = local_coils(self.maps, self.adjoint(y), self._positions, spill, self.domain.slabs)
         return mixing if mixing.shape[1] < self.range.shape[1] else None
 
     @property

@@ -6,12 +6,13 @@ split into sub-batches or slabs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .slabs import WHOLE, Slabs
 
 _MASK = (1 << 64) - 1
 
@@ -21,7 +22,8 @@ class Space:
     """Tensors of one shape, (slices, ...) where it holds volumes or data of stacks.
 
     slices_last: the slices are fastest in memory, as products with one matrix for all slices want it.  first_slice: the
-    place of the first slice in the whole volume, for a space that holds a slab of it.
+    place of the first slice in the whole volume, for a space that holds a slab of it.  slabs: who holds the others;
+    numbers over whole volumes, as :meth:`dot` gives them, are over all of them.
     """
 
     shape: tuple[int, ...]
@@ -29,6 +31,7 @@ class Space:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     slices_last: bool = False
     first_slice: int = 0
+    slabs: Slabs = WHOLE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -62,11 +65,28 @@ class Space:
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
         """Real inner product, a number on the device."""
-        return dot(a, b)
+        return self.slabs.total(dot(a, b))
 
     def norm(self, x: Tensor) -> Tensor:
         """Euclidean length, a number on the device."""
-        return torch.linalg.vector_norm(torch.view_as_real(x) if x.is_complex() else x)
+        return self.slabs.length(torch.linalg.vector_norm(torch.view_as_real(x) if x.is_complex() else x))
+
+    @property
+    def slices(self) -> int:
+        """Of the whole volume."""
+        return self.slabs.in_all(self.shape[0])
+
+    def of_slab(self, slabs: Slabs) -> Space:
+        """The same space, which has the slices of a slab, as a part of the whole one."""
+        return replace(self, slabs=slabs, first_slice=slabs.mine(self.shape[0]).start)
+
+    def uniform(self, seed: int) -> Tensor:
+        """Numbers in [0, 1), the real parts of complex ones; what a slab holds is what the whole would hold there."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(self.first_slice):
+            torch.rand(self.shape[1:], generator=generator, dtype=torch.float64)
+        drawn = torch.rand(self.shape, generator=generator, dtype=torch.float64)
+        return drawn.to(self.device, self.dtype)
 
     def noise(self, seed: int, *key: int) -> Tensor:
         """Standard normal noise, of complex volumes in the real and in the imaginary part.

@@ -12,6 +12,7 @@ import torch
 from ..errors import InputError
 from ..geometry import Grid, RayGeometry
 from .base import LinearOperator
+from .slabs import WHOLE
 from .space import Space
 
 Same = TypeVar("Same", bound="SliceProjector")
@@ -33,13 +34,14 @@ class SliceProjector(LinearOperator):
         """The same transform for a stack of another height; nothing large is copied."""
         twin = copy.copy(self)
         twin.domain, twin.range = (
-            replace(space, shape=(slices, *space.shape[1:])) for space in (self.domain, self.range)
+            replace(space, shape=(slices, *space.shape[1:]), slabs=WHOLE, first_slice=0)
+            for space in (self.domain, self.range)
         )
         return twin
 
     def norm(self, *, tolerance: float = 1e-5, most: int = 300) -> float:
         """Largest singular value; one slice tells."""
-        if self.domain.shape[0] > 1:
+        if self.domain.slices > 1:
             return self.with_slices(1).norm(tolerance=tolerance, most=most)
         return super().norm(tolerance=tolerance, most=most)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,15 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import memory_of
 from ..errors import InputError
-from ..geometry import contiguous
+from ..geometry import Grid, RayGeometry, contiguous, mixes_slices
+from ..geometry.point_source import NothingSeen
 from ..models import ValueScale
 from ..operators import LinearOperator, Space, projector
-from ..operators.base import RowWeighted, Scaled
+from ..operators.base import Scaled
+from ..operators.by_views import ByViews, Unseen
+from ..operators.slabs import WHOLE, Slabs
 from ..samplers.schedules import usual_level
 from ..scans import Measurement
 from ..solvers.direct import direct_reconstruction
 from ..starts import coarse_start
+from ..streaming import lie_on_host, views_at_once
 from ..volume import Volume
 from .base import Problem, relative
 
@@ -58,16 +64,17 @@ class _Projections:
         measured = self.measured()
         difference = self.operator.forward(x * self.slope + self.base).mul_(self.norm).sub_(measured)
         if self.scan.weights is not None:
-            counted = torch.from_numpy(self.scan.weights > 0).to(x.device)
+            counted = torch.from_numpy(self.scan.weights > 0).to(measured.device)
             measured, difference = measured * counted, difference * counted
-        return relative(torch.linalg.vector_norm(difference), torch.linalg.vector_norm(measured))
+        data = self.operator.range
+        return relative(data.norm(difference), data.norm(measured))
 
     def direct(self, window: str) -> Tensor:
         """Filtered back-projection, in the value scale.  Raises InputError for a geometry that has none."""
         geometry, grid = self.scan.geometry, self.scan.grid
         reconstruct = direct_reconstruction(geometry)
         back = reconstruct(Scaled(self.operator, self.norm), self.measured(), geometry, grid, window=window)
-        return back.sub_(self.base).div_(self.slope)
+        return back.to(self.operator.device).sub_(self.base).div_(self.slope)
 
     def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
         """An estimate as a volume in the scan's unit, in the user's own axis order."""
@@ -82,13 +89,16 @@ class _Projections:
         return volume
 
 
-def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | None, device: torch.device) -> Problem:
+def ct_problem(
+    scan: Measurement, settings: ReconSettings, value: ValueScale | None, device: torch.device, slabs: Slabs = WHOLE
+) -> Problem:
     """y = A x with x in the value scale, |A| = 1, rows weighted by their precision where that is known.
 
+    slabs: of which ``scan`` is one, of its volume and, where slices do not mix, of its data.
     Raises InputError where no ray meets the grid, and for a projector that does not fit.
     """
     value = value or ValueScale()
-    raw = projector(scan.geometry, scan.grid, device=device, backend=settings.projector)
+    raw = _operator(scan.geometry, scan.grid, settings, device, slabs)
     measured = _on_device(scan, raw.range)
     base = scan.mu_water_per_mm * (1 + value.offset / 1000.0)
     slope = scan.mu_water_per_mm * value.scale / 1000.0
@@ -103,22 +113,24 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
         if scan.photons > 0:
             variance = measured.clamp(max=_MOST_EXPONENT).exp() / scan.photons
         if scan.photon_profile is not None:
-            variance /= torch.from_numpy(scan.photon_profile).to(device)  # infinite where a ray does not count
+            variance /= torch.from_numpy(scan.photon_profile).to(variance.device)  # infinite where a ray does not count
         variance = variance.add_(MODEL_ERROR**2)
         if scan.weights is not None:
-            variance /= torch.from_numpy(scan.weights / scan.weights.max()).to(device)
-        deviation = float(variance.min()) ** 0.5
+            trust = torch.from_numpy(scan.weights).to(variance.device)
+            variance /= trust / raw.range.slabs.largest(trust.max())
+        deviation = float(-raw.range.slabs.largest(-variance.min())) ** 0.5
         weights = variance.rsqrt_().mul_(deviation)
-        A, target = RowWeighted(raw, weights), target.mul_(weights)
+        A, target = raw.with_weights(weights), target.mul_(weights)
     norm = A.norm()
     if not norm > 0:
         raise InputError(f"{scan.name}: no ray meets the grid; check the geometry's detector and the grid's isocentre")
     scaled = raw.scaled(1 / norm)
-    A = _weighted(scaled, weights)
+    A = scaled if weights is None else scaled.with_weights(weights)
     y = target.div_(norm)
     seen = _Projections(scan, scaled, norm, value, base, slope)
     stride, factor = coarse_start(scan.geometry.views_of_a_point, scan.grid.in_plane)
     coarser = partial(_coarse, scan, settings, value, raw.domain)
+    of_views = partial(_of_views, scan, settings, norm, y, weights, raw.domain)
     return Problem(
         scan,
         A,
@@ -129,7 +141,7 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
         to_volume=seen.volume,
         residual=seen.residual,
         least=(-1000.0 - value.offset) / value.scale,  # no attenuation
-        of_views=partial(_of_views, scan, settings, norm, y, weights),
+        of_views=of_views,
         most=_most(scan, raw.domain, base, slope),
         direct=seen.direct,
         coarse=None if stride == 1 else partial(coarser, stride, factor),
@@ -140,21 +152,50 @@ def ct_problem(scan: Measurement, settings: ReconSettings, value: ValueScale | N
     )
 
 
-def _weighted(A: LinearOperator, weights: Tensor | None) -> LinearOperator:
-    return A if weights is None else RowWeighted(A, weights)
+def _operator(
+    geometry: RayGeometry, grid: Grid, settings: ReconSettings, device: torch.device, slabs: Slabs
+) -> LinearOperator:
+    """The projector of a slab.  Where slices mix in the data it goes through the views in groups, if they are many."""
+    make = partial(projector, grid=grid, device=device, backend=settings.projector)
+    if not mixes_slices(geometry):
+        alone: LinearOperator = make(geometry)
+        return alone.in_slabs(slabs) if slabs.size > 1 else alone
+    data_bytes = 4 * math.prod(geometry.data_shape(grid.shape[0]))
+    step = views_at_once(geometry.views, data_bytes)
+    data_on = torch.device("cpu") if lie_on_host(data_bytes, memory_of(device)) else device
+    if slabs.size == 1 and step >= geometry.views and data_on == device:
+        all_views: LinearOperator = make(geometry)
+        return all_views
+    groups = [geometry.take(slice(start, start + step)) for start in range(0, geometry.views, step)]
+    return ByViews([_of_group(make, group, grid, device) for group in groups], slabs, data_on=data_on)
+
+
+def _of_group(
+    make: Callable[[RayGeometry], LinearOperator], geometry: RayGeometry, grid: Grid, device: torch.device
+) -> LinearOperator:
+    """The projector of some views, which may see nothing of a slab."""
+    try:
+        return make(geometry)
+    except NothingSeen:
+        volumes = Space(grid.shape, device=device, slices_last=True)
+        return Unseen(volumes, replace(volumes, shape=geometry.data_shape(grid.shape[0])))
 
 
 def _of_views(
-    scan: Measurement, settings: ReconSettings, norm: float, y: Tensor, weights: Tensor | None, views: Sequence[int]
+    scan: Measurement,
+    settings: ReconSettings,
+    norm: float,
+    y: Tensor,
+    weights: Tensor | None,
+    volumes: Space,
+    views: Sequence[int],
 ) -> tuple[LinearOperator, Tensor]:
     """A and y of some views alone."""
-    part = projector(scan.geometry.take(views), scan.grid, device=y.device, backend=settings.projector)
+    part = _operator(scan.geometry.take(views), scan.grid, settings, volumes.device, volumes.slabs)
     A, space = part.scaled(1 / norm), part.range
     chosen = torch.as_tensor(views, device=y.device)
-    return (
-        _weighted(A, None if weights is None else space.laid_out(weights[:, chosen])),
-        space.laid_out(y[:, chosen]),
-    )
+    A = A if weights is None else A.with_weights(space.laid_out(weights[:, chosen]))
+    return A, space.laid_out(y[:, chosen])
 
 
 def _most(scan: Measurement, space: Space, base: float, slope: float) -> Tensor | None:
@@ -190,7 +231,7 @@ def _coarse(
         scan, data=scan.data[:, fewer], photon_profile=profile, weights=trusted, geometry=scan.geometry.take(fewer),
         grid=grid, stored_grid=grid, most_per_mm=most,
     )  # fmt: skip
-    return ct_problem(part, settings, value, space.device), partial(_on_grid, space=space)
+    return ct_problem(part, settings, value, space.device, space.slabs), partial(_on_grid, space=space)
 
 
 def _on_device(scan: Measurement, space: Space) -> Tensor:

@@ -49,7 +49,7 @@ def metal_problem(scan: Measurement, settings: ReconSettings, make: Callable[[Me
         )
     probe = make(scan)
     metal = Metal(
-        scan, projector(scan.geometry, scan.grid, device=probe.y.device, backend=settings.projector), threshold
+        scan, projector(scan.geometry, scan.grid, device=probe.A.device, backend=settings.projector), threshold
     )
     count = int(metal.mask.sum())
     if not count:

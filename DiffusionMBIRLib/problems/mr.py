@@ -16,8 +16,10 @@ from ..geometry import CartesianMRI
 from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
 from ..operators import CartesianFourier, SenseFourier
 from ..operators.fourier import fft2c, ifft2c, unit_maps
+from ..operators.slabs import WHOLE, Slabs
 from ..samplers.schedules import USUAL_LEVEL
 from ..scans import KSpace
+from ..scans.slabs import slab_of_kspace
 from ..sensitivity import SMALLEST_ACS, compress_coils, estimate_maps, noise_std_of
 from ..solvers.sense import middle_of, sense_cg
 from ..volume import Volume
@@ -31,7 +33,9 @@ LEAST_SHARE_OF_NOISE = 0.1  # signal energy over that of one coil's noise below 
 LEAST_REMAINDER = 0.003  # of the imaginary part after the phase is taken out: phases are never known exactly
 
 
-def mr_problem(kspace: KSpace, settings: ReconSettings, value: ValueScale | None, device: torch.device) -> Problem:
+def mr_problem(
+    kspace: KSpace, settings: ReconSettings, value: ValueScale | None, device: torch.device, slabs: Slabs = WHOLE
+) -> Problem:
     """y = A x with complex x in multiples of ``unit``, the 99.5th percentile of the volume's magnitude.
 
     MR images have no unit, so that a prior of several scanners and contrasts needs one made up.  A percentile of the
@@ -39,9 +43,9 @@ def mr_problem(kspace: KSpace, settings: ReconSettings, value: ValueScale | None
     depends on.  It is taken from a first SENSE reconstruction, whose percentile lies within a few percent of the
     truth's; the prior is trained with gains that vary by more.
 
-    Raises InputError for coils whose maps cannot be estimated.
+    slabs: which slices are reconstructed here.  Raises InputError for coils whose maps cannot be estimated.
     """
-    seen = Images.of(kspace, settings, device)
+    seen = Images.of(kspace, settings, device, slabs)
     return Problem(
         seen.kspace,
         seen.A,
@@ -67,22 +71,23 @@ class Images:
     noise: float
 
     @classmethod
-    def of(cls, kspace: KSpace, settings: ReconSettings, device: torch.device) -> Images:
+    def of(cls, kspace: KSpace, settings: ReconSettings, device: torch.device, slabs: Slabs = WHOLE) -> Images:
         """With coils combined and maps estimated.  Raises InputError where that cannot be done."""
-        kspace = compress_coils(kspace, settings.virtual_coils) if settings.virtual_coils else kspace
-        noise, kspace = noise_of(kspace), with_maps(kspace)
+        whole = compress_coils(kspace, settings.virtual_coils) if settings.virtual_coils else kspace
+        part = slab_of_kspace(whole, slabs.mine(whole.grid.shape[0])) if slabs.size > 1 else whole
+        noise, kspace = noise_of(whole), with_maps(part, whole)
         spill = LEAST_SHARE_OF_NOISE * 2 * noise**2 if settings.virtual_coils else 0.0
         data = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
-        A, y = operator_of(kspace, device).reduced(data, spill=spill)
+        A, y = operator_of(kspace, device, slabs).reduced(data, spill=spill)
         first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS)
-        unit = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
+        unit = slabs.percentile(first.abs(), MR_PERCENTILE)
         if not unit > 0:
             raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
         return cls(kspace, A, y / unit, unit, noise / unit)
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|."""
-        return float(self.A.distance(x, self.y) / torch.linalg.vector_norm(torch.view_as_real(self.y)))
+        return float(self.A.distance(x, self.y) / self.A.range.norm(self.y))
 
     def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
         """The magnitude of an estimate in the data's own, arbitrary unit, on the stored grid."""
@@ -112,7 +117,8 @@ class Images:
         imaginary = (self._low_resolution(tapered=False) * torch.polar(torch.ones_like(phase), -phase)).imag
         rows, columns = self._middle.acs
         noise = self.noise**2 * rows * columns / phase[0].numel()
-        return max(float(imaginary.square().mean()) - noise, LEAST_REMAINDER**2) ** 0.5
+        power = float(self.A.domain.slabs.mean(imaginary.square()))
+        return max(power - noise, LEAST_REMAINDER**2) ** 0.5
 
     @property
     def _middle(self) -> CartesianMRI:
@@ -164,20 +170,21 @@ def noise_of(kspace: KSpace) -> float:
     return kspace.noise_std if simulated else noise_std_of(kspace)
 
 
-def operator_of(kspace: KSpace, device: torch.device) -> CartesianFourier:
+def operator_of(kspace: KSpace, device: torch.device, slabs: Slabs = WHOLE) -> CartesianFourier:
     """The Fourier operator of a measurement; with several coils, whose maps are estimated where they are not given."""
     kspace = with_maps(kspace)
     if kspace.maps is None:
-        return CartesianFourier(kspace.geometry.mask, kspace.grid.shape, device=device)
-    on_device = unit_maps(torch.from_numpy(np.ascontiguousarray(kspace.maps)).to(device))
-    return SenseFourier(kspace.geometry.mask, on_device, slices=kspace.grid.shape[0])
+        return CartesianFourier(kspace.geometry.mask, kspace.grid.shape, device=device).in_slabs(slabs)
+    on_device = unit_maps(torch.from_numpy(np.ascontiguousarray(kspace.maps)).to(device), slabs)
+    return SenseFourier(kspace.geometry.mask, on_device, slices=kspace.grid.shape[0]).in_slabs(slabs)
 
 
-def with_maps(kspace: KSpace) -> KSpace:
+def with_maps(kspace: KSpace, whole: KSpace | None = None) -> KSpace:
     """The measurement with its coils' maps estimated once, for several reconstructions of it.
 
-    By ESPIRiT.  Raises InputError where they cannot be estimated.
+    By ESPIRiT.  whole: the measurement that this one holds some slices of.  Raises InputError where they cannot be
+    estimated.
     """
     if kspace.geometry.coils == 1 or kspace.maps is not None:
         return kspace
-    return replace(kspace, maps=estimate_maps(kspace), provenance={**kspace.provenance, "maps": "espirit"})
+    return replace(kspace, maps=estimate_maps(kspace, whole=whole), provenance={**kspace.provenance, "maps": "espirit"})

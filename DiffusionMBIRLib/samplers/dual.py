@@ -63,7 +63,7 @@ def sample(
         x -= guess  # what the data step has changed; each volume goes as soon as it can
         dual.mul_(2 - relaxation).add_(guess).add_(x, alpha=relaxation)  # w + u, where guess is v - u
         del guess
-        seen = completed(dual, x, noise(k), temperature * sigma)
+        seen = completed(dual, x, noise(k), temperature * sigma, noise.space.slabs)
         del x
         clean = denoiser(seen, sigma)
         if antithetic:

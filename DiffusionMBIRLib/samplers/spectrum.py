@@ -5,26 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..operators.slabs import WHOLE, Slabs
+
 LEAST = 1e-3  # share of the level's variance that is added everywhere: what is exactly known is no error at all
 SMOOTHED = 7  # frequencies along each axis that the power is averaged over
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**24}  # of slices that are transformed together
 
 
-def completed(x: Tensor, error: Tensor, noise: Tensor, sigma: float) -> Tensor:
+def completed(x: Tensor, error: Tensor, noise: Tensor, sigma: float, slabs: Slabs = WHOLE) -> Tensor:
     """x + noise with the power, frequency by frequency, that ``error`` lacks against white noise of level sigma.
 
     x, error, noise: (slices, rows, columns) of one kind, noise standard normal (complex: of variance 1 in each part),
     whose memory takes the result.  The variance added is max(LEAST sigma^2, sigma^2 - P), where P is the mean of
     |FFT2(error)|^2 / (rows columns) over slices and SMOOTHED x SMOOTHED frequencies (of complex errors, of each part).
+    slabs: who holds the other slices of the volume, which count as well.
     """
     parts = _parts(x)
-    missing = (sigma**2 - smoothed(power(error))).clamp_(min=LEAST * sigma**2).sqrt_()
+    missing = (sigma**2 - smoothed(power(error, slabs))).clamp_(min=LEAST * sigma**2).sqrt_()
     for part in parts:
         noise[part] = _filtered(noise[part].contiguous(), missing)
     return noise.add_(x)
 
 
-def power(x: Tensor) -> Tensor:
+def power(x: Tensor, slabs: Slabs = WHOLE) -> Tensor:
     """The power (rows, columns) of x's slices, lowest frequency in the corner, as a variance of each real part."""
     total = torch.zeros(x.shape[1:], dtype=x.dtype.to_real(), device=x.device)
     rows, columns = x.shape[1:]
@@ -37,7 +40,7 @@ def power(x: Tensor) -> Tensor:
     if not x.is_complex():  # the other half is its mirror image
         back = torch.arange(columns // 2 + 1, columns)
         total[:, back] = total[(-torch.arange(rows)) % rows][:, columns - back]
-    return total / (x.shape[0] * (2 if x.is_complex() else 1))
+    return slabs.total(total) / (slabs.in_all(x.shape[0]) * (2 if x.is_complex() else 1))
 
 
 def smoothed(image: Tensor, width: int = SMOOTHED) -> Tensor:

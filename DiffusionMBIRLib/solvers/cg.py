@@ -9,22 +9,30 @@ from torch import Tensor
 
 from ..operators.space import dot
 
+Dot = Callable[[Tensor, Tensor], Tensor]  # real inner product of two volumes, a number on the device
+
 
 def conjugate_gradient(
-    gram: Callable[[Tensor], Tensor], rhs: Tensor, x: Tensor, *, steps: int, tolerance: float | None = None
+    gram: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    x: Tensor,
+    *,
+    steps: int,
+    tolerance: float | None = None,
+    dot: Dot = dot,
 ) -> Tensor:
     """A few steps of conjugate gradient on gram(x) = rhs from the given x, which is left unchanged.
 
     gram: a symmetric (complex: Hermitian) positive semi-definite map of tensors of rhs's shape.  x stays where it is
     once the residual has fallen by ``tolerance`` against |rhs|: on a singular system further steps would only amplify
-    rounding (default 30 units of rounding for complex volumes, 1e-7 for real ones).  Scalars stay on the device, so
-    that no step waits for the host.
+    rounding (default 30 units of rounding for complex volumes, 1e-7 for real ones).  dot: of a space that holds a slab
+    of the volume, over all of it.  Scalars stay on the device, so that no step waits for the host.
     Hestenes and Stiefel 1952.
     """
     if tolerance is None:
         tolerance = default_tolerance(rhs.dtype)
-    floor = tolerance * torch.linalg.vector_norm(rhs)
-    return descend(gram, rhs - gram(x), x.clone(), steps=steps, floor=floor)
+    floor = tolerance * dot(rhs, rhs).sqrt()
+    return descend(gram, rhs - gram(x), x.clone(), steps=steps, floor=floor, dot=dot)
 
 
 def default_tolerance(dtype: torch.dtype) -> float:
@@ -42,11 +50,13 @@ def descend(
     steps: int,
     floor: Tensor | float = 0.0,
     poll: Callable[[], None] = lambda: None,
+    dot: Dot = dot,
 ) -> Tensor:
     """The steps of :func:`conjugate_gradient` for a residual that is known, in place: x is improved and returned, the
     memory of the residual, right-hand side - gram(x), is used up.
 
     floor: x stays where it is once the residual is no longer than this.  poll: called before each step; may raise.
+    dot: as above.
     """
     tiny = torch.finfo(residual.dtype).tiny
     floor = floor * floor

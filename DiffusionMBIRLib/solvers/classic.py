@@ -74,7 +74,7 @@ def admm_tv(
         raise InputError(f"admm_tv needs lam >= 0 and rho > 0, not lam {lam} and rho {rho}")
     gradient = Gradient(A.domain, weights=weights)
     back_projection = A.adjoint(y)
-    least = torch.linalg.vector_norm(back_projection) * default_tolerance(y.dtype)
+    least = A.domain.norm(back_projection) * default_tolerance(y.dtype)
     x = torch.zeros_like(back_projection) if start is None else start.clone()
     del back_projection
     kept = checkpoint.load("ADMM-TV") or {}
@@ -96,7 +96,7 @@ def admm_tv(
         slopes.pull(residual, rho)
         if bounds is not None:
             bounds.pull(residual, x, rho)
-        x = descend(system, residual, x, steps=cg_steps, floor=least, poll=monitor.poll)
+        x = descend(system, residual, x, steps=cg_steps, floor=least, poll=monitor.poll, dot=A.domain.dot)
         del residual
         slopes.move(x)
         state = {"x": x, "slopes": slopes.shifted, "done": torch.tensor(k + 1)}

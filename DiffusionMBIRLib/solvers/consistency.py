@@ -38,7 +38,7 @@ class DataFit(ABC):
     def __init__(self, A: LinearOperator, y: Tensor) -> None:
         self.A, self.y = A, y
         self.gradient = A.gradients(y)
-        self._size = torch.linalg.vector_norm(torch.view_as_real(y) if y.is_complex() else y)
+        self._size = A.range.norm(y)
         self.reset()
 
     def reset(self) -> None:
@@ -104,8 +104,8 @@ class ZTVConsistency(DataFit):
         self.D = difference
         self.rho, self.lam, self.cg_steps, self.sweeps = rho, lam, cg_steps, sweeps
         self.noise = noise
-        self._coupled = lam > 0 and rho > 0 and A.domain.shape[0] > 1
-        self._floor = torch.linalg.vector_norm(A.adjoint(y)) * default_tolerance(A.dtype)
+        self._coupled = lam > 0 and rho > 0 and A.domain.slices > 1
+        self._floor = A.domain.norm(A.adjoint(y)) * default_tolerance(A.dtype)
 
     def reset(self) -> None:
         super().reset()
@@ -156,7 +156,8 @@ class ZTVConsistency(DataFit):
             residual = self._residual(x, first, pull)
             x = x.clone() if x is first and not isinstance(self._solve, RecycledGradient) else x
             system = partial(self._system, pull=pull)
-            x = self._solve(system, residual, x, steps=self.cg_steps, floor=self._floor, poll=self._poll)
+            how = {"steps": self.cg_steps, "floor": self._floor, "poll": self._poll, "dot": self.A.domain.dot}
+            x = self._solve(system, residual, x, **how)
             del residual
             if self._coupled:
                 self._move_duals(x)

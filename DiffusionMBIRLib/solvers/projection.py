@@ -25,7 +25,7 @@ class Projection(DataFit):
         self._share: Tensor | None = None
         if normalised:
             reach = A.gram(A.domain.ones())
-            self._share = torch.where(reach > 1e-6 * reach.max(), 1 / reach, 0.0)
+            self._share = torch.where(reach > 1e-6 * A.domain.slabs.largest(reach.max()), 1 / reach, 0.0)
 
     def __call__(self, x: Tensor, sigma: float | None = None) -> Tensor:
         """x: (slices, rows, columns).  Returns the updated volume."""

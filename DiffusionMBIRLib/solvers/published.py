@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..operators.difference import SliceDifference
-from ..operators.space import Space
+from ..operators.space import Space, dot
+from .cg import Dot
 
 
 class PeriodicDifference(SliceDifference):
@@ -65,8 +66,11 @@ def aliased_descend(
     steps: int,
     floor: Tensor | float = 0.0,
     poll: Callable[[], None] = lambda: None,
+    dot: Dot = dot,
 ) -> Tensor:
-    """The steps of :func:`aliased_conjugate_gradient` for a residual that is known, in place; ``floor`` is not used."""
+    """The steps of :func:`aliased_conjugate_gradient` for a residual that is known, in place; ``floor`` and ``dot`` are
+    not used.
+    """
     direction = residual
     energy = _inner(residual, residual)
     for _ in range(steps):

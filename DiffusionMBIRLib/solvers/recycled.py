@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..operators.space import dot
+from .cg import Dot
 from .sampled import SamplingPreconditioner
 
 _POINTS = 4  # whose images make the kernel of a scan whose slices mix
@@ -34,17 +35,19 @@ class CirculantPreconditioner:
     """
 
     def __init__(self, A: LinearOperator, regularisation: float, coupling: float = 0.0, *, mixed: bool = False) -> None:
-        slices, rows, columns = A.domain.shape
-        self._in_plane, self._many = (rows, columns), max(1, _CHUNK // (rows * columns), math.ceil(slices / 8))
+        held, rows, columns = A.domain.shape
+        slices, self._slabs = A.domain.slices, A.domain.slabs
+        self._in_plane, self._many = (rows, columns), max(1, _CHUNK // (rows * columns), math.ceil(held / 8))
         turns = torch.arange(slices, dtype=torch.float64) * (math.pi / slices)
         eigenvalues = _of_volumes(A, turns) if mixed else _of_slices(A)
-        self._eigenvalues = eigenvalues.div_(eigenvalues.max()).add_(regularisation)
+        self._eigenvalues = eigenvalues.div_(self._slabs.largest(eigenvalues.max())).add_(regularisation)
         waves = torch.cos(turns[:, None] * (torch.arange(slices, dtype=torch.float64) + 0.5))
         self._waves = (waves / torch.linalg.vector_norm(waves, dim=1, keepdim=True)).to(A.device, A.dtype)
-        self._across = (coupling * (2 - 2 * torch.cos(turns))).to(A.device, A.dtype)
+        across = coupling * (2 - 2 * torch.cos(turns[self._slabs.mine(slices)]))
+        self._across = across.to(A.device, A.dtype)
 
     def __call__(self, r: Tensor) -> Tensor:
-        parts = torch.matmul(r.permute(1, 2, 0), self._waves.t()).permute(2, 0, 1)
+        parts = self._slabs.along(self._waves, r)
         for start in range(0, len(r), self._many):
             some = slice(start, start + self._many)
             spectrum = torch.fft.rfft2(parts[some])
@@ -52,9 +55,7 @@ class CirculantPreconditioner:
             spectrum /= own + self._across[some, None, None]
             parts[some] = torch.fft.irfft2(spectrum, s=self._in_plane)
             del spectrum  # its memory is that of the next one
-        for some_rows in parts.permute(1, 2, 0).split(max(1, self._in_plane[0] // 8)):
-            some_rows.copy_(torch.matmul(some_rows, self._waves))
-        return parts
+        return self._slabs.along_(self._waves.t(), parts)
 
 
 def _places(count: int, in_plane: tuple[int, int]) -> list[tuple[int, int]]:
@@ -71,9 +72,9 @@ def _places(count: int, in_plane: tuple[int, int]) -> list[tuple[int, int]]:
 
 def _of_slices(A: LinearOperator) -> Tensor:
     """Eigenvalues (rows, half the columns) of a stack: a point in each slice, all at once."""
-    slices, rows, columns = A.domain.shape
-    places = _places(slices, (rows, columns))
-    points = torch.zeros((rows, columns, slices), dtype=A.dtype, device=A.device).permute(2, 0, 1)
+    (held, rows, columns), slabs = A.domain.shape, A.domain.slabs
+    places = _places(A.domain.slices, (rows, columns))[slabs.mine(held)]
+    points = torch.zeros((rows, columns, held), dtype=A.dtype, device=A.device).permute(2, 0, 1)
     for k, (row, column) in enumerate(places):
         points[k, row, column] = 1.0
     images = A.gram(points)
@@ -81,7 +82,7 @@ def _of_slices(A: LinearOperator) -> Tensor:
     kernel = torch.zeros((rows, columns), dtype=A.dtype, device=A.device)
     for image, (row, column) in zip(images, places, strict=True):
         kernel += image.roll((-row, -column), (0, 1))
-    return torch.fft.rfft2(kernel).real.clamp_min_(0)
+    return torch.fft.rfft2(slabs.total(kernel)).real.clamp_min_(0)
 
 
 def _of_volumes(A: LinearOperator, turns: Tensor) -> Tensor:
@@ -89,16 +90,18 @@ def _of_volumes(A: LinearOperator, turns: Tensor) -> Tensor:
 
     turns: of the cosine transform across slices, in radians a slice.
     """
-    slices, rows, columns = A.domain.shape
+    rows, columns = A.domain.shape[1:]
+    slices, held = A.domain.slices, A.domain.slabs.mine(A.domain.shape[0])
     middle, kernel = slices // 2, torch.zeros(A.domain.shape, dtype=A.dtype, device=A.device)
     for row, column in _places(_POINTS, (rows, columns)):
         point = A.domain.zeros()
-        point[middle, row, column] = 1.0
+        if held.start <= middle < held.stop:
+            point[middle - held.start, row, column] = 1.0
         kernel += A.gram(point).roll((-row, -column), (1, 2))
     spectrum = torch.fft.rfft2(kernel).real
     del kernel
     waves = torch.cos(turns[:, None] * (torch.arange(slices, dtype=torch.float64) - middle)).to(A.device, A.dtype)
-    return torch.tensordot(waves, spectrum, dims=1).clamp_min_(0)
+    return A.domain.slabs.along(waves, spectrum).contiguous().clamp_min_(0)
 
 
 class RecycledGradient:
@@ -113,6 +116,7 @@ class RecycledGradient:
     """
 
     def __init__(self, precondition: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._dot: Dot = dot
         self._precondition = precondition or torch.clone
         self.reset()
 
@@ -148,8 +152,10 @@ class RecycledGradient:
         steps: int,
         floor: Tensor | float = 0.0,
         poll: Callable[[], None] = lambda: None,
+        dot: Dot = dot,
     ) -> Tensor:
         """As :func:`.cg.descend`, but x stays as it is: the improved one is a new volume."""
+        self._dot = dot
         moved, image_of_moved = self.moved, self.image = self._carry(residual)
         direction = self._precondition(residual)
         direction.addcmul_(moved, -_ratio(dot(direction, image_of_moved), dot(moved, image_of_moved)))
@@ -157,7 +163,7 @@ class RecycledGradient:
             poll()
             image = gram(direction)
             descent = dot(direction, residual)
-            going = torch.linalg.vector_norm(residual) > floor
+            going = dot(residual, residual).sqrt() > floor
             step = torch.where(going, _ratio(descent, dot(direction, image)), 0.0)
             moved.addcmul_(direction, step)
             image_of_moved.addcmul_(image, step)
@@ -175,7 +181,7 @@ class RecycledGradient:
         """(moved, its image) for the last way, gone as far as is best; the residual follows."""
         if self.moved is None or self.image is None:
             return torch.zeros_like(residual), torch.zeros_like(residual)
-        step = _ratio(dot(self.moved, residual), dot(self.moved, self.image))
+        step = _ratio(self._dot(self.moved, residual), self._dot(self.moved, self.image))
         self.moved.mul_(step)
         residual.sub_(self.image.mul_(step))
         return self.moved, self.image

@@ -30,11 +30,15 @@ def sense_cg(
     Pruessmann et al. 2001 (doi 10.1002/mrm.1241).  lam and an early stop both keep noise from being amplified.
     precondition: r -> an approximate solution of A^H A x = r.
     """
-    rhs = A.adjoint(y)
+    rhs, inner = A.adjoint(y), A.domain.dot
+    start = torch.zeros_like(rhs)
+
+    def system(x: Tensor) -> Tensor:
+        return A.gram(x).add_(x, alpha=lam)
+
     if precondition is not None:
-        start = torch.zeros_like(rhs)
-        return RecycledGradient(precondition)(lambda x: A.gram(x).add_(x, alpha=lam), rhs, start, steps=steps)
-    return conjugate_gradient(lambda x: A.gram(x).add_(x, alpha=lam), rhs, torch.zeros_like(rhs), steps=steps)
+        return RecycledGradient(precondition)(system, rhs, start, steps=steps, dot=inner)
+    return conjugate_gradient(system, rhs, start, steps=steps, dot=inner)
 
 
 def middle_of(data: np.ndarray, geometry: CartesianMRI, *, tapered: bool) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoints import fitting, form_of
 from ..monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from ..operators.base import LinearOperator
+from ..operators.space import Space
 
 _TURN = (math.sqrt(5) - 1) / 2  # of all groups from one to the next: far apart, and all are met
 
@@ -35,8 +36,9 @@ def ordered_subsets(
     other lead to that of their solutions which is smallest in it; others to a cycle, as wide as they disagree.
     """
     monitor, checkpoint = monitor or Silent(), checkpoint or NoCheckpoint()
-    rows = [_inverse(A.forward(A.domain.ones())) for A, _ in parts]
-    columns = _inverse(reduce(torch.maximum, (A.adjoint(torch.ones_like(y)) for A, y in parts)))
+    rows = [_inverse(A.forward(A.domain.ones()), A.range) for A, _ in parts]
+    seen = reduce(torch.maximum, (A.adjoint(torch.ones_like(y)) for A, y in parts))
+    columns = _inverse(seen, parts[0][0].domain)
     kept = checkpoint.load(stage) or {"x": torch.zeros_like(columns), "done": torch.tensor(0)}
     x = fitting(kept, {"x": form_of(columns)}, passes)["x"]
     for k in range(int(kept["done"]), passes):
@@ -52,9 +54,9 @@ def ordered_subsets(
     return x
 
 
-def _inverse(sums: Tensor) -> Tensor:
+def _inverse(sums: Tensor, space: Space) -> Tensor:
     """One over them; 0 where next to nothing is seen."""
-    return torch.where(sums > 1e-6 * sums.max(), 1 / sums, 0.0)
+    return torch.where(sums > 1e-6 * space.slabs.largest(sums.max()), 1 / sums, 0.0)
 
 
 def spread(number: int) -> list[int]:
