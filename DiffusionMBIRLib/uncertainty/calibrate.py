@@ -38,7 +38,7 @@ from ..volume import Volume
 from .conformal import CLASSES, Classes, Covered, held, scales
 from .scale import SHARES, ErrorScale, Sums
 from .signals import NAMES, signals_of
-from .table import Entry, Kind, Table, kind_of, write_table
+from .table import Entry, Kind, Table, kind_of, whole_share, write_table
 from .unlike import features_of, usual_of
 
 SCANS = {
@@ -195,7 +195,8 @@ def read_run(kept: Path, person: str, modality: str) -> KnownRun:
         maps, truth = file["maps"], file["truth"]
         task, geometry, amount, photons, coils = file["kind"].tolist()
         features = file["features"].tolist()
-    kind = Kind(task, geometry, float(f"{float(amount):.3g}"), float(photons), int(coils))
+    much = whole_share(float(amount)) if modality == "MR" else float(f"{float(amount):.3g}")
+    kind = Kind(task, geometry, much, float(photons), int(coils))
     scale, offset = (2000.0, -1000.0) if modality == "CT" else (1.0, 0.0)
     kinds = torch.from_numpy(CLASSES[modality].of(maps[:, 0] * scale + offset))
     error = torch.from_numpy(np.abs(maps[:, 0] - truth))

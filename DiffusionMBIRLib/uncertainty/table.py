@@ -55,13 +55,18 @@ def kind_of(scan: Scan) -> Kind:
     geometry: Any = scan.geometry
     if scan.modality == "MR":
         mask = geometry.mask
-        return Kind(scan.task, geometry.KIND, float(mask.mean()), 0.0, min(2, scan.data.shape[1]))
+        return Kind(scan.task, geometry.KIND, whole_share(float(mask.mean())), 0.0, min(2, scan.data.shape[1]))
     amount = float(geometry.views_of_a_point)
     if scan.task == "limited-angle-ct":
         angles = sorted(geometry.angles_deg)
         amount = (angles[-1] - angles[0]) * len(angles) / max(1, len(angles) - 1)
     photons = getattr(scan, "photons", 0.0)
     return Kind(scan.task, geometry.KIND, amount, photons if photons > 0 else NOISE_FREE)
+
+
+def whole_share(sampled: float) -> float:
+    """The share of k-space of an acceleration in quarters: masks of a line more or less are of one kind."""
+    return 4 / max(4, round(4 / sampled)) if sampled > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
+import pytest
 import torch
 
 from DiffusionMBIRLib.uncertainty.conformal import CLASSES, Covered, held, scales
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, Sums, features_at
 from DiffusionMBIRLib.uncertainty.signals import NAMES
+from DiffusionMBIRLib.uncertainty.table import whole_share
 
 
 def person(seed: int, misjudged: tuple[float, float]) -> Covered:
@@ -99,3 +101,10 @@ def test_classes_have_their_own_sizes_and_one_that_nobody_has_those_of_all():
     between = scale(maps, torch.full_like(kinds, 3))
     assert (between.mean() > scale(maps, torch.zeros_like(kinds)).mean()).item()
     assert (between.mean() < scale(maps, torch.ones_like(kinds)).mean()).item()
+
+
+def test_masks_of_a_line_more_or_less_are_of_one_kind():
+    assert {whole_share(n / 256) for n in (63, 64, 65)} == {0.25}
+    assert whole_share(128 / 256) == 0.5
+    assert whole_share(1.0) == 1.0
+    assert whole_share(86 / 256) == pytest.approx(1 / 3, rel=0.02)
