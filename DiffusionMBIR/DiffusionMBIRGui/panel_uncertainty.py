@@ -87,7 +87,7 @@ class UncertaintyView:
     def _show_outlines(self) -> None:
         overlay, form = self._overlay, self._form
         self._outlines.stop()
-        if self.active and form.uncertaintyOutlines.isChecked():
+        if self.active and form.uncertaintyOutlines.property("checked"):
             least = float(form.uncertaintyLeast.property("value"))
             self._outlines.start(self._result(), form.uncertaintyNode.currentNode(), least, overlay.composites)
 

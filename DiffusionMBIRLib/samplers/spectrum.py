@@ -30,7 +30,7 @@ def completed(x: Tensor, error: Tensor, noise: Tensor, sigma: float, slabs: Slab
 def power(x: Tensor, slabs: Slabs = WHOLE) -> Tensor:
     """The power (rows, columns) of x's slices, lowest frequency in the corner, as a variance of each real part."""
     total = torch.zeros(x.shape[1:], dtype=x.dtype.to_real(), device=x.device)
-    rows, columns = x.shape[1:]
+    columns = x.shape[-1]
     for part in _parts(x):
         if x.is_complex():
             total += torch.view_as_real(torch.fft.fft2(x[part].contiguous(), norm="ortho")).square_().sum((0, -1))
@@ -38,8 +38,7 @@ def power(x: Tensor, slabs: Slabs = WHOLE) -> Tensor:
         half = torch.view_as_real(torch.fft.rfft2(x[part].contiguous(), norm="ortho")).square_().sum((0, -1))
         total[:, : columns // 2 + 1] += half
     if not x.is_complex():  # the other half is its mirror image
-        back = torch.arange(columns // 2 + 1, columns)
-        total[:, back] = total[(-torch.arange(rows)) % rows][:, columns - back]
+        total[:, columns // 2 + 1 :] = total[:, 1 : (columns + 1) // 2].flip((0, 1)).roll(1, 0)
     return slabs.total(total) / (slabs.in_all(x.shape[0]) * (2 if x.is_complex() else 1))
 
 

@@ -275,7 +275,7 @@ def test_files_are_judged_by_a_glance(tmp_path: Path) -> None:
         ("folder", "volume", "folder is empty"),
         ("folder", "sinogram", "no folder of projections"),
         ("folder", "k-space", "choose a file of k-space"),
-        ("empty.nrrd", "k-space", ".h5, .hdf5, .mrd"),
+        ("empty.nrrd", "k-space", ".mrd"),
         ("text.h5", "sinogram", "no HDF5"),
         ("text.h5", "k-space", "no HDF5"),
     ):
