@@ -177,7 +177,7 @@ def test_a_real_cluster_computes_loses_its_node_and_goes_on_to_the_same_volume(t
         for name, value in {**variables, "OMP_NUM_THREADS": "1"}.items():
             monkeypatch.setenv(name, value)
         options = ["--partition=main"]
-        asked = request(tmp_path, volume, steps=80)
+        asked = request(tmp_path, volume, steps=1200)  # so many that it is at work yet when it loses its node
         folder = JobFolder.create(tmp_path / "jobs", asked, volume, engine=f"slurm::{sys.executable}", options=options)
         job = start(folder)
         seen = watch(job, step("diffusion", 15), timeout_s=300)
@@ -192,7 +192,7 @@ def test_a_real_cluster_computes_loses_its_node_and_goes_on_to_the_same_volume(t
     done = [event.done for event in seen if isinstance(event, Progress) and event.stage == "diffusion"]
     again = next(i for i in range(1, len(done)) if done[i] <= done[i - 1]) if done != sorted(set(done)) else 0
     assert done[again] > 1 or not again  # not from the beginning
-    twin = new_job(tmp_path, steps=80)
+    twin = new_job(tmp_path, steps=1200)
     run_apart([twin], tmp_path / "data")
     found, expected = (mbir.read_volume(each.path / "result.nrrd").array for each in (folder, twin))
     np.testing.assert_array_equal(found, expected)
