@@ -154,8 +154,10 @@ class DiffusionMethod(Method):
 
 
 def denoiser_of(problem: Problem, settings: ReconSettings, run: Run) -> Denoiser:
-    """How the run's prior sees volumes of a problem: told of the pixels, in tiles, in sub-batches, complex ones."""
-    from ..denoisers import SliceDenoiser, TiledPrior, at_pixel_size
+    """How the run's prior sees volumes of a problem: told of the pixels, in tiles, in sub-batches, complex ones,
+    and where values are bounded within these bounds.
+    """
+    from ..denoisers import BoundedDenoiser, SliceDenoiser, TiledPrior, at_pixel_size
 
     prior, volumes = at_pixel_size(run.network, problem.grid, problem.planes), problem.A.domain
     sides = [n for axis, n in enumerate(volumes.shape) if axis != problem.planes[0]]
@@ -163,7 +165,8 @@ def denoiser_of(problem: Problem, settings: ReconSettings, run: Run) -> Denoiser
     batch = slices_per_batch(settings, in_plane, getattr(prior, "device", volumes.device))
     seen = TiledPrior(prior, settings.tile, poll=run.monitor.poll) if settings.tile else prior
     slices = SliceDenoiser(seen, batch, counter=run.counter, poll=run.monitor.poll, axes=problem.planes)
-    return problem.seen_by(slices, settings)
+    seen_by = problem.seen_by(slices, settings)
+    return seen_by if problem.most is None else BoundedDenoiser(seen_by, problem.least, problem.most)
 
 
 def predictor_corrector_evaluations(settings: ReconSettings, task: str, views: int) -> int:
