@@ -163,6 +163,13 @@ class ReconSettings:
         range=(0.0, 1e5),
         option="metal",
     )
+    bin_pixels: int = setting(
+        1,
+        "Bin pixels",
+        "Of CT: samples are drawn on pixels of so many times the side, from as many columns of the detector averaged, "
+        "and interpolated: the pixels that the prior has learnt, where those of the scan are finer.",
+        range=(1, 16),
+    )
     samples: int = setting(
         1, "Samples", "Posterior samples: the result is their mean, with their standard deviation.", range=(1, 64)
     )

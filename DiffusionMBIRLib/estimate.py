@@ -177,6 +177,12 @@ def stages(
         parts["simulate"] = _cost(_MR_SIMULATION, coils) * voxels * unit if mr else of_ct
     prepared = _STEPS_OF_SCALE if mr else (_STEPS_OF_WHOLE_NORM if matrix_free else _STEPS_OF_NORM)
     parts["prepare"] = prepared * step + (maps if mr else matrix) * unit
+    by = _binned(settings)
+    if by > 1:
+        coarse, alone = (shape[0], shape[1] // by, shape[2] // by), replace(settings, bin_pixels=1)
+        of_scan: dict[str, Any] = {"views": views, "coils": coils, "scanner": scanner, "views_in_all": views_in_all}
+        of_coarse = stages(coarse, alone, task, pace=pace, **of_scan)
+        return parts | of_coarse | {"prepare": parts["prepare"] + of_coarse["prepare"]}
     units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit, "projector": matrix * unit}
     units["preconditioned step"] = step + _PRECONDITIONING * voxels * unit
     if method(settings.method).network == "prior" and settings.start == "admm-tv" and not settings.published:
@@ -229,7 +235,8 @@ def evaluations(settings: ReconSettings, task: str = SPARSE_VIEW, *, views: int 
 def pixels_seen(shape: tuple[int, int, int], settings: ReconSettings) -> int:
     """Pixels that the network sees in one evaluation of a volume: of tiles, those that they share count twice."""
     slices, rows, columns = shape
-    return slices * tiled_pixels((rows, columns), _tile(settings))
+    by = _binned(settings)
+    return slices * tiled_pixels((rows // by, columns // by), _tile(settings))
 
 
 def duration(seconds: float) -> str:
@@ -241,6 +248,11 @@ def duration(seconds: float) -> str:
 
 def _tile(settings: ReconSettings) -> int:
     return settings.tile if "tile" in method(settings.method).settings else 0
+
+
+def _binned(settings: ReconSettings) -> int:
+    """How many pixels, along each side, the samples of a diffusion prior have for one."""
+    return settings.bin_pixels if "bin_pixels" in method(settings.method).settings else 1
 
 
 def _uses(settings: ReconSettings) -> bool:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import ReconSettings
-from .scans import Measurement, Scan
+from .scans import HOLED_DISC, Measurement, Scan
 from .tasks import LIMITED_ANGLE, task_info
 
-OBJECT, ALL_VIEWS = "object", "all-views"  # presets
+OBJECT, ALL_VIEWS, DISCS = "object", "all-views", "discs"  # presets
+DISCS_UP_TO = 65.0  # degrees of views, beyond which total variation that is bounded leaves a prior nothing to add
 _ENOUGH = 0.5  # views a column of the detector, from which on filtered back-projection shows few streaks
 LONG_S = 3600.0  # what nobody has to wait for unasked
 
@@ -39,6 +40,13 @@ def usual_settings(scan: Scan) -> Usual:
             ReconSettings.preset(ALL_VIEWS),
             f"method fbp because {views} views all around are enough for {columns} columns; --method admm-tv or dual "
             "for less noise and streaks",
+        )
+    if scan.provenance.get("object") == HOLED_DISC and not around and angles_seen(scan) <= DISCS_UP_TO:
+        settings = ReconSettings.preset(DISCS)
+        return Usual(
+            settings,
+            f"method dual with the prior {settings.prior} because it has learnt such objects, and there are views of "
+            f"{angles_seen(scan):.0f} degrees only; --method admm-tv for no prior",
         )
     if scan.of_unknown_object:
         lacking = f"{views} views of {columns} columns" if around else f"views of {angles_seen(scan):.0f} degrees only"

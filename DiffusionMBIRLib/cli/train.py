@@ -20,7 +20,9 @@ NAME, HELP = "train", "train a prior, or a supervised baseline, on folders of vo
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", help="folders (or files) with volumes: NRRD, NIfTI, DICOM")
+    parser.add_argument(
+        "folders", nargs="*", help="folders (or files) with volumes: NRRD, NIfTI, DICOM; none with --shapes 1"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the prior and its state")
     parser.add_argument(
         "--method",
@@ -90,7 +92,8 @@ def _network(arguments: argparse.Namespace) -> Any:
     given = {name: getattr(arguments, name) for name in ("blocks", "light_levels")}
     given |= {"widths": tuple(arguments.widths) if arguments.widths else None}
     sizes = {name: value for name, value in given.items() if value is not None}
-    return replace(usual, image_channels=arguments.channels, knows_pixels=True, **sizes)
+    known = bool(arguments.folders)  # shapes of no scanner have no size
+    return replace(usual, image_channels=arguments.channels, knows_pixels=known, **sizes)
 
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:

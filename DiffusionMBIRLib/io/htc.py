@@ -18,7 +18,7 @@ from ..preparation.disc import disc_centre, disc_share
 from ..preparation.field_of_view import centred_grid
 from ..preparation.rays import RayScan, measurement_of_rays
 from ..preparation.told import Told
-from ..scans import Measurement
+from ..scans import HOLED_DISC, Measurement
 from . import matlab5
 from .matlab import FAN_BEAM, is_fan_beam
 
@@ -74,6 +74,7 @@ def _use_the_disc(scan: RayScan, grid: Grid) -> None:
         return
     scan.counts = lines
     scan.most = _ACRYLIC_PER_MM * disc_share(grid, centre, _RADIUS_MM)
+    scan.material, scan.kind_of_object = _ACRYLIC_PER_MM, HOLED_DISC
     scan.guessed.append(
         f"a disc of acrylic, 70 mm wide, with its centre at {centre[0]:.2f}, {centre[1]:.2f} mm from the axis: beam "
         f"hardening is taken off, no pixel attenuates more than {_ACRYLIC_PER_MM:g} / mm, none beside the disc does "

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
 # Settings that several methods use.
 OF_NETWORKS = ("prior", "slices_per_batch", "compile", "precision")
-OF_SAMPLERS = (*OF_NETWORKS, "tile", "steps", "sigma_start", "sigma_end", "samples", "uncertainty", "seed")
+OF_SAMPLERS = (
+    *OF_NETWORKS,
+    "tile",
+    "steps",
+    "sigma_start",
+    "sigma_end",
+    "bin_pixels",
+    "samples",
+    "uncertainty",
+    "seed",
+)
 OF_STARTS = ("start", "start_sweeps", "tv_lam", "cg_iterations", "cg_lam")
 OF_FITS = (
     "published", "lam", "tv_axes", "weigh_spacing", "rho", "cg_steps", "sweeps", "noise_weight", "preconditioner",
@@ -36,7 +46,7 @@ OF_ALL = (  # settings of the scan's operator, whatever the method
     "method", "device", "projector", "metal_hu", "virtual_coils",
 )  # fmt: skip
 _OF_DATA = {  # those that mean nothing elsewhere
-    "CT": ("projector", "preconditioner", "metal_hu", "tv_grids"),
+    "CT": ("projector", "preconditioner", "metal_hu", "tv_grids", "bin_pixels"),
     "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
 }
 

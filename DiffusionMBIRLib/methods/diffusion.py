@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +18,7 @@ from ..tasks import task_info
 from ..uncertainty.cost import EVALUATIONS
 from .base import Method
 from .run import Estimate, Run
-from .starts import start_of
+from .starts import OnFinerGrid, start_of
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +113,13 @@ class DiffusionMethod(Method):
         return prior, prior.card
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
+        if settings.bin_pixels == 1:
+            return self._samples(problem, settings, run)
+        part, finer = binned(problem, settings.bin_pixels)
+        found = self._samples(part, settings, replace(run, monitor=OnFinerGrid(run.monitor, finer)))
+        return Estimate(finer(found.volume), None if found.deviation is None else finer(found.deviation))
+
+    def _samples(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from ..samplers.noise import Noise
         from ..samplers.posterior import Moments
 
@@ -151,6 +158,20 @@ class DiffusionMethod(Method):
         if settings.published:
             return problem.A.domain.zeros()
         return start_of(problem, settings, run.monitor, run.checkpoint)
+
+
+def binned(problem: Problem, factor: int) -> tuple[Problem, Callable[[Tensor], Tensor]]:
+    """The problem on pixels and columns of ``factor`` times the side, and what leads its volumes back.
+
+    Raises InputError where pixels or columns cannot be divided so.
+    """
+    rows, columns = problem.grid.in_plane
+    if problem.coarser is None or rows % factor or columns % factor:
+        raise InputError(
+            f"setting bin_pixels: {factor} does not divide the {rows} x {columns} pixels of {problem.scan.name}; set "
+            "it to 1"
+        )
+    return problem.coarser(1, factor, factor)
 
 
 def denoiser_of(problem: Problem, settings: ReconSettings, run: Run) -> Denoiser:

@@ -69,7 +69,7 @@ def coarse_to_fine(
         return total_variation(problem, lam, sweeps, monitor, checkpoint)
     views = getattr(problem.scan.geometry, "views_of_a_point", 0)
     part, finer = coarser(2 if views >= 2 * VIEWS_OF_START else 1, 2)
-    before = coarse_to_fine(part, lam / 2, 2 * sweeps, grids - 1, _Finer(monitor, finer), NoCheckpoint())
+    before = coarse_to_fine(part, lam / 2, 2 * sweeps, grids - 1, OnFinerGrid(monitor, finer), NoCheckpoint())
     return total_variation(problem, lam, sweeps, monitor, checkpoint, start=finer(before))
 
 
@@ -97,12 +97,12 @@ def start_of(problem: Problem, settings: ReconSettings, monitor: Monitor, checkp
     if problem.coarse is None:
         return total_variation(problem, settings.tv_lam, settings.start_sweeps, monitor, checkpoint)
     part, finer = problem.coarse()
-    watched = _Finer(monitor, finer)
+    watched = OnFinerGrid(monitor, finer)
     return finer(total_variation(part, settings.tv_lam, settings.start_sweeps, watched, checkpoint))
 
 
 @dataclass
-class _Finer:
+class OnFinerGrid:
     """Passes on what happens on a coarser grid, with previews on the finer one."""
 
     monitor: Monitor

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..geometry import Grid, RayGeometry
+from ..scans import Measurement
 
 _COLUMNS_A_VIEW = 16  # beyond it, a grid as fine as the columns has voxels that hardly any ray tells from others
 _FINE = 128  # columns that are kept in any case
@@ -42,6 +44,31 @@ def binned(line: np.ndarray, geometry: RayGeometry, by: int) -> tuple[np.ndarray
         changes |= {"rows": rows, "row_pitch_mm": told.row_pitch_mm * by}
         changes["row_offset_mm"] = told.row_offset_mm - lost_rows / 2 * told.row_pitch_mm
     return np.ascontiguousarray(means, np.float32), replace(told, **changes)
+
+
+def with_wider_columns(scan: Measurement, by: int) -> Measurement:
+    """The scan with columns of the detector averaged, ``by`` at a time; all else as it is.
+
+    Raises InputError for a detector that cannot be divided so.
+    """
+    columns = scan.geometry.detector[1]
+    if not _divisible(scan.geometry) or columns % by:
+        raise InputError(f"{scan.name}: {columns} columns of {scan.geometry.LABEL.lower()} cannot be averaged by {by}")
+    told: Any = scan.geometry
+
+    def averaged(rays: np.ndarray | None) -> np.ndarray | None:
+        if rays is None or rays.shape[2] == 1:
+            return rays
+        return rays.reshape(*rays.shape[:2], -1, by).mean(axis=3, dtype=np.float32)
+
+    return replace(
+        scan,
+        data=np.asarray(averaged(scan.data)),
+        geometry=replace(told, columns=columns // by, pitch_mm=told.pitch_mm * by),
+        photons=scan.photons * by,
+        photon_profile=averaged(scan.photon_profile),
+        weights=averaged(scan.weights),
+    )
 
 
 def view_stride(geometry: RayGeometry, grid: Grid) -> int:

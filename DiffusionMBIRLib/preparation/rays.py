@@ -40,7 +40,9 @@ class RayScan:
     grid: to reconstruct on, None for what the detector sees.  axis_known: the file tells where the axis lies.
     sense_known: the file tells the sense of rotation for sure.  water: attenuation of water at the scan's energy, in
     1/mm, of medical scans, whose values are HU.  photons, photon_profile: as in a ``Measurement``, but the profile is
-    (views or 1, rows or 1, columns).  most: ``most_per_mm`` of a ``Measurement``.  guessed, remarks: what the reader
+    (views or 1, rows or 1, columns).  most: ``most_per_mm`` of a ``Measurement``.  material: attenuation in 1/mm of
+    the one material that the object is made of, where that is known.  kind_of_object: what it is, as :mod:`..usual`
+    knows it.  guessed, remarks: what the reader
     has to say.
     """
 
@@ -61,6 +63,8 @@ class RayScan:
     photons: float = 0.0
     photon_profile: np.ndarray | None = None
     most: np.ndarray | None = None
+    material: float | None = None
+    kind_of_object: str = ""
     guessed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -94,12 +98,13 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
     grid = scan.grid or grid_seen(geometry, line.shape[0], scan.slice_mm)
     if scan.grid is None and told.wants("padding"):
         grid = padded(grid, line, geometry, remarks)
-    typical = scan.water or typical_attenuation(line, geometry, grid)
+    typical = scan.water or scan.material or typical_attenuation(line, geometry, grid)
     if told.wants("water"):
         line = without_beam_hardening(line, geometry, remarks)
     remarks += _doubts(line, typical, scan)
     if not scan.water:
-        guessed.append(f"values in 1/mm; {typical:.4g} / mm, which most of the object has, stands where water does")
+        whose = "the object's material" if scan.material else "which most of the object has"
+        guessed.append(f"values in 1/mm; {typical:.4g} / mm, {whose}, stands where water does")
     if not scan.sense_known:
         guessed.append("sense of rotation; else the slices are mirrored")
     return Measurement(
@@ -110,7 +115,13 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
         unit="HU" if scan.water else "1/mm",
         **_photons(scan, kept),
         most_per_mm=scan.most,
-        provenance={"source": scan.source, "guessed": guessed, "remarks": remarks, **water_known(bool(scan.water))},
+        provenance={
+            "source": scan.source,
+            "guessed": guessed,
+            "remarks": remarks,
+            **water_known(bool(scan.water)),
+            **({"object": scan.kind_of_object} if scan.kind_of_object else {}),
+        },
         name=scan.name,
     )
 

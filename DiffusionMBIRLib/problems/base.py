@@ -36,8 +36,8 @@ class Problem:
     of_views: of the places of some views, A and y of these alone; None where a scan has no views.
     direct: of a filter's name, the direct reconstruction; None where the kind of scan has none.
     coarser: of a stride of the views and a factor of the pixels, makes the same problem on fewer data and a coarser
-    grid, and what leads its volumes back to this grid; coarse does so for the start of a diffusion, None where that
-    would save nothing.
+    grid, and what leads its volumes back to this grid; with a third argument, columns of the detector are averaged by
+    that factor too.  coarse does so for the start of a diffusion, None where that would save nothing.
     seen_by: how a prior sees volumes of this problem, such as complex ones.
     planes: axes of the volume, along which planes are stacked that a prior sees, one level after the other.
     data_step: makes the step onto the data, of the weight of their noise, where there is a better one than by conjugate
@@ -64,7 +64,7 @@ class Problem:
     most: Tensor | None = None
     direct: Callable[[str], Tensor] | None = None
     coarse: Callable[[], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
-    coarser: Callable[[int, int], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
+    coarser: Callable[..., tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
     seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser
     planes: tuple[int, ...] = (0,)
     data_step: Callable[[float], DataFit] | None = None

@@ -22,6 +22,7 @@ from ..operators import LinearOperator, Space, projector
 from ..operators.base import Scaled
 from ..operators.by_views import ByViews, Unseen
 from ..operators.slabs import WHOLE, Slabs
+from ..preparation.binning import with_wider_columns
 from ..samplers.schedules import usual_level
 from ..scans import Measurement
 from ..solvers.direct import direct_reconstruction
@@ -213,10 +214,13 @@ def _coarse(
     space: Space,
     stride: int,
     factor: int,
+    columns: int = 1,
 ) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     """Of many views a part is enough for what noise is added to, and a coarser grid: the finer it is, the more sweeps
-    total variation takes to fill in what no view has seen.
+    total variation takes to fill in what no view has seen.  columns: so many of the detector are averaged.
     """
+    if columns > 1:
+        scan = with_wider_columns(scan, columns)
     grid, fewer = scan.grid.coarsened(factor), slice(None, None, stride)
     profile = scan.photon_profile
     if profile is not None and profile.shape[1] > 1:

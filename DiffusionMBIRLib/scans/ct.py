@@ -17,6 +17,7 @@ from .base import Scan, require_data_shape
 MU_WATER_RANGE = (1e-5, 1e3)  # 1/mm; water has 0.5 at 20 keV and 0.003 at 10 MeV, other fluids and units more or less
 UNITS = ("HU", "1/mm")
 COUNTS = (1e-3, 1e15)
+HOLED_DISC = "disc of one material with holes"  # an object that there is a prior of, in a scan's provenance
 MOST_ATTENUATION = 1e6
 
 

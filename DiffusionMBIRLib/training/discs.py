@@ -115,7 +115,8 @@ def _holes(radius: float, cy: float, cx: float, g: np.random.Generator) -> tuple
     common, alike = g.uniform(0, math.pi), g.random() < 0.85
     spread = 0.12 if g.random() < 0.6 else 0.3
     pattern = _harmonics(kind, g)
-    places = _places(count, radius * g.uniform(0.74, 0.86), typical * (g.uniform(2.0, 2.6) if kind == CROSSES else g.uniform(1.7, 2.3)), stretch, common, g)
+    apart = typical * (g.uniform(2.0, 2.6) if kind == CROSSES else g.uniform(1.7, 2.3))
+    places = _places(count, radius * g.uniform(0.74, 0.86), apart, stretch, common, g)
     holes = []
     for py, px in places:
         holes.append(

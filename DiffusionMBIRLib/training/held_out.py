@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from ..devices import arithmetic
 from ..models import ValueScale
 from ..priors.compact import edm_denoise
 from .base import Losses
-from .slices import fixed_images
+from .slices import SliceSampler, fixed_images
 from .stacks import Stack
 
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -53,6 +54,13 @@ class HeldOut:
         """Windows of slices as they were acquired; see :func:`.slices.fixed_images`."""
         acquired = [stack for stack in stacks if not stack.across]
         return cls(*fixed_images(acquired, size=size, value=value, count=count, channels=channels))
+
+    @classmethod
+    def of_shapes(cls, sampler: SliceSampler, count: int) -> HeldOut:
+        """Of a sampler without volumes: images of another seed than those to train on."""
+        other = copy.copy(sampler)
+        other.seed, other.rank = 0x5EED + sampler.seed, 0
+        return cls(*other.batch(2**31, count))
 
     @torch.inference_mode()
     def losses(

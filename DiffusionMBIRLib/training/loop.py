@@ -58,7 +58,8 @@ def train(
     device: str | torch.device = "auto",
     monitor: Monitor | None = None,
 ) -> Path:
-    """Train a prior on all volumes below ``folders`` that fit ``glob``; returns the prior's safetensors file.
+    """Train a prior on all volumes below ``folders`` that fit ``glob``, or on shapes alone where there are no folders
+    and ``settings.shapes`` is 1; returns the prior's safetensors file.
 
     output: a folder; where it holds a state of the same network, training goes on from there.  patient_regex: see
     :func:`.slices.patient_of`.  hold_out: patients for the held-out loss, by default the last 15 percent in sorted
@@ -77,7 +78,11 @@ def train(
     value, target = value or ValueScale(), _device(device)
     settings = settings or TrainSettings()
     told = monitor if rank == 0 else Silent()
-    stacks = read_stacks(folders, glob, patient_regex, value, told, across=settings.across > 0)
+    stacks = list[Stack]()
+    if not folders and settings.shapes < 1:
+        raise InputError("no folder with volumes to train on; give one, or --shapes 1 for a prior of synthetic shapes")
+    if folders:
+        stacks = read_stacks(folders, glob, patient_regex, value, told, across=settings.across > 0)
     Path(output).mkdir(parents=True, exist_ok=True)
     with _process_group(target):
         trainer = Trainer(
@@ -151,7 +156,7 @@ class Trainer(TrainingLoop[CompactUNet]):
             raise InputError("--channels 2 (real and imaginary part) is for MR; add --modality MR")
         grouped = dist.is_available() and dist.is_initialized()
         rank, world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
-        train, rest = split_by_patient(stacks, held_out, held_out_fraction)
+        train, rest = split_by_patient(stacks, held_out, held_out_fraction) if stacks else ([], [])
         self._take_data(train, rest, settings, value, network, rank, shares or {})
         self.value, self.licence, self.data = value, licence, [dict(entry) for entry in data]
         self.teacher: CompactUNet | None = None
@@ -186,13 +191,16 @@ class Trainer(TrainingLoop[CompactUNet]):
         shares: Mapping[str, float],
     ) -> None:
         shape: dict[str, Any] = {"size": s.size, "value": value, "channels": network.image_channels}
-        drawn: dict[str, Any] = {"seed": s.seed, "shares": shares, "across": s.across, "shapes": s.shapes, **shape}
-        self.steps = NoisySteps(SliceSampler(train, rank=rank, **drawn), s, network.multiple)
-        self.held_out = HeldOut.of(rest, count=s.held_out_images, **shape)
+        drawn: dict[str, Any] = {"seed": s.seed, "shares": shares, "across": s.across, **shape}
+        drawn |= {"shapes": s.shapes, "discs": s.discs}
+        sampler = SliceSampler(train, rank=rank, **drawn)
+        self.steps = NoisySteps(sampler, s, network.multiple)
+        count = s.held_out_images
+        self.held_out = HeldOut.of(rest, count=count, **shape) if rest else HeldOut.of_shapes(sampler, count)
         # Of one and the same sample on every rank: all must agree on the preconditioning.
         sample = SliceSampler(train, **drawn).batch(2**31, 128)[0]
         self.sigma_data = max(round(float(sample.std()), 3), 0.001)
-        self.spacings_mm = pixel_range(train)
+        self.spacings_mm = pixel_range(train) if train else ()
 
     def _start_from(
         self, initial: str | Path, network: CompactUNet, settings: TrainSettings, device: torch.device
@@ -283,8 +291,8 @@ class Trainer(TrainingLoop[CompactUNet]):
         high, size, where = self.settings.noise_range()[1], self.settings.size, (self.device, self.precision)
         samples = draw_samples(best, self.sigma_data, high, size, *where, pixel_mm=pixel_mm)
         save_sample_grid(samples, self.folder / "samples.png")
-        if card.channels > 1 or size < PATCH_PX:
-            return  # training slices are magnitudes
+        if card.channels > 1 or size < PATCH_PX or not self.steps.sampler.stacks:
+            return  # training slices are magnitudes, and shapes are made anew each time
         unseen = self.held_out.images[(self.held_out.pixel_mm / pixel_mm).log().abs() < math.log(LIKE_PIXELS)]
         found = check_patches(samples, unseen, self.steps.sampler.stacks, pixel_mm)
         training = card.training | {"memorisation": asdict(found) | {"pixel_mm": pixel_mm}}
@@ -315,8 +323,9 @@ class Trainer(TrainingLoop[CompactUNet]):
             "steps": self.seen // (self.settings.batch * self.world),
             "held_out_loss": losses["per_sigma"],
             "held_out_loss_per_pixel_mm": losses["per_pixel_mm"],
-            "pixel_spacings_mm": list(self.spacings_mm),
         }
+        if self.spacings_mm:
+            training["pixel_spacings_mm"] = list(self.spacings_mm)
         if width:
             training["average_width"] = width
         if self.initial:

@@ -34,7 +34,12 @@ class TrainSettings:
     across: float = setting(
         0.1, "Across slices", "Share of images cut across the slices of nearly isotropic volumes.", range=(0.0, 1.0)
     )
-    shapes: float = setting(0.03, "Shapes", "Share of synthetic shapes, of CT some of metal.", range=(0.0, 1.0))
+    shapes: float = setting(
+        0.03, "Shapes", "Share of synthetic shapes, of CT some of metal; 1: no volumes are needed.", range=(0.0, 1.0)
+    )
+    discs: float = setting(
+        0.0, "Discs", "Of the shapes, share of discs of one material with holes that fill the image.", range=(0.0, 1.0)
+    )
     teacher_images: int = setting(
         0,
         "Teacher",

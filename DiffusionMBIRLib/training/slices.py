@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from ..models import ValueScale
 from .complex_images import with_phase
+from .discs import holed_disc
 from .settings import TrainSettings
 from .shapes import random_shapes
 from .stacks import Stack, background
@@ -93,10 +94,13 @@ class SliceSampler:
         shares: Mapping[str, float] | None = None,
         across: float = 0.0,
         shapes: float = 0.0,
+        discs: float = 0.0,
     ) -> None:
-        """shares, across: see :func:`stack_weights`.  shapes: share of synthetic images."""
+        """stacks: may be none where shapes is 1.  shares, across: see :func:`stack_weights`.  shapes: share of
+        synthetic images.  discs: of these, share of discs with holes, whose pixels have no size that is told.
+        """
         self.stacks, self.size, self.augment, self.channels = list(stacks), size, augment, channels
-        self.seed, self.rank, self.shapes = seed, rank, shapes
+        self.seed, self.rank, self.shapes, self.discs = seed, rank, shapes, discs
         self.air, self.in_hu = background(value), value.unit == "HU"
         self.weights = stack_weights(self.stacks, shares or {}, across)
 
@@ -112,6 +116,8 @@ class SliceSampler:
 
     def _image(self, size: int, generator: np.random.Generator) -> tuple[Tensor, float]:
         if self.shapes and generator.random() < self.shapes:
+            if self.discs and generator.random() < self.discs:
+                return holed_disc(size, generator), 0.0
             return random_shapes(size, generator, metal=self.in_hu), _between(*PIXELS_MM, generator)
         stack = self.stacks[generator.choice(len(self.stacks), p=self.weights)]
         index = int(generator.integers(stack.levels[0].shape[0]))

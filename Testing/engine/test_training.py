@@ -112,6 +112,20 @@ def test_a_run_from_files(tmp_path):
     assert load_prior(path).denoise(torch.rand(1, 1, 20, 16), 0.1).shape == (1, 1, 20, 16)
 
 
+def test_shapes_alone_need_no_volumes(tmp_path):
+    settings = replace(SETTINGS, shapes=1.0, discs=0.5, images=32)
+    network = replace(NETWORK, knows_pixels=False)
+    path = train([], tmp_path / "a", settings=settings, network=network, model_id="shapes", device="cpu")
+    card = read_card(path)
+    assert card.training["images_seen"] == 32
+    assert "pixel_spacings_mm" not in card.training
+    where: dict[str, Any] = {"network": network, "value": CT, "model_id": "b", "device": torch.device("cpu")}
+    other = Trainer([], tmp_path / "b", settings=settings, **where)
+    assert not torch.equal(other.held_out.images[0], other.steps[0][0][0])
+    with pytest.raises(InputError, match="--shapes 1"):
+        train([], tmp_path / "d", settings=SETTINGS)
+
+
 def test_loss_falls_on_a_toy_set(tmp_path):
     run = trainer(tmp_path, replace(SETTINGS, images=1200, batch=12, ema=0.9, save_minutes=60.0))
     before = mean_loss(run.evaluate())

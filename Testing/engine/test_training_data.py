@@ -13,6 +13,7 @@ import torch
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.models import MR_VALUE, ValueScale
+from DiffusionMBIRLib.training.discs import MATERIAL, RADII, RIM, holed_disc
 from DiffusionMBIRLib.training.settings import TrainSettings
 from DiffusionMBIRLib.training.shapes import random_shapes
 from DiffusionMBIRLib.training.slices import NoisySteps, SliceSampler, fixed_images, pixel_range, stack_weights
@@ -254,6 +255,33 @@ def test_synthetic_shapes():
     assert max(float(random_shapes(32, np.random.default_rng(k), metal=False).max()) for k in range(40)) <= 1.25
     drawn, _ = SliceSampler(stacks(), size=16, value=CT, shapes=1.0).batch(0, 4)
     assert drawn.shape == (4, 1, 16, 16)
+
+
+def test_discs_with_holes():
+    """Of one material, holes within the rim, the same at any size, and other ones each time."""
+    drawn = [holed_disc(48, np.random.default_rng(k)) for k in range(30)]
+    axis = (torch.arange(48) + 0.5) / 24 - 1
+    for image in drawn:
+        material = float(image.max())
+        assert MATERIAL[0] <= material <= MATERIAL[1]
+        between = float(((image > 0.1 * material) & (image < 0.9 * material)).float().mean())
+        assert between < 0.2  # edges
+        solid = image > 0.5 * material
+        y, x = (solid.any(1 - k) * axis for k in range(2))
+        radius = float(y.max() - y.min() + x.max() - x.min()) / 4
+        assert RADII[0] - 0.05 < radius < RADII[1] + 0.05
+        far = torch.hypot(axis[:, None] - (y.max() + y.min()) / 2, axis[None] - (x.max() + x.min()) / 2)
+        assert bool(solid[(far > radius * (1 - RIM[0]) + 0.04) & (far < radius - 0.04)].all())
+    holes = [1 - float((image > 0.25).float().sum()) / (np.pi * 24**2 * 0.92**2) for image in drawn]
+    assert np.std(holes) > 0.05
+    fine = holed_disc(192, np.random.default_rng(7))
+    coarse = torch.nn.functional.avg_pool2d(fine[None], 4)[0]
+    assert float((coarse - holed_disc(48, np.random.default_rng(7))).abs().mean()) < 0.01
+    images, pixels = SliceSampler([], size=16, value=CT, shapes=1.0, discs=1.0).batch(0, 4)
+    assert images.shape == (4, 1, 16, 16)
+    assert not pixels.any()
+    assert torch.equal(images, SliceSampler([], size=16, value=CT, shapes=1.0, discs=1.0).batch(0, 4)[0])
+    assert not torch.equal(images, SliceSampler([], size=16, value=CT, shapes=1.0, discs=1.0).batch(1, 4)[0])
 
 
 def test_the_range_of_pixels_is_that_of_the_images_drawn():

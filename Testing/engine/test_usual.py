@@ -9,13 +9,15 @@ import pytest
 import torch
 
 import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, ParallelBeam
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.methods.starts import coarse_to_fine, total_variation
 from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
 from DiffusionMBIRLib.operators import projector
-from DiffusionMBIRLib.preparation.binning import binned, bins, view_stride
+from DiffusionMBIRLib.preparation.binning import binned, bins, view_stride, with_wider_columns
 from DiffusionMBIRLib.preparation.flat_dark import photons_counted
+from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.problems import build_problem
 from DiffusionMBIRLib.scans import Measurement
 from DiffusionMBIRLib.usual import instead_of_hours, usual_settings
@@ -24,7 +26,7 @@ GRID = Grid((2, 16, 16))
 
 
 def measured(geometry, water: str | None = "not known", grid: Grid = GRID, **changes) -> Measurement:
-    data = np.zeros(geometry.data_shape(grid.shape[0]), np.float32)
+    data = changes.pop("data", np.zeros(geometry.data_shape(grid.shape[0]), np.float32))
     provenance = {} if water is None else {"water": water}
     return Measurement(data, geometry, grid, provenance=provenance, **changes)
 
@@ -118,6 +120,60 @@ def test_bins_are_the_means_of_their_pixels_where_these_are(geometry):
     line, coarse = binned(seen(geometry, rows), geometry, by)
     assert line.shape == coarse.data_shape(rows // by)
     np.testing.assert_allclose(line, seen(coarse, rows // by), atol=1e-4)
+
+
+def test_wider_columns_are_the_means_of_their_pixels():
+    geometry = FanBeam(turn(5, 360), 300, 0.5, 200.0, 400.0, -3.0)
+    data = np.random.default_rng(0).random((2, 5, 300), np.float32)
+    scan = measured(geometry, data=data, photons=1e4, weights=1 + data)
+    wide = with_wider_columns(scan, 3)
+    np.testing.assert_allclose(wide.data[1, 2, 7], data[1, 2, 21:24].mean(), rtol=1e-6)
+    np.testing.assert_allclose(wide.weights, 1 + wide.data, rtol=1e-6)
+    assert wide.photons == 3e4
+    for column in (0, 99):
+        middle = wide.geometry.poses().centre + (column - 49.5) * wide.geometry.poses().u
+        fine = geometry.poses().centre + (3 * column + 1 - 149.5) * geometry.poses().u
+        np.testing.assert_allclose(middle, fine)
+    with pytest.raises(InputError, match="300 columns"):
+        with_wider_columns(scan, 7)
+
+
+def disc_scan() -> Measurement:
+    grid = Grid((1, 32, 32))
+    y, x = np.mgrid[:32, :32] - 15.5
+    truth = (0.02 * (np.hypot(x, y) < 12) - 0.02 * (np.hypot(x - 3, y - 2) < 4)).astype(np.float32)[None]
+    beam = ParallelBeam.covering(grid, np.linspace(0, 60, 31))
+    beam = replace(beam, columns=beam.columns // 2 * 2)
+    data = projector(beam, grid).forward(torch.from_numpy(truth)).numpy()
+    most = (0.02 * (np.hypot(x, y) < 14)).astype(np.float32)[None]
+    return Measurement(data, beam, grid, unit="1/mm", mu_water_per_mm=0.02, most_per_mm=most)
+
+
+@pytest.mark.parametrize("method", ["dual", "dds"])
+def test_diffusion_stays_within_what_voxels_can_have(method):
+    scan, prior = disc_scan(), GaussianPrior(0.4, 0.2)
+    settings = mbir.ReconSettings(method=method, steps=4, start="fbp", sigma_start=0.5)
+    inside = mbir.reconstruct(scan, prior=prior, settings=settings).volume.array
+    free = mbir.reconstruct(replace(scan, most_per_mm=None), prior=prior, settings=settings).volume.array
+    assert (free > scan.most_per_mm + 1e-3).any()
+    assert (free < -1e-3).any()
+    assert (inside <= scan.most_per_mm + 1e-6).all()
+    assert (inside >= -1e-6).all()
+
+
+def test_samples_on_wider_pixels_are_those_of_a_scan_that_has_them():
+    scan, prior = disc_scan(), GaussianPrior(0.4, 0.2)
+    settings = mbir.ReconSettings(steps=3, start="fbp", sigma_start=0.5, samples=2)
+    found = mbir.reconstruct(scan, prior=prior, settings=replace(settings, bin_pixels=2))
+    most = scan.most_per_mm.reshape(1, 16, 2, 16, 2).mean(axis=(2, 4))
+    wide = replace(with_wider_columns(scan, 2), grid=scan.grid.coarsened(2), stored_grid=None, most_per_mm=most)
+    alone = mbir.reconstruct(wide, prior=prior, settings=settings)
+    for fine, coarse in ((found.volume, alone.volume), (found.deviation, alone.deviation)):
+        expected = torch.nn.functional.interpolate(torch.from_numpy(coarse.array)[None], size=(32, 32), mode="bilinear")
+        np.testing.assert_allclose(fine.array, expected[0].numpy(), atol=1e-6)
+    assert found.nfe == alone.nfe
+    with pytest.raises(InputError, match="bin_pixels: 3 does not divide"):
+        mbir.reconstruct(scan, prior=prior, settings=replace(settings, bin_pixels=3))
 
 
 def test_small_or_well_seen_detectors_are_not_binned():
