@@ -14,11 +14,11 @@ from .slices import Denoiser
 class BoundedDenoiser:
     """Cuts what another denoiser expects to the values that voxels can have.
 
-    least: of all voxels.  most: voxel by voxel, of the volume's shape, in the prior's value scale.
+    least: of all voxels, or voxel by voxel.  most: voxel by voxel, of the volume's shape, in the prior's value scale.
     """
 
     denoiser: Denoiser
-    least: float | None
+    least: float | Tensor | None
     most: Tensor
 
     @property

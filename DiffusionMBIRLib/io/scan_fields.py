@@ -16,6 +16,7 @@ Layout, version 2; in HDF5 (groups and datasets; what follows a colon are attrib
     /photon_profile  ct: how the photons are spread over the rays, of a shape that broadcasts to that of data
     /most_per_mm   ct: largest attenuation that voxels can have, where it is known, in 1/mm, of a shape that
                    broadcasts to the grid's
+    /least_per_mm  ct: the smallest, likewise
     /weights       ct: how far each ray is trusted, relative to others; 0 for one that does not count; shape likewise
     /maps          mr: complex (slices or 1, coils, rows, columns) coil sensitivities, where they are known
     /calibration   mr: complex (slices, coils, rows, columns), the middle of k-space from a separate scan

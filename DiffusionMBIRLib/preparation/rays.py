@@ -40,7 +40,8 @@ class RayScan:
     grid: to reconstruct on, None for what the detector sees.  axis_known: the file tells where the axis lies.
     sense_known: the file tells the sense of rotation for sure.  water: attenuation of water at the scan's energy, in
     1/mm, of medical scans, whose values are HU.  photons, photon_profile: as in a ``Measurement``, but the profile is
-    (views or 1, rows or 1, columns).  most: ``most_per_mm`` of a ``Measurement``.  material: attenuation in 1/mm of
+    (views or 1, rows or 1, columns).  most, least: ``most_per_mm`` and ``least_per_mm`` of a ``Measurement``.
+    material: attenuation in 1/mm of
     the one material that the object is made of, where that is known.  kind_of_object: what it is, as :mod:`..usual`
     knows it.  guessed, remarks: what the reader
     has to say.
@@ -63,6 +64,7 @@ class RayScan:
     photons: float = 0.0
     photon_profile: np.ndarray | None = None
     most: np.ndarray | None = None
+    least: np.ndarray | None = None
     material: float | None = None
     kind_of_object: str = ""
     guessed: list[str] = field(default_factory=list)
@@ -115,6 +117,7 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
         unit="HU" if scan.water else "1/mm",
         **_photons(scan, kept),
         most_per_mm=scan.most,
+        least_per_mm=scan.least,
         provenance={
             "source": scan.source,
             "guessed": guessed,

@@ -27,9 +27,9 @@ class Problem:
     fields that methods read.
 
     scan: as it is reconstructed.  noise: standard deviation of y in that scale, 0 if unknown.  unit: of the data, which
-    y counts in.  least: the least value that a volume can have, where there is one.  most: the largest, likewise, voxel
-    by voxel.  usual_sigma: the first noise level
-    where the settings leave it open, above the errors of the volume to start from.
+    y counts in.  least: the least value that a volume can have, where there is one, or voxel by voxel.  most: the
+    largest, voxel by voxel.  usual_sigma: the first noise level where the settings leave it open, above the errors of
+    the volume to start from.
     to_volume: of (x, name, whether x holds differences, which the unit's zero does not count for), the volume in the
     user's own unit and axis order.  residual: of x, |A x - y| / |y|, unweighted;
     0 where y is.
@@ -59,7 +59,7 @@ class Problem:
     to_volume: Callable[[Tensor, str, bool], Volume]
     residual: Callable[[Tensor], float]
     unit: float = 1.0
-    least: float | None = None
+    least: float | Tensor | None = None
     of_views: Callable[[Sequence[int]], tuple[LinearOperator, Tensor]] | None = None
     most: Tensor | None = None
     direct: Callable[[str], Tensor] | None = None

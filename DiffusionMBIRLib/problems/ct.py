@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -141,9 +141,9 @@ def ct_problem(
         usual_level(scan.geometry.views_of_a_point),
         to_volume=seen.volume,
         residual=seen.residual,
-        least=(-1000.0 - value.offset) / value.scale,  # no attenuation
+        least=_bound(scan.least_per_mm, raw.domain, base, slope, (-1000.0 - value.offset) / value.scale),
         of_views=of_views,
-        most=_most(scan, raw.domain, base, slope),
+        most=_bound(scan.most_per_mm, raw.domain, base, slope, None),
         direct=seen.direct,
         coarse=None if stride == 1 else partial(coarser, stride, factor),
         coarser=coarser,
@@ -199,12 +199,15 @@ def _of_views(
     return A, space.laid_out(y[:, chosen])
 
 
-def _most(scan: Measurement, space: Space, base: float, slope: float) -> Tensor | None:
-    """The largest value that voxels can have, where it is known."""
-    if scan.most_per_mm is None:
-        return None
-    most = torch.from_numpy(scan.most_per_mm).to(space.device, space.dtype).expand(space.shape)
-    return space.laid_out(((most - base) / slope).contiguous())
+Else = TypeVar("Else", float, None)
+
+
+def _bound(per_mm: np.ndarray | None, space: Space, base: float, slope: float, unknown: Else) -> Tensor | Else:
+    """A bound of voxels in the value scale, where it is known."""
+    if per_mm is None:
+        return unknown
+    bound = torch.from_numpy(per_mm).to(space.device, space.dtype).expand(space.shape)
+    return space.laid_out(((bound - base) / slope).contiguous())
 
 
 def _coarse(
@@ -228,14 +231,22 @@ def _coarse(
     trusted = scan.weights
     if trusted is not None and trusted.shape[1] > 1:
         trusted = trusted[:, fewer]
-    most = scan.most_per_mm
-    if most is not None and most.shape[1:] == scan.grid.in_plane:
-        most = F.avg_pool2d(torch.from_numpy(most)[:, None], factor)[:, 0].numpy()
     part = replace(
         scan, data=scan.data[:, fewer], photon_profile=profile, weights=trusted, geometry=scan.geometry.take(fewer),
-        grid=grid, stored_grid=grid, most_per_mm=most,
+        grid=grid, stored_grid=grid, **bounds_on_coarser(scan, factor),
     )  # fmt: skip
     return ct_problem(part, settings, value, space.device, space.slabs), partial(_on_grid, space=space)
+
+
+def bounds_on_coarser(scan: Measurement, factor: int) -> dict[str, Any]:
+    """The scan's known bounds on pixels of ``factor`` times the side, by the names of its fields."""
+    found: dict[str, Any] = {}
+    for name in ("most_per_mm", "least_per_mm"):
+        bound = getattr(scan, name)
+        if bound is not None and bound.shape[1:] == scan.grid.in_plane:
+            bound = F.avg_pool2d(torch.from_numpy(bound)[:, None], factor)[:, 0].numpy()
+        found[name] = bound
+    return found
 
 
 def _on_device(scan: Measurement, space: Space) -> Tensor:

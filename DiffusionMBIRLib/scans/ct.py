@@ -36,12 +36,13 @@ class Measurement(Scan):
     does not count.  weights: how far each ray is trusted beside that, relative to
     others, of a shape as photon_profile.  electronic_noise: standard deviation of the detector's own noise, in photons.
     most_per_mm: the largest attenuation that voxels can have, where that is known, of a shape that broadcasts to the
-    grid's: of an object of one known material, and 0 where it cannot be.
+    grid's: of an object of one known material, and 0 where it cannot be.  least_per_mm: the smallest, likewise.
     """
 
     KIND: ClassVar[str] = "ct"
     STORED: ClassVar[dict[str, Any]] = {
         "data": np.float32, "photon_profile": np.float32, "weights": np.float32, "most_per_mm": np.float32,
+        "least_per_mm": np.float32,
     }  # fmt: skip
 
     data: np.ndarray
@@ -56,6 +57,7 @@ class Measurement(Scan):
     weights: np.ndarray | None = None
     electronic_noise: float = 0.0
     most_per_mm: np.ndarray | None = None
+    least_per_mm: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     name: str = "measurement"
 
@@ -72,7 +74,11 @@ class Measurement(Scan):
         if self.weights is not None:
             self._check_profile("weights", self.weights)
         if self.most_per_mm is not None:
-            self._check_most(self.most_per_mm)
+            self._check_bound("most_per_mm", self.most_per_mm)
+        if self.least_per_mm is not None:
+            self._check_bound("least_per_mm", self.least_per_mm)
+            if self.most_per_mm is not None and (self.least_per_mm > self.most_per_mm).any():
+                raise InputError(f"{self.name}: least_per_mm is above most_per_mm")
         largest = float(max(self.data.max(), -self.data.min()))
         if largest > MOST_ATTENUATION:
             raise InputError(
@@ -88,12 +94,12 @@ class Measurement(Scan):
         if profile.min() < 0 or not profile.any():
             raise InputError(f"{self.name}: {what} must be 0 or positive, and not 0 everywhere")
 
-    def _check_most(self, most: np.ndarray) -> None:
-        require_finite(most, f"{self.name}: most_per_mm")
-        if not (most.ndim == 3 and all(n in (1, m) for n, m in zip(most.shape, self.grid.shape, strict=True))):
-            raise InputError(f"{self.name}: most_per_mm {most.shape} does not spread over the grid {self.grid.shape}")
-        if most.min() < 0 or not most.any():
-            raise InputError(f"{self.name}: most_per_mm must be 0 or positive, and not 0 everywhere")
+    def _check_bound(self, what: str, bound: np.ndarray) -> None:
+        require_finite(bound, f"{self.name}: {what}")
+        if not (bound.ndim == 3 and all(n in (1, m) for n, m in zip(bound.shape, self.grid.shape, strict=True))):
+            raise InputError(f"{self.name}: {what} {bound.shape} does not spread over the grid {self.grid.shape}")
+        if bound.min() < 0 or not bound.any():
+            raise InputError(f"{self.name}: {what} must be 0 or positive, and not 0 everywhere")
 
     @property
     def was_counted(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,16 @@ from .mr import KSpace
 def slab_of_projections(scan: Measurement, held: slice) -> Measurement:
     """The scan of some slices that follow each other: of a stack their own data, else all data and a smaller grid."""
     grid = scan.grid.slab(held)
-    most = _part(scan.most_per_mm, held)
+    bounds: dict[str, Any] = {
+        "most_per_mm": _part(scan.most_per_mm, held),
+        "least_per_mm": _part(scan.least_per_mm, held),
+    }
     if mixes_slices(scan.geometry):
-        return replace(scan, grid=grid, stored_grid=None, most_per_mm=most)
+        return replace(scan, grid=grid, stored_grid=None, **bounds)
     photons, weights = _part(scan.photon_profile, held), _part(scan.weights, held)
     return replace(
-        scan, data=scan.data[held], photon_profile=photons, weights=weights, most_per_mm=most, grid=grid,
-        stored_grid=None,
+        scan, data=scan.data[held], photon_profile=photons, weights=weights, grid=grid, stored_grid=None,
+        **bounds,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def sirt(
     y: Tensor,
     *,
     iterations: int = 200,
-    floor: float | None = 0.0,
+    floor: float | Tensor | None = 0.0,
     ceiling: Tensor | None = None,
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
@@ -51,7 +51,7 @@ def admm_tv(
     sweeps: int = 100,
     cg_steps: int = 4,
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    floor: float | None = 0.0,
+    floor: float | Tensor | None = 0.0,
     ceiling: Tensor | None = None,
     start: Tensor | None = None,
     monitor: Monitor | None = None,
@@ -60,8 +60,8 @@ def admm_tv(
     """min over floor <= x <= ceiling of 1/2 |y - A x|^2 + lam |grad x|_{2,1}: isotropic total variation in 3D by ADMM.
 
     weights: of the differences along (slices, rows, columns), 1 / spacing up to a factor.  rho defaults to 20 lam.
-    ``floor`` (None: unbounded) and ``ceiling`` (of the domain's shape, only beside a floor) enter as a second split
-    variable.  y, result: of shape ``A.range``, ``A.domain``.
+    ``floor`` (None: unbounded; a number, or one for each voxel) and ``ceiling`` (of the domain's shape, only beside a
+    floor) enter as a second split variable.  y, result: of shape ``A.range``, ``A.domain``.
     Complex volumes need ``floor`` None; the length of their gradient counts real and imaginary parts together.  Raises
     InputError for a negative lam or a rho that is not positive.
 
@@ -136,7 +136,7 @@ class _Bounds:
     floor + |lifted - floor|.
     """
 
-    def __init__(self, floor: float, ceiling: Tensor | None, lifted: Tensor) -> None:
+    def __init__(self, floor: float | Tensor, ceiling: Tensor | None, lifted: Tensor) -> None:
         self._floor, self._ceiling, self.lifted = floor, ceiling, lifted
 
     def pull(self, residual: Tensor, x: Tensor, rho: float) -> None:

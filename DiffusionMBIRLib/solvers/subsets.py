@@ -22,7 +22,7 @@ def ordered_subsets(
     parts: Sequence[tuple[LinearOperator, Tensor]],
     *,
     passes: int,
-    floor: float | None = 0.0,
+    floor: float | Tensor | None = 0.0,
     ceiling: Tensor | None = None,
     stage: str = "OS-SART",
     monitor: Monitor | None = None,

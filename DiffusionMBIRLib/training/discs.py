@@ -16,10 +16,10 @@ from torch import Tensor
 
 MATERIAL = (0.47, 0.53)  # value of the disc: of a material that stands where water does 0.5
 RADII, CENTRE = (0.6, 0.97), 0.06  # in halves of the image, as all lengths here
-USUAL_RADIUS, USUAL = (0.905, 0.935), 0.8  # what most discs have, to fill the image, and how many of them
+USUAL_RADIUS, USUAL = (0.905, 0.935), 0.9  # what most discs have, to fill the image, and how many of them
 ELLIPSES, BOXES, BLOBS, CROSSES, CELLS = KINDS = ("ellipses", "boxes", "blobs", "crosses", "cells")
 SHARES = (0.16, 0.18, 0.18, 0.34, 0.14)  # of the kinds
-WALL, RIM = (0.04, 0.12), (0.08, 0.2)  # thickness between holes and around them, in radii
+WALL, RIM = (0.04, 0.12), (0.11, 0.21)  # thickness between holes and around them, in radii
 ROW_STEP = 0.4  # the least from hole to hole in rows, over their reach: at most some twenty holes
 ROUNDED = (0.0, 0.045)  # radii of corners
 _FAR = 9.0  # the gauge where no hole is near

@@ -70,9 +70,12 @@ def test_round_trip_keeps_everything(path):
 def test_known_bounds_are_kept(tmp_path):
     made = make_measurement()
     most = np.full((1, *made.grid.in_plane), 0.04, np.float32)
-    bounded = replace(made, most_per_mm=most)
+    bounded = replace(made, most_per_mm=most, least_per_mm=most / 2)
     write(bounded, tmp_path / "scan.h5")
     assert np.array_equal(read_scan(tmp_path / "scan.h5").most_per_mm, most)
+    assert np.array_equal(read_scan(tmp_path / "scan.h5").least_per_mm, most / 2)
+    with pytest.raises(InputError, match="least_per_mm is above most_per_mm"):
+        replace(bounded, least_per_mm=2 * most)
     for wrong, said in ((most[:, 1:], "does not spread over the grid"), (-most, "must be 0 or positive")):
         with pytest.raises(InputError, match=said):
             replace(made, most_per_mm=wrong)
