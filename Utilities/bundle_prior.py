@@ -3,7 +3,8 @@
 
     python Utilities/bundle_prior.py TRAINED.safetensors MANIFEST.json --files ct_ native_ct_ --limits "..."
 
-MANIFEST.json lists the training volumes: {"volumes": [{"file", "licence", "attribution", "source_repo", ...}]}.
+MANIFEST.json lists the training volumes: {"volumes": [{"file", "licence", "attribution", "source_repo", ...}]}.  It is
+left out for a prior of synthetic shapes alone, the weights that its training started from being such a prior's too.
 The network of a supervised method goes to the benchmark's folder instead, whose README.md is written anew.
 """
 
@@ -29,7 +30,7 @@ PRIVATE = ("train_patients", "held_out_patients")  # counts are enough
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("prior", type=Path)
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest", type=Path, nargs="?")
     parser.add_argument("--files", nargs="+", default=[""], help="how the names of the volumes that were used begin")
     parser.add_argument("--id", default="ct-compact-v1")
     parser.add_argument("--hold-out", nargs="*", default=(), help="names that are held out, without extension")
@@ -147,6 +148,8 @@ _TOLD = ("learning_rate", "warmup_images", "schedule", "ema")
 
 
 def _card(arguments: argparse.Namespace) -> ModelCard:
+    if arguments.manifest is None:
+        return _card_of_shapes(arguments)
     manifest = json.loads(arguments.manifest.read_text(encoding="utf-8"))["volumes"]
     begin = tuple(arguments.files)
     used = [v for v in manifest if Path(v["file"]).name.startswith(begin) and v["file"].startswith("train/")]
@@ -167,6 +170,15 @@ def _card(arguments: argparse.Namespace) -> ModelCard:
     named = {source["file"] for source in sources}
     sources += [entry for entry in _earlier(training) if entry["file"] not in named]
     return replace(card, id=arguments.id, licence=_licence(sources), data=sources, training=training, limits=limits)
+
+
+def _card_of_shapes(arguments: argparse.Namespace) -> ModelCard:
+    card = read_card(arguments.prior)
+    if "pixel_spacings_mm" in card.training:
+        raise SystemExit(f"{arguments.prior}: has seen volumes; give their manifest")
+    training = {k: v for k, v in card.training.items() if k not in PRIVATE}
+    limits = f"{arguments.limits} Research use only, not for diagnosis.".strip()
+    return replace(card, id=arguments.id, licence="CC BY 4.0", training=training, limits=limits)
 
 
 def _earlier(training: dict[str, Any]) -> list[dict[str, str]]:
@@ -205,28 +217,39 @@ def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
         f"| Training | {t['images_seen']:,} images, {t['steps']:,} steps, {t['seconds'] / 3600:.1f} h on 2 CPU cores"
         f"{_from(t)} |",
         f"| Crops | {t['settings']['size']} x {t['settings']['size']} pixels |",
-        f"| Pixel spacings | {t['pixel_spacings_mm'][0]:g} to {t['pixel_spacings_mm'][-1]:g} mm |",
+        *(f"| Pixel spacings | {min(seen):g} to {max(seen):g} mm |" for seen in [t.get("pixel_spacings_mm")] if seen),
         "",
         "## Held-out loss",
         "",
-        "EDM-weighted denoising loss on fixed windows of the held-out patients with fixed noise (1: a network that has",
+        f"EDM-weighted denoising loss on fixed {'windows of the held-out patients' if card.data else 'shapes'} with "
+        "fixed noise (1: a network that has",
         "learnt nothing). The checkpoint with the lowest mean was chosen.",
         "",
         "| sigma | " + " | ".join(loss) + " | mean |",
         "|---|" + "---|" * (len(loss) + 1),
         "| loss | " + " | ".join(f"{v:.4f}" for v in loss.values()) + f" | {sum(loss.values()) / len(loss):.4f} |",
         "",
-        *_by_pixel(t),
-        *_repeats(t),
+    ]
+    if not card.data:
+        return "\n".join([*lines, *_shapes_drawn(t), ""])
+    lines += [*_by_pixel(t), *_repeats(t), "## Data", "", _POLICY, _reading(card), "", *_data_table(card), ""]
+    return "\n".join(lines)
+
+
+def _shapes_drawn(training: dict[str, Any]) -> list[str]:
+    s = training["settings"]
+    options = " ".join(f"--{name.replace('_', '-')} {s[name]}" for name in (*_OF_SHAPES, *_TOLD))
+    return [
         "## Data",
         "",
-        _POLICY,
-        _reading(card),
+        "None: the images are drawn by formula, anew for each step.",
         "",
-        *_data_table(card),
-        "",
+        f"    diffusionmbir train -o training/ {'' if s['vary_size'] else '--no-vary-size '}\\",
+        f"        {options}",
     ]
-    return "\n".join(lines)
+
+
+_OF_SHAPES = ("shapes", "discs", "images", "batch", "size", "noise_median", "noise_spread", "decay_fraction", "seed")
 
 
 def _sizes(network: dict[str, Any]) -> str:
