@@ -176,11 +176,8 @@ def test_every_task_has_its_presets(task):
 
 def test_every_preset_file_belongs_to_a_task():
     files = {path.stem for path in (ROOT / "Resources" / "Presets").glob("*.toml")}
-    assert files == {name for task in TASKS for name in presets_of(task)} | {
-        OBJECT,
-        ALL_VIEWS,
-        DISCS,
-    }  # of measured scans
+    of_measured_scans = {OBJECT, ALL_VIEWS, DISCS}
+    assert files == {name for task in TASKS for name in presets_of(task)} | of_measured_scans
 
 
 def test_scan_of_a_volume_and_none_of_a_measurement(parameters):
