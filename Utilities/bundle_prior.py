@@ -231,12 +231,12 @@ def _page(card: ModelCard, digest: str, weights: dict[str, Any]) -> str:
         "",
     ]
     if not card.data:
-        return "\n".join([*lines, *_shapes_drawn(t), ""])
+        return "\n".join([*lines, *_shapes_drawn(t, card.network["widths"]), ""])
     lines += [*_by_pixel(t), *_repeats(t), "## Data", "", _POLICY, _reading(card), "", *_data_table(card), ""]
     return "\n".join(lines)
 
 
-def _shapes_drawn(training: dict[str, Any]) -> list[str]:
+def _shapes_drawn(training: dict[str, Any], widths: list[int]) -> list[str]:
     s = training["settings"]
     options = " ".join(f"--{name.replace('_', '-')} {s[name]}" for name in (*_OF_SHAPES, *_TOLD))
     return [
@@ -244,7 +244,8 @@ def _shapes_drawn(training: dict[str, Any]) -> list[str]:
         "",
         "None: the images are drawn by formula, anew for each step.",
         "",
-        f"    diffusionmbir train -o training/ {'' if s['vary_size'] else '--no-vary-size '}\\",
+        f"    diffusionmbir train -o training/ {'' if s['vary_size'] else '--no-vary-size '}"
+        f"--widths {' '.join(map(str, widths))} \\",
         f"        {options}",
     ]
 

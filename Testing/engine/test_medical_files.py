@@ -133,7 +133,7 @@ def test_the_disc_of_helsinki(tmp_path):
     assert found == pytest.approx(tuple(centre), abs=0.05)
     assert most.max() == pytest.approx(0.038)
     assert most.sum() * scan.grid.spacing_mm[0] ** 2 == pytest.approx(0.038 * np.pi * 35.0**2, rel=1e-3)
-    rim = np.pi * (35.0**2 - 32.0**2) * 0.93 * 0.038
+    rim = np.pi * (34.5**2 - 32.0**2) * 0.93 * 0.038
     assert scan.least_per_mm.sum() * scan.grid.spacing_mm[0] ** 2 == pytest.approx(rim, rel=1e-3)
     assert scan.mu_water_per_mm == pytest.approx(0.038)  # what the prior of such discs takes for its material
     assert any("0.038 / mm, the object's material" in line for line in scan.provenance["guessed"])
