@@ -10,7 +10,7 @@ import pytest
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, ParallelBeam
-from DiffusionMBIRLib.usual import DISCS, OBJECT, usual_settings
+from DiffusionMBIRLib.scans import HOLED_DISC
 from Testing.engine import medical_files as files
 from Testing.engine.ray_files import COLUMNS, PITCH, ROWS, SDD, SOD, expected
 from Testing.engine.scans import told
@@ -137,8 +137,8 @@ def test_the_disc_of_helsinki(tmp_path):
     assert scan.least_per_mm.sum() * scan.grid.spacing_mm[0] ** 2 == pytest.approx(rim, rel=1e-3)
     assert scan.mu_water_per_mm == pytest.approx(0.038)  # what the prior of such discs takes for its material
     assert any("0.038 / mm, the object's material" in line for line in scan.provenance["guessed"])
-    assert usual_settings(scan).settings == mbir.ReconSettings.preset(DISCS)
+    assert scan.provenance["object"] == HOLED_DISC
     plain = mbir.read(tmp_path / "a.mat", prepare="object=off")
-    assert usual_settings(plain).settings == mbir.ReconSettings.preset(OBJECT)
+    assert "object" not in plain.provenance
     assert plain.most_per_mm is None
     np.testing.assert_allclose(plain.data[0], sinogram[:, ::-1], atol=1e-5)

@@ -13,14 +13,15 @@ from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, ParallelBeam
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.methods.starts import coarse_to_fine, total_variation
+from DiffusionMBIRLib.models import find
 from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.preparation.binning import binned, bins, view_stride, with_wider_columns
 from DiffusionMBIRLib.preparation.flat_dark import photons_counted
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.problems import build_problem
-from DiffusionMBIRLib.scans import Measurement
-from DiffusionMBIRLib.usual import instead_of_hours, usual_settings
+from DiffusionMBIRLib.scans import HOLED_DISC, Measurement
+from DiffusionMBIRLib.usual import DISCS, OBJECT, instead_of_hours, usual_settings
 
 GRID = Grid((2, 16, 16))
 
@@ -56,6 +57,15 @@ def test_measured_scans_get_a_method_that_suits_them(scan, method, why):
     request, _ = ask(scan)
     assert request.settings["method"] == method
     assert ask(scan, choices={"method": "sirt"})[0].settings["method"] == "sirt"
+
+
+@pytest.mark.parametrize(("degrees", "preset"), [(60, DISCS), (30, OBJECT), (90, OBJECT)])
+def test_discs_with_holes_have_a_prior_where_it_does_better(degrees, preset):
+    scan = measured(FanBeam(turn(2 * degrees, degrees), 16, 2.0, 50.0, 90.0))
+    disc = replace(scan, provenance={**scan.provenance, "object": HOLED_DISC})
+    assert usual_settings(disc).settings == mbir.ReconSettings.preset(preset)
+    assert usual_settings(scan).settings == mbir.ReconSettings.preset(OBJECT)
+    assert find(mbir.ReconSettings.preset(DISCS).prior).is_file()
 
 
 def test_nobody_waits_for_hours_unasked():
