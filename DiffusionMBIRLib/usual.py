@@ -43,13 +43,8 @@ def usual_settings(scan: Scan) -> Usual:
             f"method fbp because {views} views all around are enough for {columns} columns; --method admm-tv or dual "
             "for less noise and streaks",
         )
-    if scan.provenance.get("object") == HOLED_DISC and not around and DISCS_DEG[0] < angles_seen(scan) < DISCS_DEG[1]:
-        settings = ReconSettings.preset(DISCS)
-        return Usual(
-            settings,
-            f"method dual with the prior {settings.prior} because it has learnt such objects, and there are views of "
-            f"{angles_seen(scan):.0f} degrees only; --method admm-tv for no prior",
-        )
+    if scan.provenance.get("object") == HOLED_DISC and not around:
+        return _of_a_disc(angles_seen(scan))
     if scan.of_unknown_object:
         lacking = f"{views} views of {columns} columns" if around else f"views of {angles_seen(scan):.0f} degrees only"
         return Usual(
@@ -59,6 +54,17 @@ def usual_settings(scan: Scan) -> Usual:
         )
     task = scan.task if around else LIMITED_ANGLE
     return Usual(ReconSettings.preset(task_info(task).preset))
+
+
+def _of_a_disc(degrees: float) -> Usual:
+    discs, seen = ReconSettings.preset(DISCS), f"views of {degrees:.0f} degrees only"
+    if DISCS_DEG[0] < degrees < DISCS_DEG[1]:
+        why = f"method dual because there are {seen}, of an object such as prior {discs.prior} has learnt"
+        return Usual(discs, f"{why}; --preset {OBJECT} for total variation")
+    why = (
+        f"method admm-tv because there are {seen}, where bounds alone did better on such discs than prior {discs.prior}"
+    )
+    return Usual(ReconSettings.preset(OBJECT), f"{why}; --preset {DISCS} for that")
 
 
 def instead_of_hours(scan: Scan, usual: Usual, seconds: float | None) -> Usual:
