@@ -82,7 +82,7 @@ SCANS: dict[str, PlannedScan] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One row: a preset of the scan's task with single settings changed.  grade: "" for the balanced one, "-quick", "-best"."""
+    """One row: a preset of the scan's task, with single settings changed.  grade: "", "-quick" or "-best"."""
 
     subject: str
     scan: str
