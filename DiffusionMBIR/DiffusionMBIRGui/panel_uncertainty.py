@@ -125,7 +125,7 @@ class UncertaintyView:
         form.uncertaintyButton.setEnabled(self.active or able)
         tip = _("Colours over the result where it is uncertain, from a threshold on; press again to go back")
         if not able:
-            tip = _("Choose a volume of half-widths; Uncertainty under Advanced makes one, as do presets Best")
+            tip = _("Choose a volume of half-widths; Uncertainty or several samples under Advanced make one")
         form.uncertaintyButton.setToolTip(tip)
         form.uncertaintyLeast.setVisible(self.active)
         form.uncertaintyLeastLabel.setVisible(self.active)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from DiffusionMBIRLib.benchmark.plan import PlannedScan, fifty, limited_angle, mri, sparse_view
+from DiffusionMBIRLib.benchmark.plan import PlannedScan, limited_angle, mri, sparse_view
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.metrics import PLANES, evaluate
@@ -82,7 +82,7 @@ SCANS: dict[str, PlannedScan] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One row: a preset of the scan's task with single settings changed.  grade: "" for the balanced one, "-quick"."""
+    """One row: a preset of the scan's task, with single settings changed.  grade: "", "-quick" or "-best"."""
 
     subject: str
     scan: str
@@ -120,7 +120,7 @@ def judged() -> Iterator[Trial]:
             yield Trial(subject, scan, "dds, 50", {"method": "dds"})
             yield Trial(subject, scan, "dual, 10", {"method": "dual"}, "-quick")
             yield Trial(subject, scan, "dual, 20", {"method": "dual"})
-            yield Trial(subject, scan, "dual, 50", {"method": "dual", **fifty(SCANS[scan].task)})
+            yield Trial(subject, scan, "dual, 50", {"method": "dual"}, "-best")
 
 
 def tuning() -> Iterator[Trial]:

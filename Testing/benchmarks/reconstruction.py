@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from DiffusionMBIRLib.allocation import keep_what_is_free
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.devices import choose_device
 from DiffusionMBIRLib.geometry import Grid
@@ -54,7 +55,8 @@ def scan(slices: int, size: int, task: str, views: int | None) -> Measurement:
 
 
 def bare_seconds(prior_name: str, device: torch.device, slices: int, size: int, evaluations: int) -> float:
-    """Seconds for the evaluations alone."""
+    """Seconds for the evaluations alone, with memory kept from one to the next as a reconstruction keeps it."""
+    keep_what_is_free()
     prior = load_prior(prior_name, device=device)
     batch = max(1, PIXELS_PER_BATCH[device.type] // size**2)
     x = torch.rand((slices, 1, size, size), device=device)
