@@ -1,4 +1,4 @@
-# make demo | test | test-fast | bench | lint: each brings its own environment; nothing but Python and its venv module is needed.
+# make demo | test | test-fast | test-web | bench | lint: each brings its own environment; nothing but Python and its venv module is needed.
 #
 # PYTHON=python3.12     the interpreter that the environment is made from
 # TORCH=cpu | cuda      which build of torch; otherwise as the machine has an NVIDIA GPU or not
@@ -27,13 +27,14 @@ pytest = $(bin)/python -m pytest --numprocesses auto --maxprocesses 4 --dist wor
 test test-fast: export OMP_NUM_THREADS = 1
 test test-fast: export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help demo test test-fast bench lint
+.PHONY: help demo test test-fast test-web bench lint
 .NOTPARALLEL:
 
 help:
 	@echo "make demo         reconstruct the bundled scan and write pictures and a report to demo-output/"
 	@echo "make test         run all tests"
 	@echo "make test-fast    run those that take a moment, of every part: about a minute"
+	@echo "make test-web     run those of the page in the browser, in an environment of its own, .venv-web"
 	@echo "make bench        time the projector beside ASTRA's, a reconstruction and the networks; the quick benchmark"
 	@echo "make lint         check style and types"
 
@@ -48,6 +49,12 @@ test:
 test-fast:
 	$(set_up) test
 	$(pytest) -m "not slow"
+
+# Slicer's own libraries are another version there than in the other tests.
+test-web: VENV = .venv-web
+test-web:
+	$(set_up) web-test
+	$(bin)/python -m pytest Testing/engine/test_serve.py Testing/engine/test_serve_browser.py
 
 bench:
 	$(set_up) bench report

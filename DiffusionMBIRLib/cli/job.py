@@ -12,12 +12,12 @@ from ..config import ReconSettings
 from ..errors import EngineError, InputError
 from ..jobs.asking import ask
 from ..jobs.client import Job
-from ..jobs.folder import DEVIATION, RESULT, STATUSES, JobFolder, clean, jobs_root, list_jobs
+from ..jobs.folder import STATUSES, JobFolder, clean, jobs_root, list_jobs
 from ..jobs.messages import Event, Failed, Finished, Log, Progress
-from ..jobs.partial import NAME as PARTIAL
 from ..jobs.request import Request
+from ..jobs.saving import save_result
 from ..monitor import Monitor
-from ..names import beside, printable
+from ..names import printable
 from ..tasks import SPARSE_VIEW, TASKS
 from .options import (
     Outcome,
@@ -141,11 +141,7 @@ def _ended(folder: JobFolder, last: Event, arguments: argparse.Namespace) -> Out
         raise EngineError(f"cancelled; {kept}; {again}")
     output = folder.path / last.result
     if arguments.output is not None:
-        from ..io.volumes import read_volume
-
-        read_volume(output).save(arguments.output)
-        for name, mark in _companions(folder):
-            read_volume(folder.path / name).save(beside(arguments.output, mark))
+        save_result(folder, last.result, arguments.output)
         output = arguments.output
     folder.tidy()
     entries = {"folder": str(folder.path), "output": str(output), **asdict(last)}
@@ -159,14 +155,6 @@ def _ended(folder: JobFolder, last: Event, arguments: argparse.Namespace) -> Out
     residual = "" if last.residual is None else f", residual {last.residual:.3e}"
     page = f"\n{entries['page']}" if arguments.report else ""
     return entries, f"{output}: {last.seconds:.1f} s, nfe {last.nfe}{residual}{quality}{page}"
-
-
-def _companions(folder: JobFolder) -> list[tuple[str, str]]:
-    """(file, mark of its name) of the volumes that a result has beside it."""
-    stem = RESULT.partition(".")[0]
-    found = [(path.name, path.name[len(stem) :].partition(".")[0]) for path in folder.path.glob(f"{stem}-*.nrrd")]
-    known = [(name, mark) for name, mark in found if name != PARTIAL]
-    return sorted(known) + ([(DEVIATION, "-deviation")] if (folder.path / DEVIATION).is_file() else [])
 
 
 def _quality(metrics: dict[str, Any] | None) -> str:
