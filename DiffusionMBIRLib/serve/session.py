@@ -152,6 +152,7 @@ class Session:
         if self.job is None or not self.running:
             return ""
         self.job.close()
+        self.job.folder.wait_until_free()
         return f"the run was stopped{self.how_to_go_on}"
 
     @property

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from ..errors import InputError
-from ..formats import may_hold
+from ..formats import format_of, may_hold
 from ..names import require_unicode
 
 MOST = 500  # names that are offered of a folder
+_GLANCES = 3  # files that tell whether a folder holds a series
 
 
 class Sources:
     """Scans and volumes: files, DICOM folders, and what lies in other folders, not below them.
 
-    A name is no path: what a browser sends is looked up among the names that there are.  A link in a folder counts where
-    it leads to something in that folder.
+    A name is no path: what a browser sends is looked up among the names that there are.  A link in a folder counts
+    where it leads to something in that folder.
     """
 
     def __init__(self, named: Sequence[Path]) -> None:
@@ -52,8 +55,10 @@ class Sources:
         return found
 
     def _paths(self) -> Iterator[Path]:
+        from ..io.header_folder import described
+
         for path in self._named:
-            if path.is_file() or may_hold(path, ""):
+            if not path.is_dir() or (_is_source(path) and not described(path)):  # whose scans are files in it
                 yield path
             else:
                 yield from _within(path)
@@ -65,4 +70,19 @@ def _within(folder: Path) -> Iterable[Path]:
     except OSError:
         return []  # gone since, or closed to us
     here = folder.resolve()
-    return [p for p in inside if p.resolve().is_relative_to(here) and may_hold(p, "")][:MOST]
+    return [p for p in inside if p.resolve().is_relative_to(here) and _is_source(p)][:MOST]
+
+
+def _is_source(path: Path) -> bool:
+    """By a glance at what it holds; formats that are asked last take anything, to tell what is wrong with it."""
+    known = format_of(path) if path.exists() else None
+    return known is not None and (not known.last or (path.is_dir() and _holds_dicom(path)))
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Whether one of the first files is of DICOM, by its suffix or its mark."""
+    for path in islice(sorted(p for p in folder.iterdir() if p.is_file()), _GLANCES):
+        with suppress(OSError), path.open("rb") as stream:
+            if path.suffix.lower() in (".dcm", ".ima") or stream.read(132)[128:] == b"DICM":
+                return True
+    return False

@@ -131,9 +131,7 @@ def _corner(server: Any, view_id: str, view: Any) -> None:
 def _require_drawing() -> None:
     """Raise EngineError where VTK found no way to draw: it would end the process."""
     if vtk.vtkRenderWindow().IsA("vtkOSOpenGLRenderWindow") and not find_library("OSMesa"):
-        raise EngineError(
-            "the views cannot be drawn: there is no OpenGL; Debian and Ubuntu: apt install libegl1 libgl1"
-        )
+        raise EngineError("the views cannot be drawn without OpenGL; on Debian and Ubuntu: apt install libegl1 libgl1")
 
 
 def _only_errors() -> None:
