@@ -17,8 +17,6 @@ from ..errors import InputError
 from .access import LOOPBACK, Access
 from .session import Session
 
-PORT = 8400
-
 
 def require_packages() -> None:
     """Raise InputError where the optional packages are missing."""

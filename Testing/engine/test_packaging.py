@@ -116,10 +116,10 @@ def imports(path: Path) -> set[str]:
 
 def test_every_import_is_a_declared_dependency():
     declared = requirements(PROJECT["dependencies"])
-    for extra in ("report", "mri", "pulseq", "cone", "ct", "bench"):
+    for extra in ("report", "mri", "pulseq", "cone", "ct", "bench", "web"):
         declared |= requirements(PROJECT["optional-dependencies"][extra])
     own = {"DiffusionMBIRLib", *sys.stdlib_module_names, "tomllib", "triton"}  # which comes with torch for CUDA
-    distribution = {"astra": "astra-toolbox", "itk": "itk-rtk"}
+    distribution = {"astra": "astra-toolbox", "itk": "itk-rtk", "vtkmodules": "vtk", "trame_slicer": "trame-slicer"}
     undeclared = {}
     for path in MODULES:
         names = {name for name in imports(path) - own if distribution.get(name, name).lower() not in declared}

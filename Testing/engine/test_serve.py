@@ -13,7 +13,7 @@ import pytest
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.errors import EngineError, InputError
-from DiffusionMBIRLib.jobs.messages import Finished, Preview, Progress
+from DiffusionMBIRLib.jobs.messages import Event, Finished, Preview, Progress
 from DiffusionMBIRLib.serve import server
 from DiffusionMBIRLib.serve.access import Access
 from DiffusionMBIRLib.serve.session import USUAL, Session, Wish, amount_of, presets_for, told
@@ -232,10 +232,10 @@ def test_what_a_browser_sends_is_checked(session, change, reason):
     assert not (session.root).exists()
 
 
-def finish(session: Session) -> list:
+def finish(session: Session) -> list[Event]:
     """All events of the run."""
     assert session.job is not None
-    seen = []
+    seen: list[Event] = []
     while session.running:
         seen += session.poll()
     return seen
