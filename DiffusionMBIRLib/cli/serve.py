@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..jobs.folder import jobs_root
@@ -52,9 +52,10 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         terminal.settle()
         say("Open this address in a browser; Ctrl-C ends the server.", arguments)
 
-    serve(session, arguments.host, arguments.port, tell_address)
+    with suppress(KeyboardInterrupt):
+        serve(session, arguments.host, arguments.port, tell_address)
     last = session.close()
     if last:
         say(last, arguments)
-    none: dict[str, Any] = {}
-    return none, ""
+    whole = terminal.settle()
+    os._exit(0 if whole else 1)  # what VTK does at the usual end of a process may not come to an end itself

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from .views import GIVEN, RESULT, Views, window_of
 
 _EVERY_S = 0.1
 _WIDTH = 330
+_WISHED = tuple(item.name for item in fields(Wish))
 _REFUSALS = (InputError, EngineError, OSError, MemoryError)
 
 
@@ -109,7 +111,13 @@ class Page:
 
     def _build_run(self) -> None:
         with html.Div(classes="d-flex", style="gap:10px"):
-            v3.VBtn("Run", click=self._run, disabled=("running || looking || !preset",), color="primary", id="run")
+            v3.VBtn(
+                "Run",
+                click=(self._run, f"[{{{', '.join(_WISHED)}}}]"),
+                disabled=("running || looking || !preset",),
+                color="primary",
+                id="run",
+            )
             v3.VBtn("Cancel", click=self._cancel, disabled=("!running || ending",), id="cancel")
         v3.VProgressLinear(model_value=("100 * fraction",), height=6, color="primary", id="progress")
         html.Div("{{ line }}", classes="text-body-2", style="min-height:1.5em", id="line")
@@ -199,9 +207,11 @@ class Page:
 
     # --- a run
 
-    async def _run(self) -> None:
+    async def _run(self, wish: Any = None) -> None:
+        """wish: the fields of the form as they stand in the browser, which may be ahead of what it told."""
         state = self._state
-        wish = Wish(state.source, state.task, state.preset, state.amount, state.coarsen, state.steps)
+        named = wish if isinstance(wish, dict) else {}
+        wish = Wish(**{name: named.get(name) for name in _WISHED})
         with state:
             state.update({"looking": True, "problem": "", "saved": "", "fraction": 0.0, "line": "beginning"})
         try:

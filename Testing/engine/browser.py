@@ -87,7 +87,7 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def wait(self, script: str, timeout_s: float = 120.0) -> Any:
+    def wait(self, script: str, timeout_s: float = 300.0) -> Any:
         """The value of an expression once it is true."""
         return wait_for(lambda: self.ask(script), timeout_s, script, every_s=0.2)
 

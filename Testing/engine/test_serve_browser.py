@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import DiffusionMBIRLib as mbir
+from DiffusionMBIRLib.jobs.folder import JobFolder
 from Testing.engine.browser import PROGRAM, Browser, wait_for
 from Testing.engine.helpers import ROOT, body
 
@@ -168,6 +169,9 @@ def test_a_scan_is_reconstructed_in_the_browser(server, browser, folder):
     assert text(browser, "line").startswith("done in ")
     result = mbir.read_volume(server.results / "body-reconstruction.nrrd")
     assert result.array.shape == (12, 32, 32)
+    [job] = server.jobs.iterdir()
+    request = JobFolder.open(job).request
+    assert (request.settings["steps"], request.scan["views"]) == (2, 6)
     assert np.corrcoef(result.array.ravel(), body((12, 32, 32)).array.ravel())[0, 1] > 0.8
     browser.wait(f"({LIT}) == 3")
     assert browser.picture(folder / "result.png") != given
@@ -211,10 +215,4 @@ def test_a_scan_is_shown_as_soon_as_there_is_something_and_a_stopped_server_keep
     assert server.stop() == 0
     assert any("job resume" in line for line in server.told)
     [job] = server.jobs.iterdir()
-    assert mbir_status(job) == "interrupted"
-
-
-def mbir_status(path: Path) -> str:
-    from DiffusionMBIRLib.jobs.folder import JobFolder
-
-    return JobFolder.open(path).status
+    assert JobFolder.open(job).status == "interrupted"
