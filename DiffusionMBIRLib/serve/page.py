@@ -167,7 +167,8 @@ class Page:
         self._look = look
         for name in (GIVEN, RESULT):
             self._views.forget(name)
-        self._state.update({"has_given": look.volume is not None, "has_result": False, "is_scan": look.volume is None})
+        is_scan = look.volume is None
+        self._state.update({"has_given": not is_scan, "has_result": False, "is_scan": is_scan, "fraction": 0.0})
         if look.volume is not None:
             self._set_window(look.volume.array)
             self._views.put(GIVEN, look.volume.array, look.volume.grid)
