@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     session = Session(Sources(arguments.input), output, root, engine=engine_options(arguments), device=arguments.device)
     warning = warning_of(arguments.host)
     if warning:
-        say(f"diffusionmbir: warning: {warning}", arguments)
+        terminal.tell(f"diffusionmbir: warning: {warning}")
 
     def tell_address(address: str) -> None:
         terminal.put(json.dumps({"address": address}) if arguments.json else address)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,11 +72,17 @@ def test_requests_without_the_token_get_nothing_from_a_server():
 
     access = Access()
 
+    async def volume(request: Any) -> Any:
+        return web.Response(text="volume")
+
+    async def page(request: Any) -> Any:
+        return web.Response(text="page")
+
     async def ask_everything() -> None:
         app = web.Application()
         access.guard(app)
-        app.router.add_get("/result", lambda request: web.Response(text="volume"))
-        app.router.add_get("/", lambda request: web.Response(text="page"))
+        app.router.add_get("/result", volume)
+        app.router.add_get("/", page)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
