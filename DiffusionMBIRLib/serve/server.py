@@ -39,6 +39,11 @@ def warning_of(host: str) -> str:
     )
 
 
+def shown(host: str) -> str:
+    """What stands in the address: the name of this computer where all its addresses are listened on."""
+    return socket.gethostname() if host in ("0.0.0.0", "::") else host
+
+
 def listen(host: str, port: int) -> int:
     """A port that can be listened on, the one given unless that is 0.  Raises InputError where it cannot."""
     try:
@@ -71,7 +76,7 @@ async def _serve(session: Session, host: str, port: int, tell_address: Callable[
 
     def ready(**_: Any) -> None:
         page.begin()
-        tell_address(access.address(host, port))
+        tell_address(access.address(shown(host), port))
 
     page.server.controller.on_server_bind.add(bind)
     page.server.controller.on_server_ready.add(ready)

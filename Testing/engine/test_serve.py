@@ -341,3 +341,5 @@ def test_only_loopback_is_served_without_a_warning():
         assert server.warning_of(host) == ""
     for host in ("0.0.0.0", "::", "192.168.1.2", "example.org"):
         assert "not encrypted" in server.warning_of(host)
+    assert server.shown("127.0.0.1") == "127.0.0.1"
+    assert server.shown("0.0.0.0") == socket.gethostname()
