@@ -32,9 +32,10 @@ class Views:
     """The scene of the page.  Everything is called from the thread of the server."""
 
     def __init__(self, server: Any) -> None:
+        _only_errors()
         _require_drawing()
         self._app = SlicerApp()
-        _only_errors()
+        _only_errors()  # its window of messages is another one
         register_rca_factories(self._app.view_manager, server, slice_view_ui_f=_corner, rca_encoder="jpeg")
         axial, coronal, sagittal = map(ViewLayoutDefinition.slice_view, PLANES)
         layout = Layout(
