@@ -59,7 +59,7 @@ def test_measured_scans_get_a_method_that_suits_them(scan, method, why):
     assert ask(scan, choices={"method": "sirt"})[0].settings["method"] == "sirt"
 
 
-@pytest.mark.parametrize(("degrees", "preset"), [(60, DISCS), (50, DISCS), (40, OBJECT), (90, OBJECT)])
+@pytest.mark.parametrize(("degrees", "preset"), [(30, DISCS), (70, DISCS), (80, OBJECT), (90, OBJECT)])
 def test_discs_with_holes_have_a_prior_where_it_does_better(degrees, preset):
     scan = measured(FanBeam(turn(2 * degrees, degrees), 16, 2.0, 50.0, 90.0))
     disc = replace(scan, provenance={**scan.provenance, "object": HOLED_DISC})
