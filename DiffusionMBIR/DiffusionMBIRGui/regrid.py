@@ -13,7 +13,7 @@ from DiffusionMBIRLib.geometry import Grid
 
 from .scene import VOLUME_CLASS, put_beside
 from .texts import _, shape
-from .volumes import empty_image, grid_of, ijk_to_ras, image_like, image_voxels, place, voxels
+from .volumes import empty_image, grid_of, image_like, image_voxels, place, voxels
 
 SLAB = 16  # slices at a time: little memory, and no call that holds up other threads for long
 
@@ -31,7 +31,7 @@ class OnGrid:
     def needed(self) -> bool:
         """False where both lie on the same grid."""
         own, grid = self._own, self._grid
-        return own.shape != grid.shape or not np.allclose(ijk_to_ras(own), ijk_to_ras(grid), rtol=0, atol=1e-3)
+        return own.shape != grid.shape or not np.allclose(own.ijk_to_ras, grid.ijk_to_ras, rtol=0, atol=1e-3)
 
     def compute(self) -> None:
         """In any thread.  Raises InputError where the two volumes do not overlap."""
@@ -84,16 +84,16 @@ def _is_coarser(own: Grid, grid: Grid, factors: list[int]) -> bool:
     if tuple(n * f for n, f in zip(grid.shape, factors, strict=True)) != own.shape:
         return False
     along = np.asarray(factors[::-1])
-    expected = ijk_to_ras(own)
+    expected = own.ijk_to_ras
     expected[:3, 3] += expected[:3, :3] @ ((along - 1) / 2)
     expected[:3, :3] *= along
-    return np.allclose(expected, ijk_to_ras(grid), rtol=0, atol=0.05 * min(grid.spacing_mm))
+    return np.allclose(expected, grid.ijk_to_ras, rtol=0, atol=0.05 * min(grid.spacing_mm))
 
 
 def _interpolator(array: np.ndarray, own: Grid, grid: Grid) -> Any:
     """Linear interpolation from one grid to another, in VTK's threads."""
     axes = vtk.vtkMatrix4x4()
-    axes.DeepCopy((np.linalg.inv(ijk_to_ras(own)) @ ijk_to_ras(grid)).reshape(-1).tolist())
+    axes.DeepCopy((np.linalg.inv(own.ijk_to_ras) @ grid.ijk_to_ras).reshape(-1).tolist())
     reslice = vtk.vtkImageReslice()
     reslice.SetInputData(image_like(array))
     reslice.SetResliceAxes(axes)

@@ -101,19 +101,11 @@ def grid_of(node: Any) -> Grid:
     )
 
 
-def ijk_to_ras(grid: Grid) -> np.ndarray:
-    """The 4 x 4 matrix from (column, row, slice) to RAS in mm."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = grid.matrix * np.asarray(grid.spacing_mm)
-    matrix[:3, 3] = grid.origin_mm
-    return _FLIP @ matrix
-
-
 def place(node: Any, grid: Grid) -> None:
     """Give a volume node the geometry of ``grid`` in the world, under no transform; no event if it has it already."""
     if node.GetParentTransformNode() is not None:
         node.SetAndObserveTransformNodeID(None)
-    wanted = ijk_to_ras(grid)
+    wanted = grid.ijk_to_ras
     if np.allclose(ijk_to_world(node), wanted, rtol=0, atol=1e-9):
         return
     matrix = vtk.vtkMatrix4x4()

@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """Serve until Ctrl-C; prints the address, with the token in it, once."""
-    from ..serve.server import require_packages, serve, warning_of
+    from ..serve.server import require_packages, serve_page, warning_of
     from ..serve.session import Session
     from ..serve.sources import Sources
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         say("Open this address in a browser; Ctrl-C ends the server.", arguments)
 
     with suppress(KeyboardInterrupt):
-        serve(session, arguments.host, arguments.port, tell_address)
+        serve_page(session, arguments.host, arguments.port, tell_address)
     last = session.close()
     if last:
         say(last, arguments)

@@ -64,6 +64,14 @@ class Grid:
         return np.asarray(self.direction).reshape(3, 3)
 
     @property
+    def ijk_to_ras(self) -> np.ndarray:
+        """The 4 x 4 matrix from (column, row, slice) to right, anterior, superior in mm, as Slicer has it."""
+        placed = np.eye(4)
+        placed[:3, :3] = self.matrix * np.asarray(self.spacing_mm)
+        placed[:3, 3] = self.origin_mm
+        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ placed
+
+    @property
     def off_isocentre_mm(self) -> tuple[float, float, float]:
         """Where the middle of the grid lies, seen from the isocentre along the grid's own axes (x, y, z)."""
         if self.isocentre_mm is None:

@@ -115,7 +115,7 @@ class DiffusionMethod(Method):
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         if settings.bin_pixels == 1:
             return self._samples(problem, settings, run)
-        part, finer = binned(problem, settings.bin_pixels)
+        part, finer = on_pixels_of_prior(problem, settings.bin_pixels)
         found = self._samples(part, settings, replace(run, monitor=OnFinerGrid(run.monitor, finer)))
         return Estimate(finer(found.volume), None if found.deviation is None else finer(found.deviation))
 
@@ -160,7 +160,7 @@ class DiffusionMethod(Method):
         return start_of(problem, settings, run.monitor, run.checkpoint)
 
 
-def binned(problem: Problem, factor: int) -> tuple[Problem, Callable[[Tensor], Tensor]]:
+def on_pixels_of_prior(problem: Problem, factor: int) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     """The problem on pixels and columns of ``factor`` times the side, and what leads its volumes back.
 
     Raises InputError where pixels or columns cannot be divided so.

@@ -21,7 +21,7 @@ from ..errors import EngineError, InputError, one_line
 from ..jobs.messages import Event, Failed, Finished, Log, Prepared, Preview, Progress
 from ..provenance import NOTICE
 from ..tasks import task_info
-from .session import Look, Session, Wish, amount_of, presets_for, told
+from .session import Look, Session, Wish, amount_of, event_line, presets_for
 from .views import GIVEN, RESULT, Views, window_of
 
 _EVERY_S = 0.1
@@ -248,7 +248,7 @@ class Page:
         with self._state:
             for event in events:
                 if isinstance(event, Progress | Prepared):
-                    self._state.line = told(event)
+                    self._state.line = event_line(event)
                 if isinstance(event, Progress):
                     self._state.fraction = event.fraction
                 if isinstance(event, Log) and event.level == "error":
@@ -273,7 +273,7 @@ class Page:
         with self._state:
             self._state.update({"running": False, "ending": False})
             if isinstance(last, Finished):
-                self._state.line = f"{told(last)}{self.session.how_to_go_on}"
+                self._state.line = f"{event_line(last)}{self.session.how_to_go_on}"
             if volume is not None:
                 self._put_result(volume.array, volume.grid)
             if self.session.saved is not None and self.session.saved != before:

@@ -58,7 +58,7 @@ def listen(host: str, port: int) -> int:
         raise InputError(f"{host}: cannot be listened on ({error.strerror}); leave --host out") from None
 
 
-def serve(session: Session, host: str, port: int, tell_address: Callable[[str], None]) -> None:
+def serve_page(session: Session, host: str, port: int, tell_address: Callable[[str], None]) -> None:
     """Serve the page until the process is told to end; tell_address: called once, when the page can be opened."""
     port = listen(host, port)
     logging.getLogger("aiohttp.access").disabled = True  # what it notes of requests would hold the token

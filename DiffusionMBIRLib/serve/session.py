@@ -218,7 +218,7 @@ def presets_for(task: str, *, is_scan: bool) -> tuple[str, ...]:
     return (USUAL, *task_info(task).presets) if is_scan else task_info(task).presets
 
 
-def told(event: Event) -> str:
+def event_line(event: Event) -> str:
     """An event as a line for people; empty for those that are none."""
     if isinstance(event, Prepared):
         return f"on {event.device}: {' x '.join(map(str, event.shape[::-1]))} voxels"

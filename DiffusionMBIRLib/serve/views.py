@@ -23,7 +23,6 @@ from ..geometry import Grid
 
 GIVEN, RESULT = "given", "result"
 PLANES = ("Axial", "Coronal", "Sagittal")
-_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PERCENTILES = (1.0, 99.5)
 _SAMPLE = 200_000  # values are enough for percentiles
 
@@ -63,7 +62,7 @@ class Views:
             node.GetDisplayNode().SetAutoWindowLevel(0)
             self._nodes[name] = node
         matrix = vtk.vtkMatrix4x4()
-        matrix.DeepCopy(ijk_to_ras(grid).reshape(-1).tolist())
+        matrix.DeepCopy(grid.ijk_to_ras.reshape(-1).tolist())
         image = node.GetImageData()
         if image is None or image.GetDimensions()[::-1] != grid.shape:
             image = vtk.vtkImageData()
@@ -112,14 +111,6 @@ def window_of(array: np.ndarray) -> tuple[float, float]:
     stride = max(1, round((array.size / _SAMPLE) ** (1 / 3)))
     low, high = np.percentile(array[::stride, ::stride, ::stride], _PERCENTILES)
     return float(low), float(max(high, low + 1e-6))
-
-
-def ijk_to_ras(grid: Grid) -> np.ndarray:
-    """The 4 x 4 matrix from (column, row, slice) to RAS in mm."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = grid.matrix * np.asarray(grid.spacing_mm)
-    matrix[:3, 3] = grid.origin_mm
-    return np.asarray(_FLIP @ matrix)
 
 
 def _corner(server: Any, view_id: str, view: Any) -> None:

@@ -64,6 +64,13 @@ class Server:
                         os.kill(each, signal.SIGKILL)
         return len(broken)
 
+    def break_next_connection(self, within_s: float = 30.0) -> bool:
+        """Kill whoever serves a connection as soon as there is one; returns whether there was."""
+        end = time.monotonic() + within_s
+        while not (broken := self.break_connections()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return broken > 0
+
     def stop(self) -> None:
         if self.process is not None:
             self.break_connections()

@@ -152,7 +152,8 @@ def test_bundled_cards_can_be_read():
     for path in (models.resources() / "Models").glob("*.safetensors"):
         card = read_card(path)
         assert card.licence, f"{path.name}: a bundled prior states its licence"
-        assert card.data, f"{path.name}: a bundled prior states its training data"
+        made_up = card.training.get("settings", {}).get("shapes") == 1  # learnt from shapes of the program alone
+        assert card.data or made_up, f"{path.name}: a bundled prior states its training data"
 
 
 def test_cards_need_no_torch(tmp_path):

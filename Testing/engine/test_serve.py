@@ -17,7 +17,7 @@ from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.jobs.messages import Event, Finished, Preview, Progress
 from DiffusionMBIRLib.serve import server
 from DiffusionMBIRLib.serve.access import Access
-from DiffusionMBIRLib.serve.session import USUAL, Session, Wish, amount_of, presets_for, told
+from DiffusionMBIRLib.serve.session import USUAL, Session, Wish, amount_of, event_line, presets_for
 from DiffusionMBIRLib.serve.sources import Sources
 from DiffusionMBIRLib.tasks import TASKS
 from Testing.engine.helpers import body
@@ -264,7 +264,7 @@ def test_runs_leave_results_that_overwrite_nothing(session, folder):
     np.testing.assert_array_equal(mbir.read_volume(session.saved).array, volume.array)
     recorded = mbir.read_volume(session.saved).metadata["provenance"]
     assert '"views": 6' in recorded.replace('\\"', '"')
-    assert told(seen[-1]).startswith("done in ")
+    assert event_line(seen[-1]).startswith("done in ")
     session.start(Wish("scan.h5", SPARSE, "sparse-view-quick", steps=1))
     finish(session)
     session.result()
@@ -289,9 +289,9 @@ def test_a_run_that_fails_says_why(session, folder):
 
 
 def test_progress_is_told_for_people():
-    assert told(Progress("dual", 3, 20, 0.1, 5.0, None)) == "dual 3 of 20"
-    assert told(Progress("dual", 3, 20, 0.1, 5.0, 61.4)) == "dual 3 of 20, 61 s left"
-    assert told(Progress("dual", 3, 20, 0.1, 5.0, 600.0)) == "dual 3 of 20, 10 min left"
+    assert event_line(Progress("dual", 3, 20, 0.1, 5.0, None)) == "dual 3 of 20"
+    assert event_line(Progress("dual", 3, 20, 0.1, 5.0, 61.4)) == "dual 3 of 20, 61 s left"
+    assert event_line(Progress("dual", 3, 20, 0.1, 5.0, 600.0)) == "dual 3 of 20, 10 min left"
 
 
 # --- the command

@@ -15,7 +15,7 @@ import slicer
 import vtk
 
 from DiffusionMBIRGui import inputs
-from DiffusionMBIRGui.volumes import grid_of, ijk_to_ras, place
+from DiffusionMBIRGui.volumes import grid_of, place
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid, axial_order, view_angles
 from Testing.slicer.helpers import Desk, rotated
@@ -167,7 +167,7 @@ def test_a_rigid_transform_becomes_part_of_the_grid_and_the_result_lands_on_the_
     rigid = np.array([[0, -1, 0, 5], [1, 0, 0, -7], [0, 0, 1, 11], [0, 0, 0, 1]], dtype=float)
     node.SetAndObserveTransformNodeID(linear_transform(desk, rigid).GetID())
     array, grid = inputs.volume_input(node)
-    np.testing.assert_allclose(ijk_to_ras(grid), rigid @ ijk_to_ras(GRID), atol=1e-12)
+    np.testing.assert_allclose(grid.ijk_to_ras, rigid @ GRID.ijk_to_ras, atol=1e-12)
     assert grid.spacing_mm == pytest.approx(GRID.spacing_mm)
     assert inputs.summary_of(node).endswith("; with its transform")
     assert axial_order(grid).permutation == (0, 2, 1)  # what is axial counts in the world
@@ -188,7 +188,7 @@ def test_anisotropic_scaling_and_mirroring_are_fine(desk: Desk) -> None:
     assert inputs.problem_with(node) == ""
     grid = inputs.volume_input(node)[1]
     assert grid.spacing_mm == pytest.approx((1.4, 0.8, 1.5))
-    np.testing.assert_allclose(ijk_to_ras(grid), scaled @ ijk_to_ras(GRID), atol=1e-12)
+    np.testing.assert_allclose(grid.ijk_to_ras, scaled @ GRID.ijk_to_ras, atol=1e-12)
 
 
 def sinogram(desk: Desk, views: int = 8, columns: int = 12) -> Any:
