@@ -15,7 +15,7 @@ from DiffusionMBIRLib.errors import InputError
 
 from .compare import require_pair
 from .regrid import SLAB, sampler
-from .scene import UNIT, VOLUME_CLASS, put_beside, set_window
+from .scene import HELPER, UNIT, VOLUME_CLASS, put_beside, set_window
 from .texts import _
 from .volumes import empty_image, grid_of, image_voxels, place, sample, voxels
 
@@ -61,6 +61,7 @@ class Difference:
         if node is None or node.GetScene() is not scene:
             node = scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(self._name))
             put_beside(scene, node, self._result)
+            node.SetAttribute(HELPER, "1")
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()

@@ -312,6 +312,6 @@ def _cells(row: BatchRow) -> tuple[str, ...]:
 
 
 def _is_ours(node: Any) -> bool:
-    from .scene import STATE
+    from .scene import HELPER, STATE
 
-    return node.GetAttribute(STATE) is not None
+    return any(node.GetAttribute(name) is not None for name in (STATE, HELPER))

@@ -13,14 +13,12 @@ from .panel_desktop import Desktop
 from .panel_export import ExportMenu
 from .panel_fields import Form
 from .panel_page import PageButton
-from .panel_rows import COLUMNS, cell, cell_tip, rows_of, table_of
+from .panel_rows import COLUMNS, cell, cell_tip, rows_of, table_of, volume_of
 from .panel_uncertainty import UncertaintyView
 from .panel_work import Background
 from .parameters import Parameters
 from .scene import REFERENCE
 from .texts import _, shape
-
-VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 
 
 class ResultsSection:
@@ -162,15 +160,14 @@ class ResultsSection:
     # What is chosen.
 
     def result(self) -> Any:
-        """The volume of the selected row, else the last output; None where there is none."""
+        """The volume of the selected row, else the last output; None where there is none (any more)."""
+        row = self._selected()
+        return self.parameters.output_node if row is None else volume_of(self._scene, row)
+
+    def _selected(self) -> int | None:
         table = self._form.resultsTable
         row = int(table.currentRow())
-        item = table.item(row, 0) if row >= 0 else None
-        if item is not None and self._scene is not None:
-            node = self._scene.GetFirstNode(str(item.text()), VOLUME_CLASS)
-            if node is not None:
-                return node
-        return self.parameters.output_node
+        return row if row >= 0 and table.item(row, 0) is not None and table_of(self._scene) is not None else None
 
     def _pair(self) -> tuple[Any, Any]:
         """Result and reference, each with a display node, which volumes made by scripts may lack."""
@@ -217,6 +214,7 @@ class ResultsSection:
     def _enter_on_grid(self, result: Any, reference: Any, other: Any) -> None:
         if result.GetScene() is not self._scene:  # deleted meanwhile
             return
+        self._drop_regridded()  # of a comparison that was left by Slicer's own menu
         self._regridded = other.show(self._scene)
         self._regridded.GetDisplayNode().SetAndObserveColorNodeID(reference.GetDisplayNode().GetColorNodeID())
         self._enter(result, self._regridded)
@@ -231,6 +229,9 @@ class ResultsSection:
 
     def _leave_comparison(self) -> None:
         self._comparison.leave()
+        self._drop_regridded()
+
+    def _drop_regridded(self) -> None:
         if self._regridded is not None and self._regridded.GetScene() is self._scene:
             self._scene.RemoveNode(self._regridded)
         self._regridded = None
@@ -251,7 +252,7 @@ class ResultsSection:
             self._flicker.stop()
 
     def _on_selected(self, *_state: Any) -> None:
-        self._stop_difference()  # it was that of another row
+        self._clear_views()  # they showed what belongs to another row
         self.show()
 
     def _on_difference(self, *_state: Any) -> None:
@@ -345,6 +346,7 @@ class ResultsSection:
     def show(self, *_state: Any) -> None:
         """What can be pressed, by what there is; and why the rest cannot."""
         form = self._form
+        self._name_rows()
         result, running = self.result(), self._runner.running
         why = self.why_not()
         active = bool(self._comparison is not None and self._comparison.active)
@@ -366,11 +368,22 @@ class ResultsSection:
         form.reportButton.setEnabled(self._runner.job_path is not None and not self.busy)
         self.on_shown(not why and not bool(form.resultsSection.property("collapsed")))
 
+    def _name_rows(self) -> None:
+        """The names that the runs' volumes have by now."""
+        table = self._form.resultsTable
+        for row in range(int(table.property("rowCount"))):
+            node, item = volume_of(self._scene, row), table.item(row, 0)
+            if node is not None and item is not None and str(item.text()) != node.GetName():
+                item.setText(node.GetName())
+                item.setToolTip(node.GetName())
+
     def why_not(self) -> str:
         """Why there is nothing to compare, in one line; '' where there is."""
         result, reference = self.result(), self.reference()
         if self._runner.running:
             return _("Compare, Flicker and Difference wait for the end of the run.")
+        if result is None and self._selected() is not None:
+            return _("The volume of this run is no longer in the scene: select another row.")
         if result is None:
             return _("Results appear here after a run.")
         if reference is None:

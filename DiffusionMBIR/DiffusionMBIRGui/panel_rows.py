@@ -24,6 +24,13 @@ def rows_of(scene: Any) -> list[dict[str, Any]]:
     return ResultsTable(scene).rows() if table_of(scene) is not None else []
 
 
+def volume_of(scene: Any, row: int) -> Any:
+    """The volume of a row, None where it was deleted."""
+    from .results import ResultsTable
+
+    return ResultsTable(scene).volume(row) if table_of(scene) is not None else None
+
+
 def cell(name: str, value: Any) -> str:
     """A table's cell for people; '-' for what is not known."""
     if isinstance(value, str):

@@ -11,7 +11,7 @@ import vtk
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import Grid
 
-from .scene import VOLUME_CLASS, put_beside
+from .scene import HELPER, VOLUME_CLASS, put_beside
 from .texts import _, shape
 from .volumes import empty_image, grid_of, image_like, image_voxels, place, voxels
 
@@ -54,6 +54,7 @@ class OnGrid:
         name = _("{volume} on the result's grid, {shape}").format(volume=self._name, shape=shape(self._grid.shape))
         node = scene.AddNewNodeByClass(VOLUME_CLASS, name)
         put_beside(scene, node, self._reference)
+        node.SetAttribute(HELPER, "1")
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetAutoWindowLevel(0)  # before the voxels come: it looks for no window of its own
         place(node, self._grid)

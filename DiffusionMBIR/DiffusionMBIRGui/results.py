@@ -13,6 +13,10 @@ from .texts import _
 
 ROLE = "DiffusionMBIR.Role"  # attribute by which our nodes are found again in a scene that was saved
 _CONVERGENCE = "convergence"
+_VOLUME = (
+    "DiffusionMBIR.Volume"  # with a row's number behind: node reference to its volume, and attribute that it has one
+)
+_VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 PLANES = ("axial", "coronal", "sagittal")
 MEASURES = (("psnr", "PSNR", "dB", 2), ("ssim", "SSIM", "", 4))  # key, column, unit, digits shown
 
@@ -53,10 +57,12 @@ class ResultsTable:
         seconds: float,
         residual: float | None = None,
         metrics: Mapping[str, Any] | None = None,
+        volume: Any = None,
     ) -> int:
         """Append a run and return its row.
 
-        metrics: {"axial": {"psnr": dB, "ssim": ...}, "coronal": ..., "sagittal": ...} or None without a reference.
+        volume: the node that it made, which the row goes on to mean whatever its name becomes.  metrics: {"axial":
+        {"psnr": dB, "ssim": ...}, "coronal": ..., "sagittal": ...} or None without a reference.
         """
         node = self.node
         was_modifying = node.StartModify()
@@ -68,9 +74,20 @@ class ResultsTable:
             for column, number in enumerate(numbers, start=2):
                 node.GetTable().GetColumn(column).SetValue(row, number)
             node.GetTable().Modified()
+            if volume is not None:
+                node.SetNodeReferenceID(f"{_VOLUME}{row}", volume.GetID())
+                node.SetAttribute(f"{_VOLUME}{row}", "1")
         finally:
             node.EndModify(was_modifying)
         return row
+
+    def volume(self, row: int) -> Any:
+        """The volume that the run of a row made, None where it was deleted; rows of old scenes know its name alone."""
+        node = self.node
+        if node.GetAttribute(f"{_VOLUME}{row}") is not None:
+            found = node.GetNodeReference(f"{_VOLUME}{row}")
+            return found if found is not None and found.GetScene() is self._scene else None
+        return self._scene.GetFirstNode(node.GetCellText(row, 0), _VOLUME_CLASS)
 
     def rows(self) -> list[dict[str, Any]]:
         """All runs, oldest first: column name -> text or number."""
@@ -84,6 +101,9 @@ class ResultsTable:
     def clear(self) -> None:
         """Take all rows away."""
         node = self.node
+        for row in range(node.GetNumberOfRows()):
+            node.RemoveNodeReferenceIDs(f"{_VOLUME}{row}")
+            node.RemoveAttribute(f"{_VOLUME}{row}")
         node.GetTable().SetNumberOfRows(0)
         node.Modified()
 

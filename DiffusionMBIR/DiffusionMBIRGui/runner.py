@@ -378,7 +378,7 @@ class Runner:
         if node is None or event.partial or self._plan is None:
             return
         seconds = self._clock.seconds()
-        ResultsTable(self.scene).add(node.GetName(), self._plan.method, seconds, event.residual, shown.metrics)
+        ResultsTable(self.scene).add(node.GetName(), self._plan.method, seconds, event.residual, shown.metrics, node)
         node.SetAttribute(JOB, self._folder.path.name if self._folder is not None else "")
         for what, (array, role) in shown.spreads.items() if self._output is not None else ():
             add_spread(self._output, what, array, shown.provenance or {}, role)

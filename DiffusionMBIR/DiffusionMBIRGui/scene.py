@@ -18,6 +18,7 @@ from .volumes import grid_of, image_like, place, sample, write_voxels
 
 VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 OWN_VIEWS = "DiffusionMBIR"  # the layout names of our own slice views begin with it
+HELPER = "DiffusionMBIR.Helper"  # attribute of volumes that we show something with, which are nobody's data
 STATE = "DiffusionMBIR.State"  # attribute: "partial" until a run came to its end, then "finished"
 STEP = "DiffusionMBIR.Step"
 UNIT = "DiffusionMBIR.Unit"  # attribute: of the values; without it HU

@@ -138,7 +138,8 @@ def other_python(path: str) -> tuple[str, ...]:
     found = shutil.which(path.strip())
     if found:
         return (found,)
-    raise InputError(_("{file} is not there; choose a Python").format(file=path.strip()))
+    lacking = _("{file} holds no Python; choose one") if place.is_dir() else _("{file} is not there; choose a Python")
+    raise InputError(lacking.format(file=path.strip()))
 
 
 class Process:

@@ -195,6 +195,43 @@ def exported(done, kind, application) -> str:
     return text(done.form.runMessage)
 
 
+def test_a_row_means_its_volume_whatever_that_is_called_and_no_other_once_it_is_deleted(done):
+    from DiffusionMBIRGui.results import ResultsTable
+
+    first, second = (ct_volume(done.scene, f"Run {letter}") for letter in "AB")
+    table, rows = done.form.resultsTable, ResultsTable(done.scene)
+    for node in (first, second):
+        rows.add(node.GetName(), "dual", 1.0, volume=node)
+    table.selectRow(1)
+    first.SetName("My best")
+    ct_volume(done.scene, "Run A")  # another one takes its name
+    done.refresh()
+    assert done.results.result() is first
+    assert table.item(1, 0).text() == "My best"
+    done.scene.RemoveNode(first)
+    done.refresh()
+    assert done.results.result() is None
+    assert "no longer in the scene" in done.results.why_not()
+    assert not done.form.exportButton.isEnabled()
+    assert not done.form.compareButton.isEnabled()
+    table.selectRow(2)
+    assert done.results.result() is second
+    rows.clear()
+    rows.add("Run A", "dual", 1.0)  # of a scene from before rows had references
+    assert rows.volume(0).GetName() == "Run A"
+
+
+def test_another_row_ends_the_comparison_of_the_one_before(done, desk):
+    from DiffusionMBIRGui.results import ResultsTable
+
+    ResultsTable(done.scene).add("FBP", "fbp", 0.4, volume=ct_volume(done.scene, "FBP"))
+    done.form.resultsTable.selectRow(0)
+    done.form.compareButton.click()
+    assert done.form.compareButton.isChecked()
+    done.form.resultsTable.selectRow(1)
+    assert not done.form.compareButton.isChecked()
+
+
 @pytest.mark.parametrize("chosen", ["x.nrrd", "no ending", "x.dcm"])
 def test_export_as_nrrd_is_nrrd_whatever_the_name(done, desktop, application, tmp_path, chosen):
     desktop.saved = str(tmp_path / chosen)
