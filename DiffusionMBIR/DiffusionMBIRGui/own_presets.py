@@ -128,8 +128,12 @@ class OwnPresets:
         renamed = OwnPreset(_checked_name(name), preset.task, preset.values)
         if renamed.name != preset.name and self.find(renamed.key) is not None:
             raise InputError(_("There is a preset {name} already: choose another name.").format(name=renamed.name))
-        self.drop(preset)
-        self.keep(renamed)
+        if renamed.name.casefold() == preset.name.casefold():  # one file on Windows and macOS
+            self.drop(preset)
+            self.keep(renamed)
+        else:
+            self.keep(renamed)  # first, so that a full disk loses nothing
+            self.drop(preset)
         return renamed
 
     def drop(self, preset: OwnPreset) -> None:
