@@ -65,13 +65,13 @@ def everything_written(folder: Path) -> str:
 
 
 def test_a_job_survives_broken_connections_and_gives_the_same_volume(there, tmp_path, monkeypatch):
-    folder = remote_job(tmp_path, steps=100)
+    folder = remote_job(tmp_path, steps=400)
     job = start(folder)
     seen = watch(job, lambda event: isinstance(event, Prepared))
     broken = 0
     commands = ""
     for _ in range(3):
-        job.pause()  # or the run might be over before the connection is there again
+        job.pause()  # or the run, of many steps for that, might be over before the connection is there again
         seen += watch(job, lambda event: isinstance(event, Paused))
         commands += "\n".join(there.left())
         broken += there.break_next_connection()
@@ -83,10 +83,10 @@ def test_a_job_survives_broken_connections_and_gives_the_same_volume(there, tmp_
     assert broken == 3
     assert sum(isinstance(event, Log) and "connected to" in event.text for event in seen) == 3
     assert not last.partial
-    same_volume(folder, local_twin(tmp_path, monkeypatch, steps=100))
+    same_volume(folder, local_twin(tmp_path, monkeypatch, steps=400))
     steps = [event.done for event in seen if isinstance(event, Progress) and event.stage == "diffusion"]
     assert steps == sorted(set(steps))  # none twice
-    assert steps[-1] == 100
+    assert steps[-1] == 400
     previews = [event.sequence for event in seen if isinstance(event, Preview)]
     assert previews == sorted(set(previews))
     shown = job.read_preview()
