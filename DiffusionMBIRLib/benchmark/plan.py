@@ -123,7 +123,7 @@ def _supervised(task: str) -> tuple[Row, ...]:
 
 
 OURS = "Ours"
-SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", OURS)
+SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", "Ours, 10", OURS, "Ours, 50")
 _HOURS = ("8-views-noise-free", "90-degrees-noise-free", "x4-8-coils")  # 4000 evaluations take half an hour and more
 _MINUTES = (*_HOURS, "24-views-noise-free", "8-views-low")
 REFERENCE = "Algorithm 1, 4000"

@@ -88,14 +88,15 @@ def run_benchmark(
     ablations: rows of :mod:`.ablations` instead of the methods.  methods: labels of the rows to run; all by default.
     precision: of the networks.  prior: id or file for the diffusion methods, else each preset's own.  compile: the
     network, in rows that take many minutes.  supervised: folder with the networks of supervised methods, by default the
-    checkout's; rows without a file there are left out.  Raises InputError for a label that no task has.
+    checkout's; rows without a file there are left out.  Raises InputError for a label that no scan has.
     """
     monitor, results = monitor or Silent(), Results(output)
     networks = supervised or networks_folder()
     runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, ablations, methods)]
     runs = [run for run in runs if not _lacks(run[2], networks)]
-    if not runs:
-        raise InputError(f"--methods {', '.join(methods)}: none of the tasks has a row of this name")
+    unknown = [label for label in methods if label not in {row.label for _, _, row in runs}]
+    if unknown or not runs:
+        raise InputError(f"--methods {', '.join(unknown)}: none of the scans has a row of this name")
     records: list[dict[str, Any]] = []
     current: tuple[Subject, PlannedScan] | None = None
     for number, (case, scan, row) in enumerate(runs):
