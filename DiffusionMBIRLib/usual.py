@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from .config import ReconSettings
+from .geometry.coverage import angles_seen, sees_every_line
 from .scans import HOLED_DISC, Measurement, Scan
 from .tasks import LIMITED_ANGLE, task_info
 
-OBJECT, ALL_VIEWS, DISCS = "object", "all-views", "discs"  # presets
+OBJECT, ALL_VIEWS, DISCS, METAL = "object", "all-views", "discs", "metal"  # presets
 # Degrees of views below which the prior of discs does better than bounded total variation, in the mean of the Helsinki
 # challenge's two scans: its rows stand in docs/measured-data.md.
 DISCS_DEG = 75.0
@@ -31,12 +30,18 @@ class Usual:
     why: str = ""
 
 
-def usual_settings(scan: Scan) -> Usual:
-    """The preset that suits a scan: of simulated scans and of MRI the task's."""
+def usual_settings(scan: Scan, *, metal_hu: float = 0.0) -> Usual:
+    """The preset that suits a scan: of simulated scans and of MRI the task's.
+
+    metal_hu: what the user takes for metal; 0: none.
+    """
+    if metal_hu and isinstance(scan, Measurement) and sees_every_line(scan.geometry):
+        why = "preset metal because without the rays through metal the data step needs more conjugate gradient"
+        return Usual(ReconSettings.preset(METAL, metal_hu=metal_hu), why)
     if not isinstance(scan, Measurement) or not scan.was_counted:
         return Usual(ReconSettings.preset(task_info(scan.task).preset))
     views, columns = scan.geometry.views_of_a_point, min(max(scan.grid.in_plane), scan.geometry.detector[1])
-    around = sees_every_line(scan)
+    around = sees_every_line(scan.geometry)
     if around and views >= _ENOUGH * columns and scan.most_per_mm is None and is_filtered(scan):
         return Usual(
             ReconSettings.preset(ALL_VIEWS),
@@ -44,9 +49,13 @@ def usual_settings(scan: Scan) -> Usual:
             "for less noise and streaks",
         )
     if scan.provenance.get("object") == HOLED_DISC and not around:
-        return _of_a_disc(angles_seen(scan))
+        return _of_a_disc(angles_seen(scan.geometry))
     if scan.of_unknown_object:
-        lacking = f"{views} views of {columns} columns" if around else f"views of {angles_seen(scan):.0f} degrees only"
+        lacking = (
+            f"{views} views of {columns} columns"
+            if around
+            else f"views of {angles_seen(scan.geometry):.0f} degrees only"
+        )
         return Usual(
             ReconSettings.preset(OBJECT),
             f"method admm-tv because there are {lacking}, and of no patient, so that the bundled prior knows nothing "
@@ -84,23 +93,3 @@ def instead_of_hours(scan: Scan, usual: Usual, seconds: float | None) -> Usual:
 def is_filtered(scan: Measurement) -> bool:
     """Whether there is a filtered back-projection of the scan's geometry."""
     return scan.geometry.KIND != "posed-beam"
-
-
-def angles_seen(scan: Measurement) -> float:
-    """How many degrees the views span, those between them included."""
-    turned = np.unique(np.mod(scan.geometry.angles_deg, 360.0))
-    if len(turned) < 2:
-        return 0.0
-    gaps = np.diff(turned, append=turned[0] + 360.0)
-    return float(360.0 - gaps.max() + np.median(gaps)) if gaps.max() > 2 * np.median(gaps) else 360.0
-
-
-def sees_every_line(scan: Measurement) -> bool:
-    """Whether the views span half a turn, of beams from a point and the angle of their fan."""
-    poses = scan.geometry.poses()
-    fan = 0.0
-    if poses.source is not None:
-        distance = np.median(np.linalg.norm(poses.centre - poses.source, axis=1))
-        width = scan.geometry.detector[1] * np.median(np.linalg.norm(poses.u, axis=1))
-        fan = float(np.degrees(2 * np.arctan(width / 2 / distance)))
-    return angles_seen(scan) >= min(180.0 + fan, 360.0) - 1.0

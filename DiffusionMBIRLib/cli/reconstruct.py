@@ -227,7 +227,7 @@ def _settings(arguments: argparse.Namespace, measurement: Scan) -> tuple[ReconSe
     given = given_settings(arguments, ReconSettings)
     if arguments.preset or "method" in given:
         return ReconSettings.preset(arguments.preset or task_info(measurement.task).preset, **given), ""
-    usual = usual_settings(measurement)
+    usual = usual_settings(measurement, metal_hu=given.get("metal_hu", 0.0))
     settings = replace(usual.settings, **given)
     if usual.why:
         seconds = estimate_of(measurement, settings, choose_device(settings.device)).seconds

@@ -58,7 +58,7 @@ def ask(
     if measured is None or preset or "method" in settings:
         chosen = ReconSettings.preset(preset or task_info(task).preset, **settings)
     else:
-        chosen = replace(usual_settings(measured).settings, **settings)
+        chosen = replace(usual_settings(measured, metal_hu=settings.get("metal_hu", 0.0)).settings, **settings)
     title = name or (file_name(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "volume"))
     return Request(str(title), entries, task, scan, asdict(chosen), chosen.device), inside
 

@@ -138,7 +138,7 @@ def judged(folder: Path, pictures: Path | None) -> None:
         scan, truth, counted = measured(scene, folder)
         shown = [truth]
         for label, changes in METHODS.items():
-            settings = ReconSettings.preset("sparse-view", **changes)
+            settings = ReconSettings.preset("metal" if "method" not in changes else "sparse-view", **changes)
             found = reconstruct(scan, settings=settings, device="cpu").volume.array
             off = (found - truth)[counted]
             psnr = 20 * np.log10((truth.max() - truth.min()) / np.sqrt(np.mean(off**2)))

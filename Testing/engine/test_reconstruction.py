@@ -275,6 +275,11 @@ def test_the_first_level_falls_with_the_number_of_views_where_it_is_left_open(me
         first[views] = heard.sigmas[0]
     assert first == pytest.approx({2: 2.0, 4: 0.625, 8: few[0], 24: few[1]})
     heard = Levels()
+    mbir.reconstruct(
+        mbir.simulate(volume, views=20, angle_range_deg=90.0), prior=prior, settings=settings, monitor=heard
+    )
+    assert heard.sigmas[0] == pytest.approx({"dds": 0.1, "dual": 0.8}[method])
+    heard = Levels()
     low = small_prior(sigma_max=0.5)
     mbir.reconstruct(mbir.simulate(volume, views=2), prior=low, settings=settings, monitor=heard)
     assert heard.sigmas[0] == pytest.approx(0.5)

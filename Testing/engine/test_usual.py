@@ -12,6 +12,7 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, ParallelBeam
 from DiffusionMBIRLib.jobs.asking import ask
+from DiffusionMBIRLib.methods.dual import usual_first_level
 from DiffusionMBIRLib.methods.starts import coarse_to_fine, total_variation
 from DiffusionMBIRLib.models import find
 from DiffusionMBIRLib.monitor import NoCheckpoint, Silent
@@ -21,7 +22,7 @@ from DiffusionMBIRLib.preparation.flat_dark import photons_counted
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.problems import build_problem
 from DiffusionMBIRLib.scans import HOLED_DISC, Measurement
-from DiffusionMBIRLib.usual import DISCS, OBJECT, instead_of_hours, usual_settings
+from DiffusionMBIRLib.usual import DISCS, METAL, OBJECT, instead_of_hours, usual_settings
 
 GRID = Grid((2, 16, 16))
 
@@ -66,6 +67,31 @@ def test_discs_with_holes_have_a_prior_where_it_does_better(degrees, preset):
     assert usual_settings(disc).settings == mbir.ReconSettings.preset(preset)
     assert usual_settings(scan).settings == mbir.ReconSettings.preset(OBJECT)
     assert find(mbir.ReconSettings.preset(DISCS).prior).is_file()
+
+
+def test_metal_gets_a_preset_of_its_own_where_views_are_all_around():
+    around, wedge = (measured(ParallelBeam(turn(40, degrees), 16, 1.0), "known") for degrees in (180, 90))
+    usual = usual_settings(around, metal_hu=3000.0)
+    assert usual.settings == mbir.ReconSettings.preset(METAL, metal_hu=3000.0)
+    assert "metal" in usual.why
+    assert usual.settings.cg_steps > mbir.ReconSettings.preset("sparse-view").cg_steps
+    assert usual_settings(wedge, metal_hu=3000.0) == usual_settings(wedge)
+    assert ask(around, choices={"metal_hu": 3000.0})[0].settings == usual.settings.__dict__
+
+
+@pytest.mark.parametrize(
+    ("fewest", "degrees", "side", "level"),
+    [
+        (0.1, 180, 16, 0.4),
+        (0.625, 180, 128, 0.625),
+        (0.625, 180, 256, 1.25),
+        (0.16, 180, 512, 0.64),
+        (0.1, 90, 256, 1.6),
+    ],
+)
+def test_the_first_level_rises_with_the_pixels_where_much_is_missing(fewest, degrees, side, level):
+    scan = measured(ParallelBeam(turn(40, degrees), side, 1.0), grid=Grid((1, side, side)))
+    assert usual_first_level(fewest, scan) == pytest.approx(level)
 
 
 def test_nobody_waits_for_hours_unasked():
