@@ -1,4 +1,4 @@
-"""A folder with classic (one file a slice) CT images as one volume in HU.
+"""A folder with classic (one file a slice) CT or MR images as one volume, of CT in HU.
 
 Headers are read with pydicom, for pixels see ``dicom_pixels``.  Geometry follows DICOM PS3.3 C.7.6.2: slices lie where
 ImagePositionPatient puts them along the normal of ImageOrientationPatient; file names, instance numbers and slice
@@ -45,7 +45,18 @@ _TAGS = [
     "RescaleType",
     *PIXEL_TAGS,
 ]
-_CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # and what begins like it: enhanced and converted CT images
+# With what begins like it: enhanced and converted images.
+_STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
+_NO_MAGNITUDE = {
+    "P",
+    "R",
+    "I",
+    "PHASE",
+    "PHASE MAP",
+    "REAL",
+    "IMAGINARY",
+    "VELOCITY",
+}  # ImageType of MR, from its third value
 _HU_TYPES = ("", "HU", "US")  # US: unspecified
 _DOMINANCE = 4  # a series is taken without asking only if it has this many times the slices of any other
 _REGULAR = 0.1  # of the spacing: how far a slice may lie from its place in the regular grid
@@ -70,13 +81,15 @@ class _Slice:
 
 
 def read_dicom_folder(path: str | os.PathLike[str], *, series_uid: str | None = None) -> Volume:
-    """The CT series in a folder and its sub-folders as a volume in HU, int16 where that is exact, else float32.
+    """The CT series in a folder and its sub-folders as a volume in HU, int16 where that is exact, else float32; where
+    there are no CT images, the MR series, in the scanner's unit.
 
-    Localizers, screenshots, reports and files that are not CT images are passed over, and so are series of other values
-    than HU (RescaleType) beside one in HU; the metadata's ``remarks`` count them.  Among several series the one with
-    ``series_uid`` is taken, or else one that has at least four times the slices of any other.
+    Localizers, screenshots, reports and files of other kinds are passed over, and so are MR images of phase, real or
+    imaginary part and CT series of other values than HU (RescaleType) beside one in HU; the metadata's ``remarks``
+    count them.  Among several series the one with ``series_uid`` is taken, or else one that has at least four times
+    the slices of any other.
 
-    Raises InputError, naming the file, series or tag, for a folder without CT images, several series to choose from,
+    Raises InputError, naming the file, series or tag, for a folder without such images, several series to choose from,
     truncated or undecodable files, missing tags, multi-frame files, and slices that are no regular stack.
     """
     folder = Path(path)
@@ -88,9 +101,9 @@ def read_dicom_folder(path: str | os.PathLike[str], *, series_uid: str | None = 
 
 
 def _read(folder: Path, series_uid: str | None) -> Volume:
-    found, others = _ct_files(folder)
-    chosen = _choose_series(folder, found, series_uid, others)
-    slices = [_slice_of(path, header) for path, header in chosen]
+    modality, found, others = _images(folder)
+    chosen = _choose_series(folder, modality, found, series_uid, others)
+    slices = [_slice_of(path, header, modality) for path, header in chosen]
     first = slices[0]
     for other in slices[1:]:
         _require_alike(first, other)
@@ -101,24 +114,25 @@ def _read(folder: Path, series_uid: str | None) -> Volume:
         planes = [pixels(s.path, s.shape, s.encoding) for s in slices]
     require_room(str(folder), grid.shape, max(p.itemsize for p in planes))
     name = f"DICOM series {first.number}".strip()
-    metadata = {"modality": "CT", "units": "HU"}
+    metadata = {"modality": modality} | ({"units": "HU"} if modality == "CT" else {})
     thickness = {s.thickness_mm for s in slices}
     if len(thickness) == 1 and first.thickness_mm > 0:
         metadata["slice_thickness_mm"] = f"{first.thickness_mm:.6g}"
     remarks = [f"passed over: {_counted(others)}"] if others else []
     if any(s.encoding.is_inverted for s in slices):
-        remarks.append("MONOCHROME1 (small values are white): HU are taken from the values as stored")
+        what = "HU are taken from the values as stored" if modality == "CT" else "values are taken as stored"
+        remarks.append(f"MONOCHROME1 (small values are white): {what}")
     if remarks:
         metadata["remarks"] = "; ".join(remarks)
-    return Volume(np.stack(planes), grid, name=name, metadata=metadata)
+    return Volume(np.stack(planes), grid, name=name, unit="HU" if modality == "CT" else "", metadata=metadata)
 
 
 _File = tuple[Path, Any]  # with its header
 
 
-def _ct_files(folder: Path) -> tuple[list[_File], Counter[str]]:
-    """The CT images with their headers, and how many files of other kinds there are."""
-    found: list[_File] = []
+def _images(folder: Path) -> tuple[str, list[_File], Counter[str]]:
+    """(modality, its images with their headers, how many files of other kinds there are); MR where there is no CT."""
+    found: dict[str, list[_File]] = {modality: [] for modality in _STORAGE}
     others = Counter[str]()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         header = _header(path)
@@ -126,20 +140,27 @@ def _ct_files(folder: Path) -> tuple[list[_File], Counter[str]]:
             continue
         _require_understood(path, header, ("SOPClassUID", "Modality", "ImageType"))
         kind = str(header.get("SOPClassUID") or "")
-        if kind and not f"{kind}.".startswith(f"{_CT_STORAGE}."):
+        modality = next((m for m, storage in _STORAGE.items() if f"{kind}.".startswith(f"{storage}.")), None)
+        if kind and modality is None:
             others[_name_of(path, header, kind)] += 1
-        elif str(_value(path, header, "Modality")) != "CT":
-            others[str(header.get("Modality"))] += 1
-        elif "LOCALIZER" in (header.get("ImageType") or ()):
-            others["CT localizer"] += 1
+            continue
+        stated, shown = str(_value(path, header, "Modality")), list(header.get("ImageType") or ())
+        if stated not in _STORAGE or (modality or stated) != stated:
+            others[stated] += 1
+        elif "LOCALIZER" in shown:
+            others[f"{stated} localizer"] += 1
+        elif stated == "MR" and _NO_MAGNITUDE.intersection(map(str, shown[2:])):
+            others["MR image that is no magnitude"] += 1
         else:
             _require_understood(path, header, _TAGS)
-            found.append((path, header))
-    if not found:
-        raise InputError(
-            f"{folder}: holds no CT slices ({_counted(others) or 'no DICOM files'}); choose the folder of a CT series"
-        )
-    return found, others
+            found[stated].append((path, header))
+    if found["CT"]:
+        others += Counter({"MR": len(found["MR"])})
+        return "CT", found["CT"], others
+    if not found["MR"]:
+        held = _counted(others) or "no DICOM files"
+        raise InputError(f"{folder}: holds no CT or MR slices ({held}); choose the folder of a series")
+    return "MR", found["MR"], others
 
 
 def _require_understood(path: Path, header: Any, tags: Iterable[str]) -> None:
@@ -153,7 +174,7 @@ def _require_understood(path: Path, header: Any, tags: Iterable[str]) -> None:
 
 def _name_of(path: Path, header: Any, kind: str) -> str:
     modality = str(header.get("Modality") or "")
-    return modality if modality not in ("", "CT") else getattr(header["SOPClassUID"].value, "name", kind)
+    return modality if modality not in ("", *_STORAGE) else getattr(header["SOPClassUID"].value, "name", kind)
 
 
 def _counted(others: Counter[str]) -> str:
@@ -181,7 +202,7 @@ def _header(path: Path) -> Any:
 def _value(path: Path, header: Any, tag: str) -> Any:
     value = header.get(tag)
     if value is None or value == "":
-        raise InputError(f"{path}: lacks the DICOM tag {tag}; is the file truncated or no CT slice?")
+        raise InputError(f"{path}: lacks the DICOM tag {tag}; is the file truncated or no slice of a series?")
     return value
 
 
@@ -206,16 +227,17 @@ def _count(path: Path, header: Any, tag: str, default: int | None = None) -> int
     return int(number)
 
 
-def _slice_of(path: Path, header: Any) -> _Slice:
+def _slice_of(path: Path, header: Any, modality: str) -> _Slice:
     if _count(path, header, "NumberOfFrames", 1) > 1:
         raise InputError(f"{path}: is a multi-frame file; convert it to one file a slice or to NRRD first")
     if _count(path, header, "SamplesPerPixel", 1) != 1:
         raise InputError(f"{path}: is a colour image; remove it from the folder")
-    # Without them the values would not be HU.
-    slope, intercept = (float(_numbers(path, header, tag, 1)[0]) for tag in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = 1.0, 0.0
+    if modality == "CT" or header.get("RescaleSlope") is not None:  # without them the values of CT would not be HU
+        slope, intercept = (float(_numbers(path, header, tag, 1)[0]) for tag in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         raise InputError(f"{path}: RescaleSlope is 0, which makes all values alike; repair the file")
-    if not _is_in_hu(header):
+    if modality == "CT" and not _is_in_hu(header):
         kind = str(header.get("RescaleType"))[:16]
         raise InputError(f"{path}: its values are no HU (RescaleType {kind}); choose the series of CT images in HU")
     axes = _numbers(path, header, "ImageOrientationPatient", 6).reshape(2, 3)
@@ -242,13 +264,16 @@ def _is_in_hu(header: Any) -> bool:
     return str(header.get("RescaleType") or "").strip().upper() in _HU_TYPES
 
 
-def _choose_series(folder: Path, files: list[_File], series_uid: str | None, others: Counter[str]) -> list[_File]:
+def _choose_series(
+    folder: Path, modality: str, files: list[_File], series_uid: str | None, others: Counter[str]
+) -> list[_File]:
     """The files of the series to read; those of other series are counted in ``others``."""
     series: defaultdict[str, list[_File]] = defaultdict(list)
     for path, header in files:
         series[str(_value(path, header, "SeriesInstanceUID"))].append((path, header))
     in_hu = {uid: found for uid, found in series.items() if all(_is_in_hu(header) for _, header in found)}
-    ranked = sorted((in_hu or series).items(), key=lambda item: len(item[1]), reverse=True)
+    known_values = in_hu if modality == "CT" else series
+    ranked = sorted((known_values or series).items(), key=lambda item: len(item[1]), reverse=True)
     if series_uid is not None and series_uid in series:
         chosen = series_uid
     elif series_uid is None and (len(ranked) == 1 or len(ranked[0][1]) >= _DOMINANCE * len(ranked[1][1])):
@@ -257,7 +282,11 @@ def _choose_series(folder: Path, files: list[_File], series_uid: str | None, oth
         known = "; ".join(
             f"series {found[0][1].get('SeriesNumber') or '?'}: {len(found)} slices, UID {uid}" for uid, found in ranked
         )
-        problem = "holds several CT series" if series_uid is None else f"holds no CT series with the UID {series_uid}"
+        problem = (
+            f"holds several {modality} series"
+            if series_uid is None
+            else f"holds no {modality} series with the UID {series_uid}"
+        )
         raise InputError(f"{folder}: {problem} ({known}); put the one to use into a folder of its own")
     for uid, found in series.items():
         if uid != chosen:

@@ -16,6 +16,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     MediaStorageDirectoryStorage,
+    MRImageStorage,
     RLELossless,
     generate_uid,
 )
@@ -248,6 +249,38 @@ def test_scouts_and_other_modalities_are_passed_over(tmp_path):
     make_series(tmp_path / "scout", SeriesInstanceUID=SERIES + ".8", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     make_series(tmp_path / "pet", values=stored_values(9), SeriesInstanceUID=SERIES + ".9", Modality="PT")
     assert read_dicom_folder(tmp_path).grid.shape[0] == 8
+
+
+MR = {
+    "SOPClassUID": MRImageStorage, "Modality": "MR", "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"],
+    "SeriesInstanceUID": SERIES + ".5",
+}  # fmt: skip
+
+
+def test_a_folder_of_mr_images(tmp_path):
+    make_series(tmp_path / "mr", **MR, RescaleSlope=None, RescaleIntercept=None)
+    phase = {"SeriesInstanceUID": SERIES + ".6", "ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}
+    make_series(tmp_path / "phase", **MR | phase)
+    volume = read_dicom_folder(tmp_path)
+    assert np.array_equal(volume.array, stored_values())
+    assert volume.unit == ""
+    assert volume.metadata["modality"] == "MR"
+    assert "units" not in volume.metadata
+    assert "4 x MR image that is no magnitude" in volume.metadata["remarks"]
+    assert volume.grid == read_dicom_folder(tmp_path / "mr").grid
+    make_series(tmp_path / "other", **MR | {"SeriesInstanceUID": SERIES + ".7"})
+    assert "holds several MR series" in refusal(tmp_path)
+    make_series(tmp_path / "other" / "echo", **MR | {"SeriesInstanceUID": SERIES + ".7"})
+    assert "lie at the same position" in refusal(tmp_path / "other")
+
+
+def test_mr_images_are_scaled_where_they_say_so(tmp_path):
+    make_series(tmp_path, **MR, RescaleSlope=0.5, RescaleIntercept=2)
+    assert np.array_equal(read_dicom_folder(tmp_path).array, stored_values() * np.float32(0.5) + 2)
+    make_series(tmp_path / "ct", values=stored_values(2))
+    volume = read_dicom_folder(tmp_path)
+    assert (volume.unit, volume.grid.shape[0]) == ("HU", 2)
+    assert "4 x MR" in volume.metadata["remarks"]
 
 
 def test_an_index_is_passed_over(tmp_path):
