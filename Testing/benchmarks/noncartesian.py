@@ -102,6 +102,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "CG-SENSE, 6": {"method": "sense-cg", "cg_iterations": 6, "cg_lam": 0.0},
     "gridding": {"method": "zero-filled"},
 }
+FAMILIES = ("dual, 50", "dual, 20", "dual, 10", "TV", "wavelets", "CG-SENSE", "gridding")  # columns of the table
 _TUNED: dict[str, dict[str, Any]] = {
     **{f"TV, {lam:g}": {**_TV, "tv_lam": lam} for lam in (2.5e-4, 5e-4, 1e-3, 2e-3)},
     **{f"wavelets, {lam:g}": {"method": "espirit-l1", "l1_lam": lam} for lam in (5e-4, 1e-3, 2e-3, 4e-3)},
@@ -202,22 +203,27 @@ def judge(group: str, folder: Path, only: Sequence[str], labels: Sequence[str]) 
 
 
 def table() -> str:
-    """PSNR of the three planes / of the head in dB, axial SSIM."""
+    """PSNR in dB, mean of the planes / inside the body; of each family the best of what was run."""
     found = there("judged")
-    shown = [case for case in CASES if any(key[0] == case for key in found)]
-    lines = [f"| | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
-    for label in METHODS:
-        cells = [_cell(found.get((case, label))) for case in shown]
-        if any(cell != "-" for cell in cells):
-            lines.append(f"| {label} | {' | '.join(cells)} |")
+    lines = [f"| | {' | '.join(FAMILIES)} |", f"|---|{'---|' * len(FAMILIES)}"]
+    for case in CASES:
+        of_case = [row for (name, _), row in found.items() if name == case]
+        cells = [_cell([row for row in of_case if row["label"].startswith(family)], family) for family in FAMILIES]
+        if of_case:
+            lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(row: dict[str, str] | None) -> str:
-    if row is None:
+def _cell(rows: Sequence[dict[str, str]], family: str) -> str:
+    if not rows:
         return "-"
-    planes = "/".join(f"{float(row[f'{plane}_psnr']):.2f}" for plane in PLANES)
-    return f"{planes}, {float(row['head_psnr']):.2f}, {float(row[f'{PLANES[0]}_ssim']):.3f}"
+    best = max(rows, key=_mean_psnr)
+    chosen = best["label"].removeprefix(family).strip(", ")
+    return f"{_mean_psnr(best):.2f} / {float(best['head_psnr']):.2f}{f' ({chosen})' if chosen else ''}"
+
+
+def _mean_psnr(row: dict[str, str]) -> float:
+    return sum(float(row[f"{plane}_psnr"]) for plane in PLANES) / len(PLANES)
 
 
 def speed() -> None:
