@@ -123,6 +123,10 @@ def _supervised(task: str) -> tuple[Row, ...]:
 
 
 OURS = "Ours"
+_SLICE_WISE = {  # title, method, source
+    "CT": ("Slice-wise diffusion", "score-ct", "Chung et al. 2023"),
+    "MR": ("Score-MRI", "score-mri", "Chung and Ye 2022"),
+}
 SCANNER_ROWS = ("FBP", "SIRT", "ADMM-TV", "ADMM-TV, weak", "Ours, 10", OURS, "Ours, 50")
 _HOURS = ("8-views-noise-free", "90-degrees-noise-free", "x4-8-coils")  # 4000 evaluations take half an hour and more
 _MINUTES = (*_HOURS, "24-views-noise-free", "8-views-low")
@@ -150,17 +154,17 @@ def planned_rows(scan: PlannedScan, *, quick: bool) -> tuple[Row, ...]:
 def rows_for(task: str, *, quick: bool) -> tuple[Row, ...]:
     """The methods of a task, classical ones first, ours last."""
     modality = task_info(task).modality
-    slicewise = "score-mri" if modality == "MR" else "score-ct"
+    title, slicewise, source = _SLICE_WISE[modality]
     paper = task_info(task).published_preset
     # What is best for the paper's samplers at limited angles, which gain nothing from our solver and short start.
     warm = {"start_sweeps": 100, "preconditioner": 0.0, "cg_steps": 20} if task == LIMITED_ANGLE else {}
     diffusion = (
         Row(
-            "Slice-wise diffusion",
+            title,
             {"method": slicewise, "steps": 25, **warm},
-            note=f"Chung et al.: a step onto the data after each of predictor and corrector, no coupling.  {_WARM}",
+            note=f"{source}: a step onto the data after each of predictor and corrector, no coupling.  {_WARM}",
         ),
-        Row("Slice-wise diffusion, 4000", {"method": slicewise}, paper, minutes=True, only=_HOURS, note=_PUBLISHED),
+        Row(f"{title}, 4000", {"method": slicewise}, paper, minutes=True, only=_HOURS, note=_PUBLISHED),
         Row("Algorithm 1, warm", {"method": "mbir", "steps": 25, **warm}, note=_WARM),
         Row("Algorithm 2, warm", {"method": "mbir-slow", "steps": 25, **warm}, note=_WARM, minutes=True, only=_MINUTES),
         Row(

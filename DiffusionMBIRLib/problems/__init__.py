@@ -34,7 +34,7 @@ def build_problem(
     if isinstance(scan, TrajectoryKSpace):
         return trajectory_problem(scan, settings, device)
     if isinstance(scan, KSpace):
-        return mr_problem(scan, settings, value, device, slabs)
+        return mr_problem(scan, settings, device, slabs)
     if isinstance(scan, ThickSlices):
         return slices_problem(scan, settings, value, device)
     assert isinstance(scan, Measurement)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,65 +9,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoisers import Denoiser, PartsDenoiser, PhaseDenoiser, SliceDenoiser
-from ..errors import InputError
+from ..denoisers import Denoiser, PhaseDenoiser, SliceDenoiser
 from ..geometry import CartesianMRI
-from ..models import MR_PERCENTILE, MR_VALUE, ValueScale
+from ..models import MR_PERCENTILE
 from ..operators import CartesianFourier, SenseFourier
 from ..operators.fourier import fft2c, ifft2c, unit_maps
 from ..operators.slabs import WHOLE, Slabs
-from ..samplers.schedules import USUAL_LEVEL
 from ..scans import KSpace
 from ..scans.slabs import slab_of_kspace
-from ..sensitivity import SMALLEST_ACS, compress_coils, estimate_maps, noise_std_of
+from ..sensitivity import SMALLEST_ACS, compress_coils, estimate_maps
 from ..solvers.sense import middle_of, sense_cg
-from ..volume import Volume
 from .base import Problem
+from .complex_images import LEAST_REMAINDER, SCALE_STEPS, ComplexImages, noise_of, required_unit
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
 
-SCALE_STEPS = 10  # of conjugate gradient for the volume that sets the scale: aliasing is gone, noise has not come up
 LEAST_SHARE_OF_NOISE = 0.1  # signal energy over that of one coil's noise below which combined coils are left out
-LEAST_REMAINDER = 0.003  # of the imaginary part after the phase is taken out: phases are never known exactly
 
 
-def mr_problem(
-    kspace: KSpace, settings: ReconSettings, value: ValueScale | None, device: torch.device, slabs: Slabs = WHOLE
-) -> Problem:
-    """y = A x with complex x in multiples of ``unit``, the 99.5th percentile of the volume's magnitude.
-
-    MR images have no unit, so that a prior of several scanners and contrasts needs one made up.  A percentile of the
-    magnitude ignores the few bright vessels and spikes that a maximum hangs on and the share of air that a mean
-    depends on.  It is taken from a first SENSE reconstruction, whose percentile lies within a few percent of the
-    truth's; the prior is trained with gains that vary by more.
-
-    slabs: which slices are reconstructed here.  Raises InputError for coils whose maps cannot be estimated.
-    """
-    seen = Images.of(kspace, settings, device, slabs)
-    return Problem(
-        seen.kspace,
-        seen.A,
-        seen.y,
-        MR_VALUE,
-        seen.noise,
-        USUAL_LEVEL,
-        to_volume=seen.volume,
-        residual=seen.residual,
-        unit=seen.unit,
-        seen_by=seen.by,
-    )
+def mr_problem(kspace: KSpace, settings: ReconSettings, device: torch.device, slabs: Slabs = WHOLE) -> Problem:
+    """slabs: which slices are reconstructed here.  Raises InputError for coils whose maps cannot be estimated."""
+    return Images.of(kspace, settings, device, slabs).problem()
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images of a scan in multiples of ``unit``: y = A x, with the standard deviation of its noise."""
-
-    kspace: KSpace
-    A: CartesianFourier
-    y: Tensor
-    unit: float
-    noise: float
+class Images(ComplexImages[KSpace, CartesianFourier]):
+    """Images of a scan on a grid of k-space."""
 
     @classmethod
     def of(cls, kspace: KSpace, settings: ReconSettings, device: torch.device, slabs: Slabs = WHOLE) -> Images:
@@ -80,22 +47,8 @@ class Images:
         data = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
         A, y = operator_of(kspace, device, slabs).reduced(data, spill=spill)
         first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS)
-        unit = slabs.percentile(first.abs(), MR_PERCENTILE)
-        if not unit > 0:
-            raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
+        unit = required_unit(slabs.percentile(first.abs(), MR_PERCENTILE), kspace)
         return cls(kspace, A, y / unit, unit, noise / unit)
-
-    def residual(self, x: Tensor) -> float:
-        """|A x - y| / |y|."""
-        return float(self.A.distance(x, self.y) / self.A.range.norm(self.y))
-
-    def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
-        """The magnitude of an estimate in the data's own, arbitrary unit, on the stored grid."""
-        return self.kspace.volume((x.abs() * self.unit).cpu().numpy(), name)
-
-    def by(self, denoiser: SliceDenoiser, settings: ReconSettings) -> Denoiser:
-        """How a prior sees complex volumes.  Raises InputError for a setting that does not fit its channels."""
-        return complex_denoiser(denoiser, settings, self._with_phase)
 
     def _with_phase(self, denoiser: SliceDenoiser) -> Denoiser:
         phase = self.phase()
@@ -138,36 +91,6 @@ class Images:
             return ifft2c(torch.from_numpy(middle_of(whole, self._middle, tapered=tapered)))[:, 0].to(self.A.device)
         middle = middle_of(self.kspace.data, self.kspace.geometry, tapered=tapered) / self.unit
         return self.A.adjoint(self.A.carried_over(torch.from_numpy(middle).to(self.A.device)))
-
-
-def complex_denoiser(
-    denoiser: SliceDenoiser, settings: ReconSettings, with_phase: Callable[[SliceDenoiser], Denoiser]
-) -> Denoiser:
-    """A prior for complex volumes in the way that settings name; with_phase: makes that by a known phase.
-
-    Raises InputError for a setting that does not fit the prior's channels.
-    """
-    card, way = denoiser.prior.card, settings.complex_prior
-    channels = card.channels
-    if way == "auto":
-        way = "two-channel" if channels == 2 else "real-imaginary" if settings.published else "phase"
-    if (way == "two-channel") != (channels == 2):
-        raise InputError(
-            f"setting complex_prior: {settings.complex_prior!r} does not fit prior {card.id!r} with {channels} "
-            "channel(s)"
-        )
-    if way == "two-channel":
-        return denoiser
-    return PartsDenoiser(denoiser) if way == "real-imaginary" else with_phase(denoiser)
-
-
-def noise_of(kspace: KSpace) -> float:
-    """Standard deviation of the noise in the data; where they do not tell, measured on the outermost samples.
-
-    Data simulated without noise have none.
-    """
-    simulated = kspace.provenance.get("kind") == "simulated"
-    return kspace.noise_std if simulated else noise_std_of(kspace)
 
 
 def operator_of(kspace: KSpace, device: torch.device, slabs: Slabs = WHOLE) -> CartesianFourier:

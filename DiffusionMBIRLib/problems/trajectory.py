@@ -13,18 +13,16 @@ from torch import Tensor
 from ..denoisers import Denoiser, PhaseDenoiser, SliceDenoiser
 from ..errors import InputError
 from ..geometry import CartesianMRI, TrajectoryMRI
-from ..models import MR_PERCENTILE, MR_VALUE
+from ..models import MR_PERCENTILE
 from ..operators.density import capped, density_weights
 from ..operators.fourier import fft2c, ifft2c, unit_maps
 from ..operators.noncartesian import NonCartesianFourier
-from ..samplers.schedules import USUAL_LEVEL
 from ..scans import KSpace, TrajectoryKSpace
 from ..sensitivity import SMALLEST_ACS, compress_coils, estimate_maps
 from ..solvers.sampled import SamplingPreconditioner
 from ..solvers.sense import sense_cg, wavelet_app
-from ..volume import Volume
 from .base import Problem
-from .mr import LEAST_REMAINDER, SCALE_STEPS, complex_denoiser, noise_of
+from .complex_images import LEAST_REMAINDER, SCALE_STEPS, ComplexImages, noise_of, required_unit
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -39,44 +37,26 @@ PHASE_CYCLES = 24.0  # radius of k-space that holds the smooth phase
 
 
 def trajectory_problem(kspace: TrajectoryKSpace, settings: ReconSettings, device: torch.device) -> Problem:
-    """y = A x with complex x in multiples of ``unit``, as :func:`.mr.mr_problem` says.
-
-    Raises InputError for coils whose maps cannot be estimated, and for published settings.
-    """
+    """Raises InputError for coils whose maps cannot be estimated, and for published settings."""
     if settings.published:
         raise InputError("setting published: the papers' code is for Cartesian k-space; leave it out")
     seen = Sampled.of(kspace, settings, device)
-    return Problem(
-        seen.kspace,
-        seen.A,
-        seen.y,
-        MR_VALUE,
-        seen.noise,
-        USUAL_LEVEL,
-        to_volume=seen.volume,
-        residual=seen.residual,
-        unit=seen.unit,
+    return seen.problem(
         direct=lambda window: seen.gridded(),
         balanced=seen.balanced,
         approximate=seen.approximate,
-        seen_by=seen.by,
         remarks=remarks_on_readouts(kspace.geometry),
     )
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """Images of a scan in multiples of ``unit``: y = A x, with the standard deviation of its noise.
+class Sampled(ComplexImages[TrajectoryKSpace, NonCartesianFourier]):
+    """Images of a scan along a trajectory.
 
     noise: of the receivers, or what no image explains where that is more, as of a trajectory that is not quite right.
     first: a volume by few steps of conjugate gradient, which tells the unit and the phase.
     """
 
-    kspace: TrajectoryKSpace
-    A: NonCartesianFourier
-    y: Tensor
-    unit: float
-    noise: float
     first: Tensor
 
     @classmethod
@@ -87,19 +67,9 @@ class Sampled:
         y = torch.from_numpy(np.ascontiguousarray(kspace.data)).to(device)
         first = sense_cg(A, y, lam=0.0, steps=SCALE_STEPS, precondition=_approximate(A, 0.0))
         left = float(A.distance(first, y)) / (2 * y.numel()) ** 0.5
-        unit = float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE))
-        if not unit > 0:
-            raise InputError(f"{kspace.name}: its images are zero nearly everywhere; nothing can be reconstructed")
+        unit = required_unit(float(np.percentile(first.abs().cpu().numpy(), MR_PERCENTILE)), kspace)
         noise = max(noise, BELIEVED * left)
         return cls(kspace, A, y / unit, unit, noise / unit, first / unit)
-
-    def residual(self, x: Tensor) -> float:
-        """|A x - y| / |y|."""
-        return float(self.A.distance(x, self.y) / torch.linalg.vector_norm(torch.view_as_real(self.y)))
-
-    def volume(self, x: Tensor, name: str, difference: bool) -> Volume:
-        """The magnitude of an estimate in the data's own, arbitrary unit, on the wanted grid."""
-        return self.kspace.volume((x.abs() * self.unit).cpu().numpy(), name)
 
     def gridded(self) -> Tensor:
         """The adjoint with the weights of the trajectory's density: gridding, coils combined by their maps."""
@@ -115,10 +85,6 @@ class Sampled:
     def approximate(self, coupling: float) -> SamplingPreconditioner:
         """An approximate inverse of A^H A with a coupling across slices."""
         return _approximate(self.A, coupling)
-
-    def by(self, denoiser: SliceDenoiser, settings: ReconSettings) -> Denoiser:
-        """How a prior sees complex volumes.  Raises InputError for a setting that does not fit its channels."""
-        return complex_denoiser(denoiser, settings, self._with_phase)
 
     def _with_phase(self, denoiser: SliceDenoiser) -> Denoiser:
         """By the smooth part of the phase; what is left imaginary grows with the magnitude."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ from torch import Tensor, nn
 
 from ..devices import arithmetic
 from ..errors import InputError
-from ..models import MR_VALUE, ModelCard
-from ..monitor import Monitor
+from ..models import MR_VALUE
 from ..operators.fourier import fft2c
-from ..training.base import Losses, TrainingLoop, seeded
+from ..training.base import Losses
 from ..training.settings import TrainSettings
-from ..training.stacks import Stack, split_by_patient
-from .about import DEPARTURES, TITLES
+from ..training.stacks import Stack
 from .kspace_scans import COILS, MIDDLE, KSpaceProtocol, KSpaceScans, drawn_slice, scanned, scans_of, shares_of
+from .loop import BaselineLoop
 from .networks import StagedNetwork, SupervisedConfig
 from .two_domains import Step, parts, recurrences, whole
 
@@ -33,10 +31,12 @@ HELD_OUT = {  # kinds that the networks are compared by
 }
 
 
-class KSpaceTrainer(TrainingLoop[StagedNetwork]):
+class KSpaceTrainer(BaselineLoop):
     """Trains a baseline of MRI end to end by the mean absolute error: of the image, and with recurrent blocks after
     each network of each block in its own domain, the image or k-space.
     """
+
+    modality, value = "MR", MR_VALUE
 
     def __init__(
         self,
@@ -45,25 +45,13 @@ class KSpaceTrainer(TrainingLoop[StagedNetwork]):
         *,
         network: SupervisedConfig,
         settings: TrainSettings,
-        model_id: str,
-        held_out: Sequence[str] = (),
-        held_out_fraction: float = 0.15,
-        device: torch.device,
-        monitor: Monitor | None = None,
+        **options: Any,
     ) -> None:
+        """options: of :class:`.loop.BaselineLoop`."""
         if settings.size % (4 * network.multiple):  # so that all sides are multiples
             raise InputError(f"setting size: {settings.size} must be a multiple of {4 * network.multiple} here")
-        train, rest = split_by_patient(stacks, held_out, held_out_fraction)
-        super().__init__(
-            seeded(lambda: StagedNetwork(network), settings.seed),
-            folder,
-            settings=settings,
-            model_id=model_id,
-            stacks=(train, rest),
-            device=device,
-            monitor=monitor,
-        )
-        self.config, self._train_stacks = network, train
+        super().__init__(stacks, folder, network=network, settings=settings, **options)
+        self._train_stacks, rest = self.split
         generator = np.random.default_rng((settings.seed, 1))
         shares = shares_of(rest)
         images = [drawn_slice(rest, shares, settings.size, generator) for _ in range(HELD_OUT_IMAGES)]
@@ -133,32 +121,8 @@ class KSpaceTrainer(TrainingLoop[StagedNetwork]):
             left[name] = round(float(error / (zero_filled - truth).square().mean()), 5)
         return {"per_scan": left}
 
-    def own_state(self) -> dict[str, Any]:
-        return {"config": self._config_text()}
-
-    def take_own_state(self, state: Mapping[str, Any]) -> None:
-        if state["config"] != self._config_text():
-            raise ValueError
-
-    def _config_text(self) -> str:
-        return json.dumps(self.config.to_dict(), sort_keys=True)
-
     def keep(self, held_out: float, losses: Losses) -> None:
-        training = self.training_entries() | {
-            "images_seen": self.seen,
-            "error_left_of_zero_filled": losses["per_scan"],
-        }
-        card = ModelCard(
-            id=self.model_id,
-            modality="MR",
-            title=f"{TITLES[self.config.kind]}, supervised",
-            value=MR_VALUE,
-            channels=self.config.channels,
-            network=self.config.to_dict(),
-            training=training,
-            limits=f"{DEPARTURES[self.config.kind]} Research use only, not for diagnosis.",
-        )
-        self.export(card)
+        self.export_told({"images_seen": self.seen, "error_left_of_zero_filled": losses["per_scan"]})
 
 
 def _absolute(error: Tensor) -> Tensor:

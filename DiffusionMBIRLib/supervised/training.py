@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,15 +13,16 @@ from torch import Tensor, nn
 
 from ..devices import arithmetic
 from ..errors import InputError
-from ..models import MR_VALUE, ModelCard, check_id
+from ..models import MR_VALUE, check_id
 from ..monitor import Monitor, Silent
 from ..tasks import MR_TASK, SPARSE_VIEW
-from ..training.base import Losses, TrainingLoop, seeded
+from ..training.base import Losses
 from ..training.settings import TrainSettings
-from ..training.stacks import Stack, read_stacks, split_by_patient
-from .about import DEPARTURES, TITLES, network_name
+from ..training.stacks import Stack, read_stacks
+from .about import network_name
 from .consistency import data_consistency
 from .kspace_training import KSpaceTrainer
+from .loop import BaselineLoop
 from .networks import StagedNetwork, SupervisedConfig
 from .pairs import VALUE, Block, Pairs, PairSettings, problem_of
 
@@ -72,10 +72,12 @@ def train_supervised(
     return SupervisedTrainer(stacks, folder, pairs=scans, pairs_folder=kept, **options).run()
 
 
-class SupervisedTrainer(TrainingLoop[StagedNetwork]):
+class SupervisedTrainer(BaselineLoop):
     """Trains a baseline.  ``run`` trains the stages one after the other, each on its share of ``settings.images``; the
     inputs of a later stage are what the earlier ones make of the scans.
     """
+
+    modality, value = "CT", VALUE
 
     def __init__(
         self,
@@ -86,25 +88,14 @@ class SupervisedTrainer(TrainingLoop[StagedNetwork]):
         settings: TrainSettings,
         pairs: PairSettings,
         pairs_folder: Path,
-        model_id: str,
-        held_out: Sequence[str] = (),
-        held_out_fraction: float = 0.15,
-        device: torch.device,
-        monitor: Monitor | None = None,
+        **options: Any,
     ) -> None:
+        """options: of :class:`.loop.BaselineLoop`."""
         if pairs.size % network.multiple:
             raise InputError(f"setting size: {pairs.size} must be a multiple of {network.multiple} for this network")
-        train, rest = split_by_patient(stacks, held_out, held_out_fraction)
-        super().__init__(
-            seeded(lambda: StagedNetwork(network), settings.seed),
-            folder,
-            settings=replace(settings, images=max(settings.batch, settings.images // network.stages)),  # of a stage
-            model_id=model_id,
-            stacks=(train, rest),
-            device=device,
-            monitor=monitor,
-        )
-        self.config, self.pair_settings = network, pairs
+        of_a_stage = replace(settings, images=max(settings.batch, settings.images // network.stages))
+        super().__init__(stacks, folder, network=network, settings=of_a_stage, **options)
+        (train, rest), self.pair_settings = self.split, pairs
         self.pairs = Pairs(train, pairs_folder, network.task, pairs, "training")
         self.held_out_pairs = Pairs(rest, pairs_folder, network.task, pairs, "held out")
         self.earlier = 0  # images of the stages before; a resumed run may have been given another length
@@ -188,33 +179,15 @@ class SupervisedTrainer(TrainingLoop[StagedNetwork]):
         return {"stage": self.stage + 1} | super().progress()
 
     def own_state(self) -> dict[str, Any]:
-        return {"stage": self.stage, "total": self.earlier + self.seen, "config": self._config_text()}
+        return {"stage": self.stage, "total": self.earlier + self.seen} | super().own_state()
 
     def take_own_state(self, state: Mapping[str, Any]) -> None:
-        if state["config"] != self._config_text():
-            raise ValueError
+        super().take_own_state(state)
         self.stage, self.earlier = state["stage"], state["total"] - state["seen"]
 
-    def _config_text(self) -> str:
-        return json.dumps(self.config.to_dict(), sort_keys=True)
-
     def keep(self, held_out: float, losses: Losses) -> None:
-        training = self.training_entries() | {
-            "stage": self.stage + 1,
-            "images_seen": self.earlier + self.seen,
-            "error_left_of_fbp": losses["per_geometry"],
-            "pairs": asdict(self.pair_settings),
-        }
-        card = ModelCard(
-            id=self.model_id,
-            modality="CT",
-            title=f"{TITLES[self.config.kind]}, supervised",
-            value=VALUE,
-            network=self.config.to_dict(),
-            training=training,
-            limits=f"{DEPARTURES[self.config.kind]} Research use only, not for diagnosis.",
-        )
-        self.export(card)
+        told = {"stage": self.stage + 1, "images_seen": self.earlier + self.seen}
+        self.export_told(told | {"error_left_of_fbp": losses["per_geometry"], "pairs": asdict(self.pair_settings)})
 
 
 class _Batches:

@@ -18,7 +18,8 @@ from DiffusionMBIRLib.methods import DIFFUSION_METHODS, SUPERVISED_METHODS, meth
 from DiffusionMBIRLib.models import MR_VALUE
 from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
-from DiffusionMBIRLib.problems.mr import Images, noise_of
+from DiffusionMBIRLib.problems.complex_images import noise_of
+from DiffusionMBIRLib.problems.mr import Images
 from DiffusionMBIRLib.scans import KSpace
 from DiffusionMBIRLib.simulation.mr import smooth_phase
 from DiffusionMBIRLib.solvers.sense import middle_of
