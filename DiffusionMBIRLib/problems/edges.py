@@ -1,9 +1,9 @@
 """How far off line integrals are where neighbouring detector rows see unlike things.
 
-A detector cell adds up photons, so that it reports -log of the mean of exp(-p) over its rays, and that lies below the mean
-of p by about half the variance of p within the cell: the exponential edge-gradient effect (Joseph and Spital 1981, Phys Med
-Biol 26, 473).  It is largest where the ends of a volume cut cells in two; a line integral of 5 in half of a cell reads as 0.7.
-No voxel explains that, but a solver that is to fit it finds streaks that do.
+A detector cell adds up photons, so that it reports -log of the mean of exp(-p) over its rays, and that lies below the
+mean of p by about half the variance of p within the cell: the exponential edge-gradient effect (Joseph and Spital 1981,
+Phys Med Biol 26, 473).  It is largest where the ends of a volume cut cells in two: half a cell of 5 reads as 0.7.  No
+voxel explains that, but a solver that is to fit it finds some that do, along the whole way of the ray.
 """
 
 from __future__ import annotations

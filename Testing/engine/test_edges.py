@@ -19,7 +19,7 @@ FAST = ReconSettings(method="admm-tv", device="cpu")
 
 
 def test_what_a_slope_loses_is_what_the_mean_of_intensities_says():
-    """-log of the mean of exp(-p) over a cell, of p that rises by g: p in its middle less log(sinh(g / 2) / (g / 2))."""
+    """-log of the mean of exp(-p) over a cell in which p rises by g: log(sinh(g / 2) / (g / 2)) below the middle."""
     g = 0.4
     ramp = (g * torch.arange(5.0, dtype=torch.float64))[:, None, None].expand(5, 2, 3)
     expected = torch.full_like(ramp, float(np.log(np.sinh(g / 2) / (g / 2))))
