@@ -30,6 +30,7 @@ from ..starts import coarse_start
 from ..streaming import lie_on_host, views_at_once
 from ..volume import Volume
 from .base import Problem, relative
+from .edges import lost_at_edges
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -93,7 +94,7 @@ class _Projections:
 def ct_problem(
     scan: Measurement, settings: ReconSettings, value: ValueScale | None, device: torch.device, slabs: Slabs = WHOLE
 ) -> Problem:
-    """y = A x with x in the value scale, |A| = 1, rows weighted by their precision where that is known.
+    """y = A x with x in the value scale, |A| = 1, rays weighted by their precision where that is known.
 
     slabs: of which ``scan`` is one, of its volume and, where slices do not mix, of its data.
     Raises InputError where no ray meets the grid, and for a projector that does not fit.
@@ -109,13 +110,16 @@ def ct_problem(
     A: LinearOperator = raw
     weights: Tensor | None = None
     deviation = MODEL_ERROR
-    if scan.photons > 0 or scan.weights is not None:
+    mixed = mixes_slices(scan.geometry)
+    if scan.photons > 0 or scan.weights is not None or mixed:
         variance = torch.zeros_like(measured)
         if scan.photons > 0:
             variance = measured.clamp(max=_MOST_EXPONENT).exp() / scan.photons
         if scan.photon_profile is not None:
             variance /= torch.from_numpy(scan.photon_profile).to(variance.device)  # infinite where a ray does not count
         variance = variance.add_(MODEL_ERROR**2)
+        if mixed:
+            variance += lost_at_edges(measured).square_()
         if scan.weights is not None:
             trust = torch.from_numpy(scan.weights).to(variance.device)
             variance /= trust / raw.range.slabs.largest(trust.max())

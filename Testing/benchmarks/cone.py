@@ -64,13 +64,16 @@ PEERS: dict[str, Callable[..., Pair]] = {"RTK Joseph": joseph, "mbirtorch": mbir
 
 
 def medians(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median (seconds, seconds of processors) of each; all take their turn in every round, after one to warm up."""
+    """Median (seconds, seconds of processors) of each; all take their turn in every round, after one to warm up.
+
+    rounds: 0 for one round and none to warm up.
+    """
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
         for name, run in candidates.items():
             clock, worked = time.perf_counter(), time.process_time()
             run()
-            if round_number:
+            if round_number or not rounds:
                 taken[name].append((time.perf_counter() - clock, time.process_time() - worked))
     return {name: tuple(map(statistics.median, zip(*runs, strict=True))) for name, runs in taken.items()}  # type: ignore[misc]
 
@@ -101,13 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--views", type=int, nargs="+", default=[30, 360])
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of which medians are shown; 0: one, and none before it")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--csv", type=Path, help="file that the rows are added to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(options.threads)
     warnings.filterwarnings("ignore")  # of peers
+    if not options.rounds:  # kernels are compiled all the same
+        geometry, grid = scan_of(16, 4)
+        for run in ours(geometry, grid, torch.rand(grid.shape), torch.rand(geometry.data_shape(16))):
+            run()
     for size in options.sizes:
         for views in options.views:
             rows = list(compare(size, views, options.peers, options.rounds))

@@ -2,6 +2,7 @@
 
     python Testing/benchmarks/dual.py judged VOLUMES     rows of results/dual/judged.csv that are not there yet
     python Testing/benchmarks/dual.py tuning VOLUMES     the rows of tuning.csv again, as repeated.csv
+    python Testing/benchmarks/dual.py helices VOLUMES    rows of results/helical/held-out.csv that are not there yet
     python Testing/benchmarks/dual.py table              judged.csv as a table in Markdown
 
 VOLUMES holds test/ and train/.  Names after it choose subjects (SUBJECTS).  A row is written as soon as it is measured,
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 
-from DiffusionMBIRLib.benchmark.plan import PlannedScan, limited_angle, mri, sparse_view
+from DiffusionMBIRLib.benchmark.plan import PlannedScan, limited_angle, mri, of_scanner, sparse_view
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.metrics import PLANES, evaluate
@@ -63,6 +64,8 @@ SUBJECTS = {
     "limb 045": Subject("train/ct_sts-045_limb.nrrd", 4, 2),
     "pda-00189": Subject("train/ct_cptac-pda-00189_abdomen.nrrd", 4, 2),
     "sts-009": Subject("train/mr_sts-009_T1.nrrd", 3),
+    "lidc-0314, 64 x 64 x 16": Subject("train/ct_lidc-idri-0314_chest.nrrd", 16, 4),
+    "pda-00189, 64 x 64 x 16": Subject("train/ct_cptac-pda-00189_abdomen.nrrd", 16, 4),
 }
 SCANS: dict[str, PlannedScan] = {
     "2 views": sparse_view(2),
@@ -73,6 +76,7 @@ SCANS: dict[str, PlannedScan] = {
     "24 views": sparse_view(24),
     "60 views": sparse_view(60),
     "90 degrees": limited_angle(90),
+    "helix": of_scanner("helical", 60),
     "x2, 1 coil": mri(2, 0.15, 1),
     "x4, 1 coil": mri(4, 0.08, 1),
     "x2, 8 coils": mri(2, 0.15, 8),
@@ -131,6 +135,20 @@ def tuning() -> Iterator[Trial]:
         yield Trial(row["subject"], row["scan"], row["label"], json.loads(row["changes"]))
 
 
+def helices() -> Iterator[Trial]:
+    """Of held-out people: what the ends of a helix ask for."""
+    for subject in ("lidc-0314, 64 x 64 x 16", "pda-00189, 64 x 64 x 16"):
+        yield Trial(
+            subject, "helix", "ADMM-TV, weak, 40 sweeps", {"method": "admm-tv", "tv_lam": 1e-4, "tv_sweeps": 40}
+        )
+        yield Trial(subject, "helix", "dual, 20")
+        yield Trial(subject, "helix", "dual, 20", {"preconditioner": 0.03})
+
+
+GROUPS = {"judged": judged, "tuning": tuning, "helices": helices}
+FILES = {"judged": "judged.csv", "tuning": "repeated.csv", "helices": "../helical/held-out.csv"}
+
+
 COLUMNS = (
     "subject", "scan", "label", "changes", *(f"{plane}_{figure}" for figure in ("psnr", "ssim") for plane in PLANES),
     "residual", "evaluations", "seconds", "network_seconds", "processor",
@@ -175,7 +193,7 @@ def processor() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Judge the dual-coupled method against the accelerated one.")
-    parser.add_argument("group", choices=("judged", "tuning", "table"))
+    parser.add_argument("group", choices=(*GROUPS, "table"))
     parser.add_argument("volumes", type=Path, nargs="?", help="folder with test/ and train/")
     parser.add_argument("subjects", nargs="*", help="only these")
     parser.add_argument("--labels", default="", help="only rows whose label begins so")
@@ -187,8 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("name the folder with test/ and train/")
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / ("judged.csv" if options.group == "judged" else "repeated.csv")
-    for trial in judged() if options.group == "judged" else tuning():
+    path = FOLDER / FILES[options.group]
+    for trial in GROUPS[options.group]():
         if (options.subjects and trial.subject not in options.subjects) or not trial.label.startswith(options.labels):
             continue
         if trial.key in _there(path):

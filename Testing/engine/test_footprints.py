@@ -14,7 +14,7 @@ from DiffusionMBIRLib.geometry import ConeBeam, Grid, HelicalCone, PointSource, 
 from DiffusionMBIRLib.operators import projector
 from DiffusionMBIRLib.operators.backends.rtk import import_rtk
 from DiffusionMBIRLib.operators.footprints import ConeTransform, usual_kernel
-from Testing.engine.cones import ANGLES, GRID, ellipsoids_on, ellipsoids_seen, random_poses, scanners
+from Testing.engine.cones import ANGLES, GRID, ellipsoids_on, ellipsoids_seen, random_poses, scanners, through_voxels
 from Testing.engine.operators_contract import assert_operator, assert_poses, drawn
 
 SCANNERS = scanners()
@@ -114,6 +114,19 @@ def test_our_error_is_below_that_of_joseph_s_method(name, grid):
     x, truth = torch.from_numpy(ellipsoids_on(grid, 3)).float(), ellipsoids_seen(geometry, 3)
     ours, joseph = (projector(geometry, grid, backend=b).forward(x).numpy() for b in ("own", "rtk"))
     assert _error(ours, truth) < _error(joseph, truth)
+
+
+@pytest.mark.parametrize("roll_deg", [0.0, 20.0], ids=["flat", "rolled"])
+def test_voxels_of_half_a_cell_are_projected_as_what_they_are(roll_deg):
+    """Where voxels are no smaller their edges rule, and an ellipsoid cannot tell projectors apart: of the voxels' own
+    projection RTK's Joseph, which takes them as samples of something linear, is off by 1.3 to 1.6 %.
+    """
+    geometry = replace(_DETECTOR.take([1]), rows=18, columns=20, roll_deg=roll_deg)
+    half = geometry.pitch_mm / geometry.magnification / 2
+    grid = Grid((28, 28, 28), (half,) * 3)
+    x = ellipsoids_on(grid, 3)
+    seen = projector(geometry, grid).forward(torch.from_numpy(x).float()).numpy()
+    assert _error(seen, through_voxels(geometry, grid, x)) < 0.005
 
 
 def test_a_turned_object_is_a_turned_scan():
