@@ -41,7 +41,7 @@ def _off(views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     whether it does so beyond the noise and in every part of them, and how much the medians of columns about it bend, in
     the median.
     """
-    padded = np.pad(views, ((0, 0), (_REACH, _REACH)), mode="reflect")
+    padded = np.pad(views, ((0, 0), (_REACH, _REACH)), mode="reflect", reflect_type="odd")  # edges may cut a slope off
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _REACH + 1, axis=1)
     around = np.median(np.delete(windows, _REACH, axis=2), axis=2)
     distance = views - around
