@@ -24,7 +24,7 @@ from .rotation_axis import is_full_turn
 TRUST = 3e-2  # of a completed ray beside a measured one, where data are fitted
 _COMPLETABLE = (ParallelBeam, FanBeam, ConeBeam)
 _EDGE = 3  # columns at a side
-_MOST = 1.0  # columns to add at a side, of the detector's
+_MOST = 0.5  # columns to add at a side, of the detector's
 _FADE = 0.2  # of the detector's columns, over which the edge's own reading goes over into the fit
 _DIRECTIONS, _PLACES, _GROUPS = 90, 96, 16  # of the coarse rays that the fit looks at; groups of rows
 _RIM, _TAPER = 0.75, 0.1  # of the field of view: beyond it lies its rim; what is taken off ends towards its edge
@@ -36,7 +36,7 @@ _SMOOTH = 25  # and over so many directions (of 2 degrees) to each side
 @dataclass(frozen=True)
 class Completed:
     """line: integrals (rows, views, columns) and their geometry with the columns added.  trust: (1, 1, columns), less
-    for those.  added: how many on the left and on the right.  reach_mm: how far from the axis the object reaches, about.
+    for those.  added: how many on the left and on the right.  reach_mm: of the object from the axis, about.
     """
 
     line: np.ndarray
@@ -201,11 +201,14 @@ class _Coarse:
         total = np.bincount(index, line[inside], minlength=number.size).reshape(number.shape)
         mean, known = total / np.maximum(number, 1), number > 0
         seen = known.any(axis=1)
-        for k in np.flatnonzero(seen):
-            mean[k] = np.interp(cls.places, cls.places[known[k]], mean[k, known[k]])
-        for j in range(_PLACES):
-            at = cls.directions[seen]
-            mean[:, j] = np.interp(cls.directions, at, mean[seen, j])
+        around, turned = np.concatenate([mean, mean[:, ::-1]]), np.concatenate([known, known[:, ::-1]])
+        every = np.arange(2 * _DIRECTIONS)
+        for j in np.flatnonzero(turned.any(axis=0)):
+            at = every[turned[:, j]]
+            mean[:, j] = np.interp(every[:_DIRECTIONS], at, around[at, j], period=2 * _DIRECTIONS)
+        read = turned.any(axis=0)
+        for k in range(_DIRECTIONS):
+            mean[k] = np.interp(cls.places, cls.places[read], mean[k, read])
         return cls(mean, np.broadcast_to(seen[:, None], known.shape))
 
     def completed(self, outline: _Outline) -> np.ndarray:

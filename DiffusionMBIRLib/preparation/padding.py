@@ -41,8 +41,8 @@ def widened(
     left, right = found.added
     remarks.append(
         f"rows of the detector end within the object: {left} columns on the left and {right} on the right are made up, "
-        f"of {'water' if water else 'a disc that fits the views'}, for filters; fits to the data trust them by {TRUST:g} "
-        "(--prepare padding=off: neither)"
+        f"as of {'water' if water else 'a disc that fits the views'}; fits to the data trust them by {TRUST:g} "
+        "(--prepare padding=off: none)"
     )
     return found.line, found.geometry, grid
 
