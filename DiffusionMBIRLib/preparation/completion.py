@@ -199,8 +199,8 @@ class _Coarse:
         index = i[inside] * _PLACES + j[inside]
         number = np.bincount(index, minlength=_DIRECTIONS * _PLACES).reshape(_DIRECTIONS, _PLACES)
         total = np.bincount(index, line[inside], minlength=number.size).reshape(number.shape)
-        mean, known = total / np.maximum(number, 1), number > 0
-        seen = known.any(axis=1)
+        mean, known = total / np.maximum(number, 1), np.asarray(number > 0)
+        seen = np.asarray(known.any(axis=1))
         around, turned = np.concatenate([mean, mean[:, ::-1]]), np.concatenate([known, known[:, ::-1]])
         every = np.arange(2 * _DIRECTIONS)
         for j in np.flatnonzero(turned.any(axis=0)):
