@@ -1,29 +1,65 @@
-"""Grids that reach beyond what the detector sees, where the object does: else what lies outside is pressed inside."""
+"""Rows and grids that reach beyond what the detector sees, where the object does: else what lies outside is pressed
+inside.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..geometry import Grid, RayGeometry
-from .consistency import edges, sees_object
-from .field_of_view import edge_distances
-from .half_acquisition import OFF_CENTRE
-from .rotation_axis import is_full_turn
+from .completion import TRUST, completed, cut_sides
 
-_WIDER = 0.5  # of the width, for an object that is cut off at the sides
+_WIDER = 0.5  # of the width, for an object that is cut off at the sides and not known to end
+_DIVISIBLE = 8  # pixels of a widened grid, for coarser ones to start on
 _ROWS = 3  # at the detector's ends
 
 
-def padded(grid: Grid, line: np.ndarray, geometry: RayGeometry, remarks: list[str]) -> Grid:
-    """The grid, wider and higher where the edges or ends of line integrals (rows, views, columns) see the object."""
-    wider = _cut_at_sides(line, geometry)
+def widened(
+    line: np.ndarray,
+    geometry: RayGeometry,
+    grid: Grid,
+    rays: dict[str, Any],
+    remarks: list[str],
+    water: float | None = None,
+) -> tuple[np.ndarray, RayGeometry, Grid]:
+    """Line integrals (rows, views, columns), geometry and grid that reach as far as the object does, about.
+
+    rays: fields of a ``Measurement`` on its rays; photons of the new columns are added, and how far they are trusted.
+    water: attenuation in 1/mm of patients.
+    """
+    found = completed(line, geometry, water)
+    grid = padded(grid, line, geometry, remarks, found.reach_mm if found else None)
+    if found is None:
+        return line, geometry, grid
+    profile = rays.get("photon_profile")
+    if profile is not None and profile.shape[2] > 1:
+        rays["photon_profile"] = np.pad(profile, ((0, 0), (0, 0), found.added), mode="edge")
+    rays["weights"] = found.trust
+    left, right = found.added
+    remarks.append(
+        f"rows of the detector end within the object: {left} columns on the left and {right} on the right are made up, "
+        f"as of {'water' if water else 'a disc that fits the views'}; fits to the data trust them by {TRUST:g} "
+        "(--prepare padding=off: none)"
+    )
+    return found.line, found.geometry, grid
+
+
+def padded(
+    grid: Grid, line: np.ndarray, geometry: RayGeometry, remarks: list[str], reach_mm: float | None = None
+) -> Grid:
+    """The grid, wider and higher where the edges or ends of line integrals (rows, views, columns) see the object.
+
+    reach_mm: how far from the axis the object reaches, where that is known.
+    """
+    wider = any(cut_sides(line, geometry))
     ends = (False, False) if geometry.STACKED else _cut_at_ends(line)
     if not wider and not any(ends):
         return grid
     slices, rows, columns = grid.shape
-    aside = int(np.ceil(_WIDER / 2 * max(rows, columns))) if wider else 0
+    aside = _aside(grid, reach_mm) if wider else 0
     above = _beyond_ends(grid, geometry) if any(ends) else 0
     below, over = (above if end else 0 for end in ends)
     added = [f"{aside} pixels on each side"] if wider else []
@@ -45,13 +81,13 @@ def _three(vector: np.ndarray) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _cut_at_sides(line: np.ndarray, geometry: RayGeometry) -> bool:
-    first, last = (sees_object(edge, line) for edge in edges(line))
-    near, far = edge_distances(geometry)
-    beside = min(near, far) < OFF_CENTRE * max(near, far) and is_full_turn(np.asarray(geometry.angles_deg))
-    if not beside:
-        return first or last
-    return last if near < far else first  # the edge near the axis of a shifted detector sees the object as it should
+def _aside(grid: Grid, reach_mm: float | None) -> int:
+    """Pixels to add at each side."""
+    widest = max(grid.in_plane)
+    if reach_mm is None:
+        return int(np.ceil(_WIDER / 2 * widest))
+    added = max(int(np.ceil(reach_mm / min(grid.spacing_mm[:2]) - widest / 2)), 0)
+    return added + next((k for k in range(_DIVISIBLE) if (widest + 2 * (added + k)) % _DIVISIBLE == 0), 0)
 
 
 def _cut_at_ends(line: np.ndarray) -> tuple[bool, bool]:

@@ -14,7 +14,7 @@ from .cleaning import cleaned
 from .consistency import are_shuffled, check_views, roughness, sees_object
 from .flat_dark import photons_counted, photons_text
 from .half_acquisition import is_half_acquisition, reach, stitched
-from .padding import padded
+from .padding import widened
 from .rings import without_rings
 from .rotation_axis import rotation_axis
 from .told import Told
@@ -68,14 +68,15 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
     offset = ((columns - 1) / 2 - centre) * pixel
     geometry = ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset)
     grid = Grid((slices, width, width), (pixel, pixel, pixel))
+    rays = _photons(scan, remarks)
     if told.wants("padding"):
-        grid = padded(grid, line, geometry, remarks)
+        line, geometry, grid = widened(line, geometry, grid, rays, remarks)
     return Measurement(
         line,
         geometry,
         grid,
         mu_water_per_mm=water,
-        **_photons(scan, remarks),
+        **rays,
         # Pixels of an unknown size make no attenuation per mm.
         unit="1/mm" if told.pixel_mm else "HU",
         provenance={"source": scan.source, "guessed": _guesses(scan, told, centre, how, water), "remarks": remarks}

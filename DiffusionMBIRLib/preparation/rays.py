@@ -17,7 +17,7 @@ from .cleaning import cleaned
 from .consistency import edges, sees_object
 from .field_of_view import grid_seen, pixel_mm
 from .flat_dark import drift, photons_counted, photons_text
-from .padding import padded
+from .padding import widened
 from .rings import without_rings
 from .told import Told
 from .typical import typical_attenuation
@@ -98,12 +98,13 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
     if told.wants("binning"):
         line, geometry, kept = _thinned(scan, line, geometry, kept, guessed)
     grid = scan.grid or grid_seen(geometry, line.shape[0], scan.slice_mm)
-    if scan.grid is None and told.wants("padding"):
-        grid = padded(grid, line, geometry, remarks)
-    typical = scan.water or scan.material or typical_attenuation(line, geometry, grid)
     if told.wants("water"):
         line = without_beam_hardening(line, geometry, remarks)
-    remarks += _doubts(line, typical, scan)
+    measured, rays = line, _photons(scan, kept)
+    if scan.grid is None and told.wants("padding"):
+        line, geometry, grid = widened(line, geometry, grid, rays, remarks, scan.water)
+    typical = scan.water or scan.material or typical_attenuation(line, geometry, grid)
+    remarks += _doubts(measured, typical, scan)
     if not scan.water:
         whose = "the object's material" if scan.material else "which most of the object has"
         guessed.append(f"values in 1/mm; {typical:.4g} / mm, {whose}, stands where water does")
@@ -115,7 +116,7 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
         grid,
         mu_water_per_mm=float(typical),
         unit="HU" if scan.water else "1/mm",
-        **_photons(scan, kept),
+        **rays,
         most_per_mm=scan.most,
         least_per_mm=scan.least,
         provenance={

@@ -62,11 +62,11 @@ class _Projections:
         return _on_device(self.scan, self.operator.range)
 
     def residual(self, x: Tensor) -> float:
-        """|A x - y| / |y|, unweighted but for rays that do not count."""
+        """|A x - y| / |y|, weighted by how far rays are trusted alone."""
         measured = self.measured()
         difference = self.operator.forward(x * self.slope + self.base).mul_(self.norm).sub_(measured)
         if self.scan.weights is not None:
-            counted = torch.from_numpy(self.scan.weights > 0).to(measured.device)
+            counted = torch.from_numpy(np.sqrt(self.scan.weights)).to(measured.device)
             measured, difference = measured * counted, difference * counted
         data = self.operator.range
         return relative(data.norm(difference), data.norm(measured))

@@ -3,9 +3,10 @@
     python Testing/benchmarks/defects.py --out Testing/benchmarks/results/defects.csv
 
 Rays through balls by formula, 1e5 photons, through all steps of the preparation; PSNR in dB against the balls, each
-voxel the mean of 4 x 4 x 4 points, over what the defective scan sees from every side.  Of a long object the clean scan
-has a detector that sees all of it.  CT-PD is a folder of DICOM files written from the published dictionary, its clean
-scan the same rays without a file.
+voxel the mean of 4 x 4 x 4 points, over what the defective scan sees from every side, both on the defective scan's
+pixels.  Of a long object the clean scan has a detector that sees all of it.  A half fan and a short scan have fewer
+rays than the clean scan: "at_equal_photons_db" is of a clean scan with as many photons in all as they have.  CT-PD is a
+folder of DICOM files written from the published dictionary, its clean scan the same rays without a file.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from DiffusionMBIRLib.preparation.field_of_view import centred_grid, edge_distan
 from DiffusionMBIRLib.preparation.rays import RayScan, measurement_of_rays  # noqa: E402
 from DiffusionMBIRLib.preparation.told import Told  # noqa: E402
 from DiffusionMBIRLib.scans import Measurement  # noqa: E402
+from DiffusionMBIRLib.usual import usual_settings  # noqa: E402
 from Testing.engine import medical_files, ray_files  # noqa: E402
 
 PHOTONS = 1e5
@@ -38,9 +40,20 @@ BALLS = np.array(
      (12, 8, 0, 3.5, -0.01)], dtype=float
 )  # fmt: skip
 BALLS[:, :2] += (2.0, -1.3)  # edges about the axis stay in their columns, as rings do
+CUT = np.array(
+    [
+        (-1.2, 2.1, 0, 23, 0.02),
+        (11, 11, 0, 5, 0.015),
+        (-15, 3, 0, 4, -0.015),
+        (2, -16, 0, 3, 0.02),
+        (3, 4, 0, 4, -0.01),
+    ],
+    dtype=float,
+)  # the field of view of a truncated scan ends within three of them
 LONG = np.concatenate([BALLS + [0, 0, z, 0, 0] for z in (-24.0, 0.0, 24.0)])
 LONG[:, 3] = np.minimum(LONG[:, 3], 12.0)
-FIELDS = ("scan", "method", "clean_db", "with_defect_db", "lost_db")
+FIELDS = ("scan", "method", "clean_db", "with_defect_db", "lost_db", "at_equal_photons_db", "lost_so_db")
+USUAL = "default"  # method: what the file is reconstructed with where nothing else is said
 
 
 def turn(views: int, degrees: float = 360.0) -> tuple[float, ...]:
@@ -50,20 +63,28 @@ def turn(views: int, degrees: float = 360.0) -> tuple[float, ...]:
 FAN = FanBeam(turn(VIEWS), COLUMNS, PITCH, SOD, SDD)
 
 
-def scan_of(geometry: RayGeometry, balls: np.ndarray, spoil: Callable[[np.ndarray], None] | None = None) -> Measurement:
+def scan_of(
+    geometry: RayGeometry,
+    balls: np.ndarray,
+    spoil: Callable[[np.ndarray], None] | None = None,
+    photons: float = PHOTONS,
+) -> Measurement:
     generator = np.random.default_rng(1)
-    counts = generator.poisson(PHOTONS * np.exp(-ray_files.expected(geometry, balls).swapaxes(0, 1))).astype(np.float32)
+    counts = generator.poisson(photons * np.exp(-ray_files.expected(geometry, balls).swapaxes(0, 1))).astype(np.float32)
     if spoil:
         spoil(counts)
-    scan = RayScan("scan", "simulated", counts, geometry, "counts", white=PHOTONS, photons=PHOTONS)
+    scan = RayScan("scan", "simulated", counts, geometry, "counts", white=photons, photons=photons)
     scan.axis_known = True
     return measurement_of_rays(scan, Told())
 
 
-def rings(counts: np.ndarray) -> None:
-    generator = np.random.default_rng(2)
-    which = generator.choice(counts.shape[2], 12, replace=False)
-    counts[:, :, which] *= 1 + 0.05 * generator.standard_normal(12)
+def rings(seed: int) -> Callable[[np.ndarray], None]:
+    def spoil(counts: np.ndarray) -> None:
+        generator = np.random.default_rng(seed)
+        which = generator.choice(counts.shape[2], 12, replace=False)
+        counts[:, :, which] *= 1 + 0.05 * generator.standard_normal(12)
+
+    return spoil
 
 
 def zingers(counts: np.ndarray) -> None:
@@ -89,7 +110,9 @@ def truth_of(grid: Grid, balls: np.ndarray, parts: int = 4) -> np.ndarray:
 
 def psnr(scan: Measurement, balls: np.ndarray, method: str, radius_mm: float, half_mm: float) -> float:
     """Inside a cylinder about the axis."""
-    used = mbir.ReconSettings.preset("all-views" if method == "fbp" else "object", method=method)
+    used = usual_settings(scan).settings
+    if method != USUAL:
+        used = mbir.ReconSettings.preset("all-views" if method == "fbp" else "object", method=method)
     found = mbir.reconstruct(scan, settings=used).volume.array
     if scan.unit == "HU":
         found = scan.mu_water_per_mm * (1 + found / 1000)
@@ -111,15 +134,27 @@ def pairs() -> dict[str, tuple[Measurement, Measurement, np.ndarray, float, floa
     short = replace(FAN, angles_deg=turn(round(VIEWS * 208 / 360), 208.0))
     tall = ConeBeam(turn(48), 112, 64, 1.4, 1.4, SOD, SDD)
     low = replace(tall, rows=28)
+    seen = 0.95 * min(edge_distances(narrow))
     found = {
-        "truncated, 30 % outside": (clean, scan_of(narrow, BALLS), BALLS, 0.95 * min(edge_distances(narrow)), 1e9),
+        "truncated, 30 % outside": (clean, scan_of(narrow, BALLS), BALLS, seen, 1e9),
+        "truncated through details": (scan_of(FAN, CUT), scan_of(narrow, CUT), CUT, seen, 1e9),
         "half fan": (clean, scan_of(half, BALLS), BALLS, 26.0, 1e9),
         "short scan": (clean, scan_of(short, BALLS), BALLS, 26.0, 1e9),
-        "rings": (clean, scan_of(FAN, BALLS, rings), BALLS, 26.0, 1e9),
+        "rings": (clean, scan_of(FAN, BALLS, rings(2)), BALLS, 26.0, 1e9),
+        "rings, others": (clean, scan_of(FAN, BALLS, rings(3)), BALLS, 26.0, 1e9),
+        "rings, others still": (clean, scan_of(FAN, BALLS, rings(4)), BALLS, 26.0, 1e9),
         "zingers": (clean, scan_of(FAN, BALLS, zingers), BALLS, 26.0, 1e9),
         "long object": (scan_of(tall, LONG), scan_of(low, LONG), LONG, 14.0, 9.0),
     }
     return found
+
+
+def with_equal_photons(name: str, spoilt: Measurement) -> Measurement | None:
+    """The clean scan of a half fan or a short scan, of fewer photons a ray."""
+    if name not in ("half fan", "short scan"):
+        return None
+    rays = spoilt.geometry.views * spoilt.geometry.detector[1] / (FAN.views * FAN.columns)
+    return scan_of(FAN, BALLS, photons=rays * PHOTONS)
 
 
 def ct_pd(flying: bool) -> tuple[Measurement, Measurement]:
@@ -135,7 +170,7 @@ def ct_pd(flying: bool) -> tuple[Measurement, Measurement]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="")
-    parser.add_argument("--methods", default="fbp,admm-tv")
+    parser.add_argument("--methods", default="fbp,admm-tv,default")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args(arguments)
     rows = []
@@ -150,8 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for method in chosen.methods.split(","):
             if method == "fbp" and spoilt.geometry.KIND == "posed-beam":
                 continue
-            a, b = (psnr(scan, balls, method, radius, half) for scan in (clean, spoilt))
-            rows.append(dict(zip(FIELDS, (name, method, f"{a:.2f}", f"{b:.2f}", f"{a - b:.2f}"), strict=True)))
+            equal = with_equal_photons(name, spoilt)
+            on_same = [replace(scan, grid=spoilt.grid) for scan in (clean, *([equal] if equal else []))]
+            a, b, *c = (psnr(scan, balls, method, radius, half) for scan in (on_same[0], spoilt, *on_same[1:]))
+            figures = [a, b, a - b, *c, *(x - b for x in c)]
+            texts = [name, method, *(f"{figure:.2f}" for figure in figures), "", ""][: len(FIELDS)]
+            rows.append(dict(zip(FIELDS, texts, strict=True)))
             print(rows[-1], flush=True)
     if chosen.out:
         with chosen.out.open("w", newline="", encoding="utf-8") as stream:
