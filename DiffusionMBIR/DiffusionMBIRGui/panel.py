@@ -94,8 +94,9 @@ class Panel:
             self._observed = None
 
     def on_scene_closing(self) -> None:
-        """The scene is about to be emptied: end the job, touch no node any more."""
+        """The scene is about to be emptied: end the job, give the views back, touch no node any more."""
         self.run.runner.close()
+        self.results.leave()
         self.run.clear()
         self.batch.forget_nodes()
         self.detach()
@@ -123,6 +124,7 @@ class Panel:
         self.pace.close()
         self.warm.close()
         self.data.close()
+        self.results.leave()
         self.results.close()
         self.batch.close()
         self.run.runner.close()
