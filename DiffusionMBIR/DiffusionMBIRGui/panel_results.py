@@ -229,7 +229,7 @@ class ResultsSection:
 
     def _enter(self, result: Any, reference: Any) -> None:
         logic, comparison = self._desktop.application_logic(), self._comparison
-        comparison.enter(result, reference, logic)
+        comparison.enter(result, reference, logic, self._desktop.views_side_by_side())
         # The views get their size once the layout is up.
         qt.QTimer.singleShot(0, lambda: comparison.active and comparison.fit(logic))
 
