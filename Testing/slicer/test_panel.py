@@ -185,6 +185,24 @@ def test_the_panel_takes_no_more_of_the_window_than_its_rows_need(ready, applica
         dock.see(form.runButton)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["probeLine", "dataSummary", "resultsWhy", "runMessage", "estimate", "progressText", "engineStatus", "setupLine"],
+)
+def test_a_long_line_wraps_and_widens_nothing(ready, application, name):
+    label = getattr(ready.form, name)
+    ready.form.resultsSection.setProperty("collapsed", False)
+    with Dock(ready.form.root, application, 540) as dock:
+        label.setVisible(True)
+        widths = []
+        for line in ("", "A line of many words that no panel is wide enough for. " * 4):
+            label.setText(line)
+            dock.settle()
+            widths.append(ready.form.scrollContent.minimumSizeHint().width())
+            widths.append(ready.form.runFrame.minimumSizeHint().width())
+        assert widths[:2] == widths[2:]
+
+
 def test_the_ten_second_panel_needs_no_scrolling(ready, application):
     """Task, scan, preset and Run of a volume that is chosen, in what a window of 1280 x 720 leaves."""
     form = ready.form
