@@ -1,6 +1,7 @@
 """The pace of this machine: measured once for each device, prior and precision, remembered, and followed."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -184,7 +185,7 @@ def test_a_measurement_brings_its_size(folder):
 def test_another_program_that_takes_the_processor_for_a_moment_is_not_counted(monkeypatch):
     """Of three calls at least the quickest one counts."""
     clock, calls = [0.0], iter((9.0, 1.5, 0.1, 0.12, 0.1, 0.1))  # the first one warms up
-    monkeypatch.setattr(pace.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def call() -> None:
         clock[0] += next(calls)
