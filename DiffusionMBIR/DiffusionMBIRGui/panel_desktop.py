@@ -132,8 +132,8 @@ class SlicerDesktop:
 
         manager = slicer.app.layoutManager()
         view = manager.sliceWidget("Red") if manager is not None else None
-        least = view.property("minimumSizeHint").width() if view is not None else 0
-        return int(manager.viewport().property("width")) // least if least > 0 else 0
+        content = view.property("minimumSizeHint") if view is not None else None
+        return int(manager.viewport().property("width")) // max(content.width(), 1) if content is not None else 0
 
 
 def _dicom_database() -> Any:
