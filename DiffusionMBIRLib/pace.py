@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +41,8 @@ _FEW_SOLVER_SLICES = 16
 _VIEWS = 8
 _SWEEPS = 3
 _ENOUGH_S = 0.4  # of timing, warming up left aside
-_MOST_TURNS = 5
+_LEAST_TURNS, _MOST_TURNS = 3, 5
+_MOST_S = 3.0  # after which a few turns more would tell too late
 
 
 def machine() -> str:
@@ -153,12 +153,12 @@ def _operator(shape: tuple[int, int, int], task: str, device: torch.device) -> L
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call: the median of a few, after one to warm up."""
+    """Seconds of a call: the least of a few, after one to warm up; what else runs here can only make it look longer."""
     _once(call, device)
     seen: list[float] = []
-    while len(seen) < _MOST_TURNS and sum(seen) < _ENOUGH_S:
+    while sum(seen) < (_ENOUGH_S if len(seen) >= _LEAST_TURNS else _MOST_S) and len(seen) < _MOST_TURNS:
         seen.append(_once(call, device))
-    return statistics.median(seen)
+    return min(seen)
 
 
 def _once(call: Callable[[], object], device: torch.device) -> float:

@@ -15,6 +15,7 @@ from .scene import OWN_VIEWS, ordinary_composites, set_window
 from .texts import _
 
 LAYOUT = 11655  # Slicer's own layouts count from 0 and 100, extensions choose larger numbers
+NARROW = 11656  # result beside reference, for windows that three views side by side would make wider
 ROWS = ("Result", "Reference")
 PLANES = ("Axial", "Coronal", "Sagittal")
 _COLOURS = {"Axial": "#F34A33", "Coronal": "#6EB04B", "Sagittal": "#EDD54C"}  # as Slicer marks these planes
@@ -27,13 +28,14 @@ def view_name(row: str, plane: str) -> str:
     return f"{OWN_VIEWS}{row}{plane}"
 
 
-def layout_description() -> str:
-    """The layout as Slicer reads it: a row of three planes for the result, one for the reference."""
-    rows = "".join(
-        f'<item><layout type="horizontal" split="true">{"".join(_view(row, plane) for plane in PLANES)}</layout></item>'
+def layout_description(narrow: bool = False) -> str:
+    """The layout as Slicer reads it: a row of three planes for the result, one for the reference; narrow: columns."""
+    outer, inner = ("horizontal", "vertical") if narrow else ("vertical", "horizontal")
+    parts = "".join(
+        f'<item><layout type="{inner}" split="true">{"".join(_view(row, plane) for plane in PLANES)}</layout></item>'
         for row in ROWS
     )
-    return f'<layout type="vertical" split="true">{rows}</layout>'
+    return f'<layout type="{outer}" split="true">{parts}</layout>'
 
 
 def _view(row: str, plane: str) -> str:
@@ -50,15 +52,16 @@ def _view(row: str, plane: str) -> str:
 
 
 def register_layout(scene: Any) -> Any:
-    """Make the layout known to the scene's layout node, which is returned; None where there is none."""
+    """Make the layouts known to the scene's layout node, which is returned; None where there is none."""
     node = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-    if node is not None and not node.IsLayoutDescription(LAYOUT):
-        node.AddLayoutDescription(LAYOUT, layout_description())
+    for number, narrow in ((LAYOUT, False), (NARROW, True)):
+        if node is not None and not node.IsLayoutDescription(number):
+            node.AddLayoutDescription(number, layout_description(narrow))
     return node
 
 
 class Comparison:
-    """The layout with result above reference; window, level, zoom and slices are those of both."""
+    """The layout with result above or beside reference; window, level, zoom and slices are those of both."""
 
     def __init__(self, scene: Any) -> None:
         self._scene = scene
@@ -69,12 +72,13 @@ class Comparison:
     def active(self) -> bool:
         """True while the comparison's layout is shown."""
         node = self._scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        return node is not None and node.GetViewArrangement() == LAYOUT
+        return node is not None and node.GetViewArrangement() in (LAYOUT, NARROW)
 
-    def enter(self, result: Any, reference: Any, application_logic: Any = None) -> None:
+    def enter(self, result: Any, reference: Any, application_logic: Any = None, room: int = 0) -> None:
         """Show both volumes, the reference with the result's window and level.
 
         application_logic: Slicer's, whose slice views are then fitted to the result; see also :meth:`fit`.
+        room: for how many views side by side; 0 where it is not known.
         Raises InputError where a volume is missing or both are the same.
         """
         require_pair(result, reference)
@@ -83,7 +87,7 @@ class Comparison:
             raise InputError(_("There are no slice views to compare in."))
         if not self.active:
             self._former = layout.GetViewArrangement()
-            layout.SetViewArrangement(LAYOUT)
+            layout.SetViewArrangement(NARROW if 0 < room < len(PLANES) else LAYOUT)
         for row, volume in zip(ROWS, (result, reference), strict=True):
             for plane in PLANES:
                 self._fill(view_name(row, plane), volume)
@@ -266,9 +270,13 @@ class Flicker:
 
 
 def set_layers(composite: Any, background: str | None, foreground: str | None, opacity: float) -> None:
-    """Layers of a slice view, with one event."""
+    """Layers of a slice view, with one event; colour bars come and go with their volumes."""
     was_modifying = composite.StartModify()
     composite.SetBackgroundVolumeID(background)
     composite.SetForegroundVolumeID(foreground)
     composite.SetForegroundOpacity(opacity)
     composite.EndModify(was_modifying)
+    # Slicer's views look for colour bars when a user changes layers, else when a bar itself changes.
+    scene, kind = composite.GetScene(), "vtkMRMLColorLegendDisplayNode"
+    for index in range(scene.GetNumberOfNodesByClass(kind)):
+        scene.GetNthNodeByClass(index, kind).Modified()

@@ -123,7 +123,7 @@ def summary_of(node: Any, source: str = "volume", parameters: Any = None) -> str
 
 
 def _summary(grid: Grid, mri: bool, kind: str = "") -> str:
-    kind = kind or (_("MR volume") if mri else _("CT volume"))
+    kind = kind or (_("MRI") if mri else _("CT"))
     spacing = " x ".join(f"{s:.3g}" for s in grid.spacing_mm)
     return _("{kind}, {shape}, {spacing} mm").format(kind=kind, shape=shape(grid.shape), spacing=spacing)
 

@@ -5,6 +5,7 @@ A preset is a task and settings of a reconstruction.  What belongs to a machine 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -126,21 +127,21 @@ class OwnPresets:
     def rename(self, preset: OwnPreset, name: str) -> OwnPreset:
         """The preset under another name; raises InputError where that is taken."""
         renamed = OwnPreset(_checked_name(name), preset.task, preset.values)
-        if renamed.name != preset.name and self.find(renamed.key) is not None:
+        if renamed.name == preset.name:
+            return preset
+        if self.find(renamed.key) is not None:
             raise InputError(_("There is a preset {name} already: choose another name.").format(name=renamed.name))
-        if renamed.name.casefold() == preset.name.casefold():  # one file on Windows and macOS
-            self.drop(preset)
-            self.keep(renamed)
-        else:
-            self.keep(renamed)  # first, so that a full disk loses nothing
-            self.drop(preset)
+        self.keep(renamed)  # first, so that a full disk loses nothing
+        self.drop(preset)
         return renamed
 
     def drop(self, preset: OwnPreset) -> None:
         """Take a preset out of machine and scene."""
         self._write_scene([other for other in self._of_scene() if other.name != preset.name])
-        with suppress(OSError):
-            self._file(preset.name).unlink(missing_ok=True)
+        for path, found in self._files().items():
+            if found.name == preset.name:
+                with suppress(OSError):
+                    path.unlink()
 
     def read_file(self, path: str | os.PathLike[str]) -> OwnPreset:
         """Take in a preset that was shared; raises InputError where the file is none."""
@@ -167,16 +168,23 @@ class OwnPresets:
             self._node.SetParameter(self.PARAMETER, text)
 
     def _of_machine(self) -> list[OwnPreset]:
-        texts = []
+        return list(self._files().values())
+
+    def _files(self) -> dict[Path, OwnPreset]:
+        found = {}
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            with suppress(OSError, UnicodeDecodeError):
-                texts.append(path.read_text(encoding="utf-8"))
-        return _sound(texts)
+            with suppress(OSError, UnicodeDecodeError, InputError):
+                found[path] = read_preset(path.read_text(encoding="utf-8"))
+        return found
 
     def _file(self, name: str) -> Path:
-        """By name as far as file systems allow; the rest by its code points, so that no two names meet."""
-        stem = re.sub(r"[^A-Za-z0-9 _-]", lambda found: f"%{ord(found.group()):x}", name)
-        return self.folder / f"{stem}{SUFFIX}"
+        """By name as far as all file systems allow; the rest by its digest, so that no two names meet.
+
+        Windows and macOS know a file by its name in any case, and none takes long ones.
+        """
+        stem = re.sub(r"[^a-z0-9_-]+", "-", name.lower())[:40]
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        return self.folder / f"{stem}-{digest}{SUFFIX}"
 
 
 def _sound(texts: list[Any]) -> list[OwnPreset]:

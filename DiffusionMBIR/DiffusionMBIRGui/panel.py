@@ -62,6 +62,9 @@ class Panel:
         self.keys = Keys(root, run=self._on_run_key, end=self.run.escape, flicker=self.results.flicker)
         self.results.on_shown = self.keys.results_shown
         self.form.researchOnly.setText(texts.research_only())
+        for name, child in vars(self.form).items():
+            if name.endswith("Section"):
+                child.contentsCollapsed.connect(self._fit_width_soon)
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self.poll)
@@ -94,8 +97,9 @@ class Panel:
             self._observed = None
 
     def on_scene_closing(self) -> None:
-        """The scene is about to be emptied: end the job, touch no node any more."""
+        """The scene is about to be emptied: end the job, give the views back, touch no node any more."""
         self.run.runner.close()
+        self.results.leave()
         self.run.clear()
         self.batch.forget_nodes()
         self.detach()
@@ -107,6 +111,19 @@ class Panel:
         if self.setup.report is None and not self.setup.busy:
             self.setup.look()
         self.refresh()
+        self._fit_width()
+        self._fit_width_soon()
+
+    def _fit_width_soon(self, *_state: Any) -> None:
+        qt.QTimer.singleShot(0, self._fit_width)  # once the layouts know what is visible
+
+    def _fit_width(self) -> None:
+        """As wide as its rows need: a scroll area asks for what they needed when all of them were visible."""
+        if self._closed:
+            return
+        area = self.form.scrollArea
+        content, bar = self.form.scrollContent.property("minimumSizeHint"), area.verticalScrollBar()
+        area.setMinimumWidth(content.width() + bar.property("sizeHint").width())
 
     def exit(self) -> None:
         self.keys.exit()
@@ -123,6 +140,7 @@ class Panel:
         self.pace.close()
         self.warm.close()
         self.data.close()
+        self.results.leave()
         self.results.close()
         self.batch.close()
         self.run.runner.close()

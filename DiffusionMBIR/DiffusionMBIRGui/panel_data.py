@@ -22,7 +22,7 @@ from .panel_work import Background
 from .parameters import Parameters
 from .samples import SAMPLES, Loaded, Sample, add_to, loaded_before
 from .samples_built import BUILT, Built
-from .scene import show_volume
+from .scene import HELPER, show_volume
 from .setup import Engine, Process
 from .texts import Missing, _
 from .told import options_of, told_of_file
@@ -135,6 +135,7 @@ class DataSection:
             if found[0].reference is not None:
                 title = _("{sample}: the volume behind it").format(sample=sample.title())
                 truth = add_to(self._scene, found[0].reference, title, f"{sample.name}Truth")
+                truth.SetAttribute(HELPER, "1")  # no scan of its own
                 self.parameters.set_node("reference", truth)
             self._choose(sample, node)
         self._changed()

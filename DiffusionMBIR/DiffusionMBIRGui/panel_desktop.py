@@ -40,6 +40,8 @@ class Desktop(Protocol):
 
     def slice_logics(self) -> list[Any]: ...
 
+    def views_side_by_side(self) -> int: ...
+
 
 class SlicerDesktop:
     """The answers of 3D Slicer."""
@@ -123,6 +125,15 @@ class SlicerDesktop:
     def slice_logics(self) -> list[Any]:
         logics = self.application_logic().GetSliceLogics()
         return [logics.GetItemAsObject(index) for index in range(logics.GetNumberOfItems())] if logics else []
+
+    def views_side_by_side(self) -> int:
+        """How many slice views there is room for without the window growing; 0 where that is not known."""
+        import slicer
+
+        manager = slicer.app.layoutManager()
+        view = manager.sliceWidget("Red") if manager is not None else None
+        content = view.property("minimumSizeHint") if view is not None else None
+        return int(manager.viewport().property("width")) // max(content.width(), 1) if content is not None else 0
 
 
 def _dicom_database() -> Any:

@@ -81,12 +81,18 @@ class ResultsSection:
         """Work on another scene, or on the same one after it was emptied."""
         from .compare import Comparison, Flicker, ViewLayers
 
+        self.leave()
         self.close()
         self._scene, self._comparison, self._flicker = scene, Comparison(scene), Flicker(scene)
         self._layers = ViewLayers()
         self.uncertainty.set_scene(scene)
         self.export.folders.clear()
         self.look()
+
+    def leave(self) -> None:
+        """Give layout and views back, while their nodes are still there."""
+        if self._comparison is not None:
+            self._clear_views()
 
     def close(self) -> None:
         """Touch no node any more."""
@@ -223,7 +229,7 @@ class ResultsSection:
 
     def _enter(self, result: Any, reference: Any) -> None:
         logic, comparison = self._desktop.application_logic(), self._comparison
-        comparison.enter(result, reference, logic)
+        comparison.enter(result, reference, logic, self._desktop.views_side_by_side())
         # The views get their size once the layout is up.
         qt.QTimer.singleShot(0, lambda: comparison.active and comparison.fit(logic))
 

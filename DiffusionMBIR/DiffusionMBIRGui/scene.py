@@ -357,6 +357,7 @@ class PreviewSequence:
             self._thin_out()
         frame = slicer.vtkMRMLScalarVolumeNode()
         frame.SetName(self._name)
+        frame.SetAttribute(HELPER, "1")  # the node that replays takes its attributes from the frames
         place(frame, self._grid)
         self.node.SetDataNodeAtValue(frame, str(step))  # copies the node: cheap, as it has no voxels yet
         self.node.GetDataNodeAtValue(str(step)).SetAndObserveImageData(

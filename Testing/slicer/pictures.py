@@ -1,7 +1,8 @@
-"""Pictures of the panel for the documents, of a real run: ``python -m Testing.slicer.pictures FOLDER``.
+"""Pictures of the panel, of a real run: ``python -m Testing.slicer.pictures FOLDER``.
 
 They show the panel as Qt draws it and slice views as Slicer's own logic computes them (package slicer-core), side by
-side; the rest of Slicer's window is not there.  Takes some minutes.
+side; the rest of Slicer's window is not there.  For where Slicer's application is not at hand, whose own pictures the
+documents have.  Takes some minutes.
 """
 
 from __future__ import annotations

@@ -191,6 +191,19 @@ def test_rows_of_a_scene_that_closes_go_with_it(ready, new_scene, desktop):
     assert ready.form.batchTable.rowCount() == 1
 
 
+def test_volumes_that_we_made_are_no_scans(ready, application):
+    """Such as what lies behind a built sample."""
+    ready.data.sample_buttons[-2].click()
+    wait_for(lambda: not ready.data.busy, application)
+    assert ready.parameters.reference_node is not None
+    ct_volume(ready.scene, "scan")
+    ready.parameters.set("source", "volume")
+    ready.batch._add_volumes()
+    names = [row.name for row in ready.batch.batch.rows]
+    assert "scan" in names
+    assert not [name for name in names if "behind" in name]
+
+
 def test_an_input_that_does_not_fit_is_a_row_that_failed_and_no_trap(ready, new_scene, tmp_path, application, desktop):
     ready.batch.batch.add("gone", path=str(tmp_path / "gone.nrrd"))
     ready.batch.batch.start(Parameters.of(new_scene), tmp_path / "out", ("python",), None)

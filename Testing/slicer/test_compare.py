@@ -61,6 +61,21 @@ def test_the_layout_has_two_rows_of_three_planes() -> None:
     assert len(set(tags)) == 6
 
 
+@pytest.mark.parametrize(("room", "layout"), [(0, compare.LAYOUT), (2, compare.NARROW), (3, compare.LAYOUT)])
+def test_where_three_views_do_not_fit_the_two_stand_side_by_side(desk, pair, room, layout) -> None:
+    """Slicer's window would grow beyond the screen otherwise."""
+    comparison, before = Comparison(desk.scene), desk.layout.GetViewArrangement()
+    comparison.enter(*pair, desk.application, room)
+    assert desk.layout.GetViewArrangement() == layout
+    assert comparison.active
+    comparison.leave()
+    assert desk.layout.GetViewArrangement() == before
+    root = ElementTree.fromstring(compare.layout_description(narrow=True))
+    columns = [item.find("layout") for item in root]
+    assert [root.get("type"), *(column.get("type") for column in columns)] == ["horizontal", "vertical", "vertical"]
+    assert len(columns[0]) == 3
+
+
 def test_entering_shows_both_volumes_in_three_planes_with_one_window(desk: Desk, pair: tuple[Any, Any]) -> None:
     comparison = entered(desk, pair)
     assert comparison.active

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import slicer
 
+from DiffusionMBIRGui.compare import set_layers
 from DiffusionMBIRGui.difference import Difference, difference_volume
 from DiffusionMBIRGui.volumes import grid_of, voxels
 from DiffusionMBIRLib.errors import InputError
@@ -102,6 +103,17 @@ def test_the_views_have_a_colour_bar_in_the_results_unit(desk: Desk, pair: tuple
     difference.reach = 600.0
     difference.show(desk.scene, node)
     assert slicer.vtkSlicerColorLogic.GetNumberOfColorLegendDisplayNodes(node) == 1
+
+
+def test_the_colour_bar_comes_and_goes_with_its_volume(desk: Desk, pair: tuple[Any, Any]) -> None:
+    """Slicer's views look at a bar anew when it changes, not when a script sets layers."""
+    desk.scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
+    node, composite = difference_volume(desk.scene, *pair), desk.view("Red").GetSliceCompositeNode()
+    bar, seen = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node), []
+    bar.AddObserver("ModifiedEvent", lambda *_event: seen.append(composite.GetBackgroundVolumeID()))
+    for shown in (node, pair[0]):
+        set_layers(composite, shown.GetID(), None, 0.0)
+        assert seen[-1] == shown.GetID()
 
 
 def test_a_difference_can_be_made_again_in_place_and_shares_its_colours(desk: Desk, pair: tuple[Any, Any]) -> None:

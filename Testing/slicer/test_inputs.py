@@ -44,7 +44,7 @@ def test_a_ct_volume_is_understood(desk: Desk) -> None:
     node = desk.volume(ct(), GRID)
     assert inputs.problem_with(node, "volume") == ""
     low, high = ct().min(), ct().max()
-    assert inputs.summary_of(node, "volume") == f"CT volume, 5 x 6 x 4, 0.7 x 0.8 x 3 mm, HU {low} to {high}"
+    assert inputs.summary_of(node, "volume") == f"CT, 5 x 6 x 4, 0.7 x 0.8 x 3 mm, HU {low} to {high}"
 
 
 def test_the_summary_asks_about_values_that_do_not_look_like_hu(desk: Desk) -> None:
@@ -313,6 +313,6 @@ def test_a_volume_files_header_is_summed_up(desk: Desk, tmp_path: Path) -> None:
     storage.SetFileName(str(tmp_path / "volume.nrrd"))
     assert storage.WriteData(desk.volume(ct(), GRID))
     assert inputs.problem_with_file(tmp_path / "volume.nrrd") == ""
-    assert inputs.summary_of_file(tmp_path / "volume.nrrd") == "CT volume, 5 x 6 x 4, 0.7 x 0.8 x 3 mm"
+    assert inputs.summary_of_file(tmp_path / "volume.nrrd") == "CT, 5 x 6 x 4, 0.7 x 0.8 x 3 mm"
     (tmp_path / "damaged.nrrd").write_bytes(b"NRRD0004\nnonsense")
     assert inputs.summary_of_file(tmp_path / "damaged.nrrd").startswith("Volume file, 0.0 MB")

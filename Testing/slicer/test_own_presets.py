@@ -81,6 +81,28 @@ def test_a_preset_is_renamed_and_dropped_everywhere(parameters):
     assert len(list(own.folder.iterdir())) == 1
 
 
+def test_no_two_names_are_one_file_where_case_does_not_count(parameters):
+    """As on Windows and macOS; and a name of any 60 letters is short enough for a file."""
+    own, names = parameters.own_presets, ("Lung", "lung", "LUNG", "Lung/", "CON", "\u4e2d" * 60, "L" * 60)
+    for name in names:
+        own.keep(preset_of(name, SPARSE_VIEW, SETTINGS))
+    files = [path.name for path in own.folder.iterdir()]
+    assert len({name.casefold() for name in files}) == len(names)
+    assert max(map(len, files)) < 120
+    own.rename(own.find("own/Lung"), "lunG")
+    assert set(OwnPresets(parameters.node).of(SPARSE_VIEW)) == {f"own/{name}" for name in (*names[1:], "lunG")}
+    own.rename(own.find("own/lunG"), "lunG")  # to what it is called
+    assert own.find("own/lunG") is not None
+
+
+def test_a_file_that_was_put_into_the_folder_by_hand_is_dropped_as_well(parameters):
+    own = parameters.own_presets
+    own.folder.mkdir(parents=True)
+    (own.folder / "from a colleague.mbirpreset.json").write_text(preset_of("Lung", SPARSE_VIEW, SETTINGS).to_json())
+    own.drop(own.find("own/Lung"))
+    assert list(own.folder.iterdir()) == []
+
+
 def changed(**changes) -> str:
     return json.dumps({**json.loads(preset_of("mine", SPARSE_VIEW, SETTINGS).to_json()), **changes})
 

@@ -193,7 +193,7 @@ def test_a_sample_that_is_there_is_chosen_again_and_not_loaded_twice(panel, new_
     press(panel, application, 0)
     first = panel.parameters.input_node
     assert panel.form.inputNode.currentNode() is first
-    assert text(panel.form.dataSummary).startswith("CT volume, 256 x 256 x 40")
+    assert text(panel.form.dataSummary).startswith("CT, 256 x 256 x 40")
     panel.parameters.set_node("input", None)
     panel.data.sample_buttons[0].click()
     assert panel.parameters.input_node is first

@@ -232,6 +232,38 @@ def test_another_row_ends_the_comparison_of_the_one_before(done, desk):
     assert not done.form.compareButton.isChecked()
 
 
+def test_a_scene_that_closes_while_comparing_gives_the_layout_back(done, desk, application):
+    from DiffusionMBIRGui.compare import LAYOUT
+
+    fine = ct_volume(done.scene, "Fine", (4, 32, 48))
+    fine.SetSpacing(0.35, 0.35, 3.0)
+    fine.SetOrigin(0.175, 0.175, 0.0)
+    done.parameters.set_node("input", fine)
+    conventional = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+    desk.layout.SetViewArrangement(conventional)
+    done.form.compareButton.click()
+    wait_for(lambda: not done.results.busy, application)
+    assert desk.layout.GetViewArrangement() == LAYOUT
+    done.on_scene_closing()
+    assert desk.layout.GetViewArrangement() == conventional
+    done.scene.Clear(False)
+    done.attach(done.scene)
+    assert not done.form.compareButton.isChecked()
+    assert not done.form.compareButton.isEnabled()
+
+
+def test_a_scene_that_is_added_while_comparing_loses_neither_layout_nor_helpers(done, desk, application):
+    from DiffusionMBIRGui.compare import LAYOUT
+
+    conventional = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+    desk.layout.SetViewArrangement(conventional)
+    done.form.compareButton.click()
+    assert desk.layout.GetViewArrangement() == LAYOUT
+    done.attach(done.scene)  # as after an import
+    assert desk.layout.GetViewArrangement() == conventional
+    assert not done.form.compareButton.isChecked()
+
+
 @pytest.mark.parametrize("chosen", ["x.nrrd", "no ending", "x.dcm"])
 def test_export_as_nrrd_is_nrrd_whatever_the_name(done, desktop, application, tmp_path, chosen):
     desktop.saved = str(tmp_path / chosen)

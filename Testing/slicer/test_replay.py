@@ -29,6 +29,7 @@ def test_previews_are_recorded_and_replayed_beside_the_result(desk: Desk) -> Non
     assert sequence.frames == browser.GetNumberOfItems() == 5
     replay = browser.GetProxyNode(sequence.node)
     assert replay is not output.node
+    assert replay.GetAttribute(streaming.HELPER)  # nobody's data
     for composite in streaming.ordinary_composites(desk.scene):
         composite.SetBackgroundVolumeID(replay.GetID())
     for step in (3, 0, 4):
@@ -38,6 +39,7 @@ def test_previews_are_recorded_and_replayed_beside_the_result(desk: Desk) -> Non
         assert grid_of(replay) == GRID
         desk.jump_to(previews[step][1])
         assert all(desk.at(view, previews[step][1]) > 250 for view in ORDINARY)
+    assert replay.GetAttribute(streaming.HELPER)  # still, once it was played
     display = replay.GetDisplayNode()
     assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (500, 100, 0)
     np.testing.assert_array_equal(voxels(output.node), result)
