@@ -98,7 +98,11 @@ class Table:
 
         Raises InputError where there is none like it, which says what was calibrated.
         """
-        kind, remarks = kind_of(scan), list[str]()
+        return self.for_kind(kind_of(scan), settings)
+
+    def for_kind(self, kind: Kind, settings: ReconSettings) -> tuple[Entry, list[str]]:
+        """The same of a kind of scan."""
+        remarks = list[str]()
         if settings.method != self.method:
             raise InputError(f"setting uncertainty: calibrated for {self.method}, not {settings.method}; {_OWN}")
         if settings.steps != self.steps:

@@ -17,6 +17,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import evaluations, stages
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.rates import Pace
 from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.uncertainty.calibrate import SCANS, calibrate, scan_of
@@ -274,7 +275,7 @@ def test_mri_is_calibrated_and_its_runs_tell_their_doubt(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(folder))
     calibrate(paths, folder, prior="mr-compact-v1", modality="MR", scans=("x2-8-coils",), slices=1)
     planned = next(scan for scan in SCANS["MR"] if scan.label == "x2-8-coils")
-    measured, truth = scan_of(paths[0], planned, 1)
+    measured, truth = scan_of(read_volume(paths[0]), planned, 1)
     settings = ReconSettings.preset("mri", uncertainty=True)
     result = mbir.reconstruct(measured, settings=settings)
     assert result.nfe == evaluations(settings, measured.task)
