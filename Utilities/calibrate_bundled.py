@@ -33,9 +33,9 @@ PEOPLE = {
         "sts-033_limb", "sts-049_limb", "sts-001_limb", "sts-002_limb", "sts-013_limb", "sts-016_limb", "sts-024_limb",
     ),
     "MR": (
-        "cstar-stroke_T1", "cstar-stroke_T2", "seg3d-brain_T1", "uih-a_T1", "ucsf-br-06_T1", "ucsf-br-08_T1",
-        "sts-001_T1", "sts-009_T1", "sts-010_T1", "sts-014_T1", "sts-021_T1", "sts-003_T1", "sts-013_T1", "sts-016_T1",
-        "sts-029_T1",
+        "cstar-stroke_T1", "cstar-stroke_T2", "cstar-stroke_FLAIR", "seg3d-brain_T1", "uih-a_T1", "ucsf-br-06_T1",
+        "ucsf-br-08_T1", "sts-001_T1", "sts-009_T1", "sts-010_T1", "sts-014_T1", "sts-021_T1", "sts-003_T1",
+        "sts-013_T1", "sts-016_T1", "sts-029_T1",
     ),
 }  # fmt: skip
 SEEN = {  # by the priors when they were trained: Resources/Models/*.md

@@ -146,7 +146,7 @@ def sound(path: Path) -> bool:
     """Whether a kept run is whole, and of these signals."""
     try:
         with np.load(path) as file:
-            return "truth" in file and file["maps"].shape[1] == len(NAMES)
+            return {"truth", "misfit"} <= set(file) and file["maps"].shape[1] == len(NAMES)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return False
 
@@ -185,7 +185,7 @@ def keep_run(scan: Scan, truth: Volume, settings: ReconSettings, kept: Path, mon
         temporary,
         maps=signals.maps.cpu().numpy(),
         truth=true.astype(np.float32),
-        features=np.array(features_of(signals)),
+        misfit=signals.misfit,
         kind=np.array([str(v) for v in asdict(kind_of(scan)).values()]),
     )
     os.replace(temporary, kept)
@@ -196,13 +196,14 @@ def read_run(kept: Path, person: str, modality: str) -> KnownRun:
     with np.load(kept) as file:
         maps, truth = file["maps"], file["truth"]
         task, geometry, amount, photons, coils = file["kind"].tolist()
-        features = file["features"].tolist()
+        misfit = float(file["misfit"])
     much = whole_share(float(amount)) if modality == "MR" else float(f"{float(amount):.3g}")
     kind = Kind(task, geometry, much, float(photons), int(coils))
     scale, offset = (2000.0, -1000.0) if modality == "CT" else (1.0, 0.0)
     kinds = torch.from_numpy(CLASSES[modality].of(maps[:, 0] * scale + offset))
     error = torch.from_numpy(np.abs(maps[:, 0] - truth))
-    return KnownRun(person, kind, torch.from_numpy(maps), error, kinds, features)
+    signals = torch.from_numpy(maps)
+    return KnownRun(person, kind, signals, error, kinds, features_of(signals, misfit))
 
 
 def models_of(runs: Sequence[KnownRun], classes: Classes) -> tuple[ErrorScale, dict[str, ErrorScale]]:
@@ -230,7 +231,7 @@ def _entries(
             for sizes in [without[run.person](run.maps, run.kinds)]
         ]
         factors = {f"{share:g}": _scales(judged, share, weights) for share in SHARES}
-        usual = usual_of([run.features for run in part])
+        usual = usual_of([run.features for run in part], [run.person for run in part])
         entries.append(Entry(kind, factors, len({j.person for j in judged}), _left_out(judged, weights), usual))
     return entries
 

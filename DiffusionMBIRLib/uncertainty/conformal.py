@@ -58,9 +58,8 @@ class Covered:
 def scales(people: Sequence[Covered], share: float, weights: Sequence[float] | None = None) -> list[float]:
     """For each class the factor by which half-widths hold that share of its voxels, in the mean over people.
 
-    People weigh as told, all alike by default, and in a class by the share of their voxels that it has, so that the
-    whole volume is held as well.  A little more is asked for, the less the more people there are: the factor suits
-    those that it was made of.  A class that nobody has takes the largest factor of the others.
+    People weigh as told, all alike by default.  A little more is asked for, the less the more people there are: the
+    factor suits those that it was made of.  A class that nobody has takes the largest factor of the others.
     """
     told = np.ones(len(people)) if weights is None else np.asarray(weights, float)
     found: list[float] = []
@@ -69,7 +68,7 @@ def scales(people: Sequence[Covered], share: float, weights: Sequence[float] | N
         if not mine:
             found.append(float("nan"))
             continue
-        weight = np.array([told[k] * people[k].voxels[kind] / people[k].voxels.sum() for k in mine])
+        weight = told[mine]
         count = weight.sum() ** 2 / np.square(weight).sum()  # of people who weighed alike
         wanted = share + (1 - share) / (count + 1)
         mean = np.average([people[k].shares[kind] for k in mine], axis=0, weights=weight)

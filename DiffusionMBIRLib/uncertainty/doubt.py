@@ -80,7 +80,7 @@ def doubt_about(
     kinds = classes.of(values * problem.value.scale + problem.value.offset if table.modality == "CT" else values)
     intervals = half_widths(signals.maps, torch.from_numpy(kinds), scale, entry)
     filled = x - signals.measured
-    unlike = distance(features_of(signals), entry.usual) if entry.usual else 0.0
+    unlike = distance(features_of(signals.maps, signals.misfit), entry.usual) if entry.usual else 0.0
     limit = float(entry.usual.get("limit", 0.0))
     if entry.usual and unlike > limit:
         remarks.append(

@@ -155,11 +155,24 @@ def test_fans_borrow_from_parallel_beams_and_cones_are_refused():
 
 def test_unlike_scans_lie_far_from_the_usual_ones():
     generator = np.random.default_rng(0)
-    people = (generator.normal(size=(12, 5)) * 0.3 + np.arange(5)).tolist()
-    usual = usual_of(people)
-    assert distance(np.arange(5.0), usual) < 1
-    assert distance((np.arange(5.0) + 2).tolist(), usual) > usual["limit"] > 1
-    assert distance(people[3], usual) < usual["limit"]
+    runs = (generator.normal(size=(12, 5)) * 0.3 + np.arange(5)).tolist()
+    usual = usual_of(runs, [str(k) for k in range(12)])
+    assert distance(np.arange(5.0), usual) < 1.5
+    assert distance((np.arange(5.0) + [2, 0, 0, 0, 0]).tolist(), usual) > usual["limit"] > 1
+    assert distance(runs[3], usual) < usual["limit"]
+
+
+def test_a_feature_that_does_not_go_with_the_others_is_unlike():
+    """Each alone within what people have, but never together; a person of two runs is judged by the others."""
+    generator = np.random.default_rng(1)
+    shared = generator.normal(size=(20, 1))
+    runs = shared + 0.1 * generator.normal(size=(20, 3))
+    usual = usual_of(runs.tolist(), [str(k) for k in range(20)])
+    assert distance([1.0, 1.0, 1.0], usual) < usual["limit"]
+    assert distance([1.0, -1.0, 1.0], usual) > 1.5 * usual["limit"]
+    odd = np.concatenate([runs, [[9.0, 0.0, 0.0]] * 2]).tolist()
+    names = [str(k) for k in range(20)]
+    assert usual_of(odd, [*names, "x", "x"])["limit"] > 3 * usual_of(odd, [*names, "x", "y"])["limit"]
 
 
 @pytest.fixture
@@ -168,7 +181,7 @@ def calibrated(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "models"
     folder.mkdir()
     monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(folder))
-    usual = usual_of([[0.0] * 9, [0.1] * 9, [0.2] * 9])
+    usual = usual_of([[0.0] * 11, [0.1] * 11, [0.2] * 11], ["a", "b", "c"])
     write_table(table(replace(entry(8), usual=usual)), flat(), folder / "ct-compact-v1.calibration.safetensors")
     return folder
 
