@@ -2,10 +2,11 @@
 
     python Testing/benchmarks/doubt_limits.py FOLDER [MODALITY] [--scans SCAN ...]      a table in Markdown
 
-FOLDER: where ``diffusionmbir calibrate`` wrote, every volume taken for another person.  For each kind of scan, of people left
-out of the model: mean half-width of 95 % intervals over that of one constant for each kind of tissue that knows the
-true errors, and the correlation by ranks of half-width and error, mean and worst.  Beside the model stand one constant
-for each kind of tissue, found as the model's factors are, and who knows the true errors of the 24 voxels around.
+FOLDER: where ``diffusionmbir calibrate`` wrote, every volume taken for another person.  For each kind of scan, of
+people left out of the model: mean half-width of 95 % intervals over that of one constant for each kind of tissue that
+knows the true errors, and the correlation by ranks of half-width and error, mean and worst.  Beside the model stand one
+constant for each kind of tissue, found as the model's factors are, and who knows the true errors of the 24 voxels
+around.
 """
 
 from __future__ import annotations

@@ -270,6 +270,9 @@ def test_a_calibration_is_made_and_taken_up_again(tmp_path, monkeypatch):
     assert after[0] != before[0]
     assert after[1:] == before[1:]
     assert not any("p0" in run.name for run in runs)  # names of files may be those of people
+    weighed, _ = read_table(calibrate(paths, tmp_path / "out", seen=["p0.nrrd", "p1.nrrd"], **options))
+    assert weighed.entries[0].people == 4
+    assert weighed.entries[0].factors != made.entries[0].factors
     with pytest.raises(InputError, match="at least 4 people"):
         calibrate(paths[:3], tmp_path / "out", **options)
     with pytest.raises(InputError, match="--scans"):
