@@ -17,6 +17,7 @@ from .report import matplotlib_canvas, save_figure
 
 _FEW = 6  # detectors that are drawn
 _POINTS = 33  # of a curved edge
+_FLAT = 0.2  # height over width of a view
 _INK, _QUIET, _SOURCE, _DETECTOR, _VOLUME = "#1b1f24", "#8a939e", "#c2410c", "#1d4ed8", "#4d7c0f"
 
 
@@ -138,6 +139,11 @@ def _draw(axes: Any, lines: Outlines, plane: tuple[np.ndarray, np.ndarray], labe
     axes.set_ylabel(labels[1], color=_INK)
     axes.set_aspect("equal", adjustable="box")
     axes.tick_params(colors=_QUIET, labelsize=9)
+    if np.ptp(axes.get_ylim()) < _FLAT * np.ptp(axes.get_xlim()):  # numbers of usual ticks would lie on each other
+        heights = np.concatenate([line @ plane[1] for line in lines.volume])
+        axes.set_yticks([heights.min(), heights.max()], [f"{heights.min():.4g}", f"{heights.max():.4g}"])
+        for label, place in zip(axes.get_yticklabels(), ("top", "bottom"), strict=True):
+            label.set_verticalalignment(place)
 
 
 def _title(geometry: RayGeometry) -> str:

@@ -1,4 +1,4 @@
-"""Makes the calibration of a bundled prior from the people that it was not trained with, or hardly.
+"""Makes the calibration of a bundled prior from people that it was trained with and others, who weigh more.
 
     python Utilities/calibrate_bundled.py CT VOLUMES -o FOLDER --prior ct-compact-v1
     python Utilities/calibrate_bundled.py MR VOLUMES -o FOLDER --prior mr-compact-v1
@@ -30,12 +30,21 @@ PEOPLE = {
         "acrin-flt-breast-013_chest", "cmb-crc-01068_chest", "crlm-1006_abdomen", "lidc-idri-0314_chest",
         "lungfcp-0001_upper-chest", "rider-pilot-0109_chest-abdomen", "tcga-lihc-A10X_abdomen",
         "visible-human-male_hip-thigh", "visible-human-female_pelvis", "sts-010_limb", "sts-014_limb", "sts-021_limb",
-        "sts-033_limb", "sts-049_limb", "sts-001_limb",
+        "sts-033_limb", "sts-049_limb", "sts-001_limb", "sts-002_limb", "sts-013_limb", "sts-016_limb", "sts-024_limb",
     ),
     "MR": (
-        "cstar-stroke_T1", "cstar-stroke_T2", "seg3d-brain_T1", "uih-a_T1", "ucsf-br-06_T1", "ucsf-br-08_T1",
-        "sts-001_T1", "sts-009_T1", "sts-010_T1", "sts-014_T1", "sts-021_T1",
+        "cstar-stroke_T1", "cstar-stroke_T2", "cstar-stroke_FLAIR", "seg3d-brain_T1", "uih-a_T1", "ucsf-br-06_T1",
+        "ucsf-br-08_T1", "sts-001_T1", "sts-009_T1", "sts-010_T1", "sts-014_T1", "sts-021_T1", "sts-003_T1",
+        "sts-013_T1", "sts-016_T1", "sts-029_T1",
     ),
+}  # fmt: skip
+SEEN = {  # by the priors when they were trained: Resources/Models/*.md
+    "CT": (
+        "lung-pet-ct-dx-A0001", "acrin-flt-breast-001", "acrin-flt-breast-013", "cmb-crc-01068", "crlm-1006",
+        "lidc-idri-0314", "lungfcp-0001", "rider-pilot-0109", "tcga-lihc-A10X", "visible-human-male",
+        "visible-human-female",
+    ),
+    "MR": ("cstar-stroke", "seg3d-brain", "uih-a", "ucsf-br-06"),
 }  # fmt: skip
 
 
@@ -59,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         modality=options.modality,
         scans=options.scans,
         patient=rf"{kind}_([^_]+)_",
+        seen=SEEN[options.modality],
         monitor=Console(),
     )
     for row in summary(read_table(made)[0]):

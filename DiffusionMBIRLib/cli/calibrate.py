@@ -20,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scans", nargs="*", default=(), help="scans of the benchmark (default: the usual ones)")
     parser.add_argument("--slices", type=int, default=2, help="from the middle of each volume (default 2)")
     parser.add_argument("--patient-regex", default="", help="first group = person, in the file's name")
+    parser.add_argument("--seen", nargs="*", default=(), help="people whom the prior was trained with: they weigh less")
     parser.add_argument("--device", default="auto", help="where to compute")
 
 
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
         scans=tuple(arguments.scans),
         slices=arguments.slices,
         patient=arguments.patient_regex,
+        seen=tuple(arguments.seen),
         device=arguments.device,
         monitor=monitor,
     )

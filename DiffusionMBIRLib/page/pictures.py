@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -57,10 +57,13 @@ def three_planes(volume: Volume, window: tuple[float, float], *, colours: str = 
     return _encoded(figure)
 
 
-def crops(volume: Volume, labels: Volume, candidates: Sequence[Candidate], window: tuple[float, float]) -> str:
-    """The surroundings of some candidates in the slices of the stored array, each outlined and with its number."""
+def crops(volume: Volume, labels: Volume, candidates: Sequence[Candidate]) -> str:
+    """The surroundings of some candidates in the slices of the stored array, each outlined, with its number, and in the
+    window that shows most of its contrast.
+    """
     figure_class, canvas_class = matplotlib_canvas()
     columns, rows = min(_ABREAST, len(candidates)), -(-len(candidates) // _ABREAST)
+    windows = windows_of(volume)
     figure = figure_class(figsize=(1.7 * _ABREAST, 1.85 * rows), dpi=88, facecolor=_PAPER, layout="constrained")
     canvas_class(figure)
     axes = figure.subplots(rows, max(columns, _ABREAST), squeeze=False).flat
@@ -71,10 +74,20 @@ def crops(volume: Volume, labels: Volume, candidates: Sequence[Candidate], windo
             continue
         k, *middle = candidate.voxel
         cut = tuple(slice(max(0, m - _ABOUT), m + _ABOUT + 1) for m in middle)
+        mine = labels.array[k][cut] == candidate.number
+        value = float(volume.array[k][cut][mine].mean())
+        name, window = _telling(windows, value, value - candidate.contrast)
         place.imshow(volume.array[k][cut], cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel)
-        place.contour(labels.array[k][cut] == candidate.number, [0.5], colors="#f59e0b", linewidths=1.0)
-        place.set_title(str(candidate.number), fontsize=9, color=_INK)
+        place.contour(mine, [0.5], colors="#f59e0b", linewidths=1.0)
+        place.set_title(
+            f"{candidate.number}, {name}" if len(windows) > 1 else str(candidate.number), fontsize=9, color=_INK
+        )
     return _encoded(figure)
+
+
+def _telling(windows: Mapping[str, tuple[float, float]], one: float, other: float) -> tuple[str, tuple[float, float]]:
+    """The first window in which two values lie furthest apart, as a share of its width."""
+    return max(windows.items(), key=lambda w: abs(np.clip(one, *w[1]) - np.clip(other, *w[1])) / (w[1][1] - w[1][0]))
 
 
 def curve(x: Any, y: Any, labels: tuple[str, str], *, style: str = ".-") -> str:

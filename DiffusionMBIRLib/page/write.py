@@ -85,7 +85,14 @@ def _template(name: str) -> Any:
     except ImportError:
         raise InputError("reports need Jinja2; install it with: python -m pip install jinja2") from None
     loader = FileSystemLoader(_TEMPLATES)
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(name)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    made.filters["short"] = _short
+    return made.get_template(name)
+
+
+def _short(number: float, sign: str = "") -> str:
+    """Three digits that count, and no exponent where all before the point fit a table."""
+    return format(number, f"{sign}.0f" if 1e3 <= abs(number) < 1e6 else f"{sign}.3g")
 
 
 def _filled(content: Content) -> dict[str, Any]:
@@ -144,9 +151,8 @@ def _doubt(content: Content) -> dict[str, Any] | None:
         if share != "95" and "95" in content.intervals:
             continue
         top = float(np.percentile(volume.array, 99))
-        text = (
-            f"Half-widths within which {share} % of the true values are expected; mean {volume.array.mean():.3g} {unit}"
-        )
+        mean = f"mean {_short(volume.array.mean())} {unit}"
+        text = f"Half-widths within which {share} % of the true values are expected; {mean}"
         shown.append((text, pictures.three_planes(volume, (0.0, top), colours="magma", bar=unit or "magnitude")))
     if content.filled is not None:
         text = "Share of the detail around a voxel that the prior filled in (0: the data determine it)"
@@ -154,7 +160,7 @@ def _doubt(content: Content) -> dict[str, Any] | None:
     if content.against_tv is not None:
         top = float(np.percentile(np.abs(content.against_tv.array), 99)) or 1.0
         size = float(np.sqrt(np.mean(np.square(content.against_tv.array, dtype=np.float64))))
-        text = f"The volume less that of total variation, which no prior was asked for: {size:.3g} {unit} (rms)"
+        text = f"The volume less that of total variation, which no prior was asked for: {_short(size)} {unit} (rms)"
         shown.append((text, pictures.three_planes(content.against_tv, (-top, top), colours="RdBu_r", bar=unit or "")))
     if content.deviation is not None and not content.intervals:
         top = float(np.percentile(content.deviation.array, 99))
@@ -168,8 +174,7 @@ def _candidates(content: Content) -> dict[str, Any] | None:
     if content.labels is None:
         return None
     first = content.candidates[:SHOWN]
-    window = next(iter(pictures.windows_of(content.volume).values()))
-    picture = pictures.crops(content.volume, content.labels, first, window) if first else ""
+    picture = pictures.crops(content.volume, content.labels, first) if first else ""
     return {"all": len(content.candidates), "most": MOST, "first": first, "picture": picture}
 
 

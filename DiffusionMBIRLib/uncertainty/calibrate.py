@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -51,6 +51,7 @@ SCANS = {
     "MR": (mri(2, 0.15, 1), mri(4, 0.08, 1), mri(2, 0.15, 8), mri(4, 0.08, 8)),
 }
 LEAST_PEOPLE = 4
+SEEN = 0.25  # how much a person whom the prior was trained with weighs against one whom it was not
 SLICES = 2  # of each person, from the middle: people differ more than their slices do
 _FINEST = 256  # pixels across a slice, beyond which four of them make one instead of two
 
@@ -86,6 +87,7 @@ def calibrate(
     scans: Sequence[str] = (),
     slices: int = SLICES,
     patient: str = "",
+    seen: Collection[str] = (),
     device: str = "auto",
     monitor: Monitor | None = None,
 ) -> Path:
@@ -93,7 +95,8 @@ def calibrate(
 
     volumes: files of people, at best none of whom the prior was trained with; of each the middle slices.  scans: labels
     of those of the benchmark, all that are usual by default.  patient: a pattern whose first group in a file's name
-    is the person; by default every file is one.
+    is the person; by default every file is one.  seen: people whom the prior was trained with, on whom errors are
+    smaller than on others: they weigh less where half-widths are scaled.
     Raises InputError for fewer than four people, or an unknown scan.
     """
     watched = monitor or Silent()
@@ -112,13 +115,13 @@ def calibrate(
         watched.tick("runs", number, len(wanted))
         settings = ReconSettings.preset(task_info(scan.task).preset, prior=prior, device=device)
         kept = runs_folder / f"{alias(path)}-{scan.label}.npz"
-        if not _sound(kept):
-            _run(path, scan, settings, slices, kept, watched)
+        if not sound(kept):
+            keep_run(*scan_of(read_volume(path), scan, slices), settings, kept, watched)
         runs.append(read_run(kept, people[path], modality))
     watched.tick("runs", len(wanted), len(wanted))
     assert settings
     scale, without = models_of(runs, CLASSES[modality])
-    entries = _entries(runs, without, CLASSES[modality])
+    entries = _entries(runs, without, CLASSES[modality], {p: SEEN if p in seen else 1.0 for p in people.values()})
     table = Table(prior, settings.method, modality, settings.steps, tuple(entries))
     return write_table(table, scale, folder / f"{prior}.calibration.safetensors")
 
@@ -139,17 +142,17 @@ def _person(path: Path, pattern: str) -> str:
     return match.group(1) if match else path.name
 
 
-def _sound(path: Path) -> bool:
+def sound(path: Path) -> bool:
+    """Whether a kept run is whole, and of these signals."""
     try:
         with np.load(path) as file:
-            return "truth" in file and file["maps"].shape[1] == len(NAMES)
+            return {"truth", "misfit"} <= set(file) and file["maps"].shape[1] == len(NAMES)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return False
 
 
-def scan_of(path: Path, scan: PlannedScan, slices: int) -> tuple[Scan, Volume]:
+def scan_of(volume: Volume, scan: PlannedScan, slices: int) -> tuple[Scan, Volume]:
     """A simulated scan of the middle slices of a volume, on a grid coarser than the volume's, and its truth."""
-    volume = read_volume(path)
     volume = volume.middle(min(slices, volume.array.shape[0]))
     if scan.task == MR_TASK:
         made = simulate(replace(volume, unit=""), task=scan.task, **scan.options)
@@ -163,9 +166,8 @@ def scan_of(path: Path, scan: PlannedScan, slices: int) -> tuple[Scan, Volume]:
     return simulate(volume, task=scan.task, coarsen=coarsen, **scan.options), truth_for(volume, coarsen)
 
 
-def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int, kept: Path, monitor: Monitor) -> None:
-    """Reconstruct a simulated scan and write its signals beside the truth, in the value scale."""
-    scan, truth = scan_of(path, planned, slices)
+def keep_run(scan: Scan, truth: Volume, settings: ReconSettings, kept: Path, monitor: Monitor) -> None:
+    """Reconstruct a simulated scan and write its signals beside the truth, in the value scale, into a file."""
     device, way = choose_device(settings.device), method(settings.method)
     with torch.inference_mode():
         network, card = way.load(settings, None, scan, device)
@@ -183,7 +185,7 @@ def _run(path: Path, planned: PlannedScan, settings: ReconSettings, slices: int,
         temporary,
         maps=signals.maps.cpu().numpy(),
         truth=true.astype(np.float32),
-        features=np.array(features_of(signals)),
+        misfit=signals.misfit,
         kind=np.array([str(v) for v in asdict(kind_of(scan)).values()]),
     )
     os.replace(temporary, kept)
@@ -194,13 +196,14 @@ def read_run(kept: Path, person: str, modality: str) -> KnownRun:
     with np.load(kept) as file:
         maps, truth = file["maps"], file["truth"]
         task, geometry, amount, photons, coils = file["kind"].tolist()
-        features = file["features"].tolist()
+        misfit = float(file["misfit"])
     much = whole_share(float(amount)) if modality == "MR" else float(f"{float(amount):.3g}")
     kind = Kind(task, geometry, much, float(photons), int(coils))
     scale, offset = (2000.0, -1000.0) if modality == "CT" else (1.0, 0.0)
     kinds = torch.from_numpy(CLASSES[modality].of(maps[:, 0] * scale + offset))
     error = torch.from_numpy(np.abs(maps[:, 0] - truth))
-    return KnownRun(person, kind, torch.from_numpy(maps), error, kinds, features)
+    signals = torch.from_numpy(maps)
+    return KnownRun(person, kind, signals, error, kinds, features_of(signals, misfit))
 
 
 def models_of(runs: Sequence[KnownRun], classes: Classes) -> tuple[ErrorScale, dict[str, ErrorScale]]:
@@ -215,8 +218,10 @@ def models_of(runs: Sequence[KnownRun], classes: Classes) -> tuple[ErrorScale, d
     return everyone.solved(), {person: (everyone - sums).solved() for person, sums in by_person.items()}
 
 
-def _entries(runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: Classes) -> list[Entry]:
-    """For each kind of scan its factors, from models without the person that they judge."""
+def _entries(
+    runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: Classes, weights: Mapping[str, float]
+) -> list[Entry]:
+    """For each kind of scan its factors, from models without the person that they judge; weights: of people."""
     entries = []
     for kind in dict.fromkeys(run.kind for run in runs):
         part = [run for run in runs if run.kind == kind]
@@ -225,23 +230,28 @@ def _entries(runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: 
             for run in part
             for sizes in [without[run.person](run.maps, run.kinds)]
         ]
-        factors = {f"{share:g}": scales([j.covered for j in judged], share) for share in SHARES}
-        usual = usual_of([run.features for run in part])
-        entries.append(Entry(kind, factors, len({j.person for j in judged}), _left_out(judged), usual))
+        factors = {f"{share:g}": _scales(judged, share, weights) for share in SHARES}
+        usual = usual_of([run.features for run in part], [run.person for run in part])
+        entries.append(Entry(kind, factors, len({j.person for j in judged}), _left_out(judged, weights), usual))
     return entries
 
 
-def _left_out(judged: Sequence[_Judged]) -> dict[str, float]:
+def _scales(judged: Sequence[_Judged], share: float, weights: Mapping[str, float]) -> list[float]:
+    return scales([one.covered for one in judged], share, [weights[one.person] for one in judged])
+
+
+def _left_out(judged: Sequence[_Judged], weights: Mapping[str, float]) -> dict[str, float]:
     """The mean share that was held of each person by the factors of the others."""
     shares: dict[str, float] = {}
     for share in SHARES:
-        held_by = []
+        held_by, weight = [], []
         for one in judged:
-            others = [j.covered for j in judged if j.person != one.person]
+            others = [j for j in judged if j.person != one.person]
             if others:
-                parts = held(one.covered, scales(others, share))
+                parts = held(one.covered, _scales(others, share, weights))
                 held_by.append(float((parts * one.covered.voxels).sum() / max(1, one.covered.voxels.sum())))
-        shares[f"{share:g}"] = round(float(np.mean(held_by)), 4) if held_by else 0.0
+                weight.append(weights[one.person])
+        shares[f"{share:g}"] = round(float(np.average(held_by, weights=weight)), 4) if held_by else 0.0
     return shares
 
 

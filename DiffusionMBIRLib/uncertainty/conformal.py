@@ -55,20 +55,23 @@ class Covered:
         return cls(shares, voxels)
 
 
-def scales(people: Sequence[Covered], share: float) -> list[float]:
-    """For each class the factor by which half-widths hold that share of the voxels, in the mean over people.
+def scales(people: Sequence[Covered], share: float, weights: Sequence[float] | None = None) -> list[float]:
+    """For each class the factor by which half-widths hold that share of its voxels, in the mean over people.
 
-    A little more is asked for, the less the more people there are: the factor suits those that it was made of.  A
-    class that nobody has takes the largest factor of the others.
+    People weigh as told, all alike by default.  A little more is asked for, the less the more people there are: the
+    factor suits those that it was made of.  A class that nobody has takes the largest factor of the others.
     """
+    told = np.ones(len(people)) if weights is None else np.asarray(weights, float)
     found: list[float] = []
     for kind in range(len(people[0].voxels)):
-        mine = [person.shares[kind] for person in people if person.voxels[kind] >= LEAST_VOXELS]
+        mine = [k for k, person in enumerate(people) if person.voxels[kind] >= LEAST_VOXELS and told[k] > 0]
         if not mine:
             found.append(float("nan"))
             continue
-        wanted = share + (1 - share) / (len(mine) + 1)
-        mean = np.mean(mine, axis=0)
+        weight = told[mine]
+        count = weight.sum() ** 2 / np.square(weight).sum()  # of people who weighed alike
+        wanted = share + (1 - share) / (count + 1)
+        mean = np.average([people[k].shares[kind] for k in mine], axis=0, weights=weight)
         place = min(int(np.searchsorted(mean, wanted)), len(_RATIOS) - 1)
         found.append(float(_RATIOS[place]))
     known = [value for value in found if np.isfinite(value)]

@@ -12,10 +12,10 @@ from torch import Tensor
 from ..errors import InputError
 from .conformal import CLASSES
 from .cost import STAGE
-from .scale import SHARES
+from .scale import SHARES, ErrorScale
 from .signals import signals_of
 from .split import filled_share
-from .table import find_table, read_table
+from .table import Entry, find_table, read_table
 from .unlike import BODY, distance, features_of
 
 if TYPE_CHECKING:
@@ -78,14 +78,9 @@ def doubt_about(
     values = signals.maps[:, 0].cpu().numpy()
     classes = CLASSES[table.modality]
     kinds = classes.of(values * problem.value.scale + problem.value.offset if table.modality == "CT" else values)
-    index = torch.from_numpy(kinds).to(signals.maps.device)
-    sizes = scale(signals.maps, index)
-    intervals = {
-        f"{100 * share:g}": sizes * torch.tensor(entry.factors[f"{share:g}"], device=sizes.device)[index]
-        for share in SHARES
-    }
+    intervals = half_widths(signals.maps, torch.from_numpy(kinds), scale, entry)
     filled = x - signals.measured
-    unlike = distance(features_of(signals), entry.usual) if entry.usual else 0.0
+    unlike = distance(features_of(signals.maps, signals.misfit), entry.usual) if entry.usual else 0.0
     limit = float(entry.usual.get("limit", 0.0))
     if entry.usual and unlike > limit:
         remarks.append(
@@ -96,6 +91,16 @@ def doubt_about(
     monitor.tick(STAGE, 2, 2)
     part, against = signals.maps[:, 1], signals.maps[:, -1]
     return Doubt(intervals, part, against, filled_share(signals.measured, filled), in_all, unlike, limit, remarks)
+
+
+def half_widths(maps: Tensor, kinds: Tensor, scale: ErrorScale, entry: Entry) -> dict[str, Tensor]:
+    """For each share, "90" and "95", those of a run's signals, in the value scale; kinds: class of each voxel."""
+    index = kinds.to(maps.device)
+    sizes = scale(maps, index)
+    return {
+        f"{100 * share:g}": sizes * torch.tensor(entry.factors[f"{share:g}"], device=sizes.device)[index]
+        for share in SHARES
+    }
 
 
 def _share(measured: Tensor, filled: Tensor, values: np.ndarray) -> float:

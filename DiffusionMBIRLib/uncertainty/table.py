@@ -72,8 +72,8 @@ def whole_share(sampled: float) -> float:
 @dataclass(frozen=True)
 class Entry:
     """One kind of scan.  factors: for each share (0.9, 0.95) those of each class.  people: how many it rests on.
-    held: the mean share that was held of people who were left out, for each share.  usual: mean and inverse covariance
-    of what a scan is like (see ``unlike``), and limit, the distance that one in a hundred passes.
+    held: the mean share that was held of people who were left out, for each share.  usual: mean, spread and
+    dependence of what a scan is like (see ``unlike``), and limit, the distance that one in a hundred passes.
     """
 
     kind: Kind
@@ -98,7 +98,11 @@ class Table:
 
         Raises InputError where there is none like it, which says what was calibrated.
         """
-        kind, remarks = kind_of(scan), list[str]()
+        return self.for_kind(kind_of(scan), settings)
+
+    def for_kind(self, kind: Kind, settings: ReconSettings) -> tuple[Entry, list[str]]:
+        """The same of a kind of scan."""
+        remarks = list[str]()
         if settings.method != self.method:
             raise InputError(f"setting uncertainty: calibrated for {self.method}, not {settings.method}; {_OWN}")
         if settings.steps != self.steps:
@@ -222,7 +226,12 @@ def _table_of(text: str, where: str) -> Table:
         held = checked(entry.get("held", {}), {"0.9": Number(0, 1), "0.95": Number(0, 1)}, f"{place}: held")
         usual = checked(
             entry.get("usual", {}),
-            {"mean": Listed(Number(-1e3, 1e3), 32), "spread": Listed(Number(1e-6, 1e3), 32), "limit": Number(0, 1e6)},
+            {
+                "mean": Listed(Number(-1e3, 1e3), 32),
+                "spread": Listed(Number(1e-6, 1e3), 32),
+                "given": Listed(Listed(Number(-1e3, 1e3), 32), 32),
+                "limit": Number(0, 1e6),
+            },
             f"{place}: usual",
         )
         listed.append(Entry(kind, factors, entry.get("people", 0), held, usual))

@@ -9,18 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .signals import LEVELS, Signals
+from .signals import LEVELS
 
 BODY = 0.1  # above it lies the object, in the value scale
 LEAST_SPREAD = 0.1  # of a logarithm between people: fewer of them may look more alike than they are
 QUANTILE = 0.99
+SHRINKAGE = 0.1  # of correlations, which few people tell badly
 
 
-def features_of(signals: Signals) -> list[float]:
+def features_of(maps: Tensor, misfit: float) -> list[float]:
     """Logarithms of what a run is like, all over the object: how far the prior moves it at each level against the
-    noise, what the prior filled in and what stays unexplained against the object's contrast, misfit, contrast, size.
+    noise, what the prior filled in and what stays unexplained against the object's contrast, misfit, contrast, size,
+    how bright the brightest twentieth is, and how the prior's largest moves compare with all.
+
+    maps, misfit: those of its signals.
     """
-    maps = signals.maps
     value = maps[:, 0]
     inside = value > BODY
     if int(inside.sum()) < 16:
@@ -29,34 +32,54 @@ def features_of(signals: Signals) -> list[float]:
     moved = [_rms(maps[:, 2 + k], inside) / level for k, level in enumerate(LEVELS)]
     filled, unexplained = _rms(maps[:, 1], inside), _rms(maps[:, 4], inside)
     edges = 0.5 * (_rms(value.diff(dim=1), inside[:, 1:]) + _rms(value.diff(dim=2), inside[:, :, 1:]))
+    largest = _quantile(maps[:, 1 + len(LEVELS)][inside].abs(), 0.99) / LEVELS[-1]
     sizes = (
-        *moved, filled / max(contrast, 1e-6), unexplained, signals.misfit, contrast,
-        float(value[inside].mean()), float(inside.float().mean()), edges,
+        *moved, filled / max(contrast, 1e-6), unexplained, misfit, contrast,
+        float(value[inside].mean()), float(inside.float().mean()), edges, _quantile(value[inside], 0.95),
+        largest / max(moved[-1], 1e-6),
     )  # fmt: skip
     return [math.log(max(size, 1e-6)) for size in sizes]
+
+
+def _quantile(x: Tensor, share: float) -> float:
+    """Of any number of values, which torch.quantile refuses."""
+    return float(x.kthvalue(max(1, round(share * x.numel()))).values)
 
 
 def _rms(x: Tensor, where: Tensor) -> float:
     return float(x[where].square().mean().sqrt()) if bool(where.any()) else 0.0
 
 
-def usual_of(people: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """What runs of one kind are like: mean and spread of each feature, and the distance of the most unlike person from
-    the others.
+def usual_of(runs: Sequence[Sequence[float]], people: Sequence[str]) -> dict[str, Any]:
+    """What runs of one kind are like: mean and spread of each feature, how each goes with the others, and the distance
+    of the most unlike person from those of the others.  people: whose each run is.
     """
-    table = torch.tensor(people, dtype=torch.float64)
-    usual = _usual(table)
-    alone = [
-        distance(row.tolist(), _usual(torch.cat([table[:k], table[k + 1 :]]))) for k, row in enumerate(table)
-    ] if len(table) > 2 else [0.0]  # fmt: skip
-    return usual | {"limit": float(torch.quantile(torch.tensor(alone, dtype=torch.float64), QUANTILE))}
+    table = torch.tensor(runs, dtype=torch.float64)
+    alone = [0.0]
+    for person in dict.fromkeys(people):
+        others = torch.tensor([other != person for other in people])
+        if int(others.sum()) > 1:
+            alone += [distance(row.tolist(), _usual(table[others])) for row in table[~others]]
+    return _usual(table) | {
+        "limit": float(torch.quantile(torch.tensor(alone[1:] or alone, dtype=torch.float64), QUANTILE))
+    }
 
 
 def _usual(table: Tensor) -> dict[str, Any]:
-    spread = table.std(dim=0, unbiased=len(table) > 1).clamp_min(LEAST_SPREAD)
-    return {"mean": table.mean(dim=0).tolist(), "spread": spread.tolist()}
+    mean, spread = table.mean(dim=0), table.std(dim=0, unbiased=len(table) > 1).clamp_min(LEAST_SPREAD)
+    apart = (table - mean) / spread
+    alike = torch.eye(table.shape[1], dtype=table.dtype)
+    inverse = torch.linalg.inv((1 - SHRINKAGE) * apart.T @ apart / len(table) + SHRINKAGE * alike)
+    given = inverse / inverse.diagonal().sqrt()[:, None]
+    return {"mean": mean.tolist(), "spread": spread.tolist(), "given": given.tolist()}
 
 
 def distance(features: Sequence[float], usual: Mapping[str, Any]) -> float:
-    """The largest distance of a feature from its mean, in spreads: wrong angles show in one alone."""
-    return max(abs(f - m) / s for f, m, s in zip(features, usual["mean"], usual["spread"], strict=True))
+    """How far the feature that stands out most lies from what the others let expect, in spreads of that.
+
+    The rows of ``given`` are those of the inverse correlation over the roots of its diagonal: they take from each
+    feature what its regression on the others explains (Cox and Wermuth 1996, Multivariate Dependencies).  Wrong angles,
+    or an object that is no person, show in one feature that does not go with the rest.
+    """
+    apart = [(float(f) - m) / s for f, m, s in zip(features, usual["mean"], usual["spread"], strict=True)]
+    return max(abs(sum(g * a for g, a in zip(row, apart, strict=True))) for row in usual["given"])

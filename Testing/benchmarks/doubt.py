@@ -1,12 +1,14 @@
 """Judge intervals and warnings on people who were in no calibration.  Run as a script.
 
-    python Testing/benchmarks/doubt.py judged VOLUMES [SUBJECT ...] [--scans SCAN ...]
-                                                                       rows of results/doubt/judged.csv that are missing
-    python Testing/benchmarks/doubt.py table                           means and worst of them in Markdown, and the area
+    python Testing/benchmarks/doubt.py runs VOLUMES RUNS [SUBJECT ...] [--scans SCAN ...]
+                                                                       runs that are missing in the folder RUNS
+    python Testing/benchmarks/doubt.py judged RUNS                     results/doubt/judged.csv, by the calibration as
+                                                                       it is now
+    python Testing/benchmarks/doubt.py table                           means and worst of it in Markdown, and the area
                                                                        under the curve of the warning
 
-VOLUMES holds test/ and train/.  A row is written as soon as it is measured.  Impostors are objects, units and angles
-that the warning is to tell from people.
+VOLUMES holds test/ and train/.  Runs are made once, so that another calibration is judged in seconds.  Impostors are
+objects, modalities, units and angles that the warning is to tell from people.
 """
 
 from __future__ import annotations
@@ -21,15 +23,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from DiffusionMBIRLib.benchmark.plan import PlannedScan
 from DiffusionMBIRLib.config import ReconSettings
-from DiffusionMBIRLib.reconstruction import reconstruct
+from DiffusionMBIRLib.io.volumes import read_volume
+from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.scans import Scan
 from DiffusionMBIRLib.tasks import task_info
-from DiffusionMBIRLib.uncertainty.calibrate import SCANS, scan_of
-from DiffusionMBIRLib.uncertainty.conformal import CLASSES
+from DiffusionMBIRLib.uncertainty.calibrate import SCANS, keep_run, read_run, scan_of, sound
+from DiffusionMBIRLib.uncertainty.conformal import LEAST_VOXELS
+from DiffusionMBIRLib.uncertainty.doubt import half_widths
+from DiffusionMBIRLib.uncertainty.table import find_table, read_table
+from DiffusionMBIRLib.uncertainty.unlike import distance
+from DiffusionMBIRLib.volume import Volume
 
 FOLDER = Path(__file__).parent / "results" / "doubt"
-SLICES = 4
+SLICES = 2
+PRIORS = {"CT": "ct-compact-v1", "MR": "mr-compact-v1"}
 
 
 def _hotter(scan: Any) -> Any:
@@ -41,14 +50,28 @@ def _turned(scan: Any) -> Any:
     return replace(scan, geometry=replace(scan.geometry, angles_deg=tuple(float(a) for a in angles)))
 
 
+def _as_attenuation(volume: Volume) -> Volume:
+    """A magnitude taken for HU: what is brightest like water."""
+    share = np.clip(volume.array / np.percentile(volume.array, 99.5), 0, 3)
+    return replace(volume, array=(1000 * share - 1000).astype(np.float32), unit="HU")
+
+
+def _as_magnitude(volume: Volume) -> Volume:
+    """HU taken for a magnitude, from air on."""
+    return replace(volume, array=np.maximum(volume.array + 1000, 0).astype(np.float32), unit="")
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A volume; change: what is done to its scans, none to those of people.  person: False of impostors."""
+    """A volume; person: False of impostors.  read_as: what the volume is taken for, and change: what is done to its
+    scans; neither of people.
+    """
 
     path: str
     modality: str = "CT"
     person: bool = True
     change: Callable[[Scan], Scan] | None = None
+    read_as: Callable[[Volume], Volume] | None = None
 
 
 SUBJECTS = {
@@ -69,40 +92,48 @@ SUBJECTS = {
     "limb 040 T1": Subject("train/mr_sts-040_T1.nrrd", "MR"),
     "limb 045 T1": Subject("train/mr_sts-045_T1.nrrd", "MR"),
     "fruit": Subject("test/mr_ge-fruit_OOD.nrrd", "MR", person=False),
+    "head T1 as CT": Subject("test/mr_fnndsc-adi_T1.nrrd", person=False, read_as=_as_attenuation),
+    "chest as MR": Subject(
+        "test/ct_rider-pilot-0117_lower-chest_native.nrrd", "MR", person=False, read_as=_as_magnitude
+    ),
 }
 OF_IMPOSTORS = ("8-views-noise-free", "24-views-noise-free", "90-degrees-noise-free", "x4-1-coils", "x4-8-coils")
 COLUMNS = (
     "subject", "person", "scan", "within_90", "within_95", *(f"within_95_class_{k}" for k in range(4)),
     *(f"voxels_{k}" for k in range(4)), *(f"constant_95_{k}" for k in range(4)), "width_95", "spearman", "unlike",
-    "limit", "filled_in", "evaluations",
+    "limit",
 )  # fmt: skip
 
 
-def row_of(name: str, planned: Any, folder: Path) -> dict[str, Any]:
-    """One run with its intervals against the truth."""
+def run_of(name: str, planned: PlannedScan, volumes: Path, kept: Path) -> None:
+    """One run, kept in a file."""
     subject = SUBJECTS[name]
-    scan, truth = scan_of(folder / subject.path, planned, SLICES)
-    if subject.change:
-        scan = subject.change(scan)
-    settings = ReconSettings.preset(task_info(planned.task).preset, uncertainty=True)
-    result = reconstruct(scan, settings=settings)
-    assert result.doubt
-    true = truth.axial()[0].array
-    value = result.volume.axial()[0].array
-    error = np.abs(value - true)
-    widths = {share: volume.axial()[0].array for share, volume in result.doubt.intervals.items()}
-    unit = float(np.percentile(true, 99.5)) if subject.modality == "MR" else 1.0
-    kinds = CLASSES[subject.modality].of(value / unit)
+    volume = read_volume(volumes / subject.path)
+    scan, truth = scan_of(subject.read_as(volume) if subject.read_as else volume, planned, SLICES)
+    settings = ReconSettings.preset(task_info(planned.task).preset, prior=PRIORS[subject.modality])
+    keep_run(subject.change(scan) if subject.change else scan, truth, settings, kept, Silent())
+
+
+def row_of(name: str, planned: PlannedScan, kept: Path) -> dict[str, Any]:
+    """Half-widths of a kept run, and how unlike it is, by the calibration as it is now, against the truth."""
+    subject = SUBJECTS[name]
+    path = find_table(PRIORS[subject.modality])
+    assert path, subject.modality
+    table, scale = read_table(path)
+    run = read_run(kept, name, subject.modality)
+    entry, _ = table.for_kind(run.kind, ReconSettings.preset(task_info(planned.task).preset))
+    unit = 2000.0 if subject.modality == "CT" else 1.0  # HU; of MRI the 99.5th percentile of the volume is 1
+    error, kinds = unit * run.error.numpy(), run.kinds.numpy()
+    widths = {s: unit * w.numpy() for s, w in half_widths(run.maps, run.kinds, scale, entry).items()}
     row: dict[str, Any] = {"subject": name, "person": int(subject.person), "scan": planned.label}
     row |= {f"within_{share}": float((error <= width).mean()) for share, width in widths.items()}
     for k in range(4):
         mine = kinds == k
         row[f"voxels_{k}"] = int(mine.sum())
-        row[f"within_95_class_{k}"] = float((error <= widths["95"])[mine].mean()) if mine.sum() >= 200 else ""
-        row[f"constant_95_{k}"] = float(np.quantile(error[mine], 0.95)) if mine.sum() >= 200 else ""
+        row[f"within_95_class_{k}"] = float((error <= widths["95"])[mine].mean()) if mine.sum() >= LEAST_VOXELS else ""
+        row[f"constant_95_{k}"] = float(np.quantile(error[mine], 0.95)) if mine.sum() >= LEAST_VOXELS else ""
     row |= {"width_95": float(widths["95"].mean()), "spearman": _spearman(widths["95"], error)}
-    numbers = result.doubt.numbers
-    row |= {key: numbers[key] for key in ("unlike", "limit", "filled_in")} | {"evaluations": result.nfe}
+    row |= {"unlike": distance(run.features, entry.usual), "limit": float(entry.usual["limit"])}
     return {key: round(row[key], 4) if isinstance(row[key], float) else row[key] for key in COLUMNS}
 
 
@@ -161,37 +192,43 @@ def _constant(row: dict[str, str], like: Sequence[dict[str, str]]) -> float:
     return total / max(1, voxels)
 
 
+def _planned(options: argparse.Namespace) -> list[tuple[str, PlannedScan, Path]]:
+    """Whom and what the options ask for, and where its run is kept."""
+    found = []
+    for name, subject in SUBJECTS.items():
+        for scan in SCANS[subject.modality]:
+            if (subject.person or scan.label in OF_IMPOSTORS) and scan.label in (options.scans or [scan.label]):
+                found.append((name, scan, options.runs / f"{name} - {scan.label}.npz"))
+    return [one for one in found if one[0] in (options.subjects or SUBJECTS)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Judge intervals and warnings on people of no calibration.")
-    parser.add_argument("group", choices=("judged", "table"))
-    parser.add_argument("volumes", type=Path, nargs="?", help="folder with test/ and train/")
-    parser.add_argument("subjects", nargs="*", help="only these")
-    parser.add_argument("--scans", nargs="*", default=(), help="labels of scans: only these")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    making, judging = verbs.add_parser("runs"), verbs.add_parser("judged")
+    verbs.add_parser("table")
+    making.add_argument("volumes", type=Path, help="folder with test/ and train/")
+    for verb in (making, judging):
+        verb.add_argument("runs", type=Path, help="folder of the runs")
+        verb.add_argument("subjects", nargs="*", help="only these")
+        verb.add_argument("--scans", nargs="*", default=(), help="labels of scans: only these")
     options = parser.parse_args(arguments)
-    if options.group == "table":
-        print(table())
-        return
-    if options.volumes is None:
-        parser.error("name the folder with test/ and train/")
     torch.set_num_threads(1)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, subject in SUBJECTS.items():
-        if options.subjects and name not in options.subjects:
-            continue
-        for planned in SCANS[subject.modality]:
-            if not subject.person and planned.label not in OF_IMPOSTORS:
-                continue
-            if options.scans and planned.label not in options.scans:
-                continue
-            if any(row["subject"] == name and row["scan"] == planned.label for row in rows()):
-                continue
-            row = row_of(name, planned, options.volumes)
-            with open(FOLDER / "judged.csv", "a", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if file.tell() == 0:
-                    writer.writeheader()
-                writer.writerow(row)
-            print(name, planned.label, row["within_95"], row["spearman"], row["unlike"], row["limit"], flush=True)
+    if options.verb == "table":
+        print(table())
+    elif options.verb == "runs":
+        options.runs.mkdir(parents=True, exist_ok=True)
+        for name, scan, kept in _planned(options):
+            if not sound(kept):
+                run_of(name, scan, options.volumes, kept)
+                print(kept, flush=True)
+    else:
+        made = [row_of(name, scan, kept) for name, scan, kept in _planned(options) if sound(kept)]
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with open(FOLDER / "judged.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(made)
 
 
 if __name__ == "__main__":

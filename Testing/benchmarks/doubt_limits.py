@@ -1,11 +1,12 @@
 """How narrow intervals are, and how narrow they could be, on the runs that a calibration kept.  Run as a script.
 
-    python Testing/benchmarks/doubt_limits.py FOLDER [MODALITY]      a table in Markdown
+    python Testing/benchmarks/doubt_limits.py FOLDER [MODALITY] [--scans SCAN ...]      a table in Markdown
 
-FOLDER: where ``diffusionmbir calibrate`` wrote, every volume of another person.  For each kind of scan, of people left
-out of the model: mean half-width of 95 % intervals over that of one constant for each kind of tissue that knows the
-true errors, and the correlation by ranks of half-width and error, mean and worst.  Beside the model stand one constant
-for each kind of tissue, found as the model's factors are, and who knows the true errors of the 24 voxels around.
+FOLDER: where ``diffusionmbir calibrate`` wrote, every volume taken for another person.  For each kind of scan, of
+people left out of the model: mean half-width of 95 % intervals over that of one constant for each kind of tissue that
+knows the true errors, and the correlation by ranks of half-width and error, mean and worst.  Beside the model stand one
+constant for each kind of tissue, found as the model's factors are, and who knows the true errors of the 24 voxels
+around.
 """
 
 from __future__ import annotations
@@ -59,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="How narrow intervals are and could be.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("modality", nargs="?", default="CT", choices=tuple(CLASSES))
+    parser.add_argument("--scans", nargs="*", default=("",), help="labels of scans: only these")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     classes = CLASSES[options.modality]
-    kept = sorted((options.folder / "runs").glob("file-*.npz"))
+    kept = sorted(p for scan in options.scans for p in (options.folder / "runs").glob(f"file-*{scan}.npz"))
     runs = [read_run(path, path.name[: len("file-000000")], options.modality) for path in kept]
     _, without = models_of(runs, classes)
     ways: dict[str, Callable[[KnownRun], torch.Tensor]] = {

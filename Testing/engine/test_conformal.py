@@ -36,6 +36,15 @@ def test_factors_undo_what_was_misjudged_and_hold_for_others():
         assert np.all(mean < share + 0.03)
 
 
+def test_people_who_weigh_more_decide():
+    """Of two kinds of people, half-widths of the one twice too wide: the weights tell for whom they hold."""
+    seen, others = ([person(k + 50 * n, (1.0 / n, 1.0 / n)) for k in range(8)] for n in (2, 1))
+    weights = [0.0] * 8 + [1.0] * 8
+    assert scales([*seen, *others], 0.95, weights) == scales(others, 0.95)
+    between = scales([*seen, *others], 0.95, [0.25] * 8 + [1.0] * 8)
+    assert scales([*seen, *others], 0.95) < between < scales(others, 0.95)
+
+
 def test_a_class_that_nobody_has_is_not_taken_for_sure():
     few = Covered.of(np.ones(500), np.ones(500), np.zeros(500, int), 3)
     many = Covered.of(np.full(500, 4.0), np.ones(500), np.ones(500, int), 3)

@@ -17,6 +17,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.estimate import evaluations, stages
 from DiffusionMBIRLib.geometry import Grid
+from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.rates import Pace
 from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.uncertainty.calibrate import SCANS, calibrate, scan_of
@@ -154,11 +155,24 @@ def test_fans_borrow_from_parallel_beams_and_cones_are_refused():
 
 def test_unlike_scans_lie_far_from_the_usual_ones():
     generator = np.random.default_rng(0)
-    people = (generator.normal(size=(12, 5)) * 0.3 + np.arange(5)).tolist()
-    usual = usual_of(people)
-    assert distance(np.arange(5.0), usual) < 1
-    assert distance((np.arange(5.0) + 2).tolist(), usual) > usual["limit"] > 1
-    assert distance(people[3], usual) < usual["limit"]
+    runs = (generator.normal(size=(12, 5)) * 0.3 + np.arange(5)).tolist()
+    usual = usual_of(runs, [str(k) for k in range(12)])
+    assert distance(np.arange(5.0), usual) < 1.5
+    assert distance((np.arange(5.0) + [2, 0, 0, 0, 0]).tolist(), usual) > usual["limit"] > 1
+    assert distance(runs[3], usual) < usual["limit"]
+
+
+def test_a_feature_that_does_not_go_with_the_others_is_unlike():
+    """Each alone within what people have, but never together; a person of two runs is judged by the others."""
+    generator = np.random.default_rng(1)
+    shared = generator.normal(size=(20, 1))
+    runs = shared + 0.1 * generator.normal(size=(20, 3))
+    usual = usual_of(runs.tolist(), [str(k) for k in range(20)])
+    assert distance([1.0, 1.0, 1.0], usual) < usual["limit"]
+    assert distance([1.0, -1.0, 1.0], usual) > 1.5 * usual["limit"]
+    odd = np.concatenate([runs, [[9.0, 0.0, 0.0]] * 2]).tolist()
+    names = [str(k) for k in range(20)]
+    assert usual_of(odd, [*names, "x", "x"])["limit"] > 3 * usual_of(odd, [*names, "x", "y"])["limit"]
 
 
 @pytest.fixture
@@ -167,7 +181,7 @@ def calibrated(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "models"
     folder.mkdir()
     monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(folder))
-    usual = usual_of([[0.0] * 9, [0.1] * 9, [0.2] * 9])
+    usual = usual_of([[0.0] * 11, [0.1] * 11, [0.2] * 11], ["a", "b", "c"])
     write_table(table(replace(entry(8), usual=usual)), flat(), folder / "ct-compact-v1.calibration.safetensors")
     return folder
 
@@ -256,6 +270,9 @@ def test_a_calibration_is_made_and_taken_up_again(tmp_path, monkeypatch):
     assert after[0] != before[0]
     assert after[1:] == before[1:]
     assert not any("p0" in run.name for run in runs)  # names of files may be those of people
+    weighed, _ = read_table(calibrate(paths, tmp_path / "out", seen=["p0.nrrd", "p1.nrrd"], **options))
+    assert weighed.entries[0].people == 4
+    assert weighed.entries[0].factors != made.entries[0].factors
     with pytest.raises(InputError, match="at least 4 people"):
         calibrate(paths[:3], tmp_path / "out", **options)
     with pytest.raises(InputError, match="--scans"):
@@ -274,7 +291,7 @@ def test_mri_is_calibrated_and_its_runs_tell_their_doubt(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(folder))
     calibrate(paths, folder, prior="mr-compact-v1", modality="MR", scans=("x2-8-coils",), slices=1)
     planned = next(scan for scan in SCANS["MR"] if scan.label == "x2-8-coils")
-    measured, truth = scan_of(paths[0], planned, 1)
+    measured, truth = scan_of(read_volume(paths[0]), planned, 1)
     settings = ReconSettings.preset("mri", uncertainty=True)
     result = mbir.reconstruct(measured, settings=settings)
     assert result.nfe == evaluations(settings, measured.task)

@@ -21,6 +21,7 @@ from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.page import gathered, pdf, write_page
 from DiffusionMBIRLib.page.content import command
+from DiffusionMBIRLib.page.pictures import WINDOWS, _telling
 from DiffusionMBIRLib.page.sources import sources_of
 from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.volume import Volume
@@ -91,7 +92,7 @@ def doubted(tmp_path):
     """A result beside what its run told of its doubt: one structure that only the prior vouches for."""
     shape, grid = (3, 24, 24), Grid((3, 24, 24), (1.0, 1.0, 2.0))
     array = np.zeros(shape, np.float32)
-    array[1, 10:13, 14:17] = 150.0
+    array[1, 10:13, 14:17] = 1500.0
     record = {"settings": asdict(ReconSettings()), "doubt": {"filled_in": 0.4, "unlike": 1.0, "limit": 2.0, "odd": "x"}}
     parts = {
         "": array, "-prior-part": array, "-interval-95": np.full(shape, 30, np.float32),
@@ -108,7 +109,10 @@ def test_a_page_shows_what_only_the_prior_vouches_for(doubted, tmp_path):
     assert "1 small structures stand out" in text
     row = re.search(r"<tr><td>1</td>(.*?)</tr>", text)
     assert row is not None
-    assert re.findall(r"<td>(.*?)</td>", row.group(1))[0] == "14, 10, 2"
+    cells = re.findall(r"<td>(.*?)</td>", row.group(1))
+    assert cells[0] == "14, 10, 2"
+    assert cells[2].startswith("+1")  # of 1500 less a little of its own in the surroundings
+    assert "e+" not in row.group(1)
     assert "less that of total variation" in text
     assert "40.0 % of the detail" in text
     assert "1.00 spreads; usual is up to 2.00" in text
@@ -134,6 +138,12 @@ def test_a_page_is_printed_by_the_browser_that_is_there(made, tmp_path, monkeypa
     with pytest.raises(mbir.InputError, match="no Chromium, Chrome or Edge"):
         pdf.write_pdf(tmp_path / "p.html", tmp_path / "p.pdf")
     assert not (tmp_path / "p.pdf").exists()
+
+
+def test_a_structure_is_shown_in_the_window_that_tells_most_of_it():
+    assert _telling(WINDOWS, 60.0, -40.0)[0] == "soft tissue"
+    assert _telling(WINDOWS, -700.0, -850.0)[0] == "lung"
+    assert _telling(WINDOWS, 1300.0, 700.0)[0] == "bone"
 
 
 @pytest.mark.slow
