@@ -44,6 +44,9 @@ class Launcher(Protocol):
         """Called when the job is cancelled; True where it had not begun and never will."""
         ...
 
+    def hold(self, folder: Path) -> None:
+        """Called by a worker whom a signal asked to end, once its state is saved; it ends when this returns."""
+
 
 def worker_command(folder: Path) -> list[str]:
     return [sys.executable, str(BOOTSTRAP), "--detached", str(folder)]
@@ -86,6 +89,9 @@ class ProcessLauncher:
 
     def withdraw(self, folder: Path) -> bool:
         return False
+
+    def hold(self, folder: Path) -> None:
+        pass
 
 
 def _taken(path: Path) -> Lock:
