@@ -53,11 +53,11 @@ class _Commands:
 
     def readline(self) -> bytes:
         """The next line, waited for; nothing once the signal came."""
-        while not select.select([self._signals], [], [], _LOOK_S)[0]:
+        while not self.signalled:
             line = self._next()
             if line:
                 return line
-        self.signalled = True
+            self.signalled = bool(select.select([self._signals], [], [], _LOOK_S)[0])
         return b""
 
     def _next(self) -> bytes:
