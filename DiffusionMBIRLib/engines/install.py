@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..errors import EngineError, InputError
+from ..errors import EngineError, InputError, one_line
 from ..models import resources, sha256
 from ..version import __version__
 from .link import end_shell, open_shell
@@ -181,7 +181,9 @@ def install_there(
                 said, about = json.loads(line[len(_ENDED) :])
                 if said:
                     advice = by_wheels(engine.name, *about) if about[-1] else ""
-                    raise EngineError(f"{engine.where}: the installation did not succeed ({said}){advice}")
+                    raise EngineError(
+                        f"{engine.where}: the installation did not succeed ({one_line(said, 120)}){advice}"
+                    )
                 return
         process.wait()
         listening.join(1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,7 +15,10 @@ STORAGES = ("float32", "float16")
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def in_float16(scan: Scan) -> Scan:
+AnyScan = TypeVar("AnyScan", bound=Scan)
+
+
+def in_float16(scan: AnyScan) -> AnyScan:
     """The scan with its data in float16, as files then hold them; a remark of its provenance says how far they are off.
 
     Half of the last of eleven bits, 1/2048 of a value at most, while it is above 6e-5.  Raises InputError for complex
@@ -40,4 +44,5 @@ def in_float16(scan: Scan) -> Scan:
     told = scan.provenance.get("remarks", [])
     rounded = f"data are stored in float16: off by {rms:.1e} of their size (rms), by {largest:.2g} at most"
     remarks = [*told, rounded] if isinstance(told, list) else [rounded]
-    return replace(scan, data=halves, provenance={**scan.provenance, "remarks": remarks})
+    changed: dict[str, Any] = {"data": halves, "provenance": {**scan.provenance, "remarks": remarks}}
+    return replace(scan, **changed)
