@@ -7,7 +7,7 @@ import numpy as np
 Factors = tuple[int, int, int]
 
 
-def kept(shape: tuple[int, ...], factors: Factors) -> int:
+def voxels_left(shape: tuple[int, ...], factors: Factors) -> int:
     """How many voxels are left of a volume (slices, rows, columns)."""
     return int(np.prod([-(-n // f) for n, f in zip(shape, factors, strict=True)]))
 
@@ -22,7 +22,7 @@ def coarser(shape: tuple[int, ...], factors: Factors) -> Factors:
 
 def factors_within(shape: tuple[int, ...], voxels: float, factors: Factors = (1, 1, 1)) -> Factors:
     """The first that leave at most so many voxels."""
-    while kept(shape, factors) > voxels:
+    while voxels_left(shape, factors) > voxels:
         factors = coarser(shape, factors)
     return factors
 

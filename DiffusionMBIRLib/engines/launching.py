@@ -28,7 +28,7 @@ class Standing:
 
 
 class Launcher(Protocol):
-    """Starts workers.  A new one is a file with such a class, named in :func:`launcher_of`."""
+    """Starts workers.  A new one is a file with such a class, named in ``launchers``."""
 
     @property
     def poll_s(self) -> float:

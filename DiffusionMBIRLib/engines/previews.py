@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..coarsening import Factors, between, coarser, factors_within, kept
+from ..coarsening import Factors, between, coarser, factors_within, voxels_left
 
 MOST_BYTES = 1 << 20
 _LARGEST_FACTOR = 64
@@ -43,7 +43,7 @@ def unpack_preview(entries: Mapping[str, Any], payload: bytes) -> np.ndarray:
     """The volume, float32; what lies between the voxels that were sent is interpolated.  Raises ValueError."""
     shape, factors = _three(entries, "shape", 1 << 14), _three(entries, "factors", _LARGEST_FACTOR)
     coarse = tuple(-(-n // f) for n, f in zip(shape, factors, strict=True))
-    expected = 2 * kept(shape, factors)
+    expected = 2 * voxels_left(shape, factors)
     unpacking = zlib.decompressobj()
     try:
         data = unpacking.decompress(payload, expected + 1)

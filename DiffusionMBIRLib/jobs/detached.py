@@ -33,10 +33,10 @@ def run_detached(folder: str) -> int:
     events = os.open(path / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
     code = serve(path, events, cast("BinaryIO", commands))
     if code and commands.signalled:
-        from ..engines.hosted import HostedJob
+        from ..engines.launchers import launcher_in
 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one more ends it
-        HostedJob(path.parent.parent, path.name).launcher.hold(path)
+        launcher_in(path).hold(path)
     return code
 
 

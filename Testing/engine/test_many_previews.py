@@ -14,7 +14,7 @@ import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib import slab_previews
 from DiffusionMBIRLib.cli import main
 from DiffusionMBIRLib.cli.previewing import PreviewFile
-from DiffusionMBIRLib.coarsening import between, factors_within, kept
+from DiffusionMBIRLib.coarsening import between, factors_within, voxels_left
 from DiffusionMBIRLib.errors import EngineError
 from DiffusionMBIRLib.monitor import Silent
 from Testing.engine import many, many_previews
@@ -94,7 +94,11 @@ def test_a_preview_that_cannot_be_written_is_told_once_and_the_run_goes_on(tmp_p
 def test_coarse_volumes_keep_within_what_is_asked():
     shape = (40, 512, 384)
     factors = factors_within(shape, 1e5)
-    assert kept(shape, factors) <= 1e5 < kept(shape, (max(1, factors[0] - 1), factors[1] - 1, factors[2] - 1))
+    assert (
+        voxels_left(shape, factors)
+        <= 1e5
+        < voxels_left(shape, (max(1, factors[0] - 1), factors[1] - 1, factors[2] - 1))
+    )
     ramp = np.add.outer(np.add.outer(np.arange(9.0), np.arange(12.0)), np.arange(10.0)).astype(np.float32)
     found = between(ramp[::4, ::3, ::3], ramp.shape, (4, 3, 3))
     np.testing.assert_allclose(found[:, :10], ramp[:, :10], atol=1e-5)  # linear between known voxels
