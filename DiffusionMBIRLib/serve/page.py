@@ -136,7 +136,9 @@ class Page:
             v3.VBtn("Given", value=GIVEN)
             v3.VBtn("Reconstruction", value=RESULT)
         with html.Div(v_show="has_given || has_result"):
-            low, high = (f"{{{{ Number(window[{end}].toPrecision(4)) }}}}" for end in (0, 1))  # 510, not 510.0
+            wide = "window_range[1] - window_range[0] > 100"  # whole numbers tell enough
+            exact = "Number(window[{0}].toPrecision(4))"
+            low, high = (f"{{{{ {wide} ? Math.round(window[{k}]) : {exact.format(k)} }}}}" for k in (0, 1))
             html.Div(f"Shown: {low} to {high} {{{{ unit }}}}", classes="text-body-2", id="range")
             v3.VRangeSlider(
                 v_model=("window",), min=("window_range[0]",), max=("window_range[1]",), density="compact",
