@@ -7,6 +7,7 @@ has a bound.  A volume that is shown by its middle slices, as viewers do at firs
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,20 +45,19 @@ def preview_of_slabs(
         if slabs.agreed(False):
             _gathered(slabs, part())
         return
-    made: list[Volume] = []
+    asked: list[bool] = []
 
+    @cache
     def estimate() -> Volume:
-        if not made:
-            slabs.agreed(True)
-            array = _gathered(slabs, part())
-            assert array is not None
-            made.append(whole(array))
-        return made[0]
+        asked.append(slabs.agreed(True))
+        array = _gathered(slabs, part())
+        assert array is not None
+        return whole(array)
 
     try:
         monitor.preview(estimate, step)
     finally:
-        if not made:
+        if not asked:
             slabs.agreed(False)
 
 
