@@ -206,7 +206,7 @@ def by_wheels(name: str, system: str, machine: str, python: str, missing: list[s
     if system != "Linux":
         platforms = [f"macosx_14_0_{machine}", f"macosx_11_0_{machine}"]
     chosen = " ".join(f"--platform {each}" for each in platforms)
-    wanted = " ".join(f"'{package}'" for package in missing)
+    wanted = " ".join(package.partition(">=")[0] for package in missing)
     return (
         f"; without a network there, type here: `pip download --dest wheels --only-binary :all: "
         f"--python-version {python} {chosen} {wanted}` and `diffusionmbir engine install {name} --wheels wheels`"

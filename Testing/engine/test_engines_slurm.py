@@ -21,7 +21,7 @@ from DiffusionMBIRLib.errors import EngineError
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Progress
 from Testing.engine.helpers import body
-from Testing.engine.jobs_helpers import LONG, new_job, request, run_apart, small_prior, start, step, watch
+from Testing.engine.jobs_helpers import LONG, PATIENCE_S, new_job, request, run_apart, small_prior, start, step, watch
 from Testing.engine.slurm_helpers import LACKING, cluster
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs of POSIX")
@@ -235,7 +235,7 @@ def test_a_worker_that_is_warned_stays_until_the_cluster_ends_it(play, tmp_path)
         worker.wait()
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def until(condition, seconds: float = PATIENCE_S) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -19,7 +19,7 @@ from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Paused, Prepared, Preview, Progress
 from DiffusionMBIRLib.version import __version__
 from Testing.engine.helpers import body
-from Testing.engine.jobs_helpers import new_job, request, run_apart, small_prior, start, step, watch
+from Testing.engine.jobs_helpers import PATIENCE_S, new_job, request, run_apart, small_prior, start, step, watch
 from Testing.engine.remote_helpers import LACKING, Server, package_there, server
 
 pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING or "ssh"), pytest.mark.slow]
@@ -107,7 +107,7 @@ def test_a_scan_is_sent_once(there, tmp_path):
     before = set((there.root / "files").glob("*"))
     for _ in range(2):
         folder = remote_job(tmp_path, method="fbp", views=7)
-        assert isinstance(start(folder).wait(60), Finished)
+        assert isinstance(start(folder).wait(PATIENCE_S), Finished)
     new = set((there.root / "files").glob("*")) - before
     assert len(new) <= 1  # none where another test has sent it
 
@@ -117,7 +117,7 @@ def test_a_job_goes_on_without_its_client_and_is_found_again(there, tmp_path, mo
     job = start(folder)
     watch(job, step("diffusion", 3))
     job.close()
-    assert isinstance(job.wait(30), Failed)
+    assert isinstance(job.wait(PATIENCE_S), Failed)
     assert folder.status == "interrupted"
     assert folder.resumable
     again = start(folder)
@@ -139,7 +139,7 @@ def test_a_cancelled_job_ends_there_and_keeps_what_there_is(there, tmp_path):
     job.resume()
     watch(job, step("diffusion", 6))
     job.cancel()
-    last = job.wait(30)
+    last = job.wait(PATIENCE_S)
     assert isinstance(last, Finished)
     assert last.partial
     assert mbir.read_volume(folder.path / last.result).array.shape == (4, 24, 24)
@@ -153,7 +153,7 @@ def test_a_worker_that_dies_there_is_told_and_goes_on_from_its_state(there, tmp_
     watch(job, step("diffusion", 12))
     alive = max((there.root / "jobs").glob("*/alive"), key=lambda path: path.stat().st_mtime_ns)
     os.killpg(int(alive.read_text()), signal.SIGKILL)
-    last = job.wait(30)
+    last = job.wait(PATIENCE_S)
     assert isinstance(last, Failed)
     assert last.resumable
     assert last.reason.startswith("there: the computing process ended unexpectedly")
@@ -171,14 +171,14 @@ def test_a_computer_that_is_gone_is_told_in_one_line_and_the_job_is_kept(there, 
     watch(job, step("diffusion", 2))
     there.stop()
     try:
-        last = job.wait(30)
+        last = job.wait(PATIENCE_S)
     finally:
         there.start()
     assert isinstance(last, Failed)
     assert last.resumable
     assert last.reason == "there: refuses the connection; is its ssh server running?; the job is kept there"
     again = start(folder)
-    assert isinstance(again.wait(60), Finished)
+    assert isinstance(again.wait(PATIENCE_S), Finished)
     assert there.wait_until_left() == []
 
 
@@ -209,7 +209,7 @@ def test_a_job_that_cannot_begin_is_kept(tmp_path, capsys, monkeypatch):
     assert "locked: your key is not accepted there" in told
     assert f"`diffusionmbir job resume {folder}` goes on" in told
     (folder / "engine.json").write_text(f'{{"engine": "{ENGINE}", "options": []}}')  # the key was mended
-    assert isinstance(start(JobFolder(folder)).wait(60), Finished)
+    assert isinstance(start(JobFolder(folder)).wait(PATIENCE_S), Finished)
     assert mbir.read_volume(folder / "result.nrrd").array.shape == (2, 16, 16)
 
 
@@ -220,7 +220,7 @@ def test_a_full_disk_there_is_told_in_one_line(there, tmp_path):
     noise = mbir.Volume(np.random.default_rng(0).normal(size=(4, 24, 24)).astype(np.float32), body((4, 24, 24)).grid)
     asked = request(tmp_path, noise, method="fbp")
     folder = JobFolder.create(tmp_path / "jobs", asked, noise, engine=f"ssh:there:{small}")
-    last = start(folder).wait(60)
+    last = start(folder).wait(PATIENCE_S)
     assert isinstance(last, Failed)
     assert (last.kind, last.resumable) == ("disk", True)
     assert "on there: File too large" in last.reason

@@ -60,7 +60,7 @@ def test_packages_come_as_wheels_where_there_is_no_network(tmp_path, monkeypatch
         said = str(error.value)
         assert one_line(said) == said  # no part is left out
         assert f"--python-version {sys.version_info[0]}.{sys.version_info[1]} --platform " in said
-        assert f"'torch>=2.5'` and `diffusionmbir engine install ssh:there:{bare} --wheels wheels`" in said
+        assert f" torch` and `diffusionmbir engine install ssh:there:{bare} --wheels wheels`" in said
         assert not (there.root / "engine" / __version__).exists()
 
         kept = there.root / "wheels"
