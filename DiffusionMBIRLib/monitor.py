@@ -71,7 +71,7 @@ class Polled(Silent):
         self._monitor.poll()
 
 
-class Console:
+class Console(Silent):
     """A progress bar with stage, step and time left, redrawn in place on a terminal and sparse in a log file."""
 
     def __init__(self, stream: TextIO | None = None, width: int = 28) -> None:
@@ -106,12 +106,6 @@ class Console:
         with suppress(OSError, ValueError):  # a stream that is full or closed must not end the run
             self._stream.write(text)
             self._stream.flush()
-
-    def preview(self, estimate: Callable[[], Any], step: int) -> None:
-        return None
-
-    def poll(self) -> None:
-        return None
 
 
 def _left(elapsed_s: float, done: int, remaining: int) -> str:

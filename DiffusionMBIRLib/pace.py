@@ -23,6 +23,7 @@ from .priors.base import Prior, is_out_of_memory
 from .priors.checkpoints import load_prior
 from .rates import Pace, Place, known_pace
 from .solvers.classic import admm_tv
+from .streaming import kept_as
 from .supervised.methods import SupervisedNetwork, load_network
 from .tasks import MR_TASK, SLICE_TASKS, SPARSE_VIEW
 
@@ -88,7 +89,7 @@ def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device
     devices: like this one, a slab of slices on each.
     """
     _slices, rows, columns = measurement.grid.shape
-    return estimate(
+    found = estimate(
         measurement.grid.shape,
         settings,
         measurement.task,
@@ -100,6 +101,8 @@ def estimate_of(measurement: Scan, settings: ReconSettings, device: torch.device
         devices=devices,
         own_memory=memory_of(device),
     )
+    kept = kept_as(measurement.data)
+    return replace(found, text=f"{found.text}; data {kept}") if kept else found
 
 
 def _loaded(settings: ReconSettings, task: str, device: torch.device) -> Prior | SupervisedNetwork:

@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from .models import find, sha256
 from .monitor import Checkpoint, Monitor, NoCheckpoint, Silent
 from .provenance import provenance
 from .scans import Scan
+from .slab_previews import preview_of_slabs, wants_previews
 from .uncertainty.volumes import DoubtVolumes
 from .usual import usual_settings
 from .volume import Volume
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from .denoisers import Counter
     from .models import ModelCard
-    from .operators.slabs import Slabs
+    from .operators.slabs import Slabs, SlabsOfProcesses
     from .priors.base import Prior
     from .problems import Problem
 
@@ -162,7 +164,7 @@ def _compute(
         if settings.uncertainty:
             require_calibrated(scan, settings, card)
         problem = build_problem(scan, settings, card.value if card else None, volume_device(device), slabs)
-        watcher = _Watcher(problem, monitor, slabs.size == 1)
+        watcher = _Watcher(scan, problem, monitor, slabs, slabs.size == 1 or wants_previews(monitor, slabs))
         run = Run(watcher, AsReal(checkpoint), counter, network)
         estimate = way.run(problem, settings, run)
         residual = problem.residual(estimate.volume)
@@ -238,11 +240,13 @@ def _require_finite(volume: Tensor, residual: float, scan: Scan, slabs: Slabs) -
 
 @dataclass
 class _Watcher:
-    """Passes on what happens, with previews made into volumes for the user where they are of all slices."""
+    """Passes on what happens, with previews made into volumes for the user."""
 
+    measurement: Scan
     problem: Problem
     monitor: Monitor
-    previews: bool = True
+    slabs: Slabs
+    previews: bool
     _residuals: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # by stage
 
     def tick(self, stage: str, done: int, total: int, **metrics: float) -> None:
@@ -258,8 +262,16 @@ class _Watcher:
     def preview(self, estimate: Callable[[], Tensor], step: int) -> None:
         if not self.previews:
             return
-        name = f"preview of {self.problem.scan.name}"
-        self.monitor.preview(lambda: self.problem.to_volume(estimate(), name, False), step)
+        name = f"preview of {self.measurement.name}"
+
+        def volume() -> Volume:
+            return self.problem.to_volume(estimate(), name, False)
+
+        if self.slabs.size == 1:
+            self.monitor.preview(volume, step)
+        else:
+            whole = partial(self.measurement.volume, name=name)
+            preview_of_slabs(self.monitor, cast("SlabsOfProcesses", self.slabs), lambda: volume().array, whole, step)
 
     def poll(self) -> None:
         self.monitor.poll()

@@ -84,7 +84,7 @@ def _row(scan: Measurement) -> tuple[np.ndarray, RayGeometry]:
     geometry = scan.geometry
     if geometry.STACKED:
         middle = scan.data.shape[0] // 2
-        return np.ascontiguousarray(scan.data[middle : middle + 1]), geometry
+        return np.ascontiguousarray(scan.data[middle : middle + 1], np.float32), geometry
     if not isinstance(geometry, ConeBeam) or geometry.shifts_mm or geometry.row_shifts_mm or geometry.roll_deg:
         raise InputError(f"{scan.name}: {geometry.LABEL.lower()} has no quick slice; reconstruct with the method fbp")
     place = (geometry.rows - 1) / 2 - geometry.row_offset_mm / geometry.row_pitch_mm
@@ -93,4 +93,4 @@ def _row(scan: Measurement) -> tuple[np.ndarray, RayGeometry]:
         geometry.angles_deg, geometry.columns, geometry.pitch_mm, geometry.sod_mm, geometry.sdd_mm,
         geometry.offset_mm, geometry.arc,
     )  # fmt: skip
-    return np.ascontiguousarray(scan.data[middle : middle + 1]), fan
+    return np.ascontiguousarray(scan.data[middle : middle + 1], np.float32), fan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 AT_ONCE_BYTES = 2**28  # of projections that are held
 _COPIES = 4  # of the data: measured, fitted, weights, and what is computed of them
 _MOST_SHARE = 0.25  # of a device's memory that they may take
@@ -11,6 +13,15 @@ def views_at_once(views: int, data_bytes: float) -> int:
     """How many views make a group: all of them where their data are few."""
     groups = max(1, round(data_bytes / AT_ONCE_BYTES))
     return -(-views // groups)
+
+
+def kept_as(data: Any) -> str:
+    """How the data of a scan are held, for people; '' for float32 in memory, as usual."""
+    narrow, base = str(data.dtype) == "float16", data
+    while base is not None and type(base).__name__ != "memmap":
+        base = getattr(base, "base", None)
+    told = ["mapped from the file"] if base is not None else []
+    return " ".join([*(["in float16"] if narrow else []), *told])
 
 
 def lie_on_host(data_bytes: float, memory_bytes: int) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from ..engines import engine_of
-from ..engines.install import BUILDS, about_install, install_there
+from ..engines.install import BUILDS, about_install, install_there, wheels_in
 from ..engines.ssh import Ssh
 from ..errors import InputError
 from ..monitor import Monitor
@@ -24,6 +25,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", help="local, ssh:HOST, slurm or slurm:HOST, with :PYTHON where it is not found")
     parser.add_argument("--yes", action="store_true", help="install: do not ask")
     parser.add_argument("--build", choices=BUILDS, default="", help="install: which torch (default: that of the index)")
+    parser.add_argument(
+        "--wheels",
+        type=Path,
+        metavar="FOLDER",
+        help="install: take packages from the wheels of this folder, for a computer that has no network",
+    )
     parser.add_argument("--running", action="store_true", help="clean: end jobs that run there as well")
     parser.add_argument("--all", action="store_true", help="clean: also scans that were used lately")
 
@@ -57,6 +64,10 @@ def _device(device: dict[str, Any]) -> str:
 
 
 def _install(engine: Ssh, arguments: argparse.Namespace) -> Outcome:
+    if arguments.wheels:
+        wheels_in(arguments.wheels)
+        if arguments.build:
+            raise InputError("--build: the wheels say which torch it is; leave out --build or --wheels")
     about = about_install(engine, arguments.build)
     if not arguments.yes:
         question = (
@@ -65,7 +76,7 @@ def _install(engine: Ssh, arguments: argparse.Namespace) -> Outcome:
         )
         if not _agreed(question):
             raise InputError("engine install: not agreed to; --yes agrees beforehand")
-    install_there(engine, build=arguments.build, tell=lambda line: say(line, arguments))
+    install_there(engine, build=arguments.build, wheels=arguments.wheels, tell=lambda line: say(line, arguments))
     entries = engine.describe()
     return {"installed": about["version"], **entries}, f"{engine.where}: {_line(entries)}"
 

@@ -34,6 +34,7 @@ from .options import (
     say,
     told,
 )
+from .previewing import PreviewFile
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state", type=Path, metavar="FOLDER", help="keep the run's state there, and go on from it, on any devices"
     )
+    parser.add_argument(
+        "--preview", type=Path, metavar="FILE", help="keep the newest estimate there meanwhile (.nrrd, .nii.gz, .mha)"
+    )
     add_told_trajectory(parser, file=False)
     add_scan_settings(parser, open_to=("trajectory",))
     add_settings(parser, ReconSettings)
@@ -77,8 +81,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, monitor: Monitor) -> Outcome:
     """What came out and how good it is; the volume is written to the output."""
     if arguments.engine != LOCAL:
-        if arguments.devices != "1" or arguments.state:
-            raise InputError("--devices and --state are for this computer; leave them out with --engine")
+        if arguments.devices != "1" or arguments.state or arguments.preview:
+            raise InputError("--devices, --state and --preview are for this computer; leave them out with --engine")
         return _elsewhere(arguments, monitor)
     from ..many import devices_asked, joining, started_by_many
 
@@ -110,6 +114,9 @@ def _reconstructed(arguments: argparse.Namespace, monitor: Monitor, group: Group
         require_writable(arguments.output, bytes_needed=4 * measurement.grid.voxels)
     if group.first and arguments.report:
         require_pages(arguments.output)
+    if group.first and arguments.preview:
+        require_writable(arguments.preview, bytes_needed=4 * measurement.grid.voxels)
+        monitor = PreviewFile(monitor, arguments.preview, lambda line: say(line, arguments))
     for note in measurement.notes:
         say(note, arguments)
     if why:

@@ -5,13 +5,11 @@ Whoever is connected may go away at any time; what is to be known later lies in 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +18,12 @@ from ..jobs.files import write_text
 from ..jobs.folder import INPUT, REQUEST, STATE, SUMMARY, JobFolder
 from ..jobs.messages import Event, Failed, Finished
 from ..jobs.request import Request
+from .launchers import launcher_in, launcher_of, note_launcher
 from .launching import Launcher, ProcessLauncher, Standing
-from .slurm_queue import SlurmLauncher
 from .store import Store
 
 PRIOR = "prior.safetensors"
-_ATTEMPT, _LAUNCHER = "attempt.txt", "launcher.json"
+_ATTEMPT = "attempt.txt"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
 _OUTPUT = re.compile(r"(result|deviation)[A-Za-z0-9-]*\.nrrd|provenance\.json")
 _PRIVATE = 0o077
@@ -44,12 +42,6 @@ def is_output(name: str) -> bool:
     return _OUTPUT.fullmatch(name) is not None
 
 
-def launcher_of(name: str) -> Launcher:
-    if name == "slurm":
-        return SlurmLauncher()
-    return ProcessLauncher()
-
-
 class HostedJob:
     """One job by its id, which names nobody."""
 
@@ -62,9 +54,7 @@ class HostedJob:
 
     @property
     def launcher(self) -> Launcher:
-        with suppress(OSError, ValueError):
-            return launcher_of(json.loads((self.path / _LAUNCHER).read_text())["launcher"])
-        return ProcessLauncher()
+        return launcher_in(self.path)
 
     def begin(self, attempt: str, launcher: str, options: Sequence[str], request: str, files: dict[str, str]) -> str:
         """Bring the job to run: 'running', 'waiting' or 'gone', where it has ended already.
@@ -83,7 +73,7 @@ class HostedJob:
             return phase
         for name in (EVENTS, COMMANDS, SUMMARY):
             (self.path / name).unlink(missing_ok=True)
-        write_text(self.path / _LAUNCHER, json.dumps({"launcher": launcher}))
+        note_launcher(self.path, launcher)
         launcher_of(launcher).launch(self.path, options)
         write_text(self.path / _ATTEMPT, attempt)
         return "running"

@@ -28,7 +28,7 @@ class Standing:
 
 
 class Launcher(Protocol):
-    """Starts workers.  A new one is a file with such a class, named in :func:`launcher_of`."""
+    """Starts workers.  A new one is a file with such a class, named in ``launchers``."""
 
     @property
     def poll_s(self) -> float:
@@ -43,6 +43,9 @@ class Launcher(Protocol):
     def withdraw(self, folder: Path) -> bool:
         """Called when the job is cancelled; True where it had not begun and never will."""
         ...
+
+    def hold(self, folder: Path) -> None:
+        """Called by a worker whom a signal asked to end, once its state is saved; it ends when this returns."""
 
 
 def worker_command(folder: Path) -> list[str]:
@@ -86,6 +89,9 @@ class ProcessLauncher:
 
     def withdraw(self, folder: Path) -> bool:
         return False
+
+    def hold(self, folder: Path) -> None:
+        pass
 
 
 def _taken(path: Path) -> Lock:

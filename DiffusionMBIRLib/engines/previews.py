@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..coarsening import Factors, between, coarser, factors_within, voxels_left
+
 MOST_BYTES = 1 << 20
 _LARGEST_FACTOR = 64
 _USUAL_RATIO = 0.7  # of zlib on bytes that were sorted
@@ -19,26 +21,13 @@ _USUAL_RATIO = 0.7  # of zlib on bytes that were sorted
 
 def pack_preview(volume: np.ndarray, most: int = MOST_BYTES) -> tuple[dict[str, Any], bytes]:
     """(what is needed to unpack it, at most ``most`` bytes) of a volume (slices, rows, columns)."""
-    factors = (1, 1, 1)
+    factors: Factors = (1, 1, 1)
     while True:
-        while 2 * _kept(volume.shape, factors) * _USUAL_RATIO > most:
-            factors = _coarser(volume.shape, factors)
+        factors = factors_within(volume.shape, most / (2 * _USUAL_RATIO), factors)
         entries, payload = _packed(volume[tuple(slice(None, None, f) for f in factors)])
         if len(payload) <= most:
             return entries | {"shape": list(volume.shape), "factors": list(factors)}, payload
-        factors = _coarser(volume.shape, factors)
-
-
-def _kept(shape: tuple[int, ...], factors: tuple[int, ...]) -> int:
-    return int(np.prod([-(-n // f) for n, f in zip(shape, factors, strict=True)]))
-
-
-def _coarser(shape: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, int, int]:
-    """One more along the axes that have the most voxels left; rows and columns stay alike."""
-    slices, rows, columns = factors
-    if shape[0] / slices > max(shape[1] / rows, shape[2] / columns):
-        return slices + 1, rows, columns
-    return slices, rows + 1, columns + 1
+        factors = coarser(volume.shape, factors)
 
 
 def _packed(coarse: np.ndarray) -> tuple[dict[str, Any], bytes]:
@@ -53,8 +42,8 @@ def _packed(coarse: np.ndarray) -> tuple[dict[str, Any], bytes]:
 def unpack_preview(entries: Mapping[str, Any], payload: bytes) -> np.ndarray:
     """The volume, float32; what lies between the voxels that were sent is interpolated.  Raises ValueError."""
     shape, factors = _three(entries, "shape", 1 << 14), _three(entries, "factors", _LARGEST_FACTOR)
-    kept = tuple(-(-n // f) for n, f in zip(shape, factors, strict=True))
-    expected = 2 * int(np.prod(kept))
+    coarse = tuple(-(-n // f) for n, f in zip(shape, factors, strict=True))
+    expected = 2 * voxels_left(shape, factors)
     unpacking = zlib.decompressobj()
     try:
         data = unpacking.decompress(payload, expected + 1)
@@ -63,11 +52,8 @@ def unpack_preview(entries: Mapping[str, Any], payload: bytes) -> np.ndarray:
     if len(data) != expected:
         raise ValueError("a preview is damaged")
     pairs = np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(2, -1).T)
-    volume = pairs.view("<f2").reshape(kept).astype(np.float32) * np.float32(entries["largest"])
-    for axis, (count, factor) in enumerate(zip(shape, factors, strict=True)):
-        if factor > 1:
-            volume = _between(volume, axis, count, factor)
-    return volume
+    volume = pairs.view("<f2").reshape(coarse).astype(np.float32) * np.float32(entries["largest"])
+    return between(volume, shape, factors)
 
 
 def _three(entries: Mapping[str, Any], name: str, most: int) -> tuple[int, int, int]:
@@ -79,16 +65,3 @@ def _three(entries: Mapping[str, Any], name: str, most: int) -> tuple[int, int, 
     ):
         raise ValueError("a preview is damaged")
     return values[0], values[1], values[2]
-
-
-def _between(volume: np.ndarray, axis: int, count: int, factor: int) -> np.ndarray:
-    """Linear interpolation along an axis of which every so many-th voxel is known."""
-    place = np.minimum(np.arange(count) / factor, volume.shape[axis] - 1)
-    below = np.minimum(place.astype(np.intp), max(0, volume.shape[axis] - 2))
-    above = np.minimum(below + 1, volume.shape[axis] - 1)
-    shape = [1, 1, 1]
-    shape[axis] = count
-    weight = (place - below).astype(np.float32).reshape(shape)
-    found: np.ndarray = volume.take(below, axis) * (1 - weight)
-    found += volume.take(above, axis) * weight
-    return found

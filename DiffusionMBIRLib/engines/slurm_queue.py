@@ -7,16 +7,20 @@ import shlex
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, one_line
-from ..jobs.files import write_text
+from ..jobs.files import read_text, write_text
+from ..jobs.folder import SUMMARY
 from .launching import Standing, worker_command
 
 _ID_FILE = "slurm.json"
 _TELLS_S = 60.0  # before the end of its time, so that the state is saved
 _SHARED_DISK_S = 60.0  # until what a node wrote is seen elsewhere
+_SETTLES_S = 10.0  # until an end that has a name is believed: what is put back into the queue passes through some
+_HOLDS_S, _LOOK_S = 600.0, 5.0  # that a worker which was warned waits for its end, and between two questions
 _COMMAND_S = 30.0
 _WAITING = (
     "PENDING",
@@ -29,7 +33,7 @@ _WAITING = (
     "SUSPENDED",
 )
 _RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING")
-_GONE = {
+_GONE = {  # what else there is, such as COMPLETED, FAILED or nothing, says less than the last word of the job itself
     "TIMEOUT": "its time on the cluster ran out (--time)",
     "DEADLINE": "its deadline on the cluster has passed",
     "OUT_OF_MEMORY": "the memory of its node ran out (--mem)",
@@ -46,7 +50,8 @@ class SlurmLauncher:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._over_since: float | None = None
+        self._last = Standing("running")
+        self._over_since = 0.0
 
     @property
     def poll_s(self) -> float:
@@ -61,27 +66,59 @@ class SlurmLauncher:
         write_text(folder / _ID_FILE, json.dumps({"id": int(number)}))
 
     def standing(self, folder: Path) -> Standing:
-        number = _number(folder)
-        if not number:
-            return Standing("gone")
-        state, reason = state_of(number)
-        if state in _WAITING:
-            self._over_since = None
-            return Standing("waiting", f"job {number} waits in the queue{_because(reason)}")
-        if state in _RUNNING or not state:  # the controller does not answer: it is as it was
-            self._over_since = None
-            return Standing("running")
-        if state in ("COMPLETED", "FAILED"):  # the last word may take a while to be seen from here
-            self._over_since = self._over_since or time.monotonic()
-            if time.monotonic() - self._over_since < _SHARED_DISK_S and not (folder / "summary.json").exists():
-                return Standing("running")
-        return Standing("gone", _GONE.get(state, ""))
+        """How the job is; one without a last word is over only once the cluster has said so for a while.
+
+        The queue forgets what is over, accounts tell of it late, a job that is put back passes through the states of
+        an end, and the last word of a node may take a while to be seen from here.
+        """
+        try:
+            noted = _noted(folder)
+        except FileNotFoundError:
+            return Standing("gone")  # was never submitted
+        except (OSError, ValueError, KeyError, TypeError):
+            return self._last
+        state, reason = state_of(noted["id"])
+        if not state:  # the controller does not answer: it is as it was
+            return self._last
+        if state in _WAITING or state in _RUNNING:
+            self._forget_end(folder, noted)
+            waits = f"job {noted['id']} waits in the queue{_because(reason)}"
+            self._last = Standing("waiting", waits) if state in _WAITING else Standing("running")
+            return self._last
+        patience = _SETTLES_S if state in _GONE else _SHARED_DISK_S
+        if (folder / SUMMARY).exists() or self._over_for(folder, noted) >= patience:
+            return Standing("gone", _GONE.get(state, ""))
+        return self._last
+
+    def _over_for(self, folder: Path, noted: dict[str, Any]) -> float:
+        """Seconds since the end was first seen, be it by another connection: who resumes need not wait again."""
+        self._over_since = noted.get("over_since") or self._over_since
+        if not self._over_since:
+            self._over_since = time.time()
+            with suppress(OSError):
+                write_text(folder / _ID_FILE, json.dumps(noted | {"over_since": self._over_since}))
+        return abs(time.time() - self._over_since)
+
+    def _forget_end(self, folder: Path, noted: dict[str, Any]) -> None:
+        self._over_since = 0.0
+        if "over_since" in noted:
+            with suppress(OSError):
+                write_text(folder / _ID_FILE, json.dumps({"id": noted["id"]}))
+
+    def hold(self, folder: Path) -> None:
+        """Wait for the cluster to end this process.
+
+        It warns before a node is taken away or time runs out; a job that leaves by itself then has failed, and would
+        neither be put back into the queue nor told why it ended.
+        """
+        end = time.monotonic() + _HOLDS_S
+        while time.monotonic() < end and state_of(_noted(folder)["id"])[0] in ("RUNNING", ""):
+            time.sleep(_LOOK_S)
 
     def withdraw(self, folder: Path) -> bool:
-        number = _number(folder)
-        if not number or self.standing(folder).phase != "waiting":
+        if self.standing(folder).phase != "waiting":
             return False
-        _ask("scancel", str(number))
+        _ask("scancel", str(_noted(folder)["id"]))
         return True
 
 
@@ -133,11 +170,10 @@ def describe_cluster() -> dict[str, Any]:
     return {"cluster": version, "partitions": [dict(zip(keys, row, strict=False)) for row in rows]}
 
 
-def _number(folder: Path) -> int:
-    try:
-        return int(json.loads((folder / _ID_FILE).read_text())["id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+def _noted(folder: Path) -> dict[str, Any]:
+    """The id of the job, and when its end was first seen.  Raises OSError, and what a damaged file raises."""
+    entries = json.loads(read_text(folder / _ID_FILE))
+    return {"id": int(entries["id"])} | {k: float(v) for k, v in entries.items() if k == "over_since"}
 
 
 def _because(reason: str) -> str:

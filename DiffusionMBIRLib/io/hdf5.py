@@ -22,7 +22,7 @@ from .hdf5_types import is_sound
 from .sizes import require_bytes
 
 SUFFIXES = (".h5", ".hdf5", ".mrd", ".ismrmrd")
-LARGE_BYTES = 2**30  # of arrays that are written and read by parts
+LARGE_BYTES = 2**30  # of arrays that are written and read by parts, as float32 if they are narrower
 _MOST_LINKS = 8  # from name to name within a file
 _GRID = ("shape", "spacing_mm", "origin_mm", "direction")
 _GRID_IF_KNOWN = ("isocentre_mm",)
@@ -171,7 +171,7 @@ class Fields:
         """
         node = self.dataset(name)
         offset = node.id.get_offset() if node.chunks is None else None
-        if offset is None or node.dtype != wanted or node.size * wanted.itemsize < LARGE_BYTES:
+        if offset is None or node.dtype != wanted or not is_large(node):
             return None
         if offset + node.size * wanted.itemsize > self._bytes:
             raise InputError(f"{self.path}: the dataset {name} ends beyond the file; is it truncated?")
@@ -207,6 +207,11 @@ class Fields:
     def json(self, name: str) -> dict[str, Any]:
         """The JSON object of a dataset of text, empty if there is none."""
         return json_object(self.text(name, "{}"), f"{self.path}: {name}")
+
+
+def is_large(array: Any) -> bool:
+    """Whether an array, or a dataset, is written and read by parts."""
+    return int(array.size) * max(4, array.dtype.itemsize) >= LARGE_BYTES
 
 
 def recognising(test: Callable[[Fields], Any]) -> Callable[[Path], bool]:

@@ -25,8 +25,9 @@ Layout, version 2; in HDF5 (groups and datasets; what follows a colon are attrib
     /stored_grid   the grid of the user's own volume, where it differs : as /grid
     /provenance    text : JSON
 
-HDF5 holds arrays of a gigabyte and more uncompressed and in one piece: they are mapped into memory, not read, so that
-processes of one computer share them and each takes the slices that it needs.
+HDF5 holds arrays of 2^28 values and more uncompressed and in one piece: they are mapped into memory, not read, so that
+processes of one computer share them and each takes the slices that it needs.  Real data may be float16 ("storage"),
+which a remark in the provenance tells; they are float32 in memory, but for what is mapped.
 
 Version 1 had two forms, "DiffusionMBIR measurement" and "DiffusionMBIR k-space" (with /mask); both are read.  Needed
 are format, version, data, geometry (or mask) and grid; what else is missing takes the defaults of its class.
@@ -87,7 +88,8 @@ def content_of(thing: Any) -> Content:
         elif isinstance(value, Geometry | Grid):
             content |= {f"{name}/{key}": entry for key, entry in value.to_dict().items()}
         elif isinstance(value, np.ndarray):
-            content[name] = np.asarray(value, dtype=stored.get(name))
+            kept = np.float16 if name == "data" and value.dtype == np.float16 else stored.get(name)
+            content[name] = np.asarray(value, dtype=kept)
         else:
             content[name] = plain(value)
     return content
@@ -188,7 +190,8 @@ def _array(source: Source, name: str, stored: Any, default: Any) -> Content:
     _require_numbers(source, name, node, wanted)
     if node.ndim == 0:
         raise InputError(f"{source.path}: the dataset {name} holds one value, no array")
-    mapped = source.mapped(name, wanted)
+    halves = name == "data" and wanted == np.float32 and node.dtype == np.float16  # whoever uses a part widens it
+    mapped = source.mapped(name, np.dtype(np.float16) if halves else wanted)
     if mapped is not None:
         return {name: mapped}
     require_memory(str(source.path), node.shape, wanted.itemsize)

@@ -15,7 +15,7 @@ from ..formats import SCAN, Format, register, writes
 from ..scans import Scan
 from . import scan_npz
 from .files import replacing
-from .hdf5 import LARGE_BYTES, reading, recognising
+from .hdf5 import is_large, reading, recognising
 from .scan_fields import content_of, holds_scan, scan_in
 
 SUFFIXES = (".h5", ".hdf5")
@@ -29,7 +29,7 @@ def write_scan(scan: Scan, path: Path) -> None:
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: a scan is written to a file named {', '.join(SUFFIXES)} or {scan_npz.SUFFIX}")
     with replacing(path, path.suffix) as temporary:
-        if scan.data.nbytes < LARGE_BYTES:
+        if not is_large(scan.data):
             temporary.write_bytes(_encoded(scan))
         else:
             _require_room(path, scan)
@@ -63,7 +63,7 @@ def _write(scan: Scan, where: Any) -> None:
             elif isinstance(value, np.ndarray) and value.ndim > 1:
                 stored = value.astype(np.uint8) if value.dtype == np.bool_ else value
                 packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-                owner.create_dataset(name, data=stored, **({} if stored.nbytes >= LARGE_BYTES else packed))
+                owner.create_dataset(name, data=stored, **({} if is_large(stored) else packed))
             elif isinstance(value, list | np.ndarray) and group == "geometry":
                 owner.create_dataset(name, data=np.asarray(value))
             else:

@@ -20,7 +20,8 @@ _LOOK_S = 0.1
 def run_detached(folder: str) -> int:
     """Run the job of a folder; returns the exit code.
 
-    SIGTERM, by which clusters announce that they take a node away, ends the run once its state is saved.
+    SIGTERM, by which clusters announce that they take a node away, ends the run once its state is saved; whoever
+    started it says when the process is to end then.
     """
     from typing import BinaryIO
 
@@ -30,7 +31,13 @@ def run_detached(folder: str) -> int:
     take_over()
     commands = _Commands(path / COMMANDS)
     events = os.open(path / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    return serve(path, events, cast("BinaryIO", commands))
+    code = serve(path, events, cast("BinaryIO", commands))
+    if code and commands.signalled:
+        from ..engines.launchers import launcher_in
+
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one more ends it
+        launcher_in(path).hold(path)
+    return code
 
 
 class _Commands:
@@ -38,17 +45,19 @@ class _Commands:
 
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
-        self._signalled, told = os.pipe()
+        self.signalled = False
+        self._signals, told = os.pipe()
         os.set_blocking(told, False)
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
 
     def readline(self) -> bytes:
         """The next line, waited for; nothing once the signal came."""
-        while not select.select([self._signalled], [], [], _LOOK_S)[0]:
+        while not self.signalled:
             line = self._next()
             if line:
                 return line
+            self.signalled = bool(select.select([self._signals], [], [], _LOOK_S)[0])
         return b""
 
     def _next(self) -> bytes:

@@ -8,7 +8,7 @@ exchanges nothing; :class:`SlabsOfProcesses` are those of a group of ``torch.dis
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -78,8 +78,13 @@ class Slabs:
             some.copy_(torch.matmul(some, matrix.t()))
         return x
 
-    def gathered(self, part: np.ndarray) -> np.ndarray | None:
-        """The whole volume of slabs (slices, rows, columns) on the host of the first process; None in the others."""
+    def gathered(
+        self, part: np.ndarray, bounds: Sequence[int] | None = None, kind: str = "gathered"
+    ) -> np.ndarray | None:
+        """The whole volume of slabs (slices, rows, columns) on the host of the first process; None in the others.
+
+        bounds: where the parts begin, and the end, if they are not the slabs; a part may be empty.  kind: of exchange.
+        """
         return part
 
     def agreed(self, value: bool) -> bool:
@@ -206,16 +211,22 @@ class SlabsOfProcesses(Slabs):
             dist.all_to_all_single(_real(out).view(-1), given_parts, taken, given, group=self.group)
         return out
 
-    def gathered(self, part: np.ndarray) -> np.ndarray | None:
+    def gathered(
+        self, part: np.ndarray, bounds: Sequence[int] | None = None, kind: str = "gathered"
+    ) -> np.ndarray | None:
+        bounds = bounds or self.bounds
         if self.rank > 0:
             own = torch.from_numpy(np.ascontiguousarray(part)).to(self.device)
-            with self._exchange("gathered", own):
-                dist.send(own, self._root, group=self.group)
+            with self._exchange(kind, own):
+                if part.size:
+                    dist.send(own, self._root, group=self.group)
             return None
-        whole = np.empty((self.bounds[-1], *part.shape[1:]), part.dtype)
-        whole[self.mine(0)] = part
+        whole = np.empty((bounds[-1], *part.shape[1:]), part.dtype)
+        whole[: bounds[1]] = part
         for rank in range(1, self.size):
-            some = whole[self.bounds[rank] : self.bounds[rank + 1]]
+            some = whole[bounds[rank] : bounds[rank + 1]]
+            if not some.size:
+                continue
             got = torch.empty(some.shape, dtype=torch.from_numpy(part[:0]).dtype, device=self.device)
             dist.recv(got, rank if self.group is None else dist.get_global_rank(self.group, rank), group=self.group)
             some[...] = got.cpu().numpy()

@@ -36,7 +36,7 @@ def slices_problem(
     measured = torch.from_numpy(np.ascontiguousarray(scan.data, np.float32)).to(device)
     mr = scan.modality == "MR"
     value = MR_VALUE if mr else value or ValueScale()
-    unit = float(np.percentile(scan.data, MR_PERCENTILE)) or 1.0 if mr else value.scale
+    unit = float(np.percentile(np.asarray(scan.data, np.float32), MR_PERCENTILE)) or 1.0 if mr else value.scale
     seen = _Slices(
         scan, means, means.scaled(1 / norm), measured.sub(value.offset).div_(unit * norm), unit, value.offset
     )

@@ -4,6 +4,18 @@ from .base import Scan, same_scan, scan_kind
 from .ct import HOLED_DISC, Measurement
 from .mr import KSpace
 from .slices import ThickSlices
+from .storage import STORAGES, in_float16
 from .trajectory import TrajectoryKSpace
 
-__all__ = ["HOLED_DISC", "KSpace", "Measurement", "Scan", "ThickSlices", "TrajectoryKSpace", "same_scan", "scan_kind"]
+__all__ = [
+    "HOLED_DISC",
+    "STORAGES",
+    "KSpace",
+    "Measurement",
+    "Scan",
+    "ThickSlices",
+    "TrajectoryKSpace",
+    "in_float16",
+    "same_scan",
+    "scan_kind",
+]

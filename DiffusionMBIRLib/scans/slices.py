@@ -74,7 +74,8 @@ class ThickSlices(Scan):
         grid = Grid(self.data.shape, spacing, origin, self.grid.direction)
         order = stacked_along(int(self.axis)).inverse()
         told = self._told | {"slice_thickness_mm": f"{self.geometry.thickness_mm:.6g}"}
-        return Volume(order.apply(self.data), order.apply_to_grid(grid), self.unit, self.name, told)
+        array = order.apply(np.asarray(self.data, np.float32))
+        return Volume(array, order.apply_to_grid(grid), self.unit, self.name, told)
 
     @property
     def _told(self) -> dict[str, str]:

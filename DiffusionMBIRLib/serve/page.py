@@ -47,7 +47,7 @@ class Page:
                 "presets": [], "preset": None, "steps": "", "is_scan": False,
                 "running": False, "ending": False, "looking": False, "line": "", "fraction": 0.0, "problem": "",
                 "saved": "", "shown": GIVEN, "has_given": False, "has_result": False,
-                "window": [0.0, 1.0], "window_range": [0.0, 1.0], "previews": 0,
+                "window": [0.0, 1.0], "window_range": [0.0, 1.0], "unit": "", "previews": 0,
             }
         )  # fmt: skip
         self._state.change("source")(self._on_source)
@@ -115,7 +115,7 @@ class Page:
                 "Run",
                 click=(self._run, f"[{{{', '.join(_WISHED)}}}]"),
                 disabled=("running || looking || !preset",),
-                color="primary",
+                color=("running || looking || !preset ? undefined : 'primary'",),  # pale blue looks like a button
                 id="run",
             )
             v3.VBtn("Cancel", click=self._cancel, disabled=("!running || ending",), id="cancel")
@@ -136,7 +136,10 @@ class Page:
             v3.VBtn("Given", value=GIVEN)
             v3.VBtn("Reconstruction", value=RESULT)
         with html.Div(v_show="has_given || has_result"):
-            html.Div("Shown: {{ window[0].toPrecision(4) }} to {{ window[1].toPrecision(4) }}", classes="text-body-2")
+            wide = "window_range[1] - window_range[0] > 100"  # whole numbers tell enough
+            exact = "Number(window[{0}].toPrecision(4))"
+            low, high = (f"{{{{ {wide} ? Math.round(window[{k}]) : {exact.format(k)} }}}}" for k in (0, 1))
+            html.Div(f"Shown: {low} to {high} {{{{ unit }}}}", classes="text-body-2", id="range")
             v3.VRangeSlider(
                 v_model=("window",), min=("window_range[0]",), max=("window_range[1]",), density="compact",
                 step=("(window_range[1] - window_range[0]) / 500",), hide_details=True, throttle=50, id="window",
@@ -171,6 +174,7 @@ class Page:
         self._state.update({"has_given": not is_scan, "has_result": False, "is_scan": is_scan, "fraction": 0.0})
         if look.volume is not None:
             self._set_window(look.volume.array)
+            self._state.unit = look.volume.unit
             self._views.put(GIVEN, look.volume.array, look.volume.grid)
             self._show(GIVEN)
         self._state.tasks = [{"title": task_info(name).label, "value": name} for name in look.tasks]
@@ -249,6 +253,8 @@ class Page:
             for event in events:
                 if isinstance(event, Progress | Prepared):
                     self._state.line = event_line(event)
+                if isinstance(event, Prepared):
+                    self._state.unit = event.unit
                 if isinstance(event, Progress):
                     self._state.fraction = event.fraction
                 if isinstance(event, Log) and event.level == "error":

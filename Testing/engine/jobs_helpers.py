@@ -26,6 +26,7 @@ from DiffusionMBIRLib.volume import Volume
 from Testing.engine.helpers import ROOT, body
 
 LONG = 5000  # steps of a run that nobody waits for
+PATIENCE_S = 240.0  # until something is thought to hang: much more than it takes on a machine that is busy otherwise
 
 
 def small_prior(folder: Path, seed: int = 0, modality: str = "CT", name: str = "small") -> Path:
@@ -57,7 +58,7 @@ def start(folder: JobFolder) -> Job:
     return Job.start(folder, environment=environment)
 
 
-def watch(job: Job, until: Callable[[Event], bool], *, timeout_s: float = 60.0) -> list[Event]:
+def watch(job: Job, until: Callable[[Event], bool], *, timeout_s: float = PATIENCE_S) -> list[Event]:
     """Events up to and with the first that fits, or to the end of the job."""
     seen: list[Event] = []
     end = time.monotonic() + timeout_s

@@ -16,7 +16,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import EngineError, InputError
 from DiffusionMBIRLib.estimate import estimate
 from DiffusionMBIRLib.geometry import Grid
-from DiffusionMBIRLib.io import hdf5, scan_hdf5, volumes
+from DiffusionMBIRLib.io import hdf5, volumes
 from DiffusionMBIRLib.many import devices_asked
 from DiffusionMBIRLib.operators import Space, projector
 from DiffusionMBIRLib.operators.base import RowWeighted
@@ -117,8 +117,7 @@ def test_an_estimate_says_what_is_used():
 @pytest.mark.parametrize("make", ["ct", "mr"])
 def test_a_large_scan_is_mapped_and_not_read(make, tmp_path, monkeypatch):
     scan = mbir.simulate(body(), views=6) if make == "ct" else mri.scan()
-    for module in (hdf5, scan_hdf5):
-        monkeypatch.setattr(module, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(hdf5, "LARGE_BYTES", 1000)
     scan.save(tmp_path / "scan.h5")
     read = mbir.read(tmp_path / "scan.h5")
     assert same_scan(read, scan)
@@ -133,7 +132,7 @@ def test_a_large_scan_is_mapped_and_not_read(make, tmp_path, monkeypatch):
 
 
 def test_a_large_scan_is_not_begun_on_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_hdf5, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(hdf5, "LARGE_BYTES", 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(EngineError, match=r"needs .* GB, its disk has 0.0 GB left; make room"):
         mbir.simulate(body(), views=6).save(tmp_path / "scan.h5")

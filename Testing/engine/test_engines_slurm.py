@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,13 @@ import pytest
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.engines import slurm_queue
 from DiffusionMBIRLib.engines.hosted import HostedJob
+from DiffusionMBIRLib.engines.launching import worker_command
 from DiffusionMBIRLib.engines.slurm_queue import SlurmLauncher, batch_script, describe_cluster, state_of, submission
 from DiffusionMBIRLib.errors import EngineError
 from DiffusionMBIRLib.jobs.folder import JobFolder
 from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Progress
 from Testing.engine.helpers import body
-from Testing.engine.jobs_helpers import new_job, request, run_apart, small_prior, start, step, watch
+from Testing.engine.jobs_helpers import LONG, PATIENCE_S, new_job, request, run_apart, small_prior, start, step, watch
 from Testing.engine.slurm_helpers import LACKING, cluster
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs of POSIX")
@@ -104,7 +107,8 @@ STATES = [
 
 @pytest.mark.parametrize(("told", "phase", "why"), STATES)
 @pytest.mark.parametrize("source", ["squeue", "sacct", "scontrol"])
-def test_a_state_is_understood_whoever_tells_it(play, tmp_path, told, phase, why, source):
+def test_a_state_is_understood_whoever_tells_it(play, tmp_path, monkeypatch, told, phase, why, source):
+    monkeypatch.setattr(slurm_queue, "_SETTLES_S", 0.0)
     state, reason = told.split()
     scripts = {"squeue": MISSING, "sacct": "exit 1", "scontrol": MISSING}
     scripts[source] = {
@@ -118,13 +122,58 @@ def test_a_state_is_understood_whoever_tells_it(play, tmp_path, told, phase, why
     assert found.why == (why.partition(" (")[0] if source == "sacct" and phase == "waiting" else why)
 
 
+# What a job that loses its node and is put back may be told as meanwhile: by squeue, or where that has forgotten it by
+# accounts, if there are any, or the controller.
+ON_THE_WAY = {
+    "unknown": {"squeue": MISSING, "sacct": "exit 1", "scontrol": MISSING},
+    "failed": {"squeue": "", "sacct": "exit 1", "scontrol": "echo 'JobId=42 JobState=FAILED Reason=NonZeroExitCode'"},
+    "node lost": {"squeue": "echo 'NODE_FAIL NodeDown'", "sacct": "", "scontrol": MISSING},
+    "preempted": {"squeue": MISSING, "sacct": "echo PREEMPTED", "scontrol": MISSING},
+    "requeued": {"squeue": "echo 'REQUEUED None'", "sacct": "", "scontrol": MISSING},
+    "completing": {"squeue": "echo 'COMPLETING None'", "sacct": "", "scontrol": MISSING},
+    "silent": {"squeue": "echo 'Socket timed out' >&2; exit 1", "sacct": "exit 1", "scontrol": "exit 1"},
+}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(ON_THE_WAY, 2)), ids=", ".join)
+def test_a_job_that_is_put_back_into_the_queue_is_never_told_to_have_ended(play, tmp_path, order):
+    launcher, folder = SlurmLauncher(), queued(tmp_path / "job")
+    for state in order:
+        play(**ON_THE_WAY[state])
+        assert launcher.standing(folder).phase != "gone"
+        assert SlurmLauncher().standing(folder).phase != "gone"  # of another connection
+    play(squeue="echo 'PENDING BeginTime'")
+    assert launcher.standing(folder).why == "job 42 waits in the queue (BeginTime)"
+    assert (folder / "slurm.json").read_text() == '{"id": 42}'  # nothing of an end is left
+
+
+def test_an_end_that_lasts_is_one_for_every_connection(play, tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("DiffusionMBIRLib.engines.slurm_queue.time.time", lambda: clock[0])
+    play(**ON_THE_WAY["failed"])
+    launcher, folder = SlurmLauncher(), queued(tmp_path / "job")
+    assert launcher.standing(folder).phase == "running"
+    clock[0] += slurm_queue._SHARED_DISK_S + 1
+    for each in (launcher, SlurmLauncher()):  # whoever resumes the job need not wait once more
+        assert each.standing(folder).phase == "gone"
+
+
+def test_a_note_that_cannot_be_read_changes_nothing(play, tmp_path):
+    play(squeue="echo 'PENDING Priority'")
+    launcher, folder = SlurmLauncher(), queued(tmp_path / "job")
+    assert launcher.standing(folder).phase == "waiting"
+    (folder / "slurm.json").write_text("{")
+    assert launcher.standing(folder).phase == "waiting"
+
+
 def test_a_controller_that_does_not_answer_changes_nothing(play, tmp_path):
     play(squeue="echo 'Unable to contact slurm controller' >&2; exit 1")
     assert state_of(42) == ("", "")
     assert SlurmLauncher().standing(queued(tmp_path / "job")).phase == "running"
 
 
-def test_a_job_that_nobody_knows_is_gone(play, tmp_path):
+def test_a_job_that_nobody_knows_is_gone(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_queue, "_SHARED_DISK_S", 0.0)
     play(squeue=MISSING, sacct="exit 1", scontrol=MISSING)
     assert SlurmLauncher().standing(queued(tmp_path / "job")).phase == "gone"
     assert SlurmLauncher().standing(tmp_path).phase == "gone"  # was never submitted
@@ -138,7 +187,8 @@ def test_the_last_word_of_a_node_may_be_late(play, tmp_path, monkeypatch):
     assert launcher.standing(folder).phase == "gone"
 
 
-def test_a_job_that_waits_is_withdrawn_and_one_that_died_says_why(play, tmp_path):
+def test_a_job_that_waits_is_withdrawn_and_one_that_died_says_why(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_queue, "_SETTLES_S", 0.0)
     calls = play(squeue="echo 'PENDING Priority'", scancel="", sacct="", scontrol=MISSING)
     job = HostedJob(tmp_path, "20260101-000000-abcd")
     job.path.mkdir(parents=True)
@@ -156,6 +206,40 @@ def test_a_job_that_waits_is_withdrawn_and_one_that_died_says_why(play, tmp_path
     assert isinstance(last, Failed)
     assert last.resumable
     assert last.reason.startswith("its node died; resume the job")
+
+
+def test_a_worker_that_is_warned_stays_until_the_cluster_ends_it(play, tmp_path):
+    """Who leaves by himself has failed, for the cluster: it would neither put the job back nor tell why it ended."""
+    calls = play(squeue="echo 'RUNNING None'")
+    small_prior(tmp_path)
+    job = HostedJob(tmp_path, "20260101-000000-abcd")
+    twin = new_job(tmp_path, steps=LONG)
+    job.path.parent.mkdir(exist_ok=True)
+    twin.path.rename(job.path)
+    (job.path / "launcher.json").write_text('{"launcher": "slurm"}')
+    queued(job.path)
+    variables = dict(os.environ, OMP_NUM_THREADS="1", XDG_DATA_HOME=str(tmp_path / "data"))
+    worker = subprocess.Popen(worker_command(job.path), env=variables, stderr=subprocess.DEVNULL)
+    try:
+        events = job.path / "events.jsonl"
+        until(lambda: events.exists() and '"diffusion"' in events.read_text())
+        worker.terminate()
+        until(lambda: calls.exists() and "squeue" in calls.read_text())
+        assert list((job.path / "state").glob("*.pt"))
+        assert worker.poll() is None
+        play(squeue="echo 'COMPLETING None'")
+        assert worker.wait(60) == 1
+        assert not (job.path / "summary.json").exists()  # an interrupted job, which goes on
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def until(condition, seconds: float = PATIENCE_S) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_cluster_is_described(play):

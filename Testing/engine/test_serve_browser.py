@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -158,6 +159,7 @@ def test_a_scan_is_reconstructed_in_the_browser(server, browser, folder):
     assert token not in browser.ask("location.href + document.cookie + document.referrer")
     assert "Research use only" in text(browser, "notice")
     browser.wait(f"({LIT}) == 3")
+    assert re.fullmatch(r"Shown: -?\d+ to -?\d+ HU", text(browser, "range"))
     given = browser.picture(folder / "given.png")
 
     fill(browser, amount=6, steps=2)
