@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, ParallelBeam
+from ..geometry import Grid, ParallelBeam, RayGeometry
 from ..scans import Measurement
 from .cleaning import cleaned
 from .consistency import are_shuffled, check_views, roughness, sees_object
@@ -66,7 +66,7 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
         )
     water = _typical_attenuation(whole, pixel)
     offset = ((columns - 1) / 2 - centre) * pixel
-    geometry = ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset)
+    geometry: RayGeometry = ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset)
     grid = Grid((slices, width, width), (pixel, pixel, pixel))
     rays = _photons(scan, remarks)
     if told.wants("padding"):
