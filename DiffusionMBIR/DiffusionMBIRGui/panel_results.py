@@ -388,15 +388,13 @@ class ResultsSection:
         result, reference = self.result(), self.reference()
         if self._runner.running:
             return _("Compare, Flicker and Difference wait for the end of the run.")
-        if result is None and self._selected() is not None:
-            return _("The volume of this run is no longer in the scene: select another row.")
         if result is None:
-            return _("Results appear here after a run.")
+            gone = _("The volume of this run is no longer in the scene: select another row.")
+            return _("Results appear here after a run.") if self._selected() is None else gone
         if reference is None:
             known = _("No PSNR and nothing to compare with: ")
             if self.parameters.get("source") == "volume":
                 return known + _("the volume that was scanned is not in the scene.")
             return known + _("choose a known volume as Compare with, under Data.")
-        if result is reference:
-            return _("Result and reference are the same volume: choose another one.")
-        return ""
+        same = _("Result and reference are the same volume: choose another one.")
+        return same if result is reference else ""

@@ -94,7 +94,12 @@ def run_benchmark(
     networks = supervised or networks_folder()
     runs = [(case, scan, row) for case in cases for scan in scans for row in _rows(scan, quick, ablations, methods)]
     runs = [run for run in runs if not _lacks(run[2], networks)]
-    unknown = [label for label in methods if label not in {row.label for _, _, row in runs}]
+    known = {
+        row.label
+        for scan in scans
+        for row in (ablations_for(scan.task) if ablations else planned_rows(scan, quick=quick))
+    }
+    unknown = [label for label in methods if label not in known]
     if unknown or not runs:
         raise InputError(f"--methods {', '.join(unknown)}: none of the scans has a row of this name")
     records: list[dict[str, Any]] = []

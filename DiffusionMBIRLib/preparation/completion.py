@@ -58,7 +58,7 @@ def cut_sides(line: np.ndarray, geometry: RayGeometry) -> tuple[bool, bool]:
     return (False, last) if near < far else (first, False)
 
 
-def completed(line: np.ndarray, geometry: RayGeometry, water: float | None = None) -> Completed | None:
+def with_outer_columns(line: np.ndarray, geometry: RayGeometry, water: float | None = None) -> Completed | None:
     """Line integrals (rows, views, columns) with the columns that a detector as wide as the object would have.
 
     water: attenuation in 1/mm of patients.  None where no side is cut off, where the geometry is one of poses or of a

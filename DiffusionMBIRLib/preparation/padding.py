@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Grid, RayGeometry
-from .completion import TRUST, completed, cut_sides
+from .completion import TRUST, cut_sides, with_outer_columns
 
 _WIDER = 0.5  # of the width, for an object that is cut off at the sides and not known to end
 _DIVISIBLE = 8  # pixels of a widened grid, for coarser ones to start on
@@ -30,7 +30,7 @@ def widened(
     rays: fields of a ``Measurement`` on its rays; photons of the new columns are added, and how far they are trusted.
     water: attenuation in 1/mm of patients.
     """
-    found = completed(line, geometry, water)
+    found = with_outer_columns(line, geometry, water)
     grid = padded(grid, line, geometry, remarks, found.reach_mm if found else None)
     if found is None:
         return line, geometry, grid

@@ -9,10 +9,9 @@ _DEVIATIONS = 5.0  # of the noise of a median over the views, beyond which a pix
 _LEAST = 2e-3  # line integrals
 _FEWEST_VIEWS, _LEAST_SPAN_DEG = 90, 150.0  # of fewer an edge of the object may stay in its column
 _PARTS = 4  # of the views, in each of which a pixel is off as much as in the others,
-_UNLIKE, _NOISE = 0.6, 2.5  # within this share or so many deviations of the noise
-_OF_BEND, _ALONE = 2.5, 1.2  # a slope or hump of the object is shared by the pixels beside it
-_MOST = 0.2  # of the pixels; more are the object's
-_PASSES = 2  # a pixel beside one that is far off is told from it only once that is set right
+_UNLIKE, _NOISE = 0.35, 2.5  # within this share or so many deviations of the noise
+_OF_BEND, _ALONE = 2.5, 2.0  # a slope or hump of the object is shared by the pixels beside it
+_MOST = 0.1  # of the pixels; more are the object's
 
 
 def without_rings(line: np.ndarray, angles_deg: np.ndarray) -> tuple[np.ndarray, int]:
@@ -26,24 +25,15 @@ def without_rings(line: np.ndarray, angles_deg: np.ndarray) -> tuple[np.ndarray,
     views, rows, columns = line.shape
     if views < _FEWEST_VIEWS or columns < 4 * _REACH or np.ptp(angles_deg) < _LEAST_SPAN_DEG:
         return line, 0
-    right, found = line, np.zeros((rows, columns), dtype=bool)
-    for _ in range(_PASSES):
-        right, some = _once(right)
-        found |= some
-    return right, int(found.sum())
-
-
-def _once(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The line integrals with those pixels set right that are told now, and which (rows, columns) these are."""
-    found_in = [_off(line[:, row]) for row in range(line.shape[1])]
+    found_in = [_off(line[:, row]) for row in range(rows)]
     off, stays, bend = (np.stack(part) for part in zip(*found_in, strict=True))
     near = np.lib.stride_tricks.sliding_window_view(np.pad(np.abs(off), ((0, 0), (3, 3)), mode="reflect"), 7, axis=1)
     found = (
         stays & (np.abs(off) > np.maximum(_OF_BEND * bend, _LEAST)) & (np.abs(off) > _ALONE * np.median(near, axis=2))
     )
     if not found.any() or found.mean() > _MOST:
-        return line, np.zeros_like(found)
-    return line - np.where(found, off, 0.0).astype(np.float32), found
+        return line, 0
+    return line - np.where(found, off, 0.0).astype(np.float32), int(found.sum())
 
 
 def _off(views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,7 +41,7 @@ def _off(views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     whether it does so beyond the noise and in every part of them, and how much the medians of columns about it bend, in
     the median.
     """
-    padded = np.pad(views, ((0, 0), (_REACH, _REACH)), mode="reflect", reflect_type="odd")  # edges may cut a slope off
+    padded = np.pad(views, ((0, 0), (_REACH, _REACH)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _REACH + 1, axis=1)
     around = np.median(np.delete(windows, _REACH, axis=2), axis=2)
     distance = views - around

@@ -10,7 +10,7 @@ import pytest
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, HelicalCone, ParallelBeam
-from DiffusionMBIRLib.preparation.completion import TRUST, completed, cut_sides
+from DiffusionMBIRLib.preparation.completion import TRUST, cut_sides, with_outer_columns
 from DiffusionMBIRLib.preparation.rays import RayScan, measurement_of_rays
 from DiffusionMBIRLib.preparation.told import Told
 from Testing.engine.ray_files import expected
@@ -31,7 +31,7 @@ NARROW: dict[str, Any] = {
 @pytest.mark.parametrize("water", [None, 0.02])
 def test_a_disc_goes_on_beyond_the_detector(kind, water):
     geometry = NARROW[kind]
-    found = completed(expected(geometry, DISC).astype(np.float32), geometry, water)
+    found = with_outer_columns(expected(geometry, DISC).astype(np.float32), geometry, water)
     assert found is not None
     truth = expected(found.geometry, DISC)
     assert found.line.shape == truth.shape
@@ -47,7 +47,7 @@ def test_a_disc_goes_on_beyond_the_detector(kind, water):
 def test_rows_of_a_cone_are_completed_each_by_itself():
     cone = ConeBeam(TURN, 20, 56, 0.9, 0.9, 150.0, 225.0)
     ball = np.array([(2.0, -1.5, 0.0, 30.0, 0.02)])
-    found = completed(expected(cone, ball).astype(np.float32), cone)
+    found = with_outer_columns(expected(cone, ball).astype(np.float32), cone)
     assert found is not None
     assert np.sqrt(np.mean((found.line - expected(found.geometry, ball)) ** 2)) < 0.04
 
@@ -55,10 +55,10 @@ def test_rows_of_a_cone_are_completed_each_by_itself():
 def test_what_is_seen_whole_or_has_no_such_geometry_stays():
     whole = replace(NARROW["fan"], columns=112)
     assert cut_sides(expected(whole, DISC), whole) == (False, False)
-    assert completed(expected(whole, DISC).astype(np.float32), whole) is None
+    assert with_outer_columns(expected(whole, DISC).astype(np.float32), whole) is None
     assert cut_sides(expected(NARROW["half-fan"], DISC), NARROW["half-fan"]) == (False, True)
     helix = HelicalCone(TURN, 4, 56, 0.9, 0.9, 150.0, 225.0, travel_mm=4.0)
-    assert completed(np.ones((4, 90, 56), np.float32), helix) is None
+    assert with_outer_columns(np.ones((4, 90, 56), np.float32), helix) is None
 
 
 def test_a_truncated_scan_is_nearly_as_good_as_a_whole_one():
