@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+
+Beyond = Literal["odd", "even"]
 
 _REACH = 4  # columns to each side that a pixel is compared with
 _DEVIATIONS = 5.0  # of the noise of a median over the views, beyond which a pixel is off
@@ -25,23 +29,31 @@ def without_rings(line: np.ndarray, angles_deg: np.ndarray) -> tuple[np.ndarray,
     views, rows, columns = line.shape
     if views < _FEWEST_VIEWS or columns < 4 * _REACH or np.ptp(angles_deg) < _LEAST_SPAN_DEG:
         return line, 0
-    found_in = [_off(line[:, row]) for row in range(rows)]
-    off, stays, bend = (np.stack(part) for part in zip(*found_in, strict=True))
-    near = np.lib.stride_tricks.sliding_window_view(np.pad(np.abs(off), ((0, 0), (3, 3)), mode="reflect"), 7, axis=1)
-    found = (
-        stays & (np.abs(off) > np.maximum(_OF_BEND * bend, _LEAST)) & (np.abs(off) > _ALONE * np.median(near, axis=2))
-    )
+    # An edge of the detector may cut a slope off or an object's border: what is off must be so either way.
+    (off, found), (_, again) = _told(line, rows, "odd"), _told(line, rows, "even")
+    found &= again
     if not found.any() or found.mean() > _MOST:
         return line, 0
     return line - np.where(found, off, 0.0).astype(np.float32), int(found.sum())
 
 
-def _off(views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _told(line: np.ndarray, rows: int, beyond: Beyond) -> tuple[np.ndarray, np.ndarray]:
+    """How far pixels (rows, columns) are off and which are, with the detector mirrored ``beyond`` its edges so."""
+    found_in = [_off(line[:, row], beyond) for row in range(rows)]
+    off, stays, bend = (np.stack(part) for part in zip(*found_in, strict=True))
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(np.abs(off), ((0, 0), (3, 3)), mode="reflect"), 7, axis=1)
+    found = (
+        stays & (np.abs(off) > np.maximum(_OF_BEND * bend, _LEAST)) & (np.abs(off) > _ALONE * np.median(near, axis=2))
+    )
+    return off, found
+
+
+def _off(views: np.ndarray, beyond: Beyond) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each column of one row (views, columns): how far it lies off its neighbours in the median over the views,
     whether it does so beyond the noise and in every part of them, and how much the medians of columns about it bend, in
     the median.
     """
-    padded = np.pad(views, ((0, 0), (_REACH, _REACH)), mode="reflect")
+    padded = np.pad(views, ((0, 0), (_REACH, _REACH)), mode="reflect", reflect_type=beyond)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _REACH + 1, axis=1)
     around = np.median(np.delete(windows, _REACH, axis=2), axis=2)
     distance = views - around
