@@ -101,7 +101,7 @@ def run_benchmark(
     }
     unknown = [label for label in methods if label not in known]
     if unknown or not runs:
-        raise InputError(f"--methods {', '.join(unknown)}: none of the scans has a row of this name")
+        raise InputError(f"--methods {', '.join(unknown or methods)}: none of the scans has such a row, or its network")
     records: list[dict[str, Any]] = []
     current: tuple[Subject, PlannedScan] | None = None
     for number, (case, scan, row) in enumerate(runs):

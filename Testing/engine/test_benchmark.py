@@ -261,7 +261,7 @@ def test_only_the_middle_slices_are_scanned_where_asked(case):
 
 
 def test_an_unknown_method_is_named(case, tmp_path):
-    with pytest.raises(InputError, match="--methods Magic: none of the scans has a row of this name"):
+    with pytest.raises(InputError, match="--methods Magic: none of the scans has such a row"):
         run_benchmark([case], [sparse_view(8)], tmp_path, methods=["FBP", "Magic"])
     assert PlannedScan("sparse-view-ct", "x") == PlannedScan("sparse-view-ct", "x")
     assert Row("FBP", {"method": "fbp"}).settings("sparse-view-ct", 0).method == "fbp"
