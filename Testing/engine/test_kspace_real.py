@@ -128,13 +128,17 @@ def test_x4_with_the_brains_coils_is_unfolded():
 
 
 @pytest.mark.parametrize(
-    ("name", "views", "centre"),
-    [("ct/tomopy_tooth_parallel.h5", 181, 296), ("ct/savu_image_test_parallel3d", 91, 86.5)],
+    ("name", "views", "recorded", "columns", "centre"),
+    [
+        ("ct/tomopy_tooth_parallel.h5", 181, 640, 640, 296),
+        # Its rows end within the object, so that as many columns are made up on both sides.
+        ("ct/savu_image_test_parallel3d", 91, 160, 320, 86.5),
+    ],
 )
-def test_parallel_beam_projections(name, views, centre):
+def test_parallel_beam_projections(name, views, recorded, columns, centre):
     scan = mbir.read(raw(name))
-    assert scan.geometry.views == views
-    axis = (scan.geometry.columns - 1) / 2 - scan.geometry.offset_mm / scan.geometry.pitch_mm
+    assert (scan.geometry.views, scan.geometry.columns) == (views, columns)
+    axis = (recorded - 1) / 2 - scan.geometry.offset_mm / scan.geometry.pitch_mm
     assert axis == pytest.approx(centre, abs=1)
     assert 1 < scan.data.max() < 4
     # What goes in comes out of each view, in the same amount.
