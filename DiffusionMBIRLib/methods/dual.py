@@ -71,6 +71,7 @@ class Dual(DiffusionMethod):
             temperature=s.temperature,
             relaxation=s.relaxation or usual_relaxation(views),
             antithetic=s.antithetic,
+            unseen=draw.problem.unseen,
             monitor=draw.run.monitor,
             checkpoint=draw.checkpoint,
         )

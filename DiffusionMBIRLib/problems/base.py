@@ -38,7 +38,8 @@ class Problem:
     coarser: of a stride of the views and a factor of the pixels, makes the same problem on fewer data and a coarser
     grid, and what leads its volumes back to this grid; with a third argument, columns of the detector are averaged by
     that factor too.  coarse does so for the start of a diffusion, None where that would save nothing.
-    seen_by: how a prior sees volumes of this problem, such as complex ones.
+    seen_by: how a prior sees volumes of this problem, such as complex ones.  unseen: true where the data do not depend
+    on a voxel, such as where no coil sees; None where they depend on all.
     planes: axes of the volume, along which planes are stacked that a prior sees, one level after the other.
     data_step: makes the step onto the data, of the weight of their noise, where there is a better one than by conjugate
     gradient.
@@ -66,6 +67,7 @@ class Problem:
     coarse: Callable[[], tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
     coarser: Callable[..., tuple[Problem, Callable[[Tensor], Tensor]]] | None = None
     seen_by: Callable[[SliceDenoiser, ReconSettings], Denoiser] = lambda denoiser, settings: denoiser
+    unseen: Tensor | None = None
     planes: tuple[int, ...] = (0,)
     data_step: Callable[[float], DataFit] | None = None
     balanced: tuple[LinearOperator, Tensor] | None = None

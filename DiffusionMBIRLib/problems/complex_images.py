@@ -59,8 +59,18 @@ class ComplexImages(ABC, Generic[Scan, Operator]):
             residual=self.residual,
             unit=self.unit,
             seen_by=self.by,
+            unseen=self.unseen,
             **more,
         )
+
+    @property
+    def unseen(self) -> Tensor | None:
+        """Where no coil sees anything."""
+        maps = getattr(self.A, "maps", None)
+        if maps is None:
+            return None
+        blind = (maps == 0).all(1).expand(self.A.domain.shape)
+        return blind if bool(blind.any()) else None
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|."""

@@ -12,7 +12,7 @@ from DiffusionMBIRLib.operators.space import Space
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.samplers import dual
 from DiffusionMBIRLib.samplers.noise import Noise
-from DiffusionMBIRLib.samplers.schedules import karras_sigmas, usual_relaxation
+from DiffusionMBIRLib.samplers.schedules import geometric_sigmas, karras_sigmas, usual_relaxation
 from DiffusionMBIRLib.samplers.spectrum import LEAST, completed, power, smoothed
 from DiffusionMBIRLib.solvers.consistency import ZTVConsistency
 from Testing.engine.sampling import SliceMatrix, seeded
@@ -96,6 +96,28 @@ def test_many_levels_without_noise_end_at_the_posterior_mean():
     assert torch.allclose(joint.sampled([0.3] * 100), mean, atol=1e-6)
     forgetful = joint.sampled([0.3 * 0.9**k for k in range(100)], damping=1e9)
     assert not torch.allclose(forgetful, mean, atol=1e-2)  # the dual is what leads there
+
+
+# --- where the data do not depend on a voxel
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 1.6])
+def test_unseen_voxels_follow_the_probability_flow_however_many_levels(relaxation):
+    # Of a white prior N(m, d^2) the flow from v at sigma_0 ends at m + (v - m) sqrt((d^2 + end^2) / (d^2 + sigma_0^2)).
+    joint, mean, deviation = Joint(0.0), 0.4, 0.3
+    joint.prior = GaussianPrior(mean, deviation**2)
+    joint.A.matrix[:, ::3] = 0
+    unseen = (torch.arange(PIXELS) % 3 == 0).reshape(SHAPE[1:]).expand(SHAPE)
+    first, last = 0.8, 0.02
+    expected = mean + (joint.start - mean) * ((deviation**2 + last**2) / (deviation**2 + first**2)) ** 0.5
+
+    def error(levels: int) -> float:
+        found = joint.sampled(geometric_sigmas(last, first, levels), relaxation=relaxation, unseen=unseen)
+        return float((found.reshape(SHAPE) - expected)[unseen].abs().max())
+
+    few, many = error(40), error(160)
+    assert many < 0.3 * few
+    assert many < 0.01
 
 
 # --- how far samples spread
