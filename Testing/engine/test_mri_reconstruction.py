@@ -99,6 +99,22 @@ def test_published_preset_runs_from_noise_to_volume():
     assert figures[0] > figures[1] + 6
 
 
+def test_where_no_coil_sees_the_problem_says_so():
+    kspace = known_maps(scan())
+    assert kspace.maps is not None
+    maps = kspace.maps.copy()
+    maps[1:3, :, :6] = 0
+    blind = (maps == 0).all(1)
+
+    def unseen(kspace):
+        with torch.inference_mode():
+            return Images.of(kspace, settings(method="dual"), torch.device("cpu")).problem().unseen
+
+    assert unseen(kspace) is None
+    assert unseen(scan(coils=1)) is None
+    assert np.array_equal(unseen(replace(kspace, maps=maps)), np.broadcast_to(blind, kspace.grid.shape))
+
+
 # --- what must not change a result
 
 
