@@ -49,14 +49,11 @@ def model_of(scan: Measurement) -> tuple[Any, float]:
     if isinstance(geometry, ConeBeam):
         model: Any = mbirtorch.ConeBeamModel(seen, angles + np.pi, geometry.sdd_mm / unit, geometry.sod_mm / unit)
         model.set_params(delta_det_row=geometry.row_pitch_mm / unit)
-    else:
+    else:  # of which it takes slices of the pixels' side alone; to each line integral they do not matter
         model = mbirtorch.ParallelBeamModel(seen, angles)
-        model.set_params(delta_det_row=z / unit)
-    model.set_params(
-        recon_shape=(rows, columns, slices), delta_voxel=x / unit, voxel_row_aspect=y / x, voxel_slice_aspect=z / x
-    )
+    model.set_params(recon_shape=(rows, columns, slices), delta_voxel=x / unit, voxel_row_aspect=y / x)
     if isinstance(geometry, ConeBeam):
-        model.set_params(recon_slice_offset=0.0)
+        model.set_params(recon_slice_offset=0.0, voxel_slice_aspect=z / x)
     return model, unit
 
 
