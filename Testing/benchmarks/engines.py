@@ -34,7 +34,7 @@ from DiffusionMBIRLib.jobs.request import Request, folder_input
 from DiffusionMBIRLib.version import __version__
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import small_prior, watch
-from Testing.engine.remote_helpers import Server, package_there, server
+from Testing.engine.remote_helpers import Server, one_more_step, package_there, server
 
 ENGINE = f"ssh:there:{sys.executable}"
 BREAKS, TURNS = 20, 3
@@ -141,7 +141,7 @@ def breaks(folder: Path, there: Server) -> dict[str, Any]:
     for _ in range(BREAKS):
         broken += there.break_next_connection()
         seen += watch(job, lambda event: isinstance(event, Log) and event.text.startswith("connected to"))
-        there.one_more_step()
+        one_more_step(there.root)
         seen += watch(job, lambda event: isinstance(event, Progress))
     job.resume()
     seen += watch(job, lambda event: False, timeout_s=600.0)
