@@ -210,12 +210,23 @@ def models_of(runs: Sequence[KnownRun], classes: Classes) -> tuple[ErrorScale, d
     """The model of all people, and for each of them the one of the others.  People weigh alike, however many runs they
     have.
     """
-    by_person = {}
-    for person in sorted({run.person for run in runs}):
-        mine = [Sums.of(run.maps, run.error, run.kinds, classes) for run in runs if run.person == person]
-        by_person[person] = reduce(Sums.__add__, mine).times(1 / len(mine))
-    everyone = reduce(Sums.__add__, by_person.values())
-    return everyone.solved(), {person: (everyone - sums).solved() for person, sums in by_person.items()}
+    people, whole = sorted({run.person for run in runs}), list[ErrorScale]()
+    others: list[dict[str, ErrorScale]] = []
+    for coils in sorted({run.kind.coils for run in runs}):
+        by_person: dict[str, Sums] = {}
+        for person in people:
+            part = [run for run in runs if (run.person, run.kind.coils) == (person, coils)]
+            if part:
+                sums = [Sums.of(run.maps, run.error, run.kinds, classes) for run in part]
+                by_person[person] = reduce(Sums.__add__, sums).times(1 / len(sums))
+        everyone = reduce(Sums.__add__, by_person.values())
+        whole.append(everyone.solved())
+        others.append({p: (everyone - by_person[p]).solved() if p in by_person else whole[-1] for p in people})
+    return _of_coils(whole), {person: _of_coils([part[person] for part in others]) for person in people}
+
+
+def _of_coils(models: Sequence[ErrorScale]) -> ErrorScale:
+    return ErrorScale(torch.cat([model.coefficients for model in models]))
 
 
 def _entries(
@@ -228,7 +239,7 @@ def _entries(
         judged = [
             _Judged(run.person, Covered.of(run.error.numpy(), sizes.numpy(), run.kinds.numpy(), len(classes.names)))
             for run in part
-            for sizes in [without[run.person](run.maps, run.kinds)]
+            for sizes in [without[run.person](run.maps, run.kinds, run.kind.coils)]
         ]
         factors = {f"{share:g}": _scales(judged, share, weights) for share in SHARES}
         usual = usual_of([run.features for run in part], [run.person for run in part])

@@ -210,9 +210,9 @@ def read_table(path: Path) -> tuple[Table, ErrorScale]:
         ) from None
     table = _table_of(text, str(path))
     classes = len(CLASSES[table.modality].names)
-    if found is None or tuple(found.shape) != (classes, FEATURES) or not bool(found.isfinite().all()):
+    if found is None or tuple(found.shape[-2:]) != (classes, FEATURES) or not bool(found.isfinite().all()):
         raise InputError(f"{path}: is of another version than this one; make a new calibration")
-    return table, ErrorScale(found)
+    return table, ErrorScale(found.reshape(-1, classes, FEATURES))
 
 
 def _table_of(text: str, where: str) -> Table:

@@ -91,6 +91,10 @@ SUBJECTS = {
     "head T2": Subject("test/mr_fnndsc-adi_T2.nrrd", "MR"),
     "limb 040 T1": Subject("train/mr_sts-040_T1.nrrd", "MR"),
     "limb 045 T1": Subject("train/mr_sts-045_T1.nrrd", "MR"),
+    **{
+        f"limb {number} T1": Subject(f"train/mr_sts-{number}_T1.nrrd", "MR")
+        for number in ("002", "004", "005", "006", "007", "008", "011", "012")
+    },
     "fruit": Subject("test/mr_ge-fruit_OOD.nrrd", "MR", person=False),
     "head T1 as CT": Subject("test/mr_fnndsc-adi_T1.nrrd", person=False, read_as=_as_attenuation),
     "chest as MR": Subject(

@@ -49,8 +49,8 @@ def table(*entries: Entry) -> Table:
 
 def flat() -> ErrorScale:
     """Errors of 30 HU everywhere."""
-    coefficients = torch.zeros(4, FEATURES)
-    coefficients[:, -1] = float(np.log(30 / 2000))
+    coefficients = torch.zeros(1, 4, FEATURES)
+    coefficients[..., -1] = float(np.log(30 / 2000))
     return ErrorScale(coefficients)
 
 
