@@ -39,7 +39,7 @@ from .conformal import CLASSES, Classes, Covered, held, scales
 from .scale import SHARES, ErrorScale, Sums
 from .signals import NAMES, signals_of
 from .table import Entry, Kind, Table, kind_of, whole_share, write_table
-from .unlike import features_of, usual_of
+from .unlike import distances_left_out, features_of, limit_of, usual_of
 
 SCANS = {
     "CT": (
@@ -233,7 +233,7 @@ def _entries(
     runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: Classes, weights: Mapping[str, float]
 ) -> list[Entry]:
     """For each kind of scan its factors, from models without the person that they judge; weights: of people."""
-    entries = []
+    entries, distances = list[Entry](), list[float]()
     for kind in dict.fromkeys(run.kind for run in runs):
         part = [run for run in runs if run.kind == kind]
         judged = [
@@ -242,9 +242,12 @@ def _entries(
             for sizes in [without[run.person](run.maps, run.kinds, run.kind.coils)]
         ]
         factors = {f"{share:g}": _scales(judged, share, weights) for share in SHARES}
-        usual = usual_of([run.features for run in part], [run.person for run in part])
-        entries.append(Entry(kind, factors, len({j.person for j in judged}), _left_out(judged, weights), usual))
-    return entries
+        features = [run.features for run in part]
+        distances += distances_left_out(features, [run.person for run in part])
+        people = len({run.person for run in part})
+        entries.append(Entry(kind, factors, people, _left_out(judged, weights), usual_of(features)))
+    limit = limit_of(distances)
+    return [replace(entry, usual=entry.usual | {"limit": limit}) for entry in entries]
 
 
 def _scales(judged: Sequence[_Judged], share: float, weights: Mapping[str, float]) -> list[float]:

@@ -73,7 +73,8 @@ def whole_share(sampled: float) -> float:
 class Entry:
     """One kind of scan.  factors: for each share (0.9, 0.95) those of each class.  people: how many it rests on.
     held: the mean share that was held of people who were left out, for each share.  usual: mean, spread and
-    dependence of what a scan is like (see ``unlike``), and limit, the distance that one in a hundred passes.
+    dependence of what a scan is like (see ``unlike``), and limit, the distance that one in a hundred scans of any kind
+    passes.
     """
 
     kind: Kind

@@ -25,6 +25,7 @@ import torch
 
 from DiffusionMBIRLib.benchmark.plan import PlannedScan
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.scans import Scan
@@ -224,8 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.runs.mkdir(parents=True, exist_ok=True)
         for name, scan, kept in _planned(options):
             if not sound(kept):
-                run_of(name, scan, options.volumes, kept)
-                print(kept, flush=True)
+                try:
+                    run_of(name, scan, options.volumes, kept)
+                except InputError as error:  # a row that is lost, such as of maps from too few lines
+                    print(f"{kept}: not made, {error}", flush=True)
+                else:
+                    print(kept, flush=True)
     else:
         made = [row_of(name, scan, kept) for name, scan, kept in _planned(options) if sound(kept)]
         FOLDER.mkdir(parents=True, exist_ok=True)
