@@ -17,7 +17,7 @@ import torch
 
 from DiffusionMBIRLib.geometry import Grid
 from DiffusionMBIRLib.uncertainty.calibrate import read_run
-from DiffusionMBIRLib.uncertainty.candidates import REACH, surroundings, find_candidates
+from DiffusionMBIRLib.uncertainty.candidates import REACH, find_candidates, surroundings
 from DiffusionMBIRLib.uncertainty.doubt import half_widths
 from DiffusionMBIRLib.uncertainty.table import find_table, read_table
 from DiffusionMBIRLib.volume import Volume
