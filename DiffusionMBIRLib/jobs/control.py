@@ -28,10 +28,12 @@ class Control:
         on_pause: Callable[[bool], None],
         on_unknown: Callable[[str], None],
         on_early_cancel: Callable[[], None] = lambda: None,
+        on_overdue: Callable[[], None] = lambda: None,
         warm: bool = False,
     ) -> None:
         """warm: this process was up before there was a job.  on_early_cancel: called from the listening
-        thread where the run has not begun: there is nothing to ask.
+        thread where the run has not begun: there is nothing to ask.  on_overdue: called there before the process is
+        ended in the middle of a step; returns when it may be.
         """
         self.preview_on = True
         self.interval_s = 0.5
@@ -43,6 +45,7 @@ class Control:
         self._paused = False
         self._changed = threading.Condition()
         self._on_pause, self._on_unknown, self._on_early_cancel = on_pause, on_unknown, on_early_cancel
+        self._on_overdue = on_overdue
         self._begun = False
 
     @property
@@ -67,7 +70,10 @@ class Control:
             self.client_gone = True
             self._changed.notify_all()
         if not self.ended.wait(GRACE_S):
-            os._exit(3)  # in the middle of a network evaluation: the last state that was saved is what a resume gets
+            try:
+                self._on_overdue()
+            finally:
+                os._exit(3)  # in the middle of a network evaluation: a resume gets the last state that was saved
 
     def obey(self, command: str) -> None:
         with self._changed:

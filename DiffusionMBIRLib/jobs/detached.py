@@ -31,12 +31,16 @@ def run_detached(folder: str) -> int:
     take_over()
     commands = _Commands(path / COMMANDS)
     events = os.open(path / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    code = serve(path, events, cast("BinaryIO", commands))
-    if code and commands.signalled:
+
+    def hold() -> None:
         from ..engines.launchers import launcher_in
 
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one more ends it
         launcher_in(path).hold(path)
+
+    code = serve(path, events, cast("BinaryIO", commands), on_overdue=hold)
+    if code and commands.signalled:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one more ends it
+        hold()
     return code
 
 

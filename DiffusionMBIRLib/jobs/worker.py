@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -31,17 +32,25 @@ def main(folder: str) -> int:
     return serve(Path(folder).absolute(), events, commands)
 
 
-def serve(path: Path, events: int, commands: BinaryIO, *, warm: bool = False) -> int:
+def serve(
+    path: Path,
+    events: int,
+    commands: BinaryIO,
+    *,
+    warm: bool = False,
+    on_overdue: Callable[[], None] = lambda: None,
+) -> int:
     """Run the job of a folder for a client at the other ends of two pipes; returns the exit code.
 
     warm: this process was up before there was a job, so that its start tells nothing of what others will take.
+    on_overdue: called before the process is ended in the middle of a step, where the client is gone.
     """
     log_to(path / "log.txt")
     channel = Channel(events)
     state = path / "state"
     resumed = state.is_dir() and any(p.suffix == ".pt" for p in state.iterdir())
     channel.send(Started(path.name, __version__, os.getpid(), resumed))
-    worker = Worker(path, channel, warm=warm)
+    worker = Worker(path, channel, warm=warm, on_overdue=on_overdue)
     worker.listen(commands)
     last = worker.run()
     channel.send(last)
@@ -54,7 +63,9 @@ def serve(path: Path, events: int, commands: BinaryIO, *, warm: bool = False) ->
 class Worker:
     """Runs the task, and says how it ended."""
 
-    def __init__(self, path: Path, channel: Channel, *, warm: bool = False) -> None:
+    def __init__(
+        self, path: Path, channel: Channel, *, warm: bool = False, on_overdue: Callable[[], None] = lambda: None
+    ) -> None:
         from .control import Control
 
         self._path, self._channel = path, channel
@@ -63,6 +74,7 @@ class Worker:
             on_pause=lambda paused: self.send(Paused() if paused else Continued()),
             on_unknown=lambda command: self.send(Log("warning", f"unknown command: {command[:100]}")),
             on_early_cancel=self._end_early,
+            on_overdue=on_overdue,
             warm=warm,
         )
         self._folder: JobFolder | None = None  # once its lock is ours

@@ -56,6 +56,10 @@ class LinearOperator(ABC):
         """A^T (A x - y), the gradient of 1/2 |A x - y|^2."""
         return self.adjoint(self.forward(x).sub_(y))
 
+    def unexplained(self, x: Tensor, y: Tensor) -> Tensor:
+        """What of y a volume x does not explain, as a volume: A^T (A x - y), unless there is one that tells more."""
+        return self.gradient(x, y)
+
     def gradients(self, y: Tensor) -> Callable[[Tensor], Tensor]:
         """x -> A^T (A x - y), for one y and many x; always a new tensor."""
         return partial(self.gradient, y=y)

@@ -220,6 +220,20 @@ class SenseFourier(CartesianFourier):
         """The largest singular value, by power iteration; at most 1."""
         return LinearOperator.norm(self, tolerance=tolerance, most=most)
 
+    def unexplained(self, x: Tensor, y: Tensor) -> Tensor:
+        """Root of the sum of squares over the coils of the images of A x - y, real.
+
+        What coils saw and no image explains, since their maps are off, A^H takes out of it: where it is zero, a volume
+        may be full of aliasing.
+        """
+        self.range.check(y, "y")
+        out = torch.empty_like(x.real)
+        for part in self._parts:
+            off = self._samples(x, part).sub_(y[part])
+            images = ifft2c(off) if self._centred else self._images(off)
+            torch.sum(torch.view_as_real(images).square_(), (1, 4), out=out[part])
+        return out.sqrt_()
+
     def _of(self, part: slice) -> Tensor:
         return self.maps if len(self.maps) == 1 else self.maps[part]
 

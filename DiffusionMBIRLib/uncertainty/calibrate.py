@@ -39,7 +39,7 @@ from .conformal import CLASSES, Classes, Covered, held, scales
 from .scale import SHARES, ErrorScale, Sums
 from .signals import NAMES, signals_of
 from .table import Entry, Kind, Table, kind_of, whole_share, write_table
-from .unlike import features_of, usual_of
+from .unlike import distances_left_out, features_of, limit_of, usual_of
 
 SCANS = {
     "CT": (
@@ -210,30 +210,44 @@ def models_of(runs: Sequence[KnownRun], classes: Classes) -> tuple[ErrorScale, d
     """The model of all people, and for each of them the one of the others.  People weigh alike, however many runs they
     have.
     """
-    by_person = {}
-    for person in sorted({run.person for run in runs}):
-        mine = [Sums.of(run.maps, run.error, run.kinds, classes) for run in runs if run.person == person]
-        by_person[person] = reduce(Sums.__add__, mine).times(1 / len(mine))
-    everyone = reduce(Sums.__add__, by_person.values())
-    return everyone.solved(), {person: (everyone - sums).solved() for person, sums in by_person.items()}
+    people, whole = sorted({run.person for run in runs}), list[ErrorScale]()
+    others: list[dict[str, ErrorScale]] = []
+    for coils in sorted({run.kind.coils for run in runs}):
+        by_person: dict[str, Sums] = {}
+        for person in people:
+            part = [run for run in runs if (run.person, run.kind.coils) == (person, coils)]
+            if part:
+                sums = [Sums.of(run.maps, run.error, run.kinds, classes) for run in part]
+                by_person[person] = reduce(Sums.__add__, sums).times(1 / len(sums))
+        everyone = reduce(Sums.__add__, by_person.values())
+        whole.append(everyone.solved())
+        others.append({p: (everyone - by_person[p]).solved() if p in by_person else whole[-1] for p in people})
+    return _of_coils(whole), {person: _of_coils([part[person] for part in others]) for person in people}
+
+
+def _of_coils(models: Sequence[ErrorScale]) -> ErrorScale:
+    return ErrorScale(torch.cat([model.coefficients for model in models]))
 
 
 def _entries(
     runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: Classes, weights: Mapping[str, float]
 ) -> list[Entry]:
     """For each kind of scan its factors, from models without the person that they judge; weights: of people."""
-    entries = []
+    entries, distances = list[Entry](), list[float]()
     for kind in dict.fromkeys(run.kind for run in runs):
         part = [run for run in runs if run.kind == kind]
         judged = [
             _Judged(run.person, Covered.of(run.error.numpy(), sizes.numpy(), run.kinds.numpy(), len(classes.names)))
             for run in part
-            for sizes in [without[run.person](run.maps, run.kinds)]
+            for sizes in [without[run.person](run.maps, run.kinds, run.kind.coils)]
         ]
         factors = {f"{share:g}": _scales(judged, share, weights) for share in SHARES}
-        usual = usual_of([run.features for run in part], [run.person for run in part])
-        entries.append(Entry(kind, factors, len({j.person for j in judged}), _left_out(judged, weights), usual))
-    return entries
+        features = [run.features for run in part]
+        distances += distances_left_out(features, [run.person for run in part])
+        people = len({run.person for run in part})
+        entries.append(Entry(kind, factors, people, _left_out(judged, weights), usual_of(features)))
+    limit = limit_of(distances)
+    return [replace(entry, usual=entry.usual | {"limit": limit}) for entry in entries]
 
 
 def _scales(judged: Sequence[_Judged], share: float, weights: Mapping[str, float]) -> list[float]:

@@ -18,14 +18,16 @@ SHOWN = 12  # in a shell and on a page
 @dataclass(frozen=True)
 class Candidate:
     """number: in the label volume, what the prior added most to first.  voxel: (slice, row, column) that stands out
-    most, and position_mm, its (x, y, z), LPS.  size_mm3.  contrast: mean difference from the surroundings; measured:
-    the part of it that the measurement tells.  half_width: mean of the 95 % interval there.
+    most, and position_mm, its (x, y, z), LPS.  size_mm3.  height: how far it stands out, in the mean, from what is as
+    bright beside it, which it was found by.  contrast: mean difference from the surroundings, whatever these hold;
+    measured: the part of it that the measurement tells.  half_width: mean of the 95 % interval there.
     """
 
     number: int
     voxel: tuple[int, ...]
     position_mm: tuple[float, float, float]
     size_mm3: float
+    height: float
     contrast: float
     measured: float
     half_width: float
@@ -44,9 +46,9 @@ def find_candidates(result: Volume, part: Volume, half_widths: Volume) -> tuple[
     reach = [int(REACH * pixel / side + 1e-6) for side in result.grid.spacing_mm]
     values = result.array.astype(np.float32)
     image = sitk.GetImageFromArray(values)
-    contrast = values - _surroundings(values, reach)
-    added = part.array - _surroundings(part.array.astype(np.float32), reach)
-    found: list[tuple[float, int, np.ndarray]] = []
+    contrast = values - surroundings(values, reach)
+    added = part.array - surroundings(part.array.astype(np.float32), reach)
+    found: list[tuple[float, int, float, np.ndarray]] = []
     for sign, filtered in (
         (1, sitk.GrayscaleMorphologicalOpening(image, reach)),
         (-1, sitk.GrayscaleMorphologicalClosing(image, reach)),
@@ -55,19 +57,19 @@ def find_candidates(result: Volume, part: Volume, half_widths: Volume) -> tuple[
         for voxels in _components(height > half_widths.array):
             whole, mine = (sign * float(field.flat[voxels].sum(dtype=np.float64)) for field in (contrast, added))
             if 0 < whole < 2 * mine:
-                found.append((mine, int(height.flat[voxels].argmax()), voxels))
+                found.append((mine, int(height.flat[voxels].argmax()), float(height.flat[voxels].mean()), voxels))
     found.sort(key=lambda one: -one[0])
     labels, listed = np.zeros(values.shape, np.uint8), []
-    for number, (_, peak, voxels) in enumerate(found[:MOST], start=1):
+    for number, (_, peak, high, voxels) in enumerate(found[:MOST], start=1):
         labels.flat[voxels] = number
         stands, by_prior, width = (float(a.flat[voxels].mean()) for a in (contrast, added, half_widths.array))
         size = len(voxels) * float(np.prod(result.grid.spacing_mm))
         voxel = tuple(int(n) for n in np.unravel_index(voxels[peak], labels.shape))
-        listed.append(Candidate(number, voxel, _place(result, voxel), size, stands, stands - by_prior, width))
+        listed.append(Candidate(number, voxel, _place(result, voxel), size, high, stands, stands - by_prior, width))
     return replace(result, array=labels, unit="", name=f"hallucination candidates of {result.name}"), listed
 
 
-def _surroundings(values: np.ndarray, reach: Sequence[int]) -> np.ndarray:
+def surroundings(values: np.ndarray, reach: Sequence[int]) -> np.ndarray:
     """Mean in a box of twice the reach."""
     import SimpleITK as sitk
 
@@ -98,7 +100,7 @@ def listing(candidates: Sequence[Candidate], unit: str) -> list[str]:
     """A line for each of the first, for people."""
     return [
         f"{c.number}: at ({', '.join(f'{p:.0f}' for p in c.position_mm)}) mm, {c.size_mm3 / 1000:.3g} ml, "
-        f"{f'{c.contrast:+.3g} {unit}'.rstrip()} against its surroundings, of which the measurement tells "
-        f"{c.measured:+.3g}; +- {c.half_width:.3g} are expected"
+        f"stands out by {f'{c.height:.3g} {unit}'.rstrip()} where +- {c.half_width:.3g} are expected; "
+        f"{c.contrast:+.3g} against the mean around it, of which the measurement tells {c.measured:+.3g}"
         for c in candidates[:SHOWN]
     ]

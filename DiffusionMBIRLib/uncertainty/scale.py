@@ -1,4 +1,5 @@
-"""How large errors are, voxel by voxel, read off the signals of a run: a log-linear model for each kind of tissue.
+"""How large errors are, voxel by voxel, read off the signals of a run: a log-linear model for each kind of tissue, of
+MRI one for scans by one coil and one for those by many.
 
 log |error| is regressed on logarithms of the signals' sizes, at each voxel and in two windows around it, by least
 squares (Harvey 1976, doi 10.2307/1913974).  Sums over people are all that it needs, so that a model without one of them
@@ -93,18 +94,20 @@ class Sums:
         of_all = torch.linalg.solve(whole + ridge, self.products.sum(dim=0))
         centred = self.products - self.squares @ of_all  # what a class has of its own is drawn to what all have
         own = torch.linalg.solve(self.squares + ridge, centred)
-        return ErrorScale((of_all + own).float())
+        return ErrorScale((of_all + own).float()[None])
 
 
 @dataclass(frozen=True)
 class ErrorScale:
-    """coefficients: (classes, FEATURES)."""
+    """coefficients: (1 or 2, classes, FEATURES), the second ones of many coils, whose maps are estimated: their errors
+    come from other causes.
+    """
 
     coefficients: Tensor
 
-    def __call__(self, maps: Tensor, kinds: Tensor) -> Tensor:
+    def __call__(self, maps: Tensor, kinds: Tensor, coils: int = 1) -> Tensor:
         """Sizes of errors (slices, rows, columns) in the value scale, up to a factor for each class and share."""
-        weights = self.coefficients.to(maps.device)
+        weights = self.coefficients[min(coils, len(self.coefficients)) - 1].to(maps.device)
         scales = []
         for one, kind in zip(maps, kinds.to(maps.device), strict=True):  # slice by slice: features take memory
             predicted = torch.einsum("kf,frc->krc", weights, features_at(one[None])[0])

@@ -23,8 +23,9 @@ NAMES = ("value", "filled", *(f"moved {level:g}" for level in LEVELS), "unexplai
 class Signals:
     """maps: (slices, len(NAMES), rows, columns), real, in the value scale: the volume; what the prior filled in; how
     far the prior moves the result when noise is added and taken off again, for each level; what the data say that the
-    result does not explain, A^T (A x - y); the volume less that of total variation from the same data.  measured: the
-    part of the volume that the data determine (of MRI complex).  misfit: |A x - y| / |y| of the weighted data.
+    result does not explain, A^T (A x - y), or of several coils the size of what each of them saw; the volume less that
+    of total variation from the same data.  measured: the part of the volume that the data determine (of MRI complex).
+    misfit: |A x - y| / |y| of the weighted data.
     """
 
     maps: Tensor
@@ -40,7 +41,7 @@ def signals_of(
     noise = Noise(problem.A.domain, seed)
     measured = measured_part(problem.A, x, problem.noise, poll=watched.poll)
     moved = [denoiser(noised(x, noise(k, CALIBRATION), level), level).sub_(x) for k, level in enumerate(LEVELS)]
-    unexplained = problem.A.gradient(x, problem.y)
+    unexplained = problem.A.unexplained(x, problem.y)
     misfit = float(problem.A.distance(x, problem.y) / torch.linalg.vector_norm(problem.y).clamp_min(1e-12))
     size, sweeps = magnitude(x), TV_SWEEPS[problem.scan.modality]
     maps = [size, size - magnitude(measured), *(magnitude(x + m) - size for m in moved), _along(unexplained, x)]
@@ -54,7 +55,7 @@ def magnitude(x: Tensor) -> Tensor:
 
 
 def _along(x: Tensor, phase_of: Tensor) -> Tensor:
-    """The part of complex x that has the phase of another volume."""
+    """The part of complex x that has the phase of another volume; real x as it is."""
     if not x.is_complex():
         return x
     return (x * phase_of.conj()).real / phase_of.abs().clamp_min(1e-6)

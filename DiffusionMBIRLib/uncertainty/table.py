@@ -73,7 +73,8 @@ def whole_share(sampled: float) -> float:
 class Entry:
     """One kind of scan.  factors: for each share (0.9, 0.95) those of each class.  people: how many it rests on.
     held: the mean share that was held of people who were left out, for each share.  usual: mean, spread and
-    dependence of what a scan is like (see ``unlike``), and limit, the distance that one in a hundred passes.
+    dependence of what a scan is like (see ``unlike``), and limit, the distance that one in a hundred scans of any kind
+    passes.
     """
 
     kind: Kind
@@ -210,9 +211,9 @@ def read_table(path: Path) -> tuple[Table, ErrorScale]:
         ) from None
     table = _table_of(text, str(path))
     classes = len(CLASSES[table.modality].names)
-    if found is None or tuple(found.shape) != (classes, FEATURES) or not bool(found.isfinite().all()):
+    if found is None or tuple(found.shape[-2:]) != (classes, FEATURES) or not bool(found.isfinite().all()):
         raise InputError(f"{path}: is of another version than this one; make a new calibration")
-    return table, ErrorScale(found)
+    return table, ErrorScale(found.reshape(-1, classes, FEATURES))
 
 
 def _table_of(text: str, where: str) -> Table:

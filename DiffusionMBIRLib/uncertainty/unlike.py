@@ -50,19 +50,24 @@ def _rms(x: Tensor, where: Tensor) -> float:
     return float(x[where].square().mean().sqrt()) if bool(where.any()) else 0.0
 
 
-def usual_of(runs: Sequence[Sequence[float]], people: Sequence[str]) -> dict[str, Any]:
-    """What runs of one kind are like: mean and spread of each feature, how each goes with the others, and the distance
-    of the most unlike person from those of the others.  people: whose each run is.
-    """
-    table = torch.tensor(runs, dtype=torch.float64)
-    alone = [0.0]
+def usual_of(runs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """What runs of one kind are like: mean and spread of each feature, and how each goes with the others."""
+    return _usual(torch.tensor(runs, dtype=torch.float64))
+
+
+def distances_left_out(runs: Sequence[Sequence[float]], people: Sequence[str]) -> list[float]:
+    """How far each run of one kind lies from those of the other people.  people: whose each run is."""
+    table, found = torch.tensor(runs, dtype=torch.float64), []
     for person in dict.fromkeys(people):
         others = torch.tensor([other != person for other in people])
         if int(others.sum()) > 1:
-            alone += [distance(row.tolist(), _usual(table[others])) for row in table[~others]]
-    return _usual(table) | {
-        "limit": float(torch.quantile(torch.tensor(alone[1:] or alone, dtype=torch.float64), QUANTILE))
-    }
+            found += [distance(row.tolist(), _usual(table[others])) for row in table[~others]]
+    return found
+
+
+def limit_of(distances: Sequence[float]) -> float:
+    """What one in a hundred passes; of all kinds of scans together, as of one alone it would be its oddest person."""
+    return float(torch.quantile(torch.tensor(distances or [0.0], dtype=torch.float64), QUANTILE))
 
 
 def _usual(table: Tensor) -> dict[str, Any]:

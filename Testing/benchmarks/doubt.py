@@ -25,6 +25,7 @@ import torch
 
 from DiffusionMBIRLib.benchmark.plan import PlannedScan
 from DiffusionMBIRLib.config import ReconSettings
+from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.io.volumes import read_volume
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.scans import Scan
@@ -91,6 +92,10 @@ SUBJECTS = {
     "head T2": Subject("test/mr_fnndsc-adi_T2.nrrd", "MR"),
     "limb 040 T1": Subject("train/mr_sts-040_T1.nrrd", "MR"),
     "limb 045 T1": Subject("train/mr_sts-045_T1.nrrd", "MR"),
+    **{
+        f"limb {number} T1": Subject(f"train/mr_sts-{number}_T1.nrrd", "MR")
+        for number in ("002", "004", "005", "006", "007", "008", "011", "012")
+    },
     "fruit": Subject("test/mr_ge-fruit_OOD.nrrd", "MR", person=False),
     "head T1 as CT": Subject("test/mr_fnndsc-adi_T1.nrrd", person=False, read_as=_as_attenuation),
     "chest as MR": Subject(
@@ -220,8 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.runs.mkdir(parents=True, exist_ok=True)
         for name, scan, kept in _planned(options):
             if not sound(kept):
-                run_of(name, scan, options.volumes, kept)
-                print(kept, flush=True)
+                try:
+                    run_of(name, scan, options.volumes, kept)
+                except InputError as error:  # a row that is lost, such as of maps from too few lines
+                    print(f"{kept}: not made, {error}", flush=True)
+                else:
+                    print(kept, flush=True)
     else:
         made = [row_of(name, scan, kept) for name, scan, kept in _planned(options) if sound(kept)]
         FOLDER.mkdir(parents=True, exist_ok=True)

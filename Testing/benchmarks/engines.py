@@ -34,7 +34,7 @@ from DiffusionMBIRLib.jobs.request import Request, folder_input
 from DiffusionMBIRLib.version import __version__
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import small_prior, watch
-from Testing.engine.remote_helpers import Server, package_there, server
+from Testing.engine.remote_helpers import Server, one_more_step, package_there, server
 
 ENGINE = f"ssh:there:{sys.executable}"
 BREAKS, TURNS = 20, 3
@@ -134,6 +134,7 @@ def share(folder: Path, there: Server) -> dict[str, Any]:
 def breaks(folder: Path, there: Server) -> dict[str, Any]:
     """The run is held, and goes on by a step or two between one broken connection and the next."""
     settings: dict[str, Any] = {"prior": str(small_prior(folder)), "steps": 200, "start_sweeps": 3}
+    began = time.monotonic()
     made, job = begin(folder, (4, 24, 24), ENGINE, **settings)
     job.pause()
     seen = watch(job, lambda event: isinstance(event, Paused))
@@ -141,10 +142,11 @@ def breaks(folder: Path, there: Server) -> dict[str, Any]:
     for _ in range(BREAKS):
         broken += there.break_next_connection()
         seen += watch(job, lambda event: isinstance(event, Log) and event.text.startswith("connected to"))
-        there.one_more_step()
+        one_more_step(there.root)
         seen += watch(job, lambda event: isinstance(event, Progress))
     job.resume()
     seen += watch(job, lambda event: False, timeout_s=600.0)
+    seconds = time.monotonic() - began
     assert isinstance(job.last_word, Finished), job.last_word
     again = sum(isinstance(event, Log) and event.text.startswith("connected to") for event in seen)
     told = [event.done for event in seen if isinstance(event, Progress) and event.stage == "diffusion"]
@@ -153,7 +155,8 @@ def breaks(folder: Path, there: Server) -> dict[str, Any]:
     one, other = (mbir.read_volume(each.path / "result.nrrd").array for each in (made, twin))
     same = bool(np.array_equal(one, other))
     every_step_once = told == list(range(1, 201))
-    return {"broken": broken, "again": again, "same_volume": same, "every_step_told_once": every_step_once}
+    found = {"broken": broken, "again": again, "same_volume": same, "every_step_told_once": every_step_once}
+    return {**found, "seconds": seconds, "load": os.getloadavg()[0]}
 
 
 def main() -> None:

@@ -71,24 +71,6 @@ class Server:
             time.sleep(0.05)
         return broken > 0
 
-    def one_more_step(self) -> None:
-        """Let the one job that is paused there go on by a step or two, however fast this computer is.
-
-        Its worker obeys both lines at once: where it has not seen the first one, it is asked again.
-        """
-        (commands,) = (self.root / "jobs").glob("*/commands.txt")
-        events = commands.with_name("events.jsonl")
-
-        def told() -> int:
-            return events.read_text().count('"progress"')
-
-        before, end = told(), time.monotonic() + 60
-        while told() == before:
-            assert time.monotonic() < end, "the job there does not go on"
-            with commands.open("a") as stream:
-                stream.write("resume\npause\n")
-            time.sleep(0.2)
-
     def stop(self) -> None:
         if self.process is not None:
             self.break_connections()
@@ -110,6 +92,25 @@ class Server:
         while (left := self.left()) and time.monotonic() < end:
             time.sleep(0.05)
         return left
+
+
+def one_more_step(root: Path) -> None:
+    """Let the one job that is paused under a root there go on by a step or two, however fast this computer is.
+
+    Its worker obeys both lines at once: where it has not seen the first one, it is asked again.
+    """
+    (commands,) = (root / "jobs").glob("*/commands.txt")
+    events = commands.with_name("events.jsonl")
+
+    def told() -> int:
+        return events.read_text().count('"progress"')
+
+    before, end = told(), time.monotonic() + 60
+    while told() == before:
+        assert time.monotonic() < end, "the job there does not go on"
+        with commands.open("a") as stream:
+            stream.write("resume\npause\n")
+        time.sleep(0.2)
 
 
 def _parents() -> dict[int, int]:

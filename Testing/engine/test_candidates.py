@@ -43,7 +43,10 @@ def test_what_the_prior_added_is_found_and_told_from_what_was_measured():
     assert abs(dark.contrast + 90 * around) < 1e-3
     assert abs(bright.measured) < 1e-3
     assert bright.half_width == WIDTH
+    assert abs(bright.height - 120) < 1e-3
+    assert abs(dark.height - 90) < 1e-3
     assert "(18, -15, 34) mm" in listing(found, "HU")[0]
+    assert "stands out by 120 HU where +- 50 are expected" in listing(found, "HU")[0]
 
 
 def test_a_wider_interval_leaves_nothing():

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from DiffusionMBIRLib.uncertainty.calibrate import KnownRun, models_of
 from DiffusionMBIRLib.uncertainty.conformal import CLASSES, Covered, held, scales
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, Sums, features_at
 from DiffusionMBIRLib.uncertainty.signals import NAMES
-from DiffusionMBIRLib.uncertainty.table import whole_share
+from DiffusionMBIRLib.uncertainty.table import Kind, whole_share
 
 
 def person(seed: int, misjudged: tuple[float, float]) -> Covered:
@@ -110,6 +111,32 @@ def test_classes_have_their_own_sizes_and_one_that_nobody_has_those_of_all():
     between = scale(maps, torch.full_like(kinds, 3))
     assert (between.mean() > scale(maps, torch.zeros_like(kinds)).mean()).item()
     assert (between.mean() < scale(maps, torch.ones_like(kinds)).mean()).item()
+
+
+def test_many_coils_have_a_model_of_their_own():
+    """Their errors follow another signal than those of one coil; people left out of both are told by both."""
+    runs = []
+    for seed in range(5):
+        for coils in (1, 2):
+            maps, error, kinds = known(seed, lambda spread, kinds: spread)
+            if coils > 1:
+                maps[:, [2, 4]] = maps[:, [4, 2]]
+            kind = Kind("compressed-sensing-mri", "cartesian-mri", 0.5, 0.0, coils)
+            runs.append(KnownRun(str(seed), kind, maps, error, kinds, []))
+    scale, without = models_of(runs, CLASSES["MR"])
+    assert scale.coefficients.shape == (2, 4, FEATURES)
+    for run in runs[:2]:
+        for model in (scale, without[run.person]):
+            spread = run.maps[:, 2 if run.kind.coils == 1 else 4]
+            right, wrong = (
+                torch.corrcoef(torch.stack([model(run.maps, run.kinds, n).log().flatten(), spread.log().flatten()]))[
+                    0, 1
+                ]
+                for n in (run.kind.coils, 3 - run.kind.coils)
+            )
+            assert right > 0.9 > 0.5 > wrong
+    alone, _ = models_of(runs[1::2], CLASSES["MR"])
+    assert torch.allclose(alone(runs[1].maps, runs[1].kinds, 2), scale(runs[1].maps, runs[1].kinds, 2))
 
 
 def test_masks_of_a_line_more_or_less_are_of_one_kind():

@@ -25,7 +25,7 @@ from DiffusionMBIRLib.uncertainty.conformal import CLASSES
 from DiffusionMBIRLib.uncertainty.cost import TV_SWEEPS
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, ErrorScale
 from DiffusionMBIRLib.uncertainty.table import Entry, Kind, Table, kind_of, read_table, write_table
-from DiffusionMBIRLib.uncertainty.unlike import distance, usual_of
+from DiffusionMBIRLib.uncertainty.unlike import distance, distances_left_out, limit_of, usual_of
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.training_toys import discs
 
@@ -49,8 +49,8 @@ def table(*entries: Entry) -> Table:
 
 def flat() -> ErrorScale:
     """Errors of 30 HU everywhere."""
-    coefficients = torch.zeros(4, FEATURES)
-    coefficients[:, -1] = float(np.log(30 / 2000))
+    coefficients = torch.zeros(1, 4, FEATURES)
+    coefficients[..., -1] = float(np.log(30 / 2000))
     return ErrorScale(coefficients)
 
 
@@ -156,10 +156,10 @@ def test_fans_borrow_from_parallel_beams_and_cones_are_refused():
 def test_unlike_scans_lie_far_from_the_usual_ones():
     generator = np.random.default_rng(0)
     runs = (generator.normal(size=(12, 5)) * 0.3 + np.arange(5)).tolist()
-    usual = usual_of(runs, [str(k) for k in range(12)])
+    usual, limit = usual_of(runs), limit_of(distances_left_out(runs, [str(k) for k in range(12)]))
     assert distance(np.arange(5.0), usual) < 1.5
-    assert distance((np.arange(5.0) + [2, 0, 0, 0, 0]).tolist(), usual) > usual["limit"] > 1
-    assert distance(runs[3], usual) < usual["limit"]
+    assert distance((np.arange(5.0) + [2, 0, 0, 0, 0]).tolist(), usual) > limit > 1
+    assert distance(runs[3], usual) < limit
 
 
 def test_a_feature_that_does_not_go_with_the_others_is_unlike():
@@ -167,12 +167,14 @@ def test_a_feature_that_does_not_go_with_the_others_is_unlike():
     generator = np.random.default_rng(1)
     shared = generator.normal(size=(20, 1))
     runs = shared + 0.1 * generator.normal(size=(20, 3))
-    usual = usual_of(runs.tolist(), [str(k) for k in range(20)])
-    assert distance([1.0, 1.0, 1.0], usual) < usual["limit"]
-    assert distance([1.0, -1.0, 1.0], usual) > 1.5 * usual["limit"]
-    odd = np.concatenate([runs, [[9.0, 0.0, 0.0]] * 2]).tolist()
     names = [str(k) for k in range(20)]
-    assert usual_of(odd, [*names, "x", "x"])["limit"] > 3 * usual_of(odd, [*names, "x", "y"])["limit"]
+    usual, distances = usual_of(runs.tolist()), distances_left_out(runs.tolist(), names)
+    assert distance([1.0, 1.0, 1.0], usual) < limit_of(distances)
+    assert distance([1.0, -1.0, 1.0], usual) > 1.5 * limit_of(distances)
+    odd = np.concatenate([runs, [[9.0, 0.0, 0.0]] * 2]).tolist()
+    one, two = (distances_left_out(odd, [*names, "x", other]) for other in ("x", "y"))
+    assert max(one) > 3 * max(two)
+    assert limit_of(distances * 10 + one) < 0.5 * limit_of(one)  # it is one kind of scan in which they are odd
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ def calibrated(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "models"
     folder.mkdir()
     monkeypatch.setenv("DIFFUSIONMBIR_MODELS", str(folder))
-    usual = usual_of([[0.0] * 11, [0.1] * 11, [0.2] * 11], ["a", "b", "c"])
+    usual = usual_of([[0.0] * 11, [0.1] * 11, [0.2] * 11]) | {"limit": 4.0}
     write_table(table(replace(entry(8), usual=usual)), flat(), folder / "ct-compact-v1.calibration.safetensors")
     return folder
 

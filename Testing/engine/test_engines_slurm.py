@@ -15,13 +15,15 @@ import pytest
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.engines import slurm_queue
 from DiffusionMBIRLib.engines.hosted import HostedJob
+from DiffusionMBIRLib.engines.launchers import note_launcher
 from DiffusionMBIRLib.engines.launching import worker_command
 from DiffusionMBIRLib.engines.slurm_queue import SlurmLauncher, batch_script, describe_cluster, state_of, submission
 from DiffusionMBIRLib.errors import EngineError
 from DiffusionMBIRLib.jobs.folder import JobFolder
-from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Progress
-from Testing.engine.helpers import body
-from Testing.engine.jobs_helpers import LONG, PATIENCE_S, new_job, request, run_apart, small_prior, start, step, watch
+from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Paused, Progress
+from Testing.engine.helpers import ROOT, body
+from Testing.engine.jobs_helpers import LONG, PATIENCE_S, new_job, request, small_prior, start, step, watch
+from Testing.engine.remote_helpers import one_more_step
 from Testing.engine.slurm_helpers import LACKING, cluster
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs of POSIX")
@@ -158,6 +160,34 @@ def test_an_end_that_lasts_is_one_for_every_connection(play, tmp_path, monkeypat
         assert each.standing(folder).phase == "gone"
 
 
+def test_a_job_that_its_node_refuses_is_told_once_that_lasts_and_resuming_submits_it_again(play, tmp_path, monkeypatch):
+    """Seen where a job that was put back is started within the second in which it lost its node: the controller lets
+    it go, "Job credential revoked", without a word of the job itself.
+    """
+    clock = [1000.0]
+    monkeypatch.setattr("DiffusionMBIRLib.engines.slurm_queue.time.time", lambda: clock[0])
+    job = HostedJob(tmp_path, "20260101-000000-abcd")
+    (job.path / "state").mkdir(parents=True)
+    note_launcher(job.path, "slurm")
+    for name in ("job.json", "state/diffusion.pt", "events.jsonl"):
+        (job.path / name).write_text("{}")
+    queued(job.path)
+    launcher = job.launcher
+    for told in ("RUNNING None", "COMPLETING None", "PENDING BeginTime"):
+        play(squeue=f"echo '{told}'")
+        assert job.ended(launcher.standing(job.path), launcher) is None
+    calls = play(**ON_THE_WAY["failed"], sbatch="echo 43")
+    assert job.ended(launcher.standing(job.path), launcher) is None
+    clock[0] += slurm_queue._SHARED_DISK_S + 1
+    last = job.ended(launcher.standing(job.path), launcher)
+    assert isinstance(last, Failed)
+    assert last.resumable
+    assert job.begin("another attempt", "slurm", [], "", {}) == "running"
+    assert "sbatch" in calls.read_text()
+    assert (job.path / "slurm.json").read_text() == '{"id": 43}'
+    assert (job.path / "state" / "diffusion.pt").exists()
+
+
 def test_a_note_that_cannot_be_read_changes_nothing(play, tmp_path):
     play(squeue="echo 'PENDING Priority'")
     launcher, folder = SlurmLauncher(), queued(tmp_path / "job")
@@ -235,6 +265,31 @@ def test_a_worker_that_is_warned_stays_until_the_cluster_ends_it(play, tmp_path)
         worker.wait()
 
 
+def test_a_worker_that_is_warned_in_the_middle_of_a_long_step_stays_as_well(play, tmp_path):
+    calls = play(squeue="echo 'RUNNING None'")
+    queued(tmp_path / "job")
+    note_launcher(tmp_path / "job", "slurm")
+    code = (
+        "import signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from DiffusionMBIRLib.engines import slurm_queue\n"
+        "from DiffusionMBIRLib.jobs import control, detached, worker\n"
+        "control.GRACE_S, slurm_queue._LOOK_S = 0.1, 0.1\n"
+        "worker.Worker.run = lambda self: signal.raise_signal(signal.SIGTERM) or time.sleep(60)\n"
+        "detached.run_detached(sys.argv[1])\n"
+    )
+    variables = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "job")], env=variables)
+    try:
+        until(lambda: process.poll() is not None or (calls.exists() and calls.read_text().count("squeue") > 1))
+        assert process.poll() is None
+        play(squeue="echo 'COMPLETING None'")
+        assert process.wait(60) == 3
+    finally:
+        process.kill()
+        process.wait()
+
+
 def until(condition, seconds: float = PATIENCE_S) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -255,28 +310,33 @@ def test_a_real_cluster_computes_loses_its_node_and_goes_on_to_the_same_volume(t
     small_prior(tmp_path)
     monkeypatch.setenv("DIFFUSIONMBIR_REMOTE", str(tmp_path / "remote"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     volume = body((4, 24, 24))
+    twin = start(new_job(tmp_path, volume, start="fbp", steps=40))
     with cluster(tmp_path / "cluster") as variables:
         for name, value in {**variables, "OMP_NUM_THREADS": "1"}.items():
             monkeypatch.setenv(name, value)
         options = ["--partition=main"]
-        asked = request(tmp_path, volume, steps=1200)  # so many that it is at work yet when it loses its node
+        asked = request(tmp_path, volume, start="fbp", steps=40)
         folder = JobFolder.create(tmp_path / "jobs", asked, volume, engine=f"slurm::{sys.executable}", options=options)
         job = start(folder)
-        seen = watch(job, step("diffusion", 15), timeout_s=300)
+        job.pause()  # the run goes on step by step, and is not over before it loses its node
+        seen = watch(job, lambda event: isinstance(event, Paused))
+        while not any(map(step("diffusion", 2), seen)):
+            one_more_step(tmp_path / "remote")
+            seen += watch(job, lambda event: isinstance(event, Progress))
         (submitted,) = (tmp_path / "remote" / "jobs").glob("*/slurm.json")
         number = submitted.read_text().strip('{"id: }')
         subprocess.run(["scontrol", "requeue", number], check=True, timeout=60)
-        seen += watch(job, lambda event: isinstance(event, Log) and "waits in the queue" in event.text, timeout_s=120)
+        seen += watch(job, lambda event: isinstance(event, Log) and "waits in the queue" in event.text)
+        job.resume()
+        # Two minutes early, but not within the second: a node refuses a job that is no younger than its end there.
+        time.sleep(1.0)
         subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True, timeout=60)
-        seen += watch(job, lambda event: False, timeout_s=300)
+        seen += watch(job, lambda event: False)
     assert isinstance(job.last_word, Finished), job.last_word
     assert any(isinstance(event, Log) and "goes on from its saved state" in event.text for event in seen)
     done = [event.done for event in seen if isinstance(event, Progress) and event.stage == "diffusion"]
-    again = next(i for i in range(1, len(done)) if done[i] <= done[i - 1]) if done != sorted(set(done)) else 0
-    assert done[again] > 1 or not again  # not from the beginning
-    twin = new_job(tmp_path, steps=1200)
-    run_apart([twin], tmp_path / "data")
-    found, expected = (mbir.read_volume(each.path / "result.nrrd").array for each in (folder, twin))
+    assert done == sorted(set(done))  # on, and not from the beginning
+    assert isinstance(twin.wait(PATIENCE_S), Finished)
+    found, expected = (mbir.read_volume(each.path / "result.nrrd").array for each in (folder, twin.folder))
     np.testing.assert_array_equal(found, expected)

@@ -20,7 +20,7 @@ from DiffusionMBIRLib.jobs.messages import Failed, Finished, Log, Paused, Prepar
 from DiffusionMBIRLib.version import __version__
 from Testing.engine.helpers import body
 from Testing.engine.jobs_helpers import PATIENCE_S, new_job, request, run_apart, small_prior, start, step, watch
-from Testing.engine.remote_helpers import LACKING, Server, package_there, server
+from Testing.engine.remote_helpers import LACKING, Server, one_more_step, package_there, server
 
 pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING or "ssh"), pytest.mark.slow]
 ENGINE = f"ssh:there:{sys.executable}"
@@ -75,7 +75,7 @@ def test_a_job_survives_broken_connections_and_gives_the_same_volume(there, tmp_
         commands += "\n".join(there.left())
         broken += there.break_next_connection()
         seen += watch(job, lambda event: isinstance(event, Log) and event.text.startswith("connected to"))
-        there.one_more_step()
+        one_more_step(there.root)
         seen += watch(job, lambda event: isinstance(event, Progress))
     job.resume()
     seen += watch(job, lambda event: False)

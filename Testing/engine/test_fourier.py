@@ -92,6 +92,22 @@ def test_reduced_problem_has_the_same_residuals(kind, coils):
     assert torch.allclose(fewer.adjoint(z), A.adjoint(y), atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["rows", "columns", "points"])
+def test_what_no_image_explains_is_seen_coil_by_coil(kind):
+    """Of coils that are others than the maps say, A^H takes out what is left at the best image of all."""
+    A, other = operator(kind, True), SenseFourier(mask(kind), unit_maps(normal(3, 4, *SHAPE[1:], seed=8)))
+    y = other.forward(normal(*SHAPE, seed=4))
+    best = conjugate_gradient(A.gram, A.adjoint(y), A.domain.zeros(), steps=200, tolerance=1e-13)
+    off = (A.forward(best) - y).numpy()
+    images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(off, (-2, -1)), norm="ortho"), (-2, -1))
+    assert float(A.gradient(best, y).abs().max()) < 1e-6 * np.abs(images).max()
+    found = A.unexplained(best, y)
+    np.testing.assert_allclose(found, np.sqrt((np.abs(images) ** 2).sum(1)), atol=1e-12)
+    fewer, z = A.reduced(y)
+    assert torch.allclose(fewer.unexplained(best, z), found, atol=1e-12)
+    assert A.unexplained(best, A.forward(best)).max() < 1e-12
+
+
 def ring(rows: int = 12, columns: int = 9, coils: int = 6) -> Tensor:
     """Maps that vary smoothly, (2, coils, rows, columns)."""
     z, c, y, x = np.meshgrid(

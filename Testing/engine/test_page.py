@@ -111,7 +111,8 @@ def test_a_page_shows_what_only_the_prior_vouches_for(doubted, tmp_path):
     assert row is not None
     cells = re.findall(r"<td>(.*?)</td>", row.group(1))
     assert cells[0] == "14, 10, 2"
-    assert cells[2].startswith("+1")  # of 1500 less a little of its own in the surroundings
+    assert cells[2].startswith("1500 HU (&plusmn; ")
+    assert cells[3].startswith("+1")  # of 1500 less a little of its own in the surroundings
     assert "e+" not in row.group(1)
     assert "less that of total variation" in text
     assert "40.0 % of the detail" in text
