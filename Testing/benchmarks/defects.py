@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args(arguments)
     rows = []
-    of_clean: dict[tuple[int, str, Grid], float] = {}  # draws share a clean scan
+    of_clean: dict[tuple[int, str, Grid], tuple[float, Measurement]] = {}  # draws share a clean scan
     for name, make in pairs().items():
         if chosen.only and not any(part in name for part in chosen.only.split(",")):
             continue
@@ -228,9 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             key = id(clean), method, spoilt.grid
             if key not in of_clean:
-                of_clean[key] = psnr(replace(clean, grid=spoilt.grid), balls, method, radius, half)
+                of_clean[key] = psnr(replace(clean, grid=spoilt.grid), balls, method, radius, half), clean
             equal = with_equal_photons(name, spoilt)
-            a, b = of_clean[key], psnr(spoilt, balls, method, radius, half)
+            a, b = of_clean[key][0], psnr(spoilt, balls, method, radius, half)
             c = [psnr(replace(equal, grid=spoilt.grid), balls, method, radius, half)] if equal else []
             figures = [a, b, a - b, *c, *(x - b for x in c)]
             texts = [name, method, *(f"{figure:.2f}" for figure in figures), "", ""][: len(FIELDS)]
