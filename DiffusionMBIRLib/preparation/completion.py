@@ -21,7 +21,7 @@ from .field_of_view import edge_distances, ray
 from .half_acquisition import OFF_CENTRE
 from .rotation_axis import is_full_turn
 
-TRUST = 3e-2  # of a completed ray beside a measured one, where data are fitted
+TRUST = 5e-2  # of a completed ray beside a measured one, where data are fitted
 _COMPLETABLE = (ParallelBeam, FanBeam, ConeBeam)
 _EDGE = 3  # columns at a side
 _MOST = 0.5  # columns to add at a side, of the detector's

@@ -15,11 +15,10 @@ from .consistency import are_shuffled, check_views, roughness, sees_object
 from .flat_dark import photons_counted, photons_text
 from .half_acquisition import is_half_acquisition, reach, stitched
 from .padding import widened
-from .rings import without_rings
+from .repair import repaired
 from .rotation_axis import rotation_axis
 from .told import Told
 from .water import water_known
-from .zingers import without_zingers
 
 _PIXEL_MM = 1.0
 _CLEARLY_SMOOTHER = 0.7  # of the roughness, for another order of the views to be taken
@@ -50,12 +49,14 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
     """All steps.  Raises InputError, naming the file, for what does not fit together or cannot be repaired."""
     _require_fit(scan)
     remarks = list(scan.remarks)
-    line, angles = _cleaned(scan, told, remarks)
-    line = np.ascontiguousarray(line.swapaxes(0, 1))  # (slices, views, columns)
+    line, kept = cleaned(scan.name, scan.counts, scan.flat, scan.dark, told, remarks)
+    angles = _best_angles(scan, line, kept, remarks)
+    line, rings = repaired(line, angles, told, remarks)  # (slices, views, columns)
     slices, _, columns = line.shape
-    centre, how = _axis(line, angles, scan.name, told.axis)
-    half = is_half_acquisition(line, angles, centre)
-    whole = stitched(line, angles, centre) if half else line
+    near = rings.near(line) if rings else line
+    centre, how = _axis(near, angles, scan.name, told.axis)
+    half = is_half_acquisition(near, angles, centre)
+    whole = stitched(near, angles, centre) if half else near
     remarks += _doubts(whole, angles)
     pixel = told.pixel_mm or _PIXEL_MM
     width = whole.shape[-1]
@@ -67,6 +68,7 @@ def measurement_of(scan: ParallelScan, told: Told) -> Measurement:
     water = _typical_attenuation(whole, pixel)
     offset = ((columns - 1) / 2 - centre) * pixel
     geometry: RayGeometry = ParallelBeam(tuple(float(a) for a in angles), columns, pixel, offset)
+    line = rings.taken_off(line, geometry, remarks) if rings else line
     grid = Grid((slices, width, width), (pixel, pixel, pixel))
     rays = _photons(scan, remarks)
     if told.wants("padding"):
@@ -123,21 +125,6 @@ def _require_fit(scan: ParallelScan) -> None:
         raise InputError(f"{scan.name}: lists {len(scan.angles_deg)} angles for {views} projections; make them equal")
     if not np.isfinite(scan.angles_deg).all():
         raise InputError(f"{scan.name}: an angle is NaN or infinite; repair it")
-
-
-def _cleaned(scan: ParallelScan, told: Told, remarks: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Line integrals (views, rows, columns) without what the detector got wrong, and their angles."""
-    line, kept = cleaned(scan.name, scan.counts, scan.flat, scan.dark, told, remarks)
-    angles = _best_angles(scan, line, kept, remarks)
-    if told.wants("zingers"):
-        line, zingers = without_zingers(line, angles)
-        if zingers:
-            remarks.append(f"{zingers} zingers (single readings far too bright or dark) take their neighbours' median")
-    if told.wants("rings"):
-        line, rings = without_rings(line, angles)
-        if rings:
-            remarks.append(f"{rings} pixels that read too much or too little in all views are set right, against rings")
-    return line, angles
 
 
 def _best_angles(scan: ParallelScan, line: np.ndarray, kept: np.ndarray, remarks: list[str]) -> np.ndarray:

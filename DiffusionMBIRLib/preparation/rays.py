@@ -18,11 +18,10 @@ from .consistency import edges, sees_object
 from .field_of_view import grid_seen, pixel_mm
 from .flat_dark import drift, photons_counted, photons_text
 from .padding import widened
-from .rings import without_rings
+from .repair import repaired
 from .told import Told
 from .typical import typical_attenuation
 from .water import water_known, without_beam_hardening
-from .zingers import without_zingers
 
 _ATTENUATIONS = (2e-4, 50.0)  # 1/mm, from gas to heavy metals at low energies
 _LINES_BELOW = 20.0  # line integrals
@@ -93,8 +92,9 @@ def measurement_of_rays(scan: RayScan, told: Told) -> Measurement:
     guessed, remarks = list(scan.guessed), list(scan.remarks)
     line, kept = _lines(scan, told, guessed, remarks)
     geometry = scan.geometry if kept.all() else scan.geometry.take(np.flatnonzero(kept).tolist())
-    line = np.ascontiguousarray(_repaired(line, geometry, told, remarks).swapaxes(0, 1))  # (rows, views, columns)
-    geometry = _with_axis(scan, line, geometry, told, guessed, remarks)
+    line, rings = repaired(line, np.asarray(geometry.angles_deg), told, remarks)
+    geometry = _with_axis(scan, rings.near(line) if rings else line, geometry, told, guessed, remarks)
+    line = rings.taken_off(line, geometry, remarks) if rings else line
     if told.wants("binning"):
         line, geometry, kept = _thinned(scan, line, geometry, kept, guessed)
     grid = scan.grid or grid_seen(geometry, line.shape[0], scan.slice_mm)
@@ -172,18 +172,6 @@ def _lines(scan: RayScan, told: Told, guessed: list[str], remarks: list[str]) ->
     if flat.ndim == 3 and len(flat) > 1 and scan.flat_at:
         line = line + drift(flat, scan.flat_at, dark, len(kept))[kept]
     return line, kept
-
-
-def _repaired(line: np.ndarray, geometry: RayGeometry, told: Told, remarks: list[str]) -> np.ndarray:
-    if told.wants("zingers"):
-        line, zingers = without_zingers(line, np.asarray(geometry.angles_deg))
-        if zingers:
-            remarks.append(f"{zingers} zingers (single readings far too bright or dark) take their neighbours' median")
-    if told.wants("rings"):
-        line, rings = without_rings(line, np.asarray(geometry.angles_deg))
-        if rings:
-            remarks.append(f"{rings} pixels that read too much or too little in all views are set right, against rings")
-    return line
 
 
 def _with_axis(

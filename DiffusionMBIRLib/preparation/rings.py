@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from ..geometry import RayGeometry
+from . import ring_fit
 
 Beyond = Literal["odd", "even"]
 
@@ -18,23 +22,75 @@ _OF_BEND, _ALONE = 2.5, 2.0  # a slope or hump of the object is shared by the pi
 _MOST = 0.1  # of the pixels; more are the object's
 
 
-def without_rings(line: np.ndarray, angles_deg: np.ndarray) -> tuple[np.ndarray, int]:
-    """A copy of line integrals (views, rows, columns) in which pixels that stay off their neighbours in all views are
-    set right, and how many these are.
+@dataclass(frozen=True)
+class Rings:
+    """What is known of rings before the rotation axis is.
 
-    What a pixel is off is the median over the views of its distance from the median around it in its row.  A pixel
-    counts that is off by the same in every part of the views, beyond the noise and beyond what pixels about it differ
-    from one to the next, which they do near the axis, where the object itself stays in its columns.
+    off: what pixels (rows, columns) read too much beside their neighbours in a row.  rows: (rows,), which of them an
+    object is to be fitted to, as they may have rings or edges that look like some.
     """
-    views, rows, columns = line.shape
-    if views < _FEWEST_VIEWS or columns < 4 * _REACH or np.ptp(angles_deg) < _LEAST_SPAN_DEG:
-        return line, 0
+
+    off: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, line: np.ndarray, angles_deg: np.ndarray) -> Rings:
+        """Of line integrals (views, rows, columns)."""
+        return cls(beside_neighbours(line, angles_deg), suspected(line, angles_deg))
+
+    def near(self, line: np.ndarray) -> np.ndarray:
+        """Line integrals (rows, views, columns) as they are to look for the axis in."""
+        return line - self.off[:, None] if self.off.any() else line
+
+    def taken_off(self, line: np.ndarray, geometry: RayGeometry, remarks: list[str]) -> np.ndarray:
+        """Line integrals (rows, views, columns) without rings."""
+        off, how = self.off, "beside their neighbours"
+        if self.rows.any() and geometry.STACKED:
+            fitted = ring_fit.offsets(line[self.rows], geometry)
+            if fitted is None:
+                how += f"; {int(self.rows.sum())} rows are too much for a fit of the object, which finds more of them"
+            else:
+                off, how = np.zeros_like(off), "beside an object that fits all views"
+                off[self.rows] = fitted
+        if not off.any():
+            return line
+        remarks.append(
+            f"{np.count_nonzero(off)} pixels that read too much or too little in all views are set right, against "
+            f"rings ({how})"
+        )
+        return np.asarray(line - off[:, None])
+
+
+def suspected(line: np.ndarray, angles_deg: np.ndarray) -> np.ndarray:
+    """Rows (rows,) of line integrals (views, rows, columns) in which a pixel is off its neighbours in all views alike:
+    by itself, or as the edge of an object is that is round about the axis.
+    """
+    if not _tells(line, angles_deg):
+        return np.zeros(line.shape[1], bool)
+    found = (_off(line[:, row], "odd")[:2] for row in range(line.shape[1]))
+    return np.array([bool((stays & (np.abs(off) > _LEAST)).any()) for off, stays in found])
+
+
+def beside_neighbours(line: np.ndarray, angles_deg: np.ndarray) -> np.ndarray:
+    """What pixels (rows, columns) read too much in all views, float32, 0 of those that read right.
+
+    line: integrals (views, rows, columns).  What a pixel is off is the median over the views of its distance from the
+    median around it in its row.  A pixel counts that is off by the same in every part of the views, beyond the noise
+    and beyond what pixels about it differ from one to the next, which they do near the axis, where the object itself
+    stays in its columns.
+    """
+    rows = line.shape[1]
+    if not _tells(line, angles_deg):
+        return np.zeros(line.shape[1:], np.float32)
     # An edge of the detector may cut a slope off or an object's border: what is off must be so either way.
     (off, found), (_, again) = _told(line, rows, "odd"), _told(line, rows, "even")
     found &= again
-    if not found.any() or found.mean() > _MOST:
-        return line, 0
-    return line - np.where(found, off, 0.0).astype(np.float32), int(found.sum())
+    return np.where(found & (found.mean() <= _MOST), off, 0.0).astype(np.float32)
+
+
+def _tells(line: np.ndarray, angles_deg: np.ndarray) -> bool:
+    views, _, columns = line.shape
+    return views >= _FEWEST_VIEWS and columns >= 4 * _REACH and float(np.ptp(angles_deg)) >= _LEAST_SPAN_DEG
 
 
 def _told(line: np.ndarray, rows: int, beyond: Beyond) -> tuple[np.ndarray, np.ndarray]:

@@ -96,6 +96,9 @@ def ct_problem(
 ) -> Problem:
     """y = A x with x in the value scale, |A| = 1, rays weighted by their precision where that is known.
 
+    Rays that are trusted in part have their share in |A| as if they were trusted: a detector whose outer columns were
+    made up is as wide as one that saw them, and total variation of one strength means the same.
+
     slabs: of which ``scan`` is one, of its volume and, where slices do not mix, of its data.
     Raises InputError where no ray meets the grid, and for a projector that does not fit.
     """
@@ -109,6 +112,7 @@ def ct_problem(
         target -= raw.forward(raw.domain.ones().mul_(base / slope))
     A: LinearOperator = raw
     weights: Tensor | None = None
+    trust: Tensor | None = None
     deviation = MODEL_ERROR
     mixed = mixes_slices(scan.geometry)
     if scan.photons > 0 or scan.weights is not None or mixed:
@@ -122,10 +126,13 @@ def ct_problem(
             variance += lost_at_edges(measured).square_()
         if scan.weights is not None:
             trust = torch.from_numpy(scan.weights).to(variance.device)
-            variance /= trust / raw.range.slabs.largest(trust.max())
+            trust = trust / raw.range.slabs.largest(trust.max())
+            variance /= trust
         deviation = float(-raw.range.slabs.largest(-variance.min())) ** 0.5
         weights = variance.rsqrt_().mul_(deviation)
-        A, target = raw.with_weights(weights), target.mul_(weights)
+        target = target.mul_(weights)
+        full = weights if trust is None else torch.where(trust > 0, weights / trust.clamp_min(1e-12).sqrt(), weights)
+        A = raw.with_weights(full)
     norm = A.norm()
     if not norm > 0:
         raise InputError(f"{scan.name}: no ray meets the grid; check the geometry's detector and the grid's isocentre")

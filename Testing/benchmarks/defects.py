@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the balls and the writers of the tests
 
 import DiffusionMBIRLib as mbir  # noqa: E402
-from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, RayGeometry  # noqa: E402
+from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, ParallelBeam, RayGeometry  # noqa: E402
 from DiffusionMBIRLib.preparation.field_of_view import centred_grid, edge_distances  # noqa: E402
 from DiffusionMBIRLib.preparation.rays import RayScan, measurement_of_rays  # noqa: E402
 from DiffusionMBIRLib.preparation.told import Told  # noqa: E402
@@ -61,6 +62,13 @@ def turn(views: int, degrees: float = 360.0) -> tuple[float, ...]:
 
 
 FAN = FanBeam(turn(VIEWS), COLUMNS, PITCH, SOD, SDD)
+PARALLEL = ParallelBeam(turn(VIEWS, 180.0), COLUMNS, PITCH * SOD / SDD)
+RINGS = (
+    ("rings", FAN, BALLS),
+    ("rings, parallel beams", PARALLEL, BALLS),
+    ("rings, object round about the axis", FAN, BALLS - [*BALLS[0, :2], 0, 0, 0]),
+)
+DRAWS = range(2, 9)  # of which columns are off
 
 
 def scan_of(
@@ -68,6 +76,7 @@ def scan_of(
     balls: np.ndarray,
     spoil: Callable[[np.ndarray], None] | None = None,
     photons: float = PHOTONS,
+    prepare: str = "",
 ) -> Measurement:
     generator = np.random.default_rng(1)
     counts = generator.poisson(photons * np.exp(-ray_files.expected(geometry, balls).swapaxes(0, 1))).astype(np.float32)
@@ -75,7 +84,7 @@ def scan_of(
         spoil(counts)
     scan = RayScan("scan", "simulated", counts, geometry, "counts", white=photons, photons=photons)
     scan.axis_known = True
-    return measurement_of_rays(scan, Told())
+    return measurement_of_rays(scan, Told(prepare=prepare))
 
 
 def rings(seed: int) -> Callable[[np.ndarray], None]:
@@ -126,27 +135,62 @@ def psnr(scan: Measurement, balls: np.ndarray, method: str, radius_mm: float, ha
     return float(10 * np.log10(0.05**2 / error))
 
 
-def pairs() -> dict[str, tuple[Measurement, Measurement, np.ndarray, float, float]]:
-    """Of each defect (clean scan, scan with it, balls, radius and half height of what is judged)."""
-    clean = scan_of(FAN, BALLS)
+Pair = tuple[Measurement, Measurement, np.ndarray, float, float]
+
+
+def pairs() -> dict[str, Callable[[], Pair]]:
+    """Of each defect what makes (clean scan, scan with it, balls, radius and half height of what is judged)."""
     narrow = replace(FAN, columns=56)  # sees 70 % of the object's width
     half = replace(FAN, columns=70, offset_mm=26.0)
     short = replace(FAN, angles_deg=turn(round(VIEWS * 208 / 360), 208.0))
     tall = ConeBeam(turn(48), 112, 64, 1.4, 1.4, SOD, SDD)
     low = replace(tall, rows=28)
     seen = 0.95 * min(edge_distances(narrow))
-    found = {
-        "truncated, 30 % outside": (clean, scan_of(narrow, BALLS), BALLS, seen, 1e9),
-        "truncated through details": (scan_of(FAN, CUT), scan_of(narrow, CUT), CUT, seen, 1e9),
-        "half fan": (clean, scan_of(half, BALLS), BALLS, 26.0, 1e9),
-        "short scan": (clean, scan_of(short, BALLS), BALLS, 26.0, 1e9),
-        "rings": (clean, scan_of(FAN, BALLS, rings(2)), BALLS, 26.0, 1e9),
-        "rings, others": (clean, scan_of(FAN, BALLS, rings(3)), BALLS, 26.0, 1e9),
-        "rings, others still": (clean, scan_of(FAN, BALLS, rings(4)), BALLS, 26.0, 1e9),
-        "zingers": (clean, scan_of(FAN, BALLS, zingers), BALLS, 26.0, 1e9),
-        "long object": (scan_of(tall, LONG), scan_of(low, LONG), LONG, 14.0, 9.0),
+    clean = cache(partial(scan_of, FAN, BALLS, prepare="rings=off"))
+    found: dict[str, Callable[[], Pair]] = {
+        "truncated, 30 % outside": lambda: (clean(), scan_of(narrow, BALLS), BALLS, seen, 1e9),
+        "truncated through details": lambda: (scan_of(FAN, CUT), scan_of(narrow, CUT), CUT, seen, 1e9),
+        "half fan": lambda: (clean(), scan_of(half, BALLS), BALLS, 26.0, 1e9),
+        "short scan": lambda: (clean(), scan_of(short, BALLS), BALLS, 26.0, 1e9),
+        "zingers": lambda: (clean(), scan_of(FAN, BALLS, zingers), BALLS, 26.0, 1e9),
+        "long object": lambda: (scan_of(tall, LONG), scan_of(low, LONG), LONG, 14.0, 9.0),
     }
+    for name, geometry, balls in RINGS:
+        without = cache(partial(scan_of, geometry, balls, prepare="rings=off"))
+        for draw, spoil in (("none", None), *((str(k), rings(k)) for k in DRAWS)):
+            found[f"{name}: {draw}"] = partial(_beside, without, geometry, balls, spoil)
+    for flying in (False, True):
+        found["CT-PD" + (", flying focal spot" if flying else "")] = partial(ct_pd, flying)
     return found
+
+
+def _beside(
+    clean: Callable[[], Measurement],
+    geometry: RayGeometry,
+    balls: np.ndarray,
+    spoil: Callable[[np.ndarray], None] | None,
+) -> Pair:
+    return clean(), scan_of(geometry, balls, spoil), balls, 26.0, 1e9
+
+
+def over_draws(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Mean and worst of what was drawn several times, named "...: DRAW"."""
+    kept, drawn = [], dict[tuple[str, str], list[dict[str, str]]]()
+    for row in rows:
+        name, _, draw = row["scan"].partition(": ")
+        if draw.isdigit():
+            drawn.setdefault((name, row["method"]), []).append(row)
+        else:
+            kept.append(row)
+    for (name, method), group in drawn.items():
+        lost = [float(row["lost_db"]) for row in group]
+        mean = {
+            field: f"{np.mean([float(row[field]) for row in group]):.2f}"
+            for field in ("clean_db", "with_defect_db", "lost_db")
+        }
+        kept.append(dict.fromkeys(FIELDS, "") | mean | {"scan": f"{name}, mean of {len(group)}", "method": method})
+        kept.append({**group[int(np.argmax(lost))], "scan": f"{name}, worst of {len(group)}"})
+    return kept
 
 
 def with_equal_photons(name: str, spoilt: Measurement) -> Measurement | None:
@@ -157,14 +201,14 @@ def with_equal_photons(name: str, spoilt: Measurement) -> Measurement | None:
     return scan_of(FAN, BALLS, photons=rays * PHOTONS)
 
 
-def ct_pd(flying: bool) -> tuple[Measurement, Measurement]:
-    """(the same rays without a file, the file's), on one grid."""
+def ct_pd(flying: bool) -> Pair:
+    """The same rays without a file, and the file's, on one grid."""
     with tempfile.TemporaryDirectory() as folder:
         told = mbir.read(medical_files.write_ct_pd(Path(folder), 40, photons=np.full(32, PHOTONS), flying=flying))
     grid = centred_grid((14, 32, 32), (0.6, 0.6, 0.9))
     told = replace(told, grid=grid)
     lines = ray_files.expected(told.geometry, ray_files.BALLS).astype(np.float32)
-    return replace(told, data=lines), told
+    return replace(told, data=lines), told, ray_files.BALLS, 8.0, 4.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -174,24 +218,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args(arguments)
     rows = []
-    cases = dict(pairs())
-    for flying in (False, True):
-        clean, told = ct_pd(flying)
-        name = "CT-PD" + (", flying focal spot" if flying else "")
-        cases[name] = (clean, told, ray_files.BALLS, 8.0, 4.0)
-    for name, (clean, spoilt, balls, radius, half) in cases.items():
+    of_clean: dict[tuple[int, str, Grid], tuple[float, Measurement]] = {}  # draws share a clean scan
+    for name, make in pairs().items():
         if chosen.only and not any(part in name for part in chosen.only.split(",")):
             continue
+        clean, spoilt, balls, radius, half = make()
         for method in chosen.methods.split(","):
             if method == "fbp" and spoilt.geometry.KIND == "posed-beam":
                 continue
+            key = id(clean), method, spoilt.grid
+            if key not in of_clean:
+                of_clean[key] = psnr(replace(clean, grid=spoilt.grid), balls, method, radius, half), clean
             equal = with_equal_photons(name, spoilt)
-            on_same = [replace(scan, grid=spoilt.grid) for scan in (clean, *([equal] if equal else []))]
-            a, b, *c = (psnr(scan, balls, method, radius, half) for scan in (on_same[0], spoilt, *on_same[1:]))
+            a, b = of_clean[key][0], psnr(spoilt, balls, method, radius, half)
+            c = [psnr(replace(equal, grid=spoilt.grid), balls, method, radius, half)] if equal else []
             figures = [a, b, a - b, *c, *(x - b for x in c)]
             texts = [name, method, *(f"{figure:.2f}" for figure in figures), "", ""][: len(FIELDS)]
             rows.append(dict(zip(FIELDS, texts, strict=True)))
             print(rows[-1], flush=True)
+    rows = over_draws(rows)
     if chosen.out:
         with chosen.out.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
