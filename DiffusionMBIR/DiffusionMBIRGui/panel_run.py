@@ -18,7 +18,7 @@ from .parameters import Parameters
 from .texts import Missing, _
 
 ASKS_AFTER_S = 60.0  # from when on Esc wants to be pressed twice
-AGAIN_WITHIN_S = 3.0
+AGAIN_WITHIN_S = 3
 
 
 class AnyRunner(Protocol):
@@ -64,14 +64,15 @@ class RunSection:
         self._cancelling = False
         self._holding: bool | None = None  # what was asked for and has not happened yet: to pause, or to go on
         self._began = 0.0
-        self._escaped: float | None = None  # when Esc was pressed last
+        self._escaped: float | None = None  # when Esc asked to be pressed again; None once that is over
+        self._line = ""  # how far the run is, which that question hides
         self.now: Callable[[], float] = time.monotonic
         self._logged: list[str] = []
         self.runner, self._desktop = runner, desktop
         runner.listener = self
         self._connect()
         self.say("")
-        form.progressText.setText("")
+        self._tell("")
         self._show_progress(False)
 
     def _connect(self) -> None:
@@ -93,7 +94,8 @@ class RunSection:
     def cancel(self, *_state: Any) -> None:
         """End the job; what there is of the volume is kept.  Nothing happens where none runs."""
         if self.runner.running and not self._cancelling:
-            self._cancelling = True
+            self._cancelling, self._escaped = True, None
+            self._tell(_("Keeping what there is of the volume ..."))
             self.runner.cancel()
             self.show(self._missing)
 
@@ -102,28 +104,32 @@ class RunSection:
         if not self.runner.running or self._cancelling:
             return
         now = self.now()
-        if now - self._began < ASKS_AFTER_S or (self._escaped is not None and now - self._escaped < AGAIN_WITHIN_S):
+        if now - self._began < ASKS_AFTER_S or self._asks():
             self.cancel()
             return
         self._escaped = now
-        self._form.progressText.setText(_("Press Esc again to cancel; the run goes on."))
+        self._form.progressText.setText(_("Press Esc again within {count} s to cancel.").format(count=AGAIN_WITHIN_S))
+
+    def _asks(self) -> bool:
+        """Whether Esc waits to be pressed again."""
+        return self._escaped is not None and self.now() - self._escaped < AGAIN_WITHIN_S
 
     def _on_resume(self, *_state: Any) -> None:
         if not self.runner.running and self.runner.resumable:
             self._begin(self.runner.resume)
 
     def _begin(self, start: Callable[[], None]) -> None:
-        self._cancelling, self._holding, self._escaped = False, None, None
+        self._rest()
         self._began = self.now()
         self.runner.slice_logics = self._desktop.slice_logics()
         self._form.progressBar.setValue(0)
-        self._form.progressText.setText(_("Starting ..."))
+        self._tell(_("Starting ..."))
         self.say("")
         try:
             start()
         except (InputError, EngineError) as error:
             self.say(str(error))
-            self._form.progressText.setText("")
+            self._tell("")
         if self.runner.running:
             self.preview_changed()
         self._changed()
@@ -146,6 +152,9 @@ class RunSection:
 
     def poll(self) -> None:
         """Follow the job; called by the panel's timer."""
+        if self._escaped is not None and not self._asks():
+            self._escaped = None
+            self._tell(self._line)
         if self.runner.running:
             self.runner.poll()
 
@@ -190,6 +199,12 @@ class RunSection:
         self._form.progressBar.setVisible(visible)
         self._form.progressText.setVisible(visible)
 
+    def _tell(self, line: str) -> None:
+        """How far the run is; not over the question of Esc."""
+        self._line = line
+        if not self._asks():
+            self._form.progressText.setText(line)
+
     def say(self, line: str) -> None:
         """One line where the user looks: what went wrong; '' takes it away."""
         self._form.runMessage.setText(line)
@@ -197,10 +212,14 @@ class RunSection:
 
     def clear(self) -> None:
         """Forget the last job, e.g. when its scene is closed; the log stays."""
-        self._cancelling, self._holding = False, None
+        self._rest()
         self.say("")
-        self._form.progressText.setText("")
+        self._tell("")
         self._show_progress(False)
+
+    def _rest(self) -> None:
+        """Nothing runs any more, and nothing is asked or awaited."""
+        self._cancelling, self._holding, self._escaped = False, None, None
 
     def log(self, line: str) -> None:
         self._logged.append(line)
@@ -212,13 +231,15 @@ class RunSection:
     # What the runner tells; always from its poll().
 
     def on_prepared(self, event: Any) -> None:
-        self._form.progressText.setText(_("Ready on {device}").format(device=event.device))
+        self._tell_progress(_("Ready on {device}").format(device=event.device))
 
     def on_progress(self, event: Any) -> None:
         self._form.progressBar.setValue(round(1000 * event.fraction))
-        waits = self._escaped is not None and self.now() - self._escaped < AGAIN_WITHIN_S
-        if not (self._cancelling or waits):
-            self._form.progressText.setText(texts.progress(event.stage, event.fraction, event.seconds_left))
+        self._tell_progress(texts.progress(event.stage, event.fraction, event.seconds_left))
+
+    def _tell_progress(self, line: str) -> None:
+        if not self._cancelling:
+            self._tell(line)
 
     def on_preview(self, event: Any) -> None:
         return None
@@ -227,9 +248,9 @@ class RunSection:
         self._holding = None
         self.show(self._missing)
         if paused:
-            self._form.progressText.setText(_("Paused"))
+            self._tell_progress(_("Paused"))
         elif self.runner.running:
-            self._form.progressText.setText(_("Going on ..."))
+            self._tell_progress(_("Going on ..."))
 
     def on_log(self, event: Any) -> None:
         self.log(event.text)
@@ -237,7 +258,7 @@ class RunSection:
             self.say(event.text)
 
     def on_finished(self, event: Any, node: Any) -> None:
-        self._cancelling, self._holding = False, None
+        self._rest()
         took = texts.duration(event.seconds)
         if self.runner.paused_s >= 1:
             took = _("{time} of work and {pause} of pause").format(
@@ -250,14 +271,12 @@ class RunSection:
         else:
             text = _("Done in {time}.").format(time=took)
             self._form.progressBar.setValue(1000)
-        self._form.progressText.setText(text)
+        self._tell(text)
         self._changed()
 
     def on_failed(self, event: Any) -> None:
-        self._cancelling, self._holding = False, None
+        self._rest()
         self.say(event.reason)
         self.log(event.reason)
-        self._form.progressText.setText(
-            _("Stopped. Resume goes on from the last saved state.") if event.resumable else _("Stopped.")
-        )
+        self._tell(_("Stopped. Resume goes on from the last saved state.") if event.resumable else _("Stopped."))
         self._changed()

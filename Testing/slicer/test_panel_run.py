@@ -159,19 +159,54 @@ def test_esc_wants_to_be_pressed_twice_after_the_first_minute(ready, runner, win
     now = [0.0]
     ready.run.now = lambda: now[0]
     ready.form.runButton.click()
+    asked = "Press Esc again within 3 s to cancel."
+    runner.listener.on_progress(progress())
     now[0] = 61.0
     press(ready.form.pauseButton, qt.Qt.Key_Escape)
-    assert text(ready.form.progressText) == "Press Esc again to cancel; the run goes on."
-    runner.listener.on_progress(progress())
-    assert text(ready.form.progressText) == "Press Esc again to cancel; the run goes on."
+    assert text(ready.form.progressText) == asked
+    runner.listener.on_progress(progress(0.5))
+    assert text(ready.form.progressText) == asked
     now[0] = 70.0  # that was long ago
-    runner.listener.on_progress(progress())
-    assert text(ready.form.progressText).startswith("Diffusion")
+    ready.poll()
+    assert text(ready.form.progressText).startswith("Diffusion: 50 %")
     press(ready.form.pauseButton, qt.Qt.Key_Escape)
     assert "cancel" not in runner.calls
     now[0] = 71.0
     press(ready.form.pauseButton, qt.Qt.Key_Escape)
     assert runner.calls[-1] == "cancel"
+    assert text(ready.form.progressText) == "Keeping what there is of the volume ..."
+
+
+def test_the_question_of_esc_ends_in_a_pause_too(ready, runner, window):
+    """While a run is held nothing comes that would take the question away."""
+    now = [0.0]
+    ready.run.now = lambda: now[0]
+    ready.form.runButton.click()
+    ready.form.pauseButton.click()
+    runner.hold()
+    now[0] = 61.0
+    press(ready.form.runButton, qt.Qt.Key_Escape)
+    assert text(ready.form.progressText).startswith("Press Esc again")
+    now[0] = 65.0
+    ready.poll()
+    assert text(ready.form.progressText) == "Paused"
+
+
+def test_esc_and_cancel_while_a_run_is_being_cancelled_and_after_it(ready, runner, window):
+    """Asked once however often it is pressed; later events do not take the line away; at rest nothing happens."""
+    form = ready.form
+    form.runButton.click()
+    press(form.runButton, qt.Qt.Key_Escape)
+    for _again in range(3):
+        press(form.scrollArea, qt.Qt.Key_Escape)
+        form.runButton.click()
+    runner.listener.on_progress(progress())
+    assert runner.calls.count("cancel") == 1
+    assert text(form.progressText) == "Keeping what there is of the volume ..."
+    runner.finish(finished(partial=True), ready.parameters.input_node)
+    done, calls = text(form.progressText), list(runner.calls)
+    press(form.runButton, qt.Qt.Key_Escape)
+    assert (text(form.progressText), runner.calls) == (done, calls)
 
 
 def test_slicers_own_keys_are_left_alone(ready, window):
