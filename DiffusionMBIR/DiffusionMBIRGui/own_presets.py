@@ -66,13 +66,32 @@ def read_preset(text: str) -> OwnPreset:
     except (KeyError, RecursionError, TypeError, ValueError):
         known = False
     if not known:
-        raise InputError(_("This is no preset of DiffusionMBIR, or one of a newer version."))
+        raise InputError(_no_preset())
     for key, value in values.items():
         item = _FIELDS.get(key)
         if item is None or key in _OF_MACHINE:
             raise InputError(_("The preset holds a setting that is not known here: {name}.").format(name=str(key)[:60]))
         check(key, value, item.metadata, item.type)
     return OwnPreset(_checked_name(name), task, values)
+
+
+def read_preset_file(path: str | os.PathLike[str]) -> OwnPreset:
+    """A preset that was shared; raises InputError where the file is none."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > _LARGEST_FILE:
+            raise InputError(_no_preset())
+        return read_preset(file.read_text(encoding="utf-8-sig"))  # editors may put a mark in front
+    except UnicodeDecodeError:
+        raise InputError(f"{file.name}: {_no_preset()}") from None
+    except InputError as error:
+        raise InputError(f"{file.name}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{file.name}: {error.strerror or error}; check its permissions, or copy it") from None
+
+
+def _no_preset() -> str:
+    return _("This is no preset of DiffusionMBIR, or one of a newer version.")
 
 
 def _checked_name(name: Any) -> str:
@@ -142,18 +161,6 @@ class OwnPresets:
             if found.name == preset.name:
                 with suppress(OSError):
                     path.unlink()
-
-    def read_file(self, path: str | os.PathLike[str]) -> OwnPreset:
-        """Take in a preset that was shared; raises InputError where the file is none."""
-        file = Path(path)
-        try:
-            if file.stat().st_size > _LARGEST_FILE:
-                raise InputError(_("This is no preset of DiffusionMBIR, or one of a newer version."))
-            preset = read_preset(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
-            raise InputError(_("The file cannot be read: check its permissions, or copy it.")) from None
-        self.keep(preset)
-        return preset
 
     def _of_scene(self) -> list[OwnPreset]:
         try:

@@ -7,6 +7,7 @@ import shutil
 from typing import Any, Protocol
 
 from .parameters import MODULE
+from .texts import _
 
 
 class Desktop(Protocol):
@@ -58,7 +59,7 @@ class SlicerDesktop:
         dialog = qt.QInputDialog(slicer.util.mainWindow())
         dialog.setLabelText(question)
         dialog.setTextValue(suggestion)
-        return str(dialog.property("textValue")) if dialog.exec_() else ""
+        return str(dialog.textValue()) if dialog.exec_() else ""  # no property of it
 
     def open_file(self, title: str, kinds: str) -> str:
         import qt
@@ -134,6 +135,17 @@ class SlicerDesktop:
         view = manager.sliceWidget("Red") if manager is not None else None
         content = view.property("minimumSizeHint") if view is not None else None
         return int(manager.viewport().property("width")) // max(content.width(), 1) if content is not None else 0
+
+
+def with_ending(desktop: Desktop, path: str, ending: str) -> str:
+    """The path that a dialog gave, with its ending; '' where that is another file, which is to stay.
+
+    The dialog has asked about the name as it was typed.
+    """
+    if not path or path.lower().endswith(ending):
+        return path
+    path += ending
+    return path if not os.path.exists(path) or desktop.confirm(_("Replace {file}?").format(file=path)) else ""
 
 
 def _dicom_database() -> Any:

@@ -15,7 +15,7 @@ from DiffusionMBIRLib.tasks import MR_TASK, THIN_SLICES_MR
 
 from . import export
 from .dicom_source import DicomSource, source_of, source_of_folder
-from .panel_desktop import Desktop
+from .panel_desktop import Desktop, with_ending
 from .panel_work import Background
 from .texts import _
 
@@ -60,9 +60,9 @@ class ExportMenu:
         path = self._desktop.save_file(
             _("Export the result"), f"{_file_name(node)}.nrrd", _("NRRD volume") + " (*.nrrd)"
         )
+        path = with_ending(self._desktop, path, ".nrrd")
         if not path:
             return
-        path = path if path.lower().endswith(".nrrd") else f"{path}.nrrd"
         volume = _snapshot(node)
         # Copied in the thread: both copying and writing take long.
         work = Background(lambda: export.write_nrrd(replace(volume, array=volume.array.copy()), path))

@@ -8,7 +8,7 @@ from typing import Any
 
 from DiffusionMBIRLib.names import as_file_name
 
-from .panel_desktop import Desktop
+from .panel_desktop import Desktop, with_ending
 from .panel_work import Background
 from .texts import _
 
@@ -41,9 +41,10 @@ class PageButton:
             return
         name = as_file_name(node.GetName() or "")
         path = self._desktop.save_file(_("Save the page"), f"{name}.html", _("Page of HTML") + " (*.html)")
+        path = with_ending(self._desktop, path, ".html")
         if not path:
             return
-        target = Path(path if path.lower().endswith(".html") else f"{path}.html").absolute()
+        target = Path(path).absolute()
         work = Background(page_of(node, runner.root, runner.python, runner.environment, target))
         work.done = lambda: opened(self._desktop, target)
         self._begin(work, _("Writing the page ..."))

@@ -9,10 +9,11 @@ from typing import Any
 import qt
 
 from DiffusionMBIRLib.errors import InputError
+from DiffusionMBIRLib.names import as_file_name
 
 from . import texts
-from .own_presets import OWN, SUFFIX, OwnPreset, preset_of
-from .panel_desktop import Desktop
+from .own_presets import OWN, SUFFIX, OwnPreset, preset_of, read_preset_file
+from .panel_desktop import Desktop, with_ending
 from .parameters import Parameters, presets_of
 from .texts import _
 
@@ -62,31 +63,28 @@ class PresetMenu:
     def _save(self) -> None:
         chosen = self._chosen()
         name = self._desktop.ask_text(_("Name of the preset:"), chosen.name if chosen else _("My preset"))
-        if not name:
-            return
-        preset = preset_of(name, self.parameters.get("task"), self.parameters.settings())
-        known = self.parameters.own_presets.find(preset.key)
-        if known is not None and not self._desktop.confirm(_("Replace the preset {name}?").format(name=preset.name)):
-            return
-        self._take(preset)
+        if name:
+            self._take(preset_of(name, self.parameters.get("task"), self.parameters.settings()))
 
     def _take(self, preset: OwnPreset) -> None:
+        """Keep and apply a preset; another one of its name only goes where the user wants that."""
+        known = self.parameters.own_presets.find(preset.key)
+        question = _("Replace the preset {name}?").format(name=preset.name)
+        if known not in (None, preset) and not self._desktop.confirm(question):
+            return
         try:
             self.parameters.own_presets.keep(preset)
         finally:  # what could not be kept on the machine is in the scene
             if preset.task == self.parameters.get("task"):
                 self.parameters.apply_preset(preset.key)
+            else:
+                line = _("The preset {name} is for the task {task}, where it is offered now.")
+                self._report(line.format(name=preset.name, task=texts.word(preset.task)))
 
     def _load(self) -> None:
         path = self._desktop.open_file(_("Choose a preset"), _("Presets") + f" (*{SUFFIX} *.json)")
-        if not path:
-            return
-        preset = self.parameters.own_presets.read_file(path)
-        if preset.task == self.parameters.get("task"):
-            self.parameters.apply_preset(preset.key)
-        else:
-            line = _("The preset {name} is for the task {task}, where it is offered now.")
-            self._report(line.format(name=preset.name, task=texts.word(preset.task)))
+        if path:
+            self._take(read_preset_file(path))
 
     def _rename(self) -> None:
         preset = self._chosen()
@@ -98,13 +96,16 @@ class PresetMenu:
         preset = self._chosen()
         if preset is None:
             return
-        path = self._desktop.save_file(_("Share the preset"), preset.name + SUFFIX, _("Presets") + f" (*{SUFFIX})")
+        suggestion = as_file_name(preset.name) + SUFFIX
+        path = self._desktop.save_file(_("Share the preset"), suggestion, _("Presets") + f" (*{SUFFIX} *.json)")
+        if not path.lower().endswith(".json"):
+            path = with_ending(self._desktop, path, SUFFIX)
         if path:
-            path = path if path.lower().endswith(".json") else path + SUFFIX
             try:
                 Path(path).write_text(preset.to_json(), encoding="utf-8")
             except OSError as error:
                 raise InputError(f"{path}: {error.strerror or error}") from None
+            self._report(_("The preset is written: {file}").format(file=path))
 
     def _delete(self) -> None:
         preset = self._chosen()

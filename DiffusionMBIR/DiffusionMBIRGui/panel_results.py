@@ -9,7 +9,7 @@ import qt
 
 from DiffusionMBIRLib.errors import EngineError, InputError
 
-from .panel_desktop import Desktop
+from .panel_desktop import Desktop, with_ending
 from .panel_export import ExportMenu
 from .panel_fields import Form
 from .panel_page import PageButton
@@ -330,7 +330,7 @@ class ResultsSection:
         if job is None:
             return
         path = self._desktop.save_file(_("Save the report"), "DiffusionMBIR-report.zip", "(*.zip)")
-        if path:
+        if path := with_ending(self._desktop, path, ".zip"):
             self._try(lambda: self._save_report(job, path))
 
     def _save_report(self, job: Any, path: str) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from DiffusionMBIRGui.own_presets import OwnPresets, preset_of, read_preset
+from DiffusionMBIRGui.own_presets import OwnPresets, preset_of, read_preset_file, read_preset
 from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
@@ -127,9 +127,23 @@ def changed(**changes) -> str:
 def test_a_file_that_is_no_preset_is_refused_in_one_line(parameters, tmp_path, text, line):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(InputError, match=line) as refused:
-        parameters.own_presets.read_file(tmp_path / "x.json")
+        read_preset_file(tmp_path / "x.json")
     assert "\n" not in str(refused.value)
-    assert parameters.own_presets.of(SPARSE_VIEW) == {}
+    assert str(refused.value).startswith("x.json: ")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "x.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(InputError, match="^x.json: This is no preset"):
+        read_preset_file(tmp_path / "x.json")
+    with pytest.raises(InputError, match="^gone.json: No such file"):
+        read_preset_file(tmp_path / "gone.json")
+
+
+def test_a_file_from_an_editor_that_marks_its_encoding_is_read(tmp_path):
+    preset = preset_of("Lunge s\u00fc\u00df", SPARSE_VIEW, SETTINGS)
+    (tmp_path / "x.json").write_text(preset.to_json(), encoding="utf-8-sig")
+    assert read_preset_file(tmp_path / "x.json").name == preset.name
 
 
 def test_a_damaged_scene_or_folder_still_opens(parameters):

@@ -101,7 +101,41 @@ def test_a_preset_is_not_replaced_unasked_and_one_of_another_task_says_so(ready,
     assert "is for the task Sparse-view CT" in text(ready.form.runMessage)
     (tmp_path / "x.json").write_text("{")
     choose(ready, "load")
-    assert "no preset of DiffusionMBIR" in text(ready.form.runMessage)
+    assert text(ready.form.runMessage).startswith("x.json: This is no preset of DiffusionMBIR")
+
+
+def test_a_colleagues_preset_of_the_same_name_replaces_mine_only_where_i_say_so(ready, desktop, tmp_path):
+    desktop.text, desktop.saved = "Lung", str(tmp_path / "lung.json")
+    ready.parameters.set("steps", 77)
+    choose(ready, "save")
+    choose(ready, "share")
+    assert text(ready.form.runMessage).endswith(str(tmp_path / "lung.json"))
+    desktop.file = desktop.saved
+    choose(ready, "load")  # the very same: nothing to ask
+    assert not any("Replace" in question for question in desktop.asked)
+    ready.parameters.set("steps", 33)
+    choose(ready, "save")
+    desktop.answer = False
+    choose(ready, "load")
+    assert desktop.asked[-1] == "Replace the preset Lung?"
+    assert ready.parameters.own_presets.find("own/Lung").values["steps"] == ready.parameters.get("steps") == 33
+    desktop.answer = True
+    choose(ready, "load")
+    assert ready.parameters.own_presets.find("own/Lung").values["steps"] == ready.parameters.get("steps") == 77
+
+
+def test_a_name_without_its_ending_does_not_write_over_another_file(ready, desktop, tmp_path):
+    """The dialog asked about NAME; what would be written is NAME.mbirpreset.json."""
+    desktop.text, desktop.saved, other = "Lung", str(tmp_path / "a"), tmp_path / "a.mbirpreset.json"
+    choose(ready, "save")
+    other.write_text("mine")
+    desktop.answer = False
+    choose(ready, "share")
+    assert desktop.asked[-1] == f"Replace {other}?"
+    assert other.read_text() == "mine"
+    desktop.answer = True
+    choose(ready, "share")
+    assert "Lung" in other.read_text()
 
 
 def machine_of(chosen) -> str:
