@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from DiffusionMBIRGui.own_presets import OwnPresets, preset_of, read_preset_file, read_preset
+from DiffusionMBIRGui.own_presets import OwnPresets, preset_of, read_preset, read_preset_file
 from DiffusionMBIRGui.parameters import Parameters
 from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
