@@ -17,6 +17,7 @@ from DiffusionMBIRLib.tasks import task_info
 
 from . import texts
 from .estimates import Outlook
+from .own_presets import OWN
 from .panel_batch import BatchSection
 from .panel_data import DataSection, source_choices
 from .panel_desktop import Desktop
@@ -28,7 +29,7 @@ from .panel_results import ResultsSection
 from .panel_run import AnyRunner, RunSection
 from .panel_setup import SetupSection
 from .panel_warm import WarmEngine
-from .parameters import Parameters
+from .parameters import Parameters, default_of
 from .plans import default_name
 from .runner_work import failure
 from .texts import Missing, _
@@ -179,6 +180,10 @@ class Panel:
         name = self.fields.editors["preset"].current()
         if name:
             self.parameters.apply_preset(name)
+        prior, usual = self.parameters.get("prior"), default_of(Parameters.TABLE["prior"])
+        if not name.startswith(OWN) and prior not in (there := self._choice("prior").values) and usual in there:
+            self.parameters.set("prior", usual)  # that of a colleague's preset, without which this one runs as well
+            self._report(_("Prior {name} is not installed: {other} is taken.").format(name=prior, other=usual))
 
     def _on_job(self) -> None:
         folder, output = Path(self.parameters.input_file), self.parameters.output_node

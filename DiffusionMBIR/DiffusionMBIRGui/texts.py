@@ -100,7 +100,7 @@ def run_awaited() -> Missing:
 
 
 def prior_missing(name: str) -> Missing:
-    line = _("Prior {name} is not installed: choose another one, or import it under Set-up.")
+    line = _("Prior {name} is not installed: choose another one under Advanced, or import it under Set-up.")
     return Missing(_("Run: choose a prior first"), line.format(name=name or "?"))
 
 

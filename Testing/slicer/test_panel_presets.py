@@ -13,8 +13,10 @@ import Testing.slicer.host  # noqa: E402, F401 - makes qt importable
 
 # isort: split
 from DiffusionMBIRGui import setup  # noqa: E402
+from DiffusionMBIRGui.own_presets import preset_of  # noqa: E402
 from DiffusionMBIRGui.parameters import presets_of  # noqa: E402
 from DiffusionMBIRGui.texts import preset_title  # noqa: E402
+from DiffusionMBIRLib.config import ReconSettings  # noqa: E402
 from DiffusionMBIRLib.rates import note  # noqa: E402
 from DiffusionMBIRLib.tasks import LIMITED_ANGLE, SPARSE_VIEW, TASKS  # noqa: E402
 from Testing.slicer.host.played import CPU, text, wait_for  # noqa: E402
@@ -122,6 +124,21 @@ def test_a_colleagues_preset_of_the_same_name_replaces_mine_only_where_i_say_so(
     desktop.answer = True
     choose(ready, "load")
     assert ready.parameters.own_presets.find("own/Lung").values["steps"] == ready.parameters.get("steps") == 77
+
+
+def test_a_colleagues_prior_that_is_not_here_is_told_and_no_trap(ready, desktop, tmp_path):
+    """The presets of the extension keep the prior that was chosen; one that cannot run is not kept."""
+    shared = preset_of("Theirs", SPARSE_VIEW, ReconSettings(prior="their-own-v3"))
+    (tmp_path / "x.json").write_text(shared.to_json())
+    desktop.file = str(tmp_path / "x.json")
+    choose(ready, "load")
+    assert text(ready.form.runButton) == "Run: choose a prior first"
+    box = ready.form.preset
+    box.setCurrentIndex(0)
+    box.activated.emit(0)
+    assert ready.parameters.get("preset") == presets_of(SPARSE_VIEW)[0]
+    assert text(ready.form.runMessage) == "Prior their-own-v3 is not installed: ct-compact-v1 is taken."
+    assert text(ready.form.runButton) == "Run"
 
 
 def test_a_name_without_its_ending_does_not_write_over_another_file(ready, desktop, tmp_path):
