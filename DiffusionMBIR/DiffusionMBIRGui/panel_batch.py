@@ -164,8 +164,17 @@ class BatchSection:
                 self.batch.open(Path(place))
             except InputError:
                 return
-            if all(row.status == batch.FINISHED for row in self.batch.rows):
+            lacking = self._lacking()
+            if not lacking:
                 self.batch = Batch()
+                return
+            self._form.batchSection.setProperty("collapsed", False)
+            line = self._line(len(self.batch.rows), lacking)
+            self._report(_("Batch of an earlier time: {line}; Run all under Batch goes on.").format(line=line))
+
+    def _lacking(self) -> int:
+        """How many rows have no result."""
+        return sum(row.status != batch.FINISHED for row in self.batch.rows)
 
     def _on_remove(self, *_state: Any) -> None:
         self.batch.remove(self._selected())
@@ -277,7 +286,7 @@ class BatchSection:
         chosen = [rows[index] for index in self._selected()]
         done = any(row.result for row in rows) and self._engine is not None and self.batch.folder is not None
         form.batchPages.setEnabled(done and not self.busy)
-        lacking = sum(row.status != batch.FINISHED for row in rows)
+        lacking = self._lacking()
         form.batchTable.setVisible(bool(rows))
         form.batchAdd.setEnabled(not self.busy)
         form.batchRemove.setEnabled(bool(chosen) and not running)
@@ -295,7 +304,9 @@ class BatchSection:
             return _("Many volumes with the same settings: add them, then Run all. The results are files in a folder.")
         if not lacking and self.batch.folder is not None:
             return _("All done: {folder}").format(folder=self.batch.folder / batch.RESULTS)
-        return _("{done} of {count} done").format(done=count - lacking, count=count)
+        failed = sum(row.status == batch.FAILED for row in self.batch.rows)
+        line = _("{done} of {count} done, {failed} failed") if failed else _("{done} of {count} done")
+        return line.format(done=count - lacking, count=count, failed=failed)
 
 
 def _cells(row: BatchRow) -> tuple[str, ...]:
@@ -304,11 +315,17 @@ def _cells(row: BatchRow) -> tuple[str, ...]:
         batch.PREPARING: lambda: _("preparing"),
         batch.RUNNING: lambda: row.note or _("starting"),
         batch.FINISHED: lambda: _("done"),
-        batch.FAILED: lambda: _("failed: {reason}").format(reason=row.note),
-        batch.STOPPED: lambda: _("stopped, to be gone on with"),
+        batch.FAILED: lambda: _("failed: {reason}").format(reason=_without_path(row.note)),
+        batch.STOPPED: lambda: _("stopped; will go on"),
     }[row.status]()
     time = texts.duration(float(row.seconds)) if row.seconds else ""
     return row.name, status if len(status) <= 40 else status[:37] + "...", row.psnr, time
+
+
+def _without_path(reason: str) -> str:
+    """The row has little room, and says what it is of beside."""
+    place, _colon, rest = reason.partition(": ")
+    return rest if rest and {"/", "\\"} & set(place) else reason
 
 
 def _is_ours(node: Any) -> bool:

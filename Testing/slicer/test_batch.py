@@ -88,11 +88,15 @@ def test_a_batch_goes_on_after_a_failure_and_after_a_restart(
     root = widgets.load(str(UI))
     again = made_able(Panel(root, scene=desk.scene, desktop=desktop, runner=runner), desktop, tmp_path)
     assert [row.name for row in again.batch.batch.rows] == ["a/b: *chest*", "b", "damaged"]
+    assert text(again.form.runMessage) == "Batch of an earlier time: 1 of 3 done; Run all under Batch goes on."
+    assert not again.form.batchSection.property("collapsed")
     again.form.batchRun.click()
+    assert text(again.form.runMessage) == ""
     wait_for(lambda: not again.batch.busy, application)
     assert statuses(again) == [batch.FINISHED, batch.FINISHED, batch.FAILED]
     assert "damaged" in again.batch.batch.rows[2].note
-    assert text(again.form.batchLine) == "2 of 3 done"
+    assert text(again.form.batchLine) == "2 of 3 done, 1 failed"
+    assert again.form.batchTable.item(2, 1).text().startswith("failed: cannot be read as a volume")
     results = sorted(path.name for path in (folder / batch.RESULTS).iterdir())
     assert results == ["a-b- -chest-.nrrd", "b.nrrd"]
     assert (inputs / "b.nrrd").read_bytes() != (folder / batch.RESULTS / "b.nrrd").read_bytes()
