@@ -49,6 +49,7 @@ class Panel:
         self.scene, self.desktop = scene, desktop
         self._refreshing = self._again = self._closed = False
         self._observed: tuple[Any, int] | None = None
+        self._scrolled = 0  # where the sections stood as the run began
         self.parameters = Parameters.of(scene)
         self.fields = SettingFields(self.form, self.parameters, self._report)
         self.run = RunSection(self.form, self.parameters, runner, desktop, self._on_job)
@@ -126,6 +127,16 @@ class Panel:
         content, bar = self.form.scrollContent.property("minimumSizeHint"), area.verticalScrollBar()
         area.setMinimumWidth(content.width() + bar.property("sizeHint").width())
 
+    def _bring_results(self) -> None:
+        """Scroll to the results of a run, unless they are in sight or the user has scrolled since it began."""
+        area, section = self.form.scrollArea, self.form.resultsSection
+        bar = area.verticalScrollBar()
+        if self._closed or bar.property("value") != self._scrolled:
+            return
+        top = section.mapTo(self.form.scrollContent, qt.QPoint(0, 0)).y()
+        if top + section.property("height") > self._scrolled + area.viewport().property("height"):
+            bar.setValue(top)
+
     def exit(self) -> None:
         self.keys.exit()
 
@@ -193,6 +204,10 @@ class Panel:
             self.results.leave_overlays()
         self.results.look()
         self.refresh()
+        if self.run.runner.running:
+            self._scrolled = self.form.scrollArea.verticalScrollBar().property("value")
+        elif output is not None:
+            qt.QTimer.singleShot(0, self._bring_results)  # once the layouts know of the new row
 
     def _report(self, line: str) -> None:
         self.run.say(line)

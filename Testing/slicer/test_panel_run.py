@@ -209,6 +209,24 @@ def test_esc_and_cancel_while_a_run_is_being_cancelled_and_after_it(ready, runne
     assert (text(form.progressText), runner.calls) == (done, calls)
 
 
+@pytest.mark.parametrize("scrolled", [0, 30])
+def test_results_come_into_sight_unless_the_user_looks_elsewhere(ready, runner, window, application, scrolled):
+    """In a low window they lie below what is seen."""
+    form = ready.form
+    window.resize(500, 420)
+    application.processEvents()
+    bar, section = form.scrollArea.verticalScrollBar(), form.resultsSection
+    section.setProperty("collapsed", False)
+    form.runButton.click()
+    bar.setValue(scrolled)
+    assert section.visibleRegion().isEmpty()
+    ready.parameters.set_node("output", ct_volume(ready.scene, "Chest, 20 steps", (180, 16, 16)))
+    runner.finish(finished(), ready.parameters.output_node)
+    application.processEvents()
+    assert section.visibleRegion().isEmpty() == bool(scrolled)
+    assert (bar.value() == scrolled) == bool(scrolled)
+
+
 def test_slicers_own_keys_are_left_alone(ready, window):
     """F and B step through slices; X, which nothing uses, flickers where results are shown."""
     keys = {shortcut.key().toString(): shortcut for shortcut in ready.keys._shortcuts}
