@@ -62,7 +62,7 @@ class Panel:
         runner.standby = self.warm.take
         self.presets = PresetMenu(self.form.presetMenu, self.parameters, desktop, self._report)
         self.keys = Keys(root, run=self._on_run_key, end=self.run.escape, flicker=self.results.flicker)
-        self.results.on_shown = self.keys.results_shown
+        self.results.on_shown = self._on_results_shown
         self.form.researchOnly.setText(texts.research_only())
         for name, child in vars(self.form).items():
             if name.endswith("Section"):
@@ -115,6 +115,10 @@ class Panel:
         self.refresh()
         self._fit_width()
         self._fit_width_soon()
+
+    def _on_results_shown(self, comparable: bool) -> None:
+        self.keys.results_shown(comparable)
+        self._fit_width_soon()  # rows come and go with what there is
 
     def _fit_width_soon(self, *_state: Any) -> None:
         qt.QTimer.singleShot(0, self._fit_width)  # once the layouts know what is visible

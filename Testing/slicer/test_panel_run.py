@@ -227,6 +227,19 @@ def test_results_come_into_sight_unless_the_user_looks_elsewhere(ready, runner, 
     assert (bar.value() == scrolled) == bool(scrolled)
 
 
+def test_the_panel_is_never_narrower_than_what_it_shows(ready, window, application):
+    """Rows come and go with what there is; a scroll area alone would let the dock cut them off."""
+    area, content = ready.form.scrollArea, ready.form.scrollContent
+    ready.form.resultsSection.setProperty("collapsed", False)
+    ready.refresh()
+    application.processEvents()
+    former = area.minimumWidth()
+    ready.form.differenceButton.setText("As long as in another language, " * 3)
+    ready.refresh()
+    application.processEvents()
+    assert area.minimumWidth() >= content.minimumSizeHint().width() > former
+
+
 def test_slicers_own_keys_are_left_alone(ready, window):
     """F and B step through slices; X, which nothing uses, flickers where results are shown."""
     keys = {shortcut.key().toString(): shortcut for shortcut in ready.keys._shortcuts}
