@@ -240,6 +240,18 @@ def test_the_panel_is_never_narrower_than_what_it_shows(ready, window, applicati
     assert area.minimumWidth() >= content.minimumSizeHint().width() > former
 
 
+def test_a_long_name_does_not_widen_the_panel(ready, window, application):
+    """CTK's sections are never narrower than their size hint, and Slicer's box of nodes hints at its longest name."""
+    box, layout = ready.form.inputNode, ready.form.dataSection.layout()
+    box.findChild(qt.QComboBox).setSizeAdjustPolicy(qt.QComboBox.AdjustToContents)
+    former = layout.sizeHint().width()
+    ct_volume(ready.scene, "As hospitals name them, thorax low dose axial 1.0 B70f " * 2, (180, 16, 16))
+    box.updateGeometry()
+    application.processEvents()
+    assert box.sizeHint().width() > 500
+    assert layout.sizeHint().width() == former
+
+
 def test_slicers_own_keys_are_left_alone(ready, window):
     """F and B step through slices; X, which nothing uses, flickers where results are shown."""
     keys = {shortcut.key().toString(): shortcut for shortcut in ready.keys._shortcuts}
