@@ -30,7 +30,7 @@ from ..starts import coarse_start
 from ..streaming import lie_on_host, views_at_once
 from ..volume import Volume
 from .base import Problem, relative
-from .edges import lost_at_edges
+from .edges import give_back
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -58,8 +58,11 @@ class _Projections:
     slope: float
 
     def measured(self) -> Tensor:
-        """The line integrals, each time anew: as large as a volume, and seldom needed."""
-        return _on_device(self.scan, self.operator.range)
+        """The line integrals as they are fitted, each time anew: as large as a volume, and seldom needed."""
+        measured = _on_device(self.scan, self.operator.range)
+        if mixes_slices(self.scan.geometry):
+            give_back(measured)
+        return measured
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|, weighted by how far rays are trusted alone."""
@@ -107,9 +110,6 @@ def ct_problem(
     measured = _on_device(scan, raw.range)
     base = scan.mu_water_per_mm * (1 + value.offset / 1000.0)
     slope = scan.mu_water_per_mm * value.scale / 1000.0
-    target = measured / slope
-    if base != 0.0:
-        target -= raw.forward(raw.domain.ones().mul_(base / slope))
     A: LinearOperator = raw
     weights: Tensor | None = None
     trust: Tensor | None = None
@@ -123,16 +123,20 @@ def ct_problem(
             variance /= torch.from_numpy(scan.photon_profile).to(variance.device)  # infinite where a ray does not count
         variance = variance.add_(MODEL_ERROR**2)
         if mixed:
-            variance += lost_at_edges(measured).square_()
+            give_back(measured, variance)
         if scan.weights is not None:
             trust = torch.from_numpy(scan.weights).to(variance.device)
             trust = trust / raw.range.slabs.largest(trust.max())
             variance /= trust
         deviation = float(-raw.range.slabs.largest(-variance.min())) ** 0.5
         weights = variance.rsqrt_().mul_(deviation)
-        target = target.mul_(weights)
         full = weights if trust is None else torch.where(trust > 0, weights / trust.clamp_min(1e-12).sqrt(), weights)
         A = raw.with_weights(full)
+    target = measured.div_(slope)
+    if base != 0.0:
+        target -= raw.forward(raw.domain.ones().mul_(base / slope))
+    if weights is not None:
+        target *= weights
     norm = A.norm()
     if not norm > 0:
         raise InputError(f"{scan.name}: no ray meets the grid; check the geometry's detector and the grid's isocentre")
@@ -261,7 +265,10 @@ def bounds_on_coarser(scan: Measurement, factor: int) -> dict[str, Any]:
 
 
 def _on_device(scan: Measurement, space: Space) -> Tensor:
-    return space.laid_out(torch.from_numpy(np.ascontiguousarray(scan.data, np.float32)).to(space.device))
+    """The line integrals, to be written to: never the scan's own memory."""
+    held = torch.from_numpy(np.ascontiguousarray(scan.data, np.float32))
+    measured = space.laid_out(held.to(space.device))
+    return measured.clone() if measured.data_ptr() == held.data_ptr() else measured
 
 
 def _on_grid(x: Tensor, space: Space) -> Tensor:
