@@ -60,8 +60,7 @@ class _Projections:
     def measured(self) -> Tensor:
         """The line integrals as they are fitted, each time anew: as large as a volume, and seldom needed."""
         measured = _on_device(self.scan, self.operator.range)
-        if mixes_slices(self.scan.geometry):
-            give_back(measured)
+        give_back(measured, mixes_slices(self.scan.geometry))
         return measured
 
     def residual(self, x: Tensor) -> float:
@@ -115,6 +114,7 @@ def ct_problem(
     trust: Tensor | None = None
     deviation = MODEL_ERROR
     mixed = mixes_slices(scan.geometry)
+    variance: Tensor | None = None
     if scan.photons > 0 or scan.weights is not None or mixed:
         variance = torch.zeros_like(measured)
         if scan.photons > 0:
@@ -122,8 +122,8 @@ def ct_problem(
         if scan.photon_profile is not None:
             variance /= torch.from_numpy(scan.photon_profile).to(variance.device)  # infinite where a ray does not count
         variance = variance.add_(MODEL_ERROR**2)
-        if mixed:
-            give_back(measured, variance)
+    give_back(measured, mixed, variance)
+    if variance is not None:
         if scan.weights is not None:
             trust = torch.from_numpy(scan.weights).to(variance.device)
             trust = trust / raw.range.slabs.largest(trust.max())
