@@ -163,6 +163,12 @@ class ReconSettings:
         range=(0.0, 1e5),
         option="metal",
     )
+    edge_gradient: bool = setting(
+        True,
+        "Edge gradient",
+        "Of CT: what line integrals lose on slopes, as detector cells add up photons, is given back.  Off: for "
+        "sinograms of programs that add up line integrals instead.",
+    )
     bin_pixels: int = setting(
         1,
         "Bin pixels",

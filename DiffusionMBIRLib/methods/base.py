@@ -43,10 +43,10 @@ OF_FITS = (
     "complex_prior",
 )  # fmt: skip
 OF_ALL = (  # settings of the scan's operator, whatever the method
-    "method", "device", "projector", "metal_hu", "virtual_coils",
+    "method", "device", "projector", "metal_hu", "edge_gradient", "virtual_coils",
 )  # fmt: skip
 _OF_DATA = {  # those that mean nothing elsewhere
-    "CT": ("projector", "preconditioner", "metal_hu", "tv_grids", "bin_pixels"),
+    "CT": ("projector", "preconditioner", "metal_hu", "edge_gradient", "tv_grids", "bin_pixels"),
     "MR": ("virtual_coils", "complex_prior", "cg_iterations", "cg_lam"),
 }
 

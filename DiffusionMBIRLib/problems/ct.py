@@ -48,7 +48,10 @@ _MOST_EXPONENT = 75.0  # exp of more, over the fewest photons, leaves the range 
 
 @dataclass(frozen=True)
 class _Projections:
-    """The scan in mm: attenuation = base + slope x (1/mm) for x in the value scale; ``operator`` is A / norm."""
+    """The scan in mm: attenuation = base + slope x (1/mm) for x in the value scale; ``operator`` is A / norm.
+
+    mended: what edges have taken from the line integrals is given back.
+    """
 
     scan: Measurement
     operator: LinearOperator
@@ -56,11 +59,13 @@ class _Projections:
     value: ValueScale
     base: float
     slope: float
+    mended: bool
 
     def measured(self) -> Tensor:
         """The line integrals as they are fitted, each time anew: as large as a volume, and seldom needed."""
         measured = _on_device(self.scan, self.operator.range)
-        give_back(measured, mixes_slices(self.scan.geometry))
+        if self.mended:
+            give_back(measured, mixes_slices(self.scan.geometry))
         return measured
 
     def residual(self, x: Tensor) -> float:
@@ -122,7 +127,8 @@ def ct_problem(
         if scan.photon_profile is not None:
             variance /= torch.from_numpy(scan.photon_profile).to(variance.device)  # infinite where a ray does not count
         variance = variance.add_(MODEL_ERROR**2)
-    give_back(measured, mixed, variance)
+    if settings.edge_gradient:
+        give_back(measured, mixed, variance)
     if variance is not None:
         if scan.weights is not None:
             trust = torch.from_numpy(scan.weights).to(variance.device)
@@ -143,7 +149,7 @@ def ct_problem(
     scaled = raw.scaled(1 / norm)
     A = scaled if weights is None else scaled.with_weights(weights)
     y = target.div_(norm)
-    seen = _Projections(scan, scaled, norm, value, base, slope)
+    seen = _Projections(scan, scaled, norm, value, base, slope, settings.edge_gradient)
     stride, factor = coarse_start(scan.geometry.views_of_a_point, scan.grid.in_plane)
     coarser = partial(_coarse, scan, settings, value, raw.domain)
     of_views = partial(_of_views, scan, settings, norm, y, weights, raw.domain)

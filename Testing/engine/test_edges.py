@@ -68,6 +68,16 @@ def test_the_scan_itself_is_not_written_to():
     np.testing.assert_array_equal(scan.data, before)
 
 
+def test_line_integrals_that_are_no_means_of_intensities_can_be_left_as_they_are():
+    scan = mbir.simulate(body((2, 16, 16), (20.0, 20.0, 20.0)), views=12)
+    problem = ct_problem(scan, replace(FAST, edge_gradient=False), None, torch.device("cpu"))
+    A = projector(scan.geometry, scan.grid)
+    x = torch.rand(scan.grid.shape)
+    mu = (x * problem.value.scale + problem.value.offset + 1000) / 1000 * scan.mu_water_per_mm
+    came = torch.from_numpy(scan.data)
+    assert problem.residual(x) == pytest.approx(float((A.forward(mu) - came).norm() / came.norm()), rel=1e-4)
+
+
 @pytest.mark.parametrize("scanner", ["parallel-beam", "fan-beam"])
 def test_the_truth_fits_better_along_columns(scanner):
     """A disc of water in air: its rim loses most, and that is given back."""
