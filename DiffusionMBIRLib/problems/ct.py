@@ -63,10 +63,7 @@ class _Projections:
 
     def measured(self) -> Tensor:
         """The line integrals as they are fitted, each time anew: as large as a volume, and seldom needed."""
-        measured = _on_device(self.scan, self.operator.range)
-        if self.mended:
-            give_back(measured, mixes_slices(self.scan.geometry))
-        return measured
+        return line_integrals(self.scan, self.operator.range, mended=self.mended)
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|, weighted by how far rays are trusted alone."""
@@ -128,7 +125,7 @@ def ct_problem(
             variance /= torch.from_numpy(scan.photon_profile).to(variance.device)  # infinite where a ray does not count
         variance = variance.add_(MODEL_ERROR**2)
     if settings.edge_gradient:
-        give_back(measured, mixed, variance)
+        give_back(measured, mixed, _trusted(scan, measured.device), variance)
     if variance is not None:
         if scan.weights is not None:
             trust = torch.from_numpy(scan.weights).to(variance.device)
@@ -270,11 +267,24 @@ def bounds_on_coarser(scan: Measurement, factor: int) -> dict[str, Any]:
     return found
 
 
+def line_integrals(scan: Measurement, space: Space, *, mended: bool) -> Tensor:
+    """Of a scan, to be written to.  mended: what edges have taken from them is given back."""
+    measured = _on_device(scan, space)
+    if mended:
+        give_back(measured, mixes_slices(scan.geometry), _trusted(scan, measured.device))
+    return measured
+
+
 def _on_device(scan: Measurement, space: Space) -> Tensor:
     """The line integrals, to be written to: never the scan's own memory."""
     held = torch.from_numpy(np.ascontiguousarray(scan.data, np.float32))
     measured = space.laid_out(held.to(space.device))
     return measured.clone() if measured.data_ptr() == held.data_ptr() else measured
+
+
+def _trusted(scan: Measurement, device: torch.device) -> Tensor | None:
+    """Which rays count, where some may not."""
+    return None if scan.weights is None else torch.from_numpy(scan.weights > 0).to(device)
 
 
 def _on_grid(x: Tensor, space: Space) -> Tensor:

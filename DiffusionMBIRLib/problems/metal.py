@@ -22,6 +22,7 @@ from ..scans import Measurement
 from ..solvers.classic import sirt
 from ..solvers.direct import direct_reconstruction, has_direct
 from .base import Problem
+from .ct import line_integrals
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -48,9 +49,8 @@ def metal_problem(scan: Measurement, settings: ReconSettings, make: Callable[[Me
             "every pixel, and what took their place would be plausible but wrong anatomy; set it to 0"
         )
     probe = make(scan)
-    metal = Metal(
-        scan, projector(scan.geometry, scan.grid, device=probe.A.device, backend=settings.projector), threshold
-    )
+    operator = projector(scan.geometry, scan.grid, device=probe.A.device, backend=settings.projector)
+    metal = Metal(scan, operator, threshold, settings.edge_gradient)
     count = int(metal.mask.sum())
     if not count:
         line = f"no voxel of the first reconstruction lies above {threshold:g} HU: all rays count"
@@ -81,16 +81,20 @@ def metal_problem(scan: Measurement, settings: ReconSettings, make: Callable[[Me
 
 @dataclass(frozen=True)
 class Metal:
-    """What of a scan is metal.  operator: from attenuation in 1/mm to line integrals.  threshold_hu: metal is above."""
+    """What of a scan is metal.
+
+    operator: from attenuation in 1/mm to line integrals.  threshold_hu: metal is above.  mended: what edges have taken
+    from the line integrals is given back.
+    """
 
     scan: Measurement
     operator: LinearOperator
     threshold_hu: float
+    mended: bool = True
 
     @cached_property
     def measured(self) -> Tensor:
-        data = torch.from_numpy(np.ascontiguousarray(self.scan.data, np.float32))
-        return self.operator.range.laid_out(data.to(self.operator.device))
+        return line_integrals(self.scan, self.operator.range, mended=self.mended)
 
     @cached_property
     def first(self) -> Tensor:

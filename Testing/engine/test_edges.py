@@ -31,7 +31,7 @@ def test_what_a_slope_loses_is_what_the_mean_of_intensities_says(axis):
     torch.testing.assert_close(lost, torch.full_like(ramp, below), rtol=0.01, atol=0)
     assert float(unsure.max()) < 1e-12
     seen, variance = ramp - below, torch.zeros_like(ramp)
-    give_back(seen, axis == 0, variance)
+    give_back(seen, axis == 0, variance=variance)
     torch.testing.assert_close(seen, ramp, rtol=0, atol=1e-4)
     assert float(variance.max()) < 1e-20
 
@@ -51,12 +51,23 @@ def test_a_peak_between_rows_is_left_as_it_is():
     assert float(lost_at_edges(rows, 0)[0][1]) == 0
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_cell_that_is_not_trusted_tells_of_no_slope(axis):
+    ramp = torch.arange(6.0)[:, None, None].swapaxes(0, axis)
+    spoilt, trusted = ramp.clone(), torch.ones(ramp.shape, dtype=torch.bool)
+    spoilt.select(axis, 3).fill_(9.0)
+    trusted.select(axis, 3).fill_(False)
+    lost = [lost_at_edges(some, axis, trusted)[0].ravel() for some in (ramp, spoilt)]
+    assert torch.equal(*lost)
+    assert (lost[0] > 0).tolist() == [True, True, False, False, False, True]
+
+
 def test_views_may_come_in_parts(monkeypatch):
     rows = torch.from_numpy(np.random.default_rng(0).random((4, 7, 3)))
     whole, parts = (rows.clone(), torch.zeros_like(rows)), (rows.clone(), torch.zeros_like(rows))
-    give_back(whole[0], True, whole[1])
+    give_back(whole[0], True, rows > 0.2, whole[1])
     monkeypatch.setattr(edges, "_AT_ONCE", 24)
-    give_back(parts[0], True, parts[1])
+    give_back(parts[0], True, rows > 0.2, parts[1])
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
