@@ -35,7 +35,7 @@ from ..scans import KSpace, Scan
 from ..simulation import simulate, truth_for
 from ..tasks import MR_TASK, task_info
 from ..volume import Volume
-from .conformal import CLASSES, Classes, Covered, held, scales
+from .conformal import CLASSES, Classes, Covered, held_of_others, level, scales
 from .scale import SHARES, ErrorScale, Sums
 from .signals import NAMES, signals_of
 from .table import Entry, Kind, Table, kind_of, whole_share, write_table
@@ -68,14 +68,6 @@ class KnownRun:
     error: torch.Tensor
     kinds: torch.Tensor
     features: list[float]
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A run by a model that had not seen the person: how its sizes of errors must be scaled."""
-
-    person: str
-    covered: Covered
 
 
 def calibrate(
@@ -236,37 +228,20 @@ def _entries(
     entries, distances = list[Entry](), list[float]()
     for kind in dict.fromkeys(run.kind for run in runs):
         part = [run for run in runs if run.kind == kind]
-        judged = [
-            _Judged(run.person, Covered.of(run.error.numpy(), sizes.numpy(), run.kinds.numpy(), len(classes.names)))
+        people, told = [run.person for run in part], [weights[run.person] for run in part]
+        covered = [
+            Covered.of(run.error.numpy(), sizes.numpy(), run.kinds.numpy(), len(classes.names))
             for run in part
             for sizes in [without[run.person](run.maps, run.kinds, run.kind.coils)]
         ]
-        factors = {f"{share:g}": _scales(judged, share, weights) for share in SHARES}
+        asked = {share: level(covered, people, share, told) for share in SHARES}
+        factors = {f"{share:g}": scales(covered, asked[share], told) for share in SHARES}
+        kept = {f"{s:g}": round(held_of_others(covered, people, asked[s], told) or 0.0, 4) for s in SHARES}
         features = [run.features for run in part]
-        distances += distances_left_out(features, [run.person for run in part])
-        people = len({run.person for run in part})
-        entries.append(Entry(kind, factors, people, _left_out(judged, weights), usual_of(features)))
+        distances += distances_left_out(features, people)
+        entries.append(Entry(kind, factors, len(set(people)), kept, usual_of(features)))
     limit = limit_of(distances)
     return [replace(entry, usual=entry.usual | {"limit": limit}) for entry in entries]
-
-
-def _scales(judged: Sequence[_Judged], share: float, weights: Mapping[str, float]) -> list[float]:
-    return scales([one.covered for one in judged], share, [weights[one.person] for one in judged])
-
-
-def _left_out(judged: Sequence[_Judged], weights: Mapping[str, float]) -> dict[str, float]:
-    """The mean share that was held of each person by the factors of the others."""
-    shares: dict[str, float] = {}
-    for share in SHARES:
-        held_by, weight = [], []
-        for one in judged:
-            others = [j for j in judged if j.person != one.person]
-            if others:
-                parts = held(one.covered, _scales(others, share, weights))
-                held_by.append(float((parts * one.covered.voxels).sum() / max(1, one.covered.voxels.sum())))
-                weight.append(weights[one.person])
-        shares[f"{share:g}"] = round(float(np.average(held_by, weights=weight)), 4) if held_by else 0.0
-    return shares
 
 
 def summary(table: Table) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from DiffusionMBIRLib.uncertainty.calibrate import KnownRun, models_of
-from DiffusionMBIRLib.uncertainty.conformal import CLASSES, Covered, held, scales
+from DiffusionMBIRLib.uncertainty.conformal import CLASSES, Covered, held, held_of_others, level, scales
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, Sums, features_at
 from DiffusionMBIRLib.uncertainty.signals import NAMES
 from DiffusionMBIRLib.uncertainty.table import Kind, whole_share
@@ -44,6 +44,34 @@ def test_people_who_weigh_more_decide():
     assert scales([*seen, *others], 0.95, weights) == scales(others, 0.95)
     between = scales([*seen, *others], 0.95, [0.25] * 8 + [1.0] * 8)
     assert scales([*seen, *others], 0.95) < between < scales(others, 0.95)
+
+
+def test_of_people_left_out_the_share_is_held_that_is_asked_for():
+    """Where the class is rare of which a person's errors are misjudged, a share of each class is less than of all."""
+    people = []
+    for seed in range(14):
+        generator = np.random.default_rng(seed)
+        kinds = (generator.uniform(size=4000) < (0.9 if seed % 2 else 0.1)).astype(int)
+        own = np.where(kinds == seed % 2, 1.0, 2.0)
+        people.append(Covered.of(np.abs(generator.normal(size=4000)) * own, np.ones(4000), kinds, 2))
+    names, weights = [str(k) for k in range(14)], [1.0] * 14
+    for share in (0.9, 0.95):
+        plainly = held_of_others(people, names, share, weights)
+        asked = level(people, names, share, weights)
+        found = held_of_others(people, names, asked, weights)
+        assert plainly is not None
+        assert found is not None
+        assert plainly - share > 0.01
+        assert abs(found - share) < 0.001
+    assert held_of_others(people[:2], ["one", "one"], 0.9, [1.0, 1.0]) is None
+    assert level(people[:2], ["one", "one"], 0.9, [1.0, 1.0]) == 0.9
+
+
+def test_a_person_of_several_volumes_is_left_out_with_all_of_them():
+    one, other = (Covered.of(np.full(500, size), np.ones(500), np.zeros(500, int), 1) for size in (1.0, 4.0))
+    assert held_of_others([one, one, other], ["a", "a", "b"], 0.9, [1.0] * 3) == pytest.approx(2 / 3)
+    assert held_of_others([one, one, other], ["a", "b", "c"], 0.9, [1.0] * 3) == pytest.approx(2 / 3)
+    assert held_of_others([one, other, other], ["a", "b", "b"], 0.9, [1.0] * 3) == pytest.approx(1 / 3)
 
 
 def test_a_class_that_nobody_has_is_not_taken_for_sure():
