@@ -23,7 +23,9 @@ from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.uncertainty.calibrate import SCANS, calibrate, scan_of
 from DiffusionMBIRLib.uncertainty.conformal import CLASSES
 from DiffusionMBIRLib.uncertainty.cost import TV_SWEEPS
+from DiffusionMBIRLib.uncertainty.refine import WIDTHS, Refinement, input_count
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, ErrorScale
+from DiffusionMBIRLib.uncertainty.signals import NAMES
 from DiffusionMBIRLib.uncertainty.table import Entry, Kind, Table, kind_of, read_table, write_table
 from DiffusionMBIRLib.uncertainty.unlike import distance, distances_left_out, limit_of, usual_of
 from DiffusionMBIRLib.volume import Volume
@@ -64,6 +66,33 @@ def test_a_calibration_comes_back_from_its_file(tmp_path):
     read, again = read_table(path)
     assert read == made
     assert torch.equal(again.coefficients, scale.coefficients)
+    assert again.refinement is None
+
+
+def refined(inputs: int) -> ErrorScale:
+    one, two = WIDTHS
+    shapes = [(inputs,), (inputs,), (one, inputs), (one,), (two, one), (two,), (1, two), (1,)]
+    generator = torch.Generator().manual_seed(0)
+    return replace(flat(), refinement=Refinement(*(torch.rand(s, generator=generator) + 0.1 for s in shapes)))
+
+
+def test_a_network_comes_back_from_its_file_and_one_that_does_not_fit_is_refused(tmp_path):
+    path, scale = tmp_path / "p.calibration.safetensors", refined(input_count(FEATURES, 4))
+    write_table(table(), scale, path)
+    again = read_table(path)[1]
+    maps, kinds = torch.randn(1, len(NAMES), 16, 16), torch.zeros(1, 16, 16, dtype=torch.long)
+    assert torch.equal(again(maps, kinds, 1, 8.0), scale(maps, kinds, 1, 8.0))
+    assert not torch.allclose(again(maps, kinds, 1, 8.0), again(maps, kinds, 1, 60.0))
+    assert path.stat().st_size < 50_000
+    tensors = scale.refinement.tensors() | {"coefficients": scale.coefficients}
+    for name, wrong in {"first": torch.zeros(2, 3), "last_bias": torch.full((1,), torch.nan), "spread": None}.items():
+        damaged = dict(tensors)
+        del damaged[f"refinement.{name}"]
+        if wrong is not None:
+            damaged[f"refinement.{name}"] = wrong
+        save_file(damaged, path, {"calibration": json.dumps(asdict(table()))})
+        with pytest.raises(InputError, match=r"p\.calibration\.safetensors: is of another version"):
+            read_table(path)
 
 
 @pytest.mark.parametrize(
