@@ -41,7 +41,7 @@ from .refine import Voxels, inputs_of, trained
 from .scale import SHARES, ErrorScale, Sums, features_at
 from .signals import NAMES, signals_of
 from .table import Entry, Kind, Table, kind_of, whole_share, write_table
-from .unlike import distances_left_out, features_of, limit_of, usual_of
+from .unlike import distances_left_out, features_of, limit_of, ordinary, usual_of
 
 SCANS = {
     "CT": (
@@ -262,7 +262,7 @@ def _entries(
     runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: Classes, weights: Mapping[str, float]
 ) -> list[Entry]:
     """For each kind of scan its factors, from models without the person that they judge; weights: of people."""
-    entries, distances = list[Entry](), list[float]()
+    entries = list[Entry]()
     for kind in dict.fromkeys(run.kind for run in runs):
         part = [run for run in runs if run.kind == kind]
         people, told = [run.person for run in part], [weights[run.person] for run in part]
@@ -274,11 +274,22 @@ def _entries(
         asked = {share: level(covered, people, share, told) for share in SHARES}
         factors = {f"{share:g}": scales(covered, asked[share], told) for share in SHARES}
         kept = {f"{s:g}": round(held_of_others(covered, people, asked[s], told) or 0.0, 4) for s in SHARES}
-        features = [run.features for run in part]
-        distances += distances_left_out(features, people)
-        entries.append(Entry(kind, factors, len(set(people)), kept, usual_of(features)))
+        entries.append(Entry(kind, factors, len(set(people)), kept))
+    return [replace(entry, usual=usual) for entry, usual in zip(entries, usual_ones(runs), strict=True)]
+
+
+def usual_ones(runs: Sequence[KnownRun]) -> list[dict[str, Any]]:
+    """For each kind of scan what its runs are like, but for those of the oddest people."""
+    kinds = {run.kind: [other for other in runs if other.kind == run.kind] for run in runs}
+    alike = ordinary([([run.features for run in part], [run.person for run in part]) for part in kinds.values()])
+    usual, distances = list[dict[str, Any]](), list[float]()
+    for part in kinds.values():
+        mine = [run for run in part if run.person in alike] or part
+        features = [run.features for run in mine]
+        distances += distances_left_out(features, [run.person for run in mine])
+        usual.append(usual_of(features))
     limit = limit_of(distances)
-    return [replace(entry, usual=entry.usual | {"limit": limit}) for entry in entries]
+    return [one | {"limit": limit} for one in usual]
 
 
 def summary(table: Table) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from DiffusionMBIRLib.uncertainty.refine import WIDTHS, Refinement, input_count
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, ErrorScale
 from DiffusionMBIRLib.uncertainty.signals import NAMES
 from DiffusionMBIRLib.uncertainty.table import Entry, Kind, Table, kind_of, read_table, write_table
-from DiffusionMBIRLib.uncertainty.unlike import distance, distances_left_out, limit_of, usual_of
+from DiffusionMBIRLib.uncertainty.unlike import distance, distances_left_out, limit_of, ordinary, usual_of
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.training_toys import discs
 
@@ -204,6 +204,17 @@ def test_a_feature_that_does_not_go_with_the_others_is_unlike():
     one, two = (distances_left_out(odd, [*names, "x", other]) for other in ("x", "y"))
     assert max(one) > 3 * max(two)
     assert limit_of(distances * 10 + one) < 0.5 * limit_of(one)  # it is one kind of scan in which they are odd
+
+
+def test_one_odd_person_in_twenty_does_not_make_others_usual():
+    """Odd in one kind of scan only, whose other kinds do not hide it; of fewer people all count."""
+    generator = np.random.default_rng(2)
+    names = [str(k) for k in range(20)]
+    kinds = [(generator.normal(size=(20, 3)) * 0.3).tolist() for _ in range(2)]
+    kinds[0][7] = [9.0, 0.0, 0.0]
+    assert ordinary([(rows, names) for rows in kinds]) == set(names) - {"7"}
+    assert ordinary([(rows[:19], names[:19]) for rows in kinds]) == set(names[:19])
+    assert ordinary([(kinds[0], names), (kinds[1][:5], names[:5])]) == set(names) - {"7"}
 
 
 @pytest.fixture
