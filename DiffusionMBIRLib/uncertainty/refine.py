@@ -114,7 +114,7 @@ def trained(runs: Sequence[Voxels], seed: int = 0) -> Refinement:
             log_size = predicted[mine] + network(x[mine])[:, 0]
             misfit = (log_size + (error[mine] + _LEAST_ERROR) * torch.exp(-log_size)).mean()
             optimizer.zero_grad(set_to_none=True)
-            misfit.backward()  # type: ignore[no-untyped-call]
+            misfit.backward()
             nn.utils.clip_grad_norm_(ways, 1.0)
             optimizer.step()
             pace.step()
