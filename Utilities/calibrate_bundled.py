@@ -35,7 +35,8 @@ PEOPLE = {
     "MR": (
         "cstar-stroke_T1", "cstar-stroke_T2", "cstar-stroke_FLAIR", "seg3d-brain_T1", "uih-a_T1", "ucsf-br-06_T1",
         "ucsf-br-08_T1", "sts-001_T1", "sts-009_T1", "sts-010_T1", "sts-014_T1", "sts-021_T1", "sts-003_T1",
-        "sts-013_T1", "sts-016_T1", "sts-029_T1",
+        "sts-013_T1", "sts-016_T1", "sts-029_T1", "sts-017_T1", "sts-018_T1", "sts-019_T1", "sts-020_T1", "sts-022_T1",
+        "sts-023_T1", "sts-026_T1", "sts-027_T1", "sts-028_T1",
     ),
 }  # fmt: skip
 SEEN = {  # by the priors when they were trained: Resources/Models/*.md

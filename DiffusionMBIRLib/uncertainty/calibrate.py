@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections import Counter as Counts
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
@@ -35,11 +36,12 @@ from ..scans import KSpace, Scan
 from ..simulation import simulate, truth_for
 from ..tasks import MR_TASK, task_info
 from ..volume import Volume
-from .conformal import CLASSES, Classes, Covered, held, scales
-from .scale import SHARES, ErrorScale, Sums
+from .conformal import CLASSES, Classes, Covered, held_of_others, level, scales
+from .refine import Voxels, inputs_of, trained
+from .scale import SHARES, ErrorScale, Sums, features_at
 from .signals import NAMES, signals_of
 from .table import Entry, Kind, Table, kind_of, whole_share, write_table
-from .unlike import distances_left_out, features_of, limit_of, usual_of
+from .unlike import distances_left_out, features_of, limit_of, ordinary, usual_of
 
 SCANS = {
     "CT": (
@@ -53,6 +55,8 @@ SCANS = {
 LEAST_PEOPLE = 4
 SEEN = 0.25  # how much a person whom the prior was trained with weighs against one whom it was not
 SLICES = 2  # of each person, from the middle: people differ more than their slices do
+GROUPS = 8  # of people, each left out of a model of the others
+VOXELS = 5000  # of each run, that networks are trained on
 _FINEST = 256  # pixels across a slice, beyond which four of them make one instead of two
 
 
@@ -68,14 +72,6 @@ class KnownRun:
     error: torch.Tensor
     kinds: torch.Tensor
     features: list[float]
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A run by a model that had not seen the person: how its sizes of errors must be scaled."""
-
-    person: str
-    covered: Covered
 
 
 def calibrate(
@@ -207,66 +203,93 @@ def read_run(kept: Path, person: str, modality: str) -> KnownRun:
 
 
 def models_of(runs: Sequence[KnownRun], classes: Classes) -> tuple[ErrorScale, dict[str, ErrorScale]]:
-    """The model of all people, and for each of them the one of the others.  People weigh alike, however many runs they
-    have.
+    """The model of all people, and for each of them one that had not seen them: of all but a group of people, of which
+    there are at most GROUPS.  People weigh alike, however many runs they have.
     """
-    people, whole = sorted({run.person for run in runs}), list[ErrorScale]()
-    others: list[dict[str, ErrorScale]] = []
+    people = sorted({run.person for run in runs})
+    sums = [Sums.of(run.maps, run.error, run.kinds, classes) for run in runs]
+    chosen = [_Chosen.of(run, np.random.default_rng(k)) for k, run in enumerate(runs)]
+    groups = [people[k::GROUPS] for k in range(min(GROUPS, len(people)))]
+    whole = _model(runs, sums, chosen, classes, people)
+    without = dict[str, ErrorScale]()
+    for group in groups:
+        others = [person for person in people if person not in group]
+        without |= dict.fromkeys(group, _model(runs, sums, chosen, classes, others) if others else whole)
+    return whole, without
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some voxels of a run, which a network is trained on: features (voxels, FEATURES), classes and absolute errors."""
+
+    features: torch.Tensor
+    kinds: torch.Tensor
+    error: torch.Tensor
+
+    @classmethod
+    def of(cls, run: KnownRun, generator: np.random.Generator) -> _Chosen:
+        count = run.error.numel()
+        mine = torch.from_numpy(generator.choice(count, min(VOXELS, count), replace=False))
+        features = features_at(run.maps).movedim(1, -1).reshape(count, -1)[mine]
+        return cls(features, run.kinds.reshape(-1)[mine], run.error.reshape(-1)[mine])
+
+
+def _model(
+    runs: Sequence[KnownRun],
+    sums: Sequence[Sums],
+    chosen: Sequence[_Chosen],
+    classes: Classes,
+    people: Collection[str],
+) -> ErrorScale:
+    """Of these people's runs."""
+    mine = [k for k, run in enumerate(runs) if run.person in people]
+    parts = []
     for coils in sorted({run.kind.coils for run in runs}):
-        by_person: dict[str, Sums] = {}
-        for person in people:
-            part = [run for run in runs if (run.person, run.kind.coils) == (person, coils)]
-            if part:
-                sums = [Sums.of(run.maps, run.error, run.kinds, classes) for run in part]
-                by_person[person] = reduce(Sums.__add__, sums).times(1 / len(sums))
-        everyone = reduce(Sums.__add__, by_person.values())
-        whole.append(everyone.solved())
-        others.append({p: (everyone - by_person[p]).solved() if p in by_person else whole[-1] for p in people})
-    return _of_coils(whole), {person: _of_coils([part[person] for part in others]) for person in people}
-
-
-def _of_coils(models: Sequence[ErrorScale]) -> ErrorScale:
-    return ErrorScale(torch.cat([model.coefficients for model in models]))
+        of_coils = [k for k in mine if runs[k].kind.coils == coils] or mine
+        count = Counts(runs[k].person for k in of_coils)
+        parts.append(reduce(Sums.__add__, (sums[k].times(1 / count[runs[k].person]) for k in of_coils)).solved())
+    linear = ErrorScale(torch.cat([model.coefficients for model in parts]))
+    count, voxels = Counts(runs[k].person for k in mine), []
+    for k in mine:
+        part, kind = chosen[k], runs[k].kind
+        inputs = inputs_of(part.features, part.kinds, len(classes.names), kind.amount, kind.coils)
+        told = linear.logs(part.features, part.kinds, kind.coils, kind.amount)
+        voxels.append(Voxels(inputs, told, part.error, 1 / count[runs[k].person]))
+    return replace(linear, refinement=trained(voxels))
 
 
 def _entries(
     runs: Sequence[KnownRun], without: dict[str, ErrorScale], classes: Classes, weights: Mapping[str, float]
 ) -> list[Entry]:
     """For each kind of scan its factors, from models without the person that they judge; weights: of people."""
-    entries, distances = list[Entry](), list[float]()
+    entries = list[Entry]()
     for kind in dict.fromkeys(run.kind for run in runs):
         part = [run for run in runs if run.kind == kind]
-        judged = [
-            _Judged(run.person, Covered.of(run.error.numpy(), sizes.numpy(), run.kinds.numpy(), len(classes.names)))
+        people, told = [run.person for run in part], [weights[run.person] for run in part]
+        covered = [
+            Covered.of(run.error.numpy(), sizes.numpy(), run.kinds.numpy(), len(classes.names))
             for run in part
-            for sizes in [without[run.person](run.maps, run.kinds, run.kind.coils)]
+            for sizes in [without[run.person](run.maps, run.kinds, run.kind.coils, run.kind.amount)]
         ]
-        factors = {f"{share:g}": _scales(judged, share, weights) for share in SHARES}
-        features = [run.features for run in part]
-        distances += distances_left_out(features, [run.person for run in part])
-        people = len({run.person for run in part})
-        entries.append(Entry(kind, factors, people, _left_out(judged, weights), usual_of(features)))
+        asked = {share: level(covered, people, share, told) for share in SHARES}
+        factors = {f"{share:g}": scales(covered, asked[share], told) for share in SHARES}
+        kept = {f"{s:g}": round(held_of_others(covered, people, asked[s], told) or 0.0, 4) for s in SHARES}
+        entries.append(Entry(kind, factors, len(set(people)), kept))
+    return [replace(entry, usual=usual) for entry, usual in zip(entries, usual_ones(runs), strict=True)]
+
+
+def usual_ones(runs: Sequence[KnownRun]) -> list[dict[str, Any]]:
+    """For each kind of scan what its runs are like, but for those of the oddest people."""
+    kinds = {run.kind: [other for other in runs if other.kind == run.kind] for run in runs}
+    alike = ordinary([([run.features for run in part], [run.person for run in part]) for part in kinds.values()])
+    usual, distances = list[dict[str, Any]](), list[float]()
+    for part in kinds.values():
+        mine = [run for run in part if run.person in alike] or part
+        features = [run.features for run in mine]
+        distances += distances_left_out(features, [run.person for run in mine])
+        usual.append(usual_of(features))
     limit = limit_of(distances)
-    return [replace(entry, usual=entry.usual | {"limit": limit}) for entry in entries]
-
-
-def _scales(judged: Sequence[_Judged], share: float, weights: Mapping[str, float]) -> list[float]:
-    return scales([one.covered for one in judged], share, [weights[one.person] for one in judged])
-
-
-def _left_out(judged: Sequence[_Judged], weights: Mapping[str, float]) -> dict[str, float]:
-    """The mean share that was held of each person by the factors of the others."""
-    shares: dict[str, float] = {}
-    for share in SHARES:
-        held_by, weight = [], []
-        for one in judged:
-            others = [j for j in judged if j.person != one.person]
-            if others:
-                parts = held(one.covered, _scales(others, share, weights))
-                held_by.append(float((parts * one.covered.voxels).sum() / max(1, one.covered.voxels.sum())))
-                weight.append(weights[one.person])
-        shares[f"{share:g}"] = round(float(np.average(held_by, weights=weight)), 4) if held_by else 0.0
-    return shares
+    return [one | {"limit": limit} for one in usual]
 
 
 def summary(table: Table) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_VOXELS = 200  # of a class in a person, for them to count
-_RATIOS = np.geomspace(0.05, 20, 241)  # of error and half-width that are told apart
+_RATIOS = np.geomspace(0.05, 20, 1201)  # of error and half-width that are told apart
+_ROUNDS = 4  # to find a level; each takes off nearly all that was amiss
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Covered:
 def scales(people: Sequence[Covered], share: float, weights: Sequence[float] | None = None) -> list[float]:
     """For each class the factor by which half-widths hold that share of its voxels, in the mean over people.
 
-    People weigh as told, all alike by default.  A little more is asked for, the less the more people there are: the
-    factor suits those that it was made of.  A class that nobody has takes the largest factor of the others.
+    People weigh as told, all alike by default.  A class that nobody has takes the largest factor of the others.
     """
     told = np.ones(len(people)) if weights is None else np.asarray(weights, float)
     found: list[float] = []
@@ -68,11 +68,8 @@ def scales(people: Sequence[Covered], share: float, weights: Sequence[float] | N
         if not mine:
             found.append(float("nan"))
             continue
-        weight = told[mine]
-        count = weight.sum() ** 2 / np.square(weight).sum()  # of people who weighed alike
-        wanted = share + (1 - share) / (count + 1)
-        mean = np.average([people[k].shares[kind] for k in mine], axis=0, weights=weight)
-        place = min(int(np.searchsorted(mean, wanted)), len(_RATIOS) - 1)
+        mean = np.average([people[k].shares[kind] for k in mine], axis=0, weights=told[mine])
+        place = min(int(np.searchsorted(mean, share)), len(_RATIOS) - 1)
         found.append(float(_RATIOS[place]))
     known = [value for value in found if np.isfinite(value)]
     widest = max(known, default=1.0)
@@ -83,3 +80,36 @@ def held(person: Covered, factors: Sequence[float]) -> np.ndarray:
     """Share of each class's voxels within the scaled half-widths."""
     places = np.searchsorted(_RATIOS, factors)
     return person.shares[np.arange(len(factors)), np.minimum(places, len(_RATIOS) - 1)]
+
+
+def held_of_others(
+    people: Sequence[Covered], names: Sequence[str], share: float, weights: Sequence[float]
+) -> float | None:
+    """The share of voxels that is held, in the mean over people, each by factors of the others; None of one person.
+
+    names: whose each of them is.
+    """
+    found, told = list[float](), list[float]()
+    for person, name, weight in zip(people, names, weights, strict=True):
+        others = [k for k, other in enumerate(names) if other != name]
+        if others and person.voxels.sum():
+            factors = scales([people[k] for k in others], share, [weights[k] for k in others])
+            found.append(float(np.average(held(person, factors), weights=person.voxels)))
+            told.append(weight)
+    return float(np.average(found, weights=told)) if found else None
+
+
+def level(people: Sequence[Covered], names: Sequence[str], share: float, weights: Sequence[float]) -> float:
+    """The share to scale for, so that of people who were left out that very share is held.
+
+    Factors suit those that they were made of, and classes are of unlike size in unlike people: what is asked of each
+    class is not what is held of a new person.  Left out in turn, people tell the difference (the jackknife, as of
+    Barber et al. 2021, doi 10.1214/20-AOS1965).
+    """
+    asked, reach = share, (1 - share) / 2
+    for _ in range(_ROUNDS):
+        got = held_of_others(people, names, asked, weights)
+        if got is None:
+            break
+        asked = float(np.clip(asked + share - got, share - reach, share + reach))
+    return asked

@@ -96,7 +96,7 @@ def doubt_about(
 def half_widths(maps: Tensor, kinds: Tensor, scale: ErrorScale, entry: Entry) -> dict[str, Tensor]:
     """For each share, "90" and "95", those of a run's signals, in the value scale; kinds: class of each voxel."""
     index = kinds.to(maps.device)
-    sizes = scale(maps, index, entry.kind.coils)
+    sizes = scale(maps, index, entry.kind.coils, entry.kind.amount)
     return {
         f"{100 * share:g}": sizes * torch.tensor(entry.factors[f"{share:g}"], device=sizes.device)[index]
         for share in SHARES

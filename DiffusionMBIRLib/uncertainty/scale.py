@@ -1,5 +1,5 @@
 """How large errors are, voxel by voxel, read off the signals of a run: a log-linear model for each kind of tissue, of
-MRI one for scans by one coil and one for those by many.
+MRI one for scans by one coil and one for those by many, which a small network corrects.
 
 log |error| is regressed on logarithms of the signals' sizes, at each voxel and in two windows around it, by least
 squares (Harvey 1976, doi 10.2307/1913974).  Sums over people are all that it needs, so that a model without one of them
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .conformal import Classes
+from .refine import Refinement, inputs_of
 from .signals import NAMES
 
 SHARES = (0.9, 0.95)  # of the errors that lie within half-widths, once the scale is multiplied for each
@@ -100,16 +101,27 @@ class Sums:
 @dataclass(frozen=True)
 class ErrorScale:
     """coefficients: (1 or 2, classes, FEATURES), the second ones of many coils, whose maps are estimated: their errors
-    come from other causes.
+    come from other causes.  refinement: what corrects it.
     """
 
     coefficients: Tensor
+    refinement: Refinement | None = None
 
-    def __call__(self, maps: Tensor, kinds: Tensor, coils: int = 1) -> Tensor:
-        """Sizes of errors (slices, rows, columns) in the value scale, up to a factor for each class and share."""
-        weights = self.coefficients[min(coils, len(self.coefficients)) - 1].to(maps.device)
+    def __call__(self, maps: Tensor, kinds: Tensor, coils: int = 1, amount: float = 1.0) -> Tensor:
+        """Sizes of errors (slices, rows, columns) in the value scale, up to a factor for each class and share.
+
+        coils and amount: of the kind of scan, how little was measured.
+        """
         scales = []
         for one, kind in zip(maps, kinds.to(maps.device), strict=True):  # slice by slice: features take memory
-            predicted = torch.einsum("kf,frc->krc", weights, features_at(one[None])[0])
-            scales.append(predicted.gather(0, kind[None])[0].clamp(_LEAST, _MOST).exp())
+            features = features_at(one[None])[0].movedim(0, -1).reshape(-1, FEATURES)
+            scales.append(self.logs(features, kind.reshape(-1), coils, amount).exp().reshape(kind.shape))
         return torch.stack(scales)
+
+    def logs(self, features: Tensor, kinds: Tensor, coils: int, amount: float) -> Tensor:
+        """Their logarithms, of features (voxels, FEATURES) and classes of voxels."""
+        weights = self.coefficients[min(coils, len(self.coefficients)) - 1].to(features.device)
+        told = (features @ weights.T).gather(1, kinds[:, None])[:, 0]
+        if self.refinement:
+            told = told + self.refinement(inputs_of(features, kinds, len(weights), amount, coils))
+        return told.clamp(_LEAST, _MOST)

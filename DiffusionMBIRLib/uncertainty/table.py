@@ -187,7 +187,7 @@ def write_table(table: Table, scale: ErrorScale, path: Path) -> Path:
 
     temporary = path.with_suffix(".tmp")
     save_file(
-        {"coefficients": scale.coefficients.contiguous()},
+        {"coefficients": scale.coefficients.contiguous(), **(scale.refinement.tensors() if scale.refinement else {})},
         temporary,
         {"calibration": json.dumps(asdict(table), sort_keys=True)},
     )
@@ -199,21 +199,27 @@ def read_table(path: Path) -> tuple[Table, ErrorScale]:
     """The inverse of :func:`write_table`; raises InputError that names the file for what does not fit."""
     from safetensors import SafetensorError, safe_open
 
+    from .refine import Refinement, input_count
     from .scale import FEATURES, ErrorScale
 
     try:
         with safe_open(str(path), "pt") as file:
             text = (file.metadata() or {}).get("calibration", "")
-            found = file.get_tensor("coefficients").float() if "coefficients" in file.keys() else None  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: is no calibration ({str(error)[:80]}); make one with: diffusionmbir calibrate"
         ) from None
     table = _table_of(text, str(path))
     classes = len(CLASSES[table.modality].names)
+    found = tensors.get("coefficients")
+    try:
+        refinement = Refinement.of(tensors, input_count(FEATURES, classes))
+    except ValueError:
+        found = refinement = None
     if found is None or tuple(found.shape[-2:]) != (classes, FEATURES) or not bool(found.isfinite().all()):
         raise InputError(f"{path}: is of another version than this one; make a new calibration")
-    return table, ErrorScale(found.reshape(-1, classes, FEATURES))
+    return table, ErrorScale(found.reshape(-1, classes, FEATURES), refinement)
 
 
 def _table_of(text: str, where: str) -> Table:

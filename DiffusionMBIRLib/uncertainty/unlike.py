@@ -14,6 +14,7 @@ from .signals import LEVELS
 BODY = 0.1  # above it lies the object, in the value scale
 LEAST_SPREAD = 0.1  # of a logarithm between people: fewer of them may look more alike than they are
 QUANTILE = 0.99
+ODD = 0.05  # of the people of a calibration, who are not taken for usual
 SHRINKAGE = 0.1  # of correlations, which few people tell badly
 
 
@@ -57,12 +58,30 @@ def usual_of(runs: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 def distances_left_out(runs: Sequence[Sequence[float]], people: Sequence[str]) -> list[float]:
     """How far each run of one kind lies from those of the other people.  people: whose each run is."""
+    return [apart for _, apart in _left_out(runs, people)]
+
+
+def _left_out(runs: Sequence[Sequence[float]], people: Sequence[str]) -> list[tuple[str, float]]:
     table, found = torch.tensor(runs, dtype=torch.float64), []
     for person in dict.fromkeys(people):
         others = torch.tensor([other != person for other in people])
         if int(others.sum()) > 1:
-            found += [distance(row.tolist(), _usual(table[others])) for row in table[~others]]
+            usual = _usual(table[others])
+            found += [(person, distance(row.tolist(), usual)) for row in table[~others]]
     return found
+
+
+def ordinary(kinds: Sequence[tuple[Sequence[Sequence[float]], Sequence[str]]]) -> set[str]:
+    """People but for the oddest one in twenty, who would make anything usual.  kinds: of each kind of scan runs, and
+    whose they are; the largest distance of a person counts.
+    """
+    furthest: dict[str, float] = {}
+    for runs, people in kinds:
+        furthest |= dict.fromkeys(people, 0.0) | furthest
+        for person, apart in _left_out(runs, people):
+            furthest[person] = max(furthest[person], apart)
+    by_distance = sorted(furthest, key=lambda person: furthest[person])
+    return set(by_distance[: len(by_distance) - int(ODD * len(by_distance))])
 
 
 def limit_of(distances: Sequence[float]) -> float:

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _, without = models_of(runs, classes)
     ways: dict[str, Callable[[KnownRun], torch.Tensor]] = {
         "one constant": lambda run: torch.ones_like(run.error),
-        "the model": lambda run: without[run.person](run.maps, run.kinds, run.kind.coils),
+        "the model": lambda run: without[run.person](run.maps, run.kinds, run.kind.coils, run.kind.amount),
         "true errors around": neighbours,
     }
     print("| scan | people |", " | ".join(ways), "|", flush=True)

@@ -23,9 +23,11 @@ from DiffusionMBIRLib.simulation import simulate
 from DiffusionMBIRLib.uncertainty.calibrate import SCANS, calibrate, scan_of
 from DiffusionMBIRLib.uncertainty.conformal import CLASSES
 from DiffusionMBIRLib.uncertainty.cost import TV_SWEEPS
+from DiffusionMBIRLib.uncertainty.refine import WIDTHS, Refinement, input_count
 from DiffusionMBIRLib.uncertainty.scale import FEATURES, ErrorScale
+from DiffusionMBIRLib.uncertainty.signals import NAMES
 from DiffusionMBIRLib.uncertainty.table import Entry, Kind, Table, kind_of, read_table, write_table
-from DiffusionMBIRLib.uncertainty.unlike import distance, distances_left_out, limit_of, usual_of
+from DiffusionMBIRLib.uncertainty.unlike import distance, distances_left_out, limit_of, ordinary, usual_of
 from DiffusionMBIRLib.volume import Volume
 from Testing.engine.training_toys import discs
 
@@ -64,6 +66,35 @@ def test_a_calibration_comes_back_from_its_file(tmp_path):
     read, again = read_table(path)
     assert read == made
     assert torch.equal(again.coefficients, scale.coefficients)
+    assert again.refinement is None
+
+
+def refined(inputs: int) -> ErrorScale:
+    one, two = WIDTHS
+    shapes = [(inputs,), (inputs,), (one, inputs), (one,), (two, one), (two,), (1, two), (1,)]
+    generator = torch.Generator().manual_seed(0)
+    mean, spread, *layers = (torch.rand(shape, generator=generator) - 0.5 for shape in shapes)
+    return replace(flat(), refinement=Refinement(mean, spread + 1, *layers))
+
+
+def test_a_network_comes_back_from_its_file_and_one_that_does_not_fit_is_refused(tmp_path):
+    path, scale = tmp_path / "p.calibration.safetensors", refined(input_count(FEATURES, 4))
+    write_table(table(), scale, path)
+    again = read_table(path)[1]
+    maps = 0.1 * torch.randn(1, len(NAMES), 16, 16, generator=torch.Generator().manual_seed(1))
+    kinds = torch.zeros(1, 16, 16, dtype=torch.long)
+    assert torch.equal(again(maps, kinds, 1, 8.0), scale(maps, kinds, 1, 8.0))
+    assert not torch.allclose(again(maps, kinds, 1, 8.0), again(maps, kinds, 1, 60.0))
+    assert path.stat().st_size < 50_000
+    tensors = scale.refinement.tensors() | {"coefficients": scale.coefficients}
+    for name, wrong in {"first": torch.zeros(2, 3), "last_bias": torch.full((1,), torch.nan), "spread": None}.items():
+        damaged = dict(tensors)
+        del damaged[f"refinement.{name}"]
+        if wrong is not None:
+            damaged[f"refinement.{name}"] = wrong
+        save_file(damaged, path, {"calibration": json.dumps(asdict(table()))})
+        with pytest.raises(InputError, match=r"p\.calibration\.safetensors: is of another version"):
+            read_table(path)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +206,17 @@ def test_a_feature_that_does_not_go_with_the_others_is_unlike():
     one, two = (distances_left_out(odd, [*names, "x", other]) for other in ("x", "y"))
     assert max(one) > 3 * max(two)
     assert limit_of(distances * 10 + one) < 0.5 * limit_of(one)  # it is one kind of scan in which they are odd
+
+
+def test_one_odd_person_in_twenty_does_not_make_others_usual():
+    """Odd in one kind of scan only, whose other kinds do not hide it; of fewer people all count."""
+    generator = np.random.default_rng(2)
+    names = [str(k) for k in range(20)]
+    kinds = [(generator.normal(size=(20, 3)) * 0.3).tolist() for _ in range(2)]
+    kinds[0][7] = [9.0, 0.0, 0.0]
+    assert ordinary([(rows, names) for rows in kinds]) == set(names) - {"7"}
+    assert ordinary([(rows[:19], names[:19]) for rows in kinds]) == set(names[:19])
+    assert ordinary([(kinds[0], names), (kinds[1][:5], names[:5])]) == set(names) - {"7"}
 
 
 @pytest.fixture
