@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STAGE = "TV strength"
 PART = 5  # one of so many views is left out
 LEAST_VIEWS = 2 * PART  # of fewer one that is left out lies too far from the others: all detail would count as noise
-STRENGTHS = tuple(10 ** (k / 2) for k in range(-9, -2))  # 3e-5 to 3e-2
+STRENGTHS = tuple(10 ** (k / 2) for k in range(-9, -3))  # 3e-5 to 1e-2
 FIRST = 3  # of them, about which the search begins
 TRIED = 4  # that it usually takes
 

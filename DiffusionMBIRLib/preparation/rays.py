@@ -158,7 +158,10 @@ def _lines(scan: RayScan, told: Told, guessed: list[str], remarks: list[str]) ->
         white = scan.white
         if white is None:
             white = float(np.percentile(scan.counts, _BEAM))
-            guessed.append(f"open beam of {white:.5g} counts, the brightest of the images, for want of a flat image")
+            guessed.append(
+                f"open beam of {white:.5g} counts, the brightest of the images, for want of a flat image; where the beam "
+                "is uneven, so is the picture"
+            )
         flat = np.full(scan.counts.shape[1:], white, np.float32)
     if dark is None:
         dark = np.zeros(scan.counts.shape[1:], np.float32)
