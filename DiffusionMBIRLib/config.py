@@ -185,7 +185,13 @@ class ReconSettings:
         "Beside the volume: half-widths within which 90 and 95 % of the true values are expected, what of the detail "
         "the prior filled in, and a warning where the scan is unlike those that this was calibrated with.",
     )
-    tv_lam: float = setting(1e-3, "TV strength", "Weight of isotropic total variation (admm-tv).", range=(0.0, 10.0))
+    tv_lam: float = setting(
+        1e-3,
+        "TV strength",
+        "Weight of isotropic total variation; 0: admm-tv takes that with which views of CT that are left out are told "
+        "best, all else none.",
+        range=(0.0, 10.0),
+    )
     tv_sweeps: int = setting(200, "TV sweeps", "ADMM sweeps of admm-tv.", range=(1, 5000))
     tv_grids: int = setting(
         1,

@@ -16,7 +16,7 @@ from .geometry import ParallelBeam, RayGeometry, TrajectoryMRI, geometry_kind
 from .methods import method
 from .rates import Pace
 from .simulation.settings import CTScan, scan_settings
-from .starts import coarse_start
+from .starts import coarse_start, part_for_strength
 from .streaming import AT_ONCE_BYTES, lie_on_host, views_at_once
 from .tasks import MR_TASK, SLICE_TASKS, SPARSE_VIEW
 from .tiling import tiled_pixels
@@ -184,6 +184,8 @@ def stages(
         of_coarse = stages(coarse, alone, task, pace=pace, **of_scan)
         return parts | of_coarse | {"prepare": parts["prepare"] + of_coarse["prepare"]}
     units = {"sweep": sweep, "step": step, "sirt": _cost(_SIRT, count) * voxels * unit, "projector": matrix * unit}
+    held, by = part_for_strength(shape, not matrix_free)
+    units["sweep for strength"] = sweep * (held.stop - held.start) / shape[0] / by**2
     units["preconditioned step"] = step + _PRECONDITIONING * voxels * unit
     if method(settings.method).network == "prior" and settings.start == "admm-tv" and not settings.published:
         stride, factor = (1, 1) if mr else coarse_start(seen, (shape[1], shape[2]))

@@ -179,7 +179,7 @@ def _compute(
             doubt, doubts = _doubt(problem, settings, run, card, estimate.volume, volume)
     precision = precision_name(getattr(network, "precision", torch.float32))
     unlike = card.remark_on_pixels(math.prod(problem.grid.spacing_mm[:2]) ** 0.5) if card else ""
-    remarks = (*problem.remarks, *([unlike] if unlike else []), *doubts)
+    remarks = (*problem.remarks, *estimate.remarks, *([unlike] if unlike else []), *doubts)
     return _Made(volume, deviation, doubt, residual, counter, card, precision, remarks, watcher.convergence())
 
 

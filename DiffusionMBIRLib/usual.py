@@ -14,7 +14,7 @@ from .geometry.coverage import angles_seen, sees_every_line
 from .scans import HOLED_DISC, Measurement, Scan
 from .tasks import LIMITED_ANGLE, task_info
 
-OBJECT, ALL_VIEWS, DISCS, METAL = "object", "all-views", "discs", "metal"  # presets
+OBJECT, ALL_VIEWS, DISCS, BOUNDED, METAL = "object", "all-views", "discs", "disc-bounds", "metal"  # presets
 # Degrees of views below which the prior of discs does better than bounded total variation, in the mean of the Helsinki
 # challenge's two scans: its rows stand in docs/measured-data.md.
 DISCS_DEG = 75.0
@@ -48,8 +48,8 @@ def usual_settings(scan: Scan, *, metal_hu: float = 0.0) -> Usual:
             f"method fbp because {views} views all around are enough for {columns} columns; --method admm-tv or dual "
             "for less noise and streaks",
         )
-    if scan.provenance.get("object") == HOLED_DISC and not around:
-        return _of_a_disc(angles_seen(scan.geometry))
+    if scan.provenance.get("object") == HOLED_DISC:
+        return _of_a_disc(None if around else angles_seen(scan.geometry))
     if scan.of_unknown_object:
         lacking = (
             f"{views} views of {columns} columns"
@@ -65,15 +65,19 @@ def usual_settings(scan: Scan, *, metal_hu: float = 0.0) -> Usual:
     return Usual(ReconSettings.preset(task_info(task).preset))
 
 
-def _of_a_disc(degrees: float) -> Usual:
-    discs, seen = ReconSettings.preset(DISCS), f"views of {degrees:.0f} degrees only"
+def _of_a_disc(degrees: float | None) -> Usual:
+    """degrees: of views; None where they are all around."""
+    discs, bounded = ReconSettings.preset(DISCS), ReconSettings.preset(BOUNDED)
+    if degrees is None:
+        return Usual(bounded, f"method admm-tv because views all around leave prior {discs.prior} nothing to make up")
+    seen = f"views of {degrees:.0f} degrees only"
     if degrees < DISCS_DEG:
         why = f"method dual because there are {seen}, of an object such as prior {discs.prior} has learnt"
-        return Usual(discs, f"{why}; --preset {OBJECT} for total variation")
+        return Usual(discs, f"{why}; --preset {BOUNDED} for total variation")
     why = (
         f"method admm-tv because there are {seen}, where bounds alone did better on such discs than prior {discs.prior}"
     )
-    return Usual(ReconSettings.preset(OBJECT), f"{why}; --preset {DISCS} for that")
+    return Usual(bounded, f"{why}; --preset {DISCS} for that")
 
 
 def instead_of_hours(scan: Scan, usual: Usual, seconds: float | None) -> Usual:

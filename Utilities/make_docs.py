@@ -48,7 +48,7 @@ def presets() -> str:
     """What each preset sets otherwise than the table of settings, or than the usual preset of its task."""
     from DiffusionMBIRLib.config import preset_values
     from DiffusionMBIRLib.tasks import TASKS, task_info
-    from DiffusionMBIRLib.usual import ALL_VIEWS, DISCS, METAL, OBJECT
+    from DiffusionMBIRLib.usual import ALL_VIEWS, BOUNDED, DISCS, METAL, OBJECT
 
     rows = []
     for info in map(task_info, TASKS):
@@ -61,7 +61,7 @@ def presets() -> str:
             if values["method"] == defaults()["method"]:
                 told += "".join(f"; {others}" for others in of_other_methods(name, values))
             rows.append((f"`{name}`", info.label, told))
-    for name in (OBJECT, DISCS, METAL, ALL_VIEWS):
+    for name in (OBJECT, DISCS, BOUNDED, METAL, ALL_VIEWS):
         changed = differences(defaults() | preset_values(name), defaults())
         rows.append((f"`{name}`", "Measured scans", ", ".join(changed)))
     return table(("`--preset`", "task", "what it sets otherwise than the table of settings"), rows)

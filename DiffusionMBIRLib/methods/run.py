@@ -24,7 +24,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A volume in the problem's value scale and, of several posterior samples, their standard deviation."""
+    """A volume in the problem's value scale and, of several posterior samples, their standard deviation.
+
+    remarks: lines on how it was made that the result's record is to hold.
+    """
 
     volume: Tensor
     deviation: Tensor | None = None
+    remarks: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 _COARSER = 0.4  # of the work on a grid, what the next coarser one takes: twice the sweeps, a quarter of the pixels
+_TRIED = 4 * 0.8  # strengths that are usually tried, from four of five views
 
 
 class ADMMTV(Method):
@@ -25,11 +26,17 @@ class ADMMTV(Method):
     order: ClassVar[int] = 40
 
     def work(self, settings: ReconSettings) -> dict[str, tuple[str, float]]:
-        return {"ADMM-TV": ("sweep", settings.tv_sweeps * (1 + _COARSER * (settings.tv_grids - 1)))}
+        sweeps = settings.tv_sweeps * (1 + _COARSER * (settings.tv_grids - 1))
+        looked_for = {"TV strength": ("sweep for strength", _TRIED * sweeps)} if settings.tv_lam == 0 else {}
+        return looked_for | {"ADMM-TV": ("sweep", sweeps)}
 
     def run(self, problem: Problem, settings: ReconSettings, run: Run) -> Estimate:
         from .starts import coarse_to_fine, show_direct
+        from .strength import strength_of
 
         show_direct(problem, run.monitor)
-        lam, sweeps = settings.tv_lam, settings.tv_sweeps
-        return Estimate(coarse_to_fine(problem, lam, sweeps, settings.tv_grids, run.monitor, run.checkpoint))
+        lam, sweeps, grids, why = settings.tv_lam, settings.tv_sweeps, settings.tv_grids, ""
+        if lam == 0 and problem.scan.KIND == "ct":
+            lam, why = strength_of(problem, sweeps, grids, run.monitor)
+        volume = coarse_to_fine(problem, lam, sweeps, grids, run.monitor, run.checkpoint)
+        return Estimate(volume, remarks=(why,) if why else ())

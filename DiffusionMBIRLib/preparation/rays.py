@@ -25,6 +25,7 @@ from .water import water_known, without_beam_hardening
 
 _ATTENUATIONS = (2e-4, 50.0)  # 1/mm, from gas to heavy metals at low energies
 _LINES_BELOW = 20.0  # line integrals
+_DARK = 0.1  # of the largest value
 _BEAM = 99.5  # percentile of the counts that stands for the open beam where no flat image tells it
 _MOVABLE = (ParallelBeam, FanBeam, ConeBeam)  # whose axis can be looked for
 
@@ -157,8 +158,12 @@ def _lines(scan: RayScan, told: Told, guessed: list[str], remarks: list[str]) ->
     if flat is None:
         white = scan.white
         if white is None:
+            _require_bright_edges(scan)
             white = float(np.percentile(scan.counts, _BEAM))
-            guessed.append(f"open beam of {white:.5g} counts, the brightest of the images, for want of a flat image")
+            guessed.append(
+                f"open beam of {white:.5g} counts, the brightest of the images, for want of a flat image; where the "
+                "beam is uneven, so is the picture"
+            )
         flat = np.full(scan.counts.shape[1:], white, np.float32)
     if dark is None:
         dark = np.zeros(scan.counts.shape[1:], np.float32)
@@ -172,6 +177,17 @@ def _lines(scan: RayScan, told: Told, guessed: list[str], remarks: list[str]) ->
     if flat.ndim == 3 and len(flat) > 1 and scan.flat_at:
         line = line + drift(flat, scan.flat_at, dark, len(kept))[kept]
     return line, kept
+
+
+def _require_bright_edges(scan: RayScan) -> None:
+    """Line integrals are small numbers, least beside the object; counts are most there."""
+    most = float(scan.counts.max())
+    beside = float(np.median(scan.counts[..., [0, -1]]))
+    if 0 < most <= _LINES_BELOW and beside < _DARK * most:
+        raise InputError(
+            f"{scan.name}: values are {beside:.2g} beside the object and up to {most:.3g} in it, as of line integrals; "
+            'say so (values = "line integrals")'
+        )
 
 
 def _with_axis(

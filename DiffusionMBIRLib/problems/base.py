@@ -35,9 +35,10 @@ class Problem:
     0 where y is.
     of_views: of the places of some views, A and y of these alone; None where a scan has no views.
     direct: of a filter's name, the direct reconstruction; None where the kind of scan has none.
-    coarser: of a stride of the views and a factor of the pixels, makes the same problem on fewer data and a coarser
-    grid, and what leads its volumes back to this grid; with a third argument, columns of the detector are averaged by
-    that factor too.  coarse does so for the start of a diffusion, None where that would save nothing.
+    coarser: of a stride of the views, or their places, and a factor of the pixels, makes the same problem on fewer data
+    and a coarser grid, and what leads its volumes back to this grid; with a third argument, columns of the detector are
+    averaged by that factor too, with a fourth, it is that of a slab of slices.  coarse does so for the start of a
+    diffusion, None where that would save nothing.
     seen_by: how a prior sees volumes of this problem, such as complex ones.  unseen: true where the data do not depend
     on a voxel, such as where no coil sees; None where they depend on all.
     planes: axes of the volume, along which planes are stacked that a prior sees, one level after the other.

@@ -25,6 +25,7 @@ from ..operators.slabs import WHOLE, Slabs
 from ..preparation.binning import with_wider_columns
 from ..samplers.schedules import usual_level
 from ..scans import Measurement
+from ..scans.slabs import slab_of_projections
 from ..solvers.direct import direct_reconstruction
 from ..starts import coarse_start
 from ..streaming import lie_on_host, views_at_once
@@ -233,16 +234,20 @@ def _coarse(
     settings: ReconSettings,
     value: ValueScale,
     space: Space,
-    stride: int,
+    views: int | Sequence[int],
     factor: int,
     columns: int = 1,
+    slices: slice = slice(None),
 ) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     """Of many views a part is enough for what noise is added to, and a coarser grid: the finer it is, the more sweeps
-    total variation takes to fill in what no view has seen.  columns: so many of the detector are averaged.
+    total variation takes to fill in what no view has seen.  views: one of so many, or these.  columns: so many of the
+    detector are averaged.  slices: of which the volume is, where one process holds all of them.
     """
+    if slices != slice(None):
+        scan = slab_of_projections(scan, slices)
     if columns > 1:
         scan = with_wider_columns(scan, columns)
-    grid, fewer = scan.grid.coarsened(factor), slice(None, None, stride)
+    grid, fewer = scan.grid.coarsened(factor), slice(None, None, views) if isinstance(views, int) else list(views)
     profile = scan.photon_profile
     if profile is not None and profile.shape[1] > 1:
         profile = profile[:, fewer]

@@ -121,7 +121,9 @@ def psnr(scan: Measurement, balls: np.ndarray, method: str, radius_mm: float, ha
     """Inside a cylinder about the axis."""
     used = usual_settings(scan).settings
     if method != USUAL:
-        used = mbir.ReconSettings.preset("all-views" if method == "fbp" else "object", method=method)
+        used = mbir.ReconSettings.preset("all-views", method="fbp")
+        if method != "fbp":
+            used = mbir.ReconSettings.preset("object", method=method, tv_lam=3e-4)
     found = mbir.reconstruct(scan, settings=used).volume.array
     if scan.unit == "HU":
         found = scan.mu_water_per_mm * (1 + found / 1000)

@@ -7,7 +7,7 @@ slice, cut at Otsu's threshold, with the challenge's own segmentation of the ful
 --coarsen 2 it is reconstructed on 256 x 256 pixels from pairs of columns, and interpolated before the cut.
 
 "ours" is the prior of discs with holes, as the preset discs has it, on its own pixels (--coarsen 4 and no others);
-"bounded-tv" is total variation that knows the disc's material and size, as the preset object has it.  Files are
+"bounded-tv" is total variation that knows the disc's material and size, as the preset disc-bounds has it.  Files are
 reconstructed with one of the two where nothing else is said.  The other methods have the data as they stand, and
 settings of the preset limited-angle (of admm-tv 60 sweeps on each of three grids, coarse to fine).  All views are half
 a degree apart, so that the matrices of a quarter turn serve all scans.
@@ -118,7 +118,7 @@ def settings_of(method: str, changes: dict[str, Any]) -> mbir.ReconSettings:
     if method == "ours":
         return mbir.ReconSettings.preset("discs", **{"bin_pixels": 1, **changes})
     if method == "bounded-tv":
-        return mbir.ReconSettings.preset("object", **changes)
+        return mbir.ReconSettings.preset("disc-bounds", **changes)
     grids = {"tv_sweeps": 60, "tv_grids": 3} if method == "admm-tv" else {}
     return mbir.ReconSettings.preset("limited-angle", method=method, **{**grids, **changes})
 

@@ -8,8 +8,10 @@ middle are taken (--slices).
 
 The reference is filtered back-projection of all views (filter "hann"): it has noise and streaks of its own, and no
 prior.  PSNR in dB within the circle that the detector sees, over the range of the reference in it, of each slice; mean
-and worst.  "ours" is diffusion as the preset of the scan's task has it, admm-tv the preset object, and so at ten times
-the strength; fbp and sirt have their usual settings.
+and worst.  "default" is what the file is reconstructed with where nothing is said, "ours" diffusion as the preset of
+the scan's task has it, "admm-tv STRENGTH" the preset object with a fixed strength; fbp and sirt have their usual
+settings.  The column strength tells that of total variation which the scan itself called for, ramp_db
+the mean PSNR against all views with the filter "ramp", which smooths nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ from DiffusionMBIRLib.preparation.field_of_view import edge_distances
 from DiffusionMBIRLib.scans import Measurement
 from DiffusionMBIRLib.scans.slabs import slab_of_projections
 from DiffusionMBIRLib.tasks import task_info
+from DiffusionMBIRLib.usual import usual_settings
 
 PART = 8  # one of so many views
-FIELDS = ("scan", "pixels", "slices", "views", "method", "psnr_db", "worst_db", "processor_s")
+FIELDS = ("scan", "pixels", "slices", "views", "method", "strength", "psnr_db", "worst_db", "ramp_db", "processor_s")
 
 
 def scan_of(path: Path, coarsen: int, slices: int) -> Measurement:
@@ -54,14 +57,20 @@ def with_views(scan: Measurement, stride: int) -> Measurement:
     return replace(scan, data=scan.data[:, some], photon_profile=profile, geometry=scan.geometry.take(some))
 
 
-def settings_of(method: str, task: str) -> mbir.ReconSettings:
+def settings_of(method: str, scan: Measurement) -> mbir.ReconSettings:
+    if method == "default":
+        return usual_settings(scan).settings
     if method == "ours":
-        return mbir.ReconSettings.preset(task_info(task).preset)
-    if method == "admm-tv":
-        return mbir.ReconSettings.preset("object")
-    if method == "admm-tv x10":
-        return mbir.ReconSettings.preset("object", tv_lam=3e-3)
+        return mbir.ReconSettings.preset(task_info(scan.task).preset)
+    name, _, strength = method.partition(" ")
+    if strength:
+        return mbir.ReconSettings.preset("object", method=name, tv_lam=float(strength))
     return mbir.ReconSettings.preset("all-views", method=method)
+
+
+def strength_told(remarks: Sequence[str]) -> str:
+    told = [remark.partition("of strength ")[2].split(",")[0] for remark in remarks if "of strength " in remark]
+    return told[0] if told else ""
 
 
 def psnr(found: np.ndarray, reference: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -84,7 +93,7 @@ def seen(scan: Measurement) -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans", nargs="+")
-    parser.add_argument("--methods", default="fbp,sirt,admm-tv,admm-tv x10,ours")
+    parser.add_argument("--methods", default="fbp,sirt,admm-tv 3e-4,admm-tv 3e-3,default,ours")
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args(arguments)
@@ -93,17 +102,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path, _, coarsen = text.partition(":")
         scan = scan_of(Path(path), int(coarsen or 1), chosen.slices)
         inside = seen(scan)
-        all_views = mbir.ReconSettings.preset("all-views", fbp_filter="hann")
-        reference = mbir.reconstruct(scan, settings=all_views).volume.array
+        reference, sharp = (
+            mbir.reconstruct(scan, settings=mbir.ReconSettings.preset("all-views", fbp_filter=name)).volume.array
+            for name in ("hann", "ramp")
+        )
         part = with_views(scan, PART)
         for method in chosen.methods.split(","):
             begun = time.process_time()
-            found = mbir.reconstruct(part, settings=settings_of(method, scan.task)).volume.array
+            result = mbir.reconstruct(part, settings=settings_of(method, part))
+            spent, found = time.process_time() - begun, result.volume.array
             values = psnr(found, reference, inside)
+            strength = strength_told(result.provenance.get("remarks", ()))
             row = (
                 Path(path).stem, f"{scan.grid.shape[1]} x {scan.grid.shape[2]}", scan.grid.shape[0],
-                f"{part.geometry.views} of {scan.geometry.views}", method, f"{values.mean():.2f}",
-                f"{values.min():.2f}", f"{time.process_time() - begun:.0f}",
+                f"{part.geometry.views} of {scan.geometry.views}", method, strength,
+                f"{values.mean():.2f}", f"{values.min():.2f}", f"{psnr(found, sharp, inside).mean():.2f}",
+                f"{spent:.0f}",
             )  # fmt: skip
             rows.append(dict(zip(FIELDS, row, strict=True)))
             print(rows[-1], flush=True)

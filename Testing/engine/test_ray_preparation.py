@@ -179,6 +179,13 @@ def test_wrong_units_and_a_missing_flat_are_told():
     assert np.abs(guessed.data - measurement_of_rays(scan_of(FAN, counts_of(FAN)), Told()).data).max() < 0.03
 
 
+def test_line_integrals_taken_for_counts_are_told_without_a_flat_image_too():
+    scan = scan_of(FAN, np.ascontiguousarray(expected(FAN).swapaxes(0, 1), np.float32))
+    scan.white = None
+    with pytest.raises(mbir.InputError, match="as of line integrals; say so"):
+        measurement_of_rays(scan, Told())
+
+
 @pytest.mark.parametrize("text", ["rings=maybe", "halos=off", "rings"])
 def test_a_step_that_is_not_known(text):
     with pytest.raises(mbir.InputError, match="prepare"):

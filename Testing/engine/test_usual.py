@@ -22,7 +22,7 @@ from DiffusionMBIRLib.preparation.flat_dark import photons_counted
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.problems import build_problem
 from DiffusionMBIRLib.scans import HOLED_DISC, Measurement
-from DiffusionMBIRLib.usual import DISCS, METAL, OBJECT, instead_of_hours, usual_settings
+from DiffusionMBIRLib.usual import BOUNDED, DISCS, METAL, instead_of_hours, usual_settings
 
 GRID = Grid((2, 16, 16))
 
@@ -60,12 +60,14 @@ def test_measured_scans_get_a_method_that_suits_them(scan, method, why):
     assert ask(scan, choices={"method": "sirt"})[0].settings["method"] == "sirt"
 
 
-@pytest.mark.parametrize(("degrees", "preset"), [(30, DISCS), (70, DISCS), (80, OBJECT), (90, OBJECT)])
+@pytest.mark.parametrize(("degrees", "preset"), [(30, DISCS), (70, DISCS), (80, BOUNDED), (90, BOUNDED)])
 def test_discs_with_holes_have_a_prior_where_it_does_better(degrees, preset):
     scan = measured(FanBeam(turn(2 * degrees, degrees), 16, 2.0, 50.0, 90.0))
     disc = replace(scan, provenance={**scan.provenance, "object": HOLED_DISC})
     assert usual_settings(disc).settings == mbir.ReconSettings.preset(preset)
-    assert usual_settings(scan).settings == mbir.ReconSettings.preset(OBJECT)
+    around = replace(scan.geometry, angles_deg=turn(scan.geometry.views, 360))
+    disc = replace(disc, geometry=around, most_per_mm=np.ones((1, 1, 1), np.float32))
+    assert usual_settings(disc).settings == mbir.ReconSettings.preset(BOUNDED)
     assert find(mbir.ReconSettings.preset(DISCS).prior).is_file()
 
 
