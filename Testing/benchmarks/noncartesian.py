@@ -102,7 +102,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dual, 20": {},
     "dual, 10": {"preset": "mri-quick", "lam": _USUAL.lam},
     **{f"TV, {lam}": {**_TV, "tv_lam": float(lam)} for lam in ("2e-3", "1e-3", "5e-4", "2.5e-4")},
-    "wavelets, 2e-3": {"method": "espirit-l1", "l1_lam": 2e-3},
+    **{f"wavelets, {lam}": {"method": "espirit-l1", "l1_lam": float(lam)} for lam in ("2e-3", "1e-3")},
     "CG-SENSE, 20": {"method": "sense-cg", "cg_iterations": 20, "cg_lam": 0.0},
     "CG-SENSE, 6": {"method": "sense-cg", "cg_iterations": 6, "cg_lam": 0.0},
     "gridding": {"method": "zero-filled"},
