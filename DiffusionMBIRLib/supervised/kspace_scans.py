@@ -114,10 +114,16 @@ def shares_of(stacks: Sequence[Stack]) -> np.ndarray:
 
 
 def drawn_slice(stacks: Sequence[Stack], shares: np.ndarray, side: int, generator: np.random.Generator) -> Tensor:
-    """A slice that is not air alone, which would teach nothing."""
+    """A slice that is not air alone, which would teach nothing.
+
+    Its field of view is as wide as the longer or the shorter side of the slice, or between: air around the body makes
+    a scan easier, and a network that always saw some beside a head, which is longer than wide, needs it.
+    """
     for _ in range(8):
         stack = stacks[generator.choice(len(stacks), p=shares)]
-        image = whole_slice(stack, int(generator.integers(len(stack.levels[0]))), side, generator, MR_VALUE)
+        slices, *sides = stack.levels[0].shape
+        field = math.exp(generator.uniform(*np.log(sorted(sides))))
+        image = whole_slice(stack, int(generator.integers(slices)), side, generator, MR_VALUE, field)
         if float(image.mean()) > 0.02:
             break
     return image

@@ -142,10 +142,18 @@ class Pairs:
 
 
 def whole_slice(
-    stack: Stack, index: int, side: int, generator: np.random.Generator, value: ValueScale = VALUE
+    stack: Stack,
+    index: int,
+    side: int,
+    generator: np.random.Generator,
+    value: ValueScale = VALUE,
+    field: float = 0,
 ) -> Tensor:
-    """A slice with its whole field of view on side x side pixels, slightly turned, scaled and perhaps mirrored."""
-    zoom = math.exp(generator.uniform(*np.log(_ZOOM))) * max(stack.levels[0].shape[1:]) / side
+    """A slice on side x side pixels, slightly turned, scaled and perhaps mirrored.
+
+    field: what these span before they are scaled, in pixels of the slice; 0: the longer of its sides.
+    """
+    zoom = math.exp(generator.uniform(*np.log(_ZOOM))) * (field or max(stack.levels[0].shape[1:])) / side
     level = 0 if zoom < 1.5 else 1
     source = stack.levels[level][index].float()
     zoom = zoom / 2**level

@@ -226,9 +226,17 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
     np.save(tmp_path / "short.npy", SPOKES[:, :-4])
     np.save(tmp_path / "nan.npy", SPOKES * np.nan)
     np.save(tmp_path / "flat.npy", SPOKES[0])
+    np.save(tmp_path / "line.npy", SPOKES * [1, 0])
+    other = sampled()[0] * np.exp(2j * np.pi * np.random.default_rng(0).random((COILS, 24, 2 * SIZE)))
+    np.save(tmp_path / "other.npy", other.astype("c8"))
+    np.save(tmp_path / "k.npy", SPOKES)
     assert "no axis holds the samples: do they belong together" in refusal(path, trajectory="short.npy")
     assert "nan.npy: holds NaN" in refusal(path, trajectory="nan.npy")
     assert "a trajectory is kx + i ky" in refusal(path, trajectory="flat.npy")
+    assert "lie on one line" in refusal(path, trajectory="line.npy")
+    told = {"trajectory": "k.npy", "trajectory_unit": "cycles/fov", "fov_mm": 64.0}
+    assert "fit no image along this trajectory" in refusal(tmp_path / "other.npy", **told)
+    assert read_scan(tmp_path / "other.npy", **told, delays="off").data.shape == (1, COILS, 24, 2 * SIZE)
     assert "give its file, --trajectory" in refusal(path, fov_mm=64.0)
     assert "axis is for measured projections" in refusal(path, axis=3.0)
 
