@@ -64,7 +64,7 @@ class _Projections:
 
     def measured(self) -> Tensor:
         """The line integrals as they are fitted, each time anew: as large as a volume, and seldom needed."""
-        return line_integrals(self.scan, self.operator.range, mended=self.mended)
+        return fitted_integrals(self.scan, self.operator.range, mended=self.mended)
 
     def residual(self, x: Tensor) -> float:
         """|A x - y| / |y|, weighted by how far rays are trusted alone."""
@@ -272,7 +272,7 @@ def bounds_on_coarser(scan: Measurement, factor: int) -> dict[str, Any]:
     return found
 
 
-def line_integrals(scan: Measurement, space: Space, *, mended: bool) -> Tensor:
+def fitted_integrals(scan: Measurement, space: Space, *, mended: bool) -> Tensor:
     """Of a scan, to be written to.  mended: what edges have taken from them is given back."""
     measured = _on_device(scan, space)
     if mended:

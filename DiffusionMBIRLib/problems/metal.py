@@ -22,7 +22,7 @@ from ..scans import Measurement
 from ..solvers.classic import sirt
 from ..solvers.direct import direct_reconstruction, has_direct
 from .base import Problem
-from .ct import line_integrals
+from .ct import fitted_integrals
 
 if TYPE_CHECKING:
     from ..config import ReconSettings
@@ -94,7 +94,7 @@ class Metal:
 
     @cached_property
     def measured(self) -> Tensor:
-        return line_integrals(self.scan, self.operator.range, mended=self.mended)
+        return fitted_integrals(self.scan, self.operator.range, mended=self.mended)
 
     @cached_property
     def first(self) -> Tensor:

@@ -216,7 +216,7 @@ def test_a_method_shows_its_own_settings_and_label(way):
     from DiffusionMBIRGui import texts
 
     used = set(settings_used(way.name, TASK))
-    assert used == {"method", "device", "projector", "metal_hu", "sirt_iterations"}
+    assert used == {"method", "device", "projector", "metal_hu", "edge_gradient", "sirt_iterations"}
     assert texts.word(way.name) == way.label
 
 

@@ -122,7 +122,7 @@ def test_a_network_of_the_right_size_opens(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../x", "../Presets/mri", "mri.toml", "", "a\0b", "/etc/passwd", "mri\n"])
 def test_a_preset_is_a_plain_name(name):
-    with pytest.raises(InputError, match="is not known; presets: all-views, discs, limited-angle"):
+    with pytest.raises(InputError, match="is not known; presets: all-views, disc-bounds, discs, limited-angle"):
         preset_values(name)
 
 

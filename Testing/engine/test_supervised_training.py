@@ -181,7 +181,7 @@ def test_whole_slices_keep_the_body_in_the_field_of_view():
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "task"), [("fbpconvnet", SPARSE), ("lahiri", SPARSE), ("zhang", LIMITED)])
 def test_networks_learn(kind, task, tmp_path, scans):
-    settings = replace(SETTINGS, images=400 if kind == "lahiri" else 200)
+    settings = replace(SETTINGS, images=320 if kind == "lahiri" else 200)
     run = trainer(tmp_path, scans, kind, task, settings)
     held_out = run.held_out_pairs.fixed(8)
     before = run.error_left(held_out, [block.fbp for block in held_out])
