@@ -82,7 +82,7 @@ def test_a_run_is_served_by_it_from_the_first_preview_to_the_result(desk, warm, 
     runner.listener, runner.standby = heard, warm.take
     runner.python, runner.environment = made.command, made.variables()
     volume = desk.volume(*chest(), name="chest")
-    runner.begin(plan_from(volume, choices={"method": "sirt", "sirt_iterations": 20, "views": 8, "device": "cpu"}))
+    runner.begin(plan_from(volume, choices={"method": "sirt", "sirt_iterations": 400, "views": 8, "device": "cpu"}))
     poll_until(runner, lambda: runner._job is not None)
     assert runner._job.pid == pid
     poll_until(runner, lambda: not runner.running)
