@@ -84,14 +84,14 @@ class DenseNetwork(nn.Module):
 class KSpaceDenseNetwork(DenseNetwork):
     """The same on k-space (real and imaginary part), lowest frequency at the index size // 2.
 
-    Amplitudes of images fall about as 1 / |k|: the network sees them times the distance from the middle, over the
-    root of the number of pixels, so that all of k-space counts alike and sizes do not matter.
+    Amplitudes of images fall about as 1 / |k|: the network sees them times the distance from the middle in cycles per
+    pixel, so that all of k-space counts alike and sizes do not matter.
     """
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         rows, columns = x.shape[-2:]
-        r = torch.arange(rows, device=x.device) - rows // 2
-        c = torch.arange(columns, device=x.device) - columns // 2
-        emphasis = (1 + torch.hypot(r[:, None].float(), c[None].float())) / math.sqrt(rows * columns)
+        r = (torch.arange(rows, device=x.device) - rows // 2) / rows
+        c = (torch.arange(columns, device=x.device) - columns // 2) / columns
+        emphasis = 1 / math.sqrt(rows * columns) + torch.hypot(r[:, None], c[None])
         # Not the sum in one: in half precision the large values of the middle would be rounded.
         return x + self.found((x * emphasis).contiguous(memory_format=torch.channels_last)).float() / emphasis

@@ -53,7 +53,7 @@ class KSpaceProtocol:
 
 @dataclass(frozen=True)
 class KSpaceScans:
-    """y = mask F S x of images, all through as many coils.
+    """y = mask F S x of images, or of windows of their rows, all through as many coils.
 
     truth: complex (images, rows, columns).  mask: (images, 1, rows, columns).  maps: (coils, rows, columns) with
     sum |S|^2 = 1.  y: complex (images, coils, rows, columns), zero where not sampled.  condition: (images,).
@@ -75,33 +75,54 @@ class KSpaceScans:
 
 
 def scans_of(
-    stacks: Sequence[Stack], shares: np.ndarray, count: int, side: int, coils: int, generator: np.random.Generator
+    stacks: Sequence[Stack],
+    shares: np.ndarray,
+    count: int,
+    side: int,
+    coils: int,
+    generator: np.random.Generator,
+    rows: int = 0,
 ) -> KSpaceScans:
-    """Scans of ``count`` slices drawn from stacks by their shares, each by a protocol of its own."""
+    """Scans of ``count`` slices drawn from stacks by their shares, each by a protocol of its own.
+
+    rows: of a window that is scanned, as :func:`scanned` says; 0: the whole of it.
+    """
     return scanned(
         [drawn_slice(stacks, shares, side, generator) for _ in range(count)],
         [KSpaceProtocol.draw(generator) for _ in range(count)],
         coils,
         generator,
+        rows,
     )
 
 
 def scanned(
-    magnitudes: Sequence[Tensor], protocols: Sequence[KSpaceProtocol], coils: int, generator: np.random.Generator
+    magnitudes: Sequence[Tensor],
+    protocols: Sequence[KSpaceProtocol],
+    coils: int,
+    generator: np.random.Generator,
+    rows: int = 0,
 ) -> KSpaceScans:
-    """Scans of square magnitude images in the value scale, by one protocol each."""
+    """Scans of square magnitude images in the value scale, by one protocol each.
+
+    rows: of a window, the same in all.  Where whole lines are measured, what happens to a row of the image depends on
+    this row alone, so that a window of rows is a scan of its own: fine pixels for the price of a few rows.
+    """
     side = magnitudes[0].shape[-1]
+    rows = rows or side
+    top = int(generator.integers(side - rows + 1))
+    window = np.s_[top : top + rows]
     truths, masks, noises = [], [], []
     for magnitude, protocol in zip(magnitudes, protocols, strict=True):
         phase = random_phase(side, generator) if protocol.phase else torch.zeros(side, side)
         gain = math.exp(generator.uniform(-GAIN, GAIN))
-        truths.append(torch.polar(magnitude.clamp_min(0) * gain, phase))
+        truths.append(torch.polar(magnitude.clamp_min(0) * gain, phase)[window])
         seed, (acceleration, acs) = int(generator.integers(2**31)), (protocol.acceleration, protocol.acs)
-        mask = sampling_mask((side, side), protocol.mask, acceleration=acceleration, acs=acs, seed=seed)
+        mask = sampling_mask((rows, side), protocol.mask, acceleration=acceleration, acs=acs, seed=seed)
         masks.append(torch.from_numpy(mask))
-        draws = generator.standard_normal((coils, side, side, 2), dtype=np.float32) * np.float32(protocol.noise)
+        draws = generator.standard_normal((coils, rows, side, 2), dtype=np.float32) * np.float32(protocol.noise)
         noises.append(torch.view_as_complex(torch.from_numpy(draws)))
-    truth, sampled, maps = torch.stack(truths), torch.stack(masks)[:, None], _maps(side, coils)
+    truth, sampled, maps = torch.stack(truths), torch.stack(masks)[:, None], _maps(side, coils)[:, window]
     y = sampled * (fft2c(truth[:, None] * maps) + torch.stack(noises))
     told = [condition_of(float(mask.float().mean())) for mask in sampled]
     return KSpaceScans(truth, sampled, maps, y, torch.tensor(told))

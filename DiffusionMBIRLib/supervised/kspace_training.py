@@ -23,7 +23,12 @@ from .networks import StagedNetwork, SupervisedConfig
 from .two_domains import Step, parts, recurrences, whole
 
 SIDES = (0.75, 1.0, 1.5)  # of training images, times the setting
+WINDOW_SHARE = 0.5  # of the steps that take windows of rows, as many pixels, of images so many times as wide:
+WIDTHS = (1.5, 2.0, 2.5)
+FEW_RECURRENCES = 2  # in the first part of a training: blocks share their weights, and fewer cost less
+FEW_SHARE = 0.5  # of the images
 HELD_OUT_IMAGES = 8  # of each kind of scan
+HELD_OUT_WIDTH = 2  # times the setting
 HELD_OUT = {  # kinds that the networks are compared by
     "x2, 1 coil": (KSpaceProtocol(2, MIDDLE / 2), 1),
     "x4, 1 coil": (KSpaceProtocol(4, MIDDLE / 4), 1),
@@ -54,7 +59,8 @@ class KSpaceTrainer(BaselineLoop):
         self._train_stacks, rest = self.split
         generator = np.random.default_rng((settings.seed, 1))
         shares = shares_of(rest)
-        images = [drawn_slice(rest, shares, settings.size, generator) for _ in range(HELD_OUT_IMAGES)]
+        side = HELD_OUT_WIDTH * settings.size
+        images = [drawn_slice(rest, shares, side, generator) for _ in range(HELD_OUT_IMAGES)]
         self._held_out = {
             name: scanned(images, [protocol] * len(images), coils, generator)
             for name, (protocol, coils) in HELD_OUT.items()
@@ -70,27 +76,38 @@ class KSpaceTrainer(BaselineLoop):
         return network
 
     def batches(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
-        """Larger images come in smaller batches: about as many pixels in each."""
-        shares, s = shares_of(self._train_stacks), self.settings
+        """Of whole images, of which larger ones come in smaller batches, and of windows of wide ones: always about as
+        many pixels, some of them as fine as those of reconstructions.
+        """
+        shares, s, multiple = shares_of(self._train_stacks), self.settings, self.config.multiple
         for step in steps:
             generator = np.random.default_rng((s.seed, 2, step))
-            times = float(generator.choice(SIDES)) if s.vary_size else 1.0
-            count = max(1, round(s.batch / times**2))
             coils = int(generator.choice(COILS))
-            drawn = scans_of(self._train_stacks, shares, count, int(s.size * times), coils, generator)
+            windows = s.vary_size and generator.random() < WINDOW_SHARE
+            times = float(generator.choice(WIDTHS if windows else SIDES)) if s.vary_size else 1.0
+            count = s.batch if windows else max(1, round(s.batch / times**2))
+            rows = max(1, round(s.size / times / multiple)) * multiple if windows else 0
+            drawn = scans_of(self._train_stacks, shares, count, int(s.size * times), coils, generator, rows)
             yield drawn.truth, drawn.mask, drawn.maps, drawn.y, drawn.condition
 
     def loss(self, step: int, *batch: Tensor) -> Tensor:
         scans = KSpaceScans(*batch)
         truth, losses = scans.truth, []
-        for image, after in self._restored(self.network, scans):
+        for image, after in self._restored(self.network, scans, self._recurrences()):
             losses.append(_absolute(image - truth))
             if after is not None:
                 losses.append(_absolute(fft2c(after) - fft2c(truth)))
         return torch.stack(losses).mean()
 
-    def _restored(self, network: StagedNetwork, scans: KSpaceScans) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The image after each network in the image, and after each in k-space where there is one."""
+    def _recurrences(self) -> int:
+        """Blocks that the network is trained with at present."""
+        few = self.seen < FEW_SHARE * self.settings.images
+        return min(FEW_RECURRENCES, self.config.recurrences) if few else self.config.recurrences
+
+    def _restored(
+        self, network: StagedNetwork, scans: KSpaceScans, count: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The image after each network in the image, and after each in k-space where there is one.  count: blocks."""
 
         def by(stage: int) -> Step:
             def restore(x: Tensor) -> Tensor:
@@ -102,8 +119,8 @@ class KSpaceTrainer(BaselineLoop):
             return restore
 
         first = scans.adjoint(scans.y)
-        if self.config.recurrences:
-            yield from recurrences(by(0), by(1), scans.onto_data, first, self.config.recurrences)
+        if count:
+            yield from recurrences(by(0), by(1), scans.onto_data, first, count)
         else:
             yield by(0)(first), None
 
@@ -115,7 +132,7 @@ class KSpaceTrainer(BaselineLoop):
         left = {}
         for name, scans in self._held_out.items():
             on_device = KSpaceScans(*(part.to(self.device) for part in vars(scans).values()))
-            *_, (image, after) = self._restored(self.ema, on_device)
+            *_, (image, after) = self._restored(self.ema, on_device, self.config.recurrences)
             truth, zero_filled = on_device.truth.abs(), on_device.adjoint(on_device.y).abs()
             error = ((image if after is None else after).abs() - truth).square().mean()
             left[name] = round(float(error / (zero_filled - truth).square().mean()), 5)

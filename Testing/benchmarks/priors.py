@@ -2,19 +2,23 @@
 
     python Testing/benchmarks/priors.py designs [--train SECONDS --data FOLDER --hold-out PATIENT ...] [--output CSV]
     python Testing/benchmarks/priors.py losses PRIOR ... --volumes FILE ... [--output CSV]
+    python Testing/benchmarks/priors.py memory PRIOR ... --train FILE ... --volumes FILE ... [--drawn FOLDER]
 
 Designs are timed on one thread in float32, by processor time, which other work on the machine changes least; all in
 turns, the least of the runs counting.  With --train each also learns for so many processor seconds, from the same
-images in the same order.
+images in the same order.  ``memory`` asks whether samples of a prior repeat its training slices;
+--volumes are of people never seen, who say how near people are to each other.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +31,11 @@ from DiffusionMBIRLib.priors.checkpoints import load_prior
 from DiffusionMBIRLib.priors.compact import CompactConfig, CompactUNet
 from DiffusionMBIRLib.training.base import Losses, mean_loss, seeded
 from DiffusionMBIRLib.training.held_out import HeldOut, edm_losses
+from DiffusionMBIRLib.training.memorisation import LIKE_PIXELS, check_patches
+from DiffusionMBIRLib.training.samples import draw_samples, save_sample_grid
 from DiffusionMBIRLib.training.settings import TrainSettings
 from DiffusionMBIRLib.training.slices import NoisySteps, SliceSampler
-from DiffusionMBIRLib.training.stacks import load_stacks, read_stacks, split_by_patient
+from DiffusionMBIRLib.training.stacks import Stack, load_stacks, read_stacks, split_by_patient
 
 SIGMA_DATA = 0.251  # of CT
 CPU = torch.device("cpu")
@@ -142,6 +148,37 @@ def losses(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each prior: how far patches of its samples lie from the nearest training patch."""
+    rows = []
+    for chosen in arguments.priors:
+        card = read_card(find(chosen))
+        value = MR_VALUE if card.modality == "MR" else ValueScale()
+        train, unseen = (
+            [stack for file in files for stack in load_stacks(file, None, value)]
+            for files in (arguments.train, arguments.volumes)
+        )
+        held_out = HeldOut.of(unseen, size=arguments.size, value=value, count=arguments.count)
+        pixel_mm = float(held_out.pixel_mm.max())
+        windows = held_out.images[(held_out.pixel_mm / pixel_mm).log().abs() < math.log(LIKE_PIXELS)]
+        prior = load_prior(find(chosen), precision=torch.float32)
+        told = pixel_mm if card.network.get("knows_pixels") else 0.0
+        high = card.sigma_max
+        samples = draw_samples(prior.network, card.sigma_data, high, arguments.size, CPU, torch.float32, pixel_mm=told)
+        if arguments.drawn:
+            arguments.drawn.mkdir(parents=True, exist_ok=True)
+            save_sample_grid(samples, arguments.drawn / f"{card.id}.png")
+        rows.append({"prior": card.id, "of": "samples", **_repeats(samples, windows, train, pixel_mm)})
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def _repeats(images: torch.Tensor, unseen: torch.Tensor, train: list[Stack], pixel_mm: float) -> dict[str, Any]:
+    found = check_patches(images, unseen, train, pixel_mm)
+    distances = {name: round(value, 4) for name, value in asdict(found).items()}
+    return {"pixel_mm": round(pixel_mm, 3), "images": len(images), **distances, "ratio": round(found.ratio, 3)}
+
+
 def _flat(found: Losses) -> dict[str, float]:
     names = {"per_sigma": "sigma", "per_pixel_mm": "mm"}
     return {f"{names[table]} {key}": value for table, entries in found.items() for key, value in entries.items()}
@@ -159,21 +196,24 @@ def write(rows: Iterable[Mapping[str, Any]], output: Path | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, run in (("designs", designs), ("losses", losses)):
+    for name, run in (("designs", designs), ("losses", losses), ("memory", memory)):
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument("--output", type=Path, help="CSV file; by default it is printed")
-    design, loss = (commands.choices[name] for name in ("designs", "losses"))
+    design, loss, repeats = (commands.choices[name] for name in ("designs", "losses", "memory"))
     design.add_argument("--runs", type=int, default=5)
     design.add_argument("--train", type=float, default=0.0, help="processor seconds that each design learns for")
     design.add_argument("--data", help="folder with CT volumes")
     design.add_argument("--glob", default="*")
     design.add_argument("--patient-regex")
     design.add_argument("--hold-out", nargs="*", default=())
-    loss.add_argument("priors", nargs="+", help="ids or files")
-    loss.add_argument("--volumes", type=Path, nargs="+", required=True)
-    loss.add_argument("--size", type=int, default=128, help="side of the windows")
-    loss.add_argument("--count", type=int, default=48, help="windows")
+    for command in (loss, repeats):
+        command.add_argument("priors", nargs="+", help="ids or files")
+        command.add_argument("--volumes", type=Path, nargs="+", required=True)
+        command.add_argument("--size", type=int, default=128, help="side of the windows")
+        command.add_argument("--count", type=int, default=48, help="windows")
+    repeats.add_argument("--train", type=Path, nargs="+", required=True, help="what the prior was trained on")
+    repeats.add_argument("--drawn", type=Path, help="folder for a picture of the samples")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     write(arguments.run(arguments), arguments.output)

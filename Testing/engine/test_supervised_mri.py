@@ -112,8 +112,8 @@ def test_the_network_of_k_space_sees_all_of_it_alike_and_centred():
     torch.nn.init.normal_(made.last.weight)
     plain.load_state_dict(made.state_dict())
     rows, columns = 24, 20
-    r, c = np.meshgrid(np.arange(rows) - 12, np.arange(columns) - 10, indexing="ij")
-    emphasis = torch.from_numpy((1 + np.hypot(r, c)) / np.sqrt(rows * columns)).float()
+    r, c = np.meshgrid((np.arange(rows) - 12) / rows, (np.arange(columns) - 10) / columns, indexing="ij")
+    emphasis = torch.from_numpy(1 / np.sqrt(rows * columns) + np.hypot(r, c)).float()
     x = torch.randn(1, 2, rows, columns)
     told = torch.zeros(1)
     torch.testing.assert_close(made(x / emphasis, told) * emphasis, plain(x, told), atol=1e-5, rtol=1e-5)
@@ -159,6 +159,24 @@ def test_samples_of_one_coil_are_replaced():
     torch.testing.assert_close(whole(parts(scans.truth)), scans.truth)
 
 
+@pytest.mark.parametrize("coils", [1, 4])
+def test_a_window_of_rows_is_what_these_rows_are_in_the_whole_scan(coils):
+    images, protocols = [torch.rand(32, 32)], [KSpaceProtocol(3, 0.15, mask="equispaced")]
+    window = scanned(images, protocols, coils, np.random.default_rng(3), rows=8)
+    top = int(np.random.default_rng(3).integers(32 - 8 + 1))
+    rows = slice(top, top + 8)
+    mask, maps = window.mask[0, 0, :1].expand(32, 32).numpy(), torch.zeros(coils, 32, 32, dtype=torch.complex64)
+    object_, maps[:, rows] = torch.zeros(1, 32, 32, dtype=torch.complex64), window.maps
+    object_[0, rows] = window.truth[0]
+    maps[:, : top], maps[:, top + 8 :] = coils**-0.5, coils**-0.5
+    A = SenseFourier(mask, maps[None]) if coils > 1 else CartesianFourier(mask, (1, 32, 32))
+    zero_filled = A.adjoint(A.forward(object_))[0]
+    torch.testing.assert_close(window.adjoint(window.y)[0], zero_filled[rows], atol=1e-5, rtol=1e-5)
+    outside = zero_filled.clone()
+    outside[rows] = 0
+    assert float(outside.abs().max()) < 1e-5
+
+
 # --- training
 
 
@@ -192,6 +210,31 @@ def trainer(folder: Path, kind: str, settings=SETTINGS, monitor=None) -> KSpaceT
         device=torch.device("cpu"),
         monitor=monitor,
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_see_whole_images_and_windows_of_as_many_pixels(kind, tmp_path):
+    learner = trainer(tmp_path / kind, kind, replace(SETTINGS, size=64))
+    shapes = [tuple(truth.shape) for truth, *_ in learner.batches(range(48))]
+    assert {shape[-1] for shape in shapes} == {48, 64, 96, 128, 160}
+    for count, rows, columns in shapes:
+        assert 0.6 < count * rows * columns / (4 * 64**2) < 1.4
+        assert rows % learner.config.multiple == 0
+
+
+def test_a_training_begins_with_few_blocks_and_ends_with_all(tmp_path):
+    config = SupervisedConfig("dudornet", MR_TASK, widths=(8,), blocks=1, recurrences=3)
+    (tmp_path / "t").mkdir()
+    options = {"model_id": "tiny", "device": torch.device("cpu")}
+    learner = KSpaceTrainer(STACKS, tmp_path / "t", network=config, settings=SETTINGS, **options)
+    batch = next(iter(learner.batches(range(1))))
+    ran = []
+    for part in learner.network.stages:
+        part.register_forward_hook(lambda *_: ran.append(1))
+    for seen, blocks in ((0, 2), (48, 3)):
+        learner.seen, ran[:] = seen, []
+        learner.loss(0, *batch)
+        assert len(ran) == 2 * blocks
 
 
 @pytest.mark.parametrize("kind", KINDS)
