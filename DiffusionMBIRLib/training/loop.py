@@ -295,6 +295,8 @@ class Trainer(TrainingLoop[CompactUNet]):
             return  # training slices are magnitudes, and shapes are made anew each time
         unseen = self.held_out.images[(self.held_out.pixel_mm / pixel_mm).log().abs() < math.log(LIKE_PIXELS)]
         found = check_patches(samples, unseen, self.steps.sampler.stacks, pixel_mm)
+        if found is None:
+            return
         training = card.training | {"memorisation": asdict(found) | {"pixel_mm": pixel_mm}}
         write_weights(weights, replace(card, training=training), self.network_file)
 

@@ -14,68 +14,45 @@ from torch import Tensor
 from ..errors import InputError
 from .stacks import Stack
 
-DESCRIPTOR_PX = 32
 PATCH_PX = 32
 LIKE_PIXELS = 1.5  # patches are looked for in slices whose pixels are at most that many times larger or smaller
+LEAST_IN_IT = 0.25  # of what parts of slices of people never seen have in them; below it a sample is as good as empty
 
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Median distances to the nearest training image, root mean square in the value scale, and the share of copies.
+    """Median distances to the most alike part of a training slice, root mean square, over the standard deviation of the
+    part that is looked for: 0 is a copy, 1 has nothing in common.
 
     ratio: samples / held_out.  About 1 or more: samples are as new as the slices of patients never seen; far below 1:
-    the prior repeats its training data.  copies: share of the samples nearer to a training slice than 99 of 100
-    held-out slices are.
+    the prior repeats its training data.  copies: share of the samples nearer than 99 of 100 held-out images.  empty:
+    share of the samples that have next to nothing in them, which the other figures leave aside.
     """
 
     samples: float
     held_out: float
     copies: float
+    empty: float
 
     @property
     def ratio(self) -> float:
         return self.samples / self.held_out
 
-    @classmethod
-    def of(cls, drawn: Tensor, unseen: Tensor) -> Memorisation:
-        """From the distances of samples (samples,) and of held-out images (images,)."""
-        copies = (drawn < torch.quantile(unseen, 0.01)).float().mean()
-        return cls(float(drawn.median()), float(unseen.median()), float(copies))
 
-
-def check_memorisation(samples: Tensor, held_out: Sequence[Stack], train: Sequence[Stack]) -> Memorisation:
-    """Compare samples (images, 1, rows, columns) of whole slices, in the value scale, with held-out slices."""
-    if not len(samples) or not held_out:
-        raise InputError("memorisation: give at least one sample and one held-out volume")
-    unseen = torch.cat([nearest_distances(stack.levels[1][:, None].float(), train) for stack in held_out])
-    return Memorisation.of(nearest_distances(samples, train), unseen)
-
-
-def check_patches(samples: Tensor, held_out: Tensor, train: Sequence[Stack], pixel_mm: float) -> Memorisation:
+def check_patches(samples: Tensor, held_out: Tensor, train: Sequence[Stack], pixel_mm: float) -> Memorisation | None:
     """Compare images of any part of a slice, samples or reconstructions, with those of people never seen: both (images,
-    1, rows, columns) in the value scale, with pixels of one size.
+    1, rows, columns) in the value scale, with pixels of one size.  None where all samples are as good as empty.
     """
     if not len(samples) or not len(held_out):
         raise InputError("memorisation: give at least one sample and one held-out image")
-    distances = nearest_patches([*samples, *held_out], train, pixel_mm)
-    return Memorisation.of(distances[: len(samples)], distances[len(samples) :])
-
-
-def nearest_distances(images: Tensor, stacks: Sequence[Stack], *, images_per_batch: int = 256) -> Tensor:
-    """Root-mean-square distance (images,) of each image (images, 1, rows, columns) to the nearest slice or its mirror.
-
-    Whole slices are compared at 32 x 32 pixels, with means over blocks, so that noise and small shifts weigh little.
-    """
-    if not stacks:
-        raise InputError("memorisation: there is no training slice to compare with")
-    wanted = _descriptors(images)
-    nearest = torch.full((len(images),), float("inf"))
-    for stack in stacks:
-        for part in stack.levels[1].split(images_per_batch):
-            known = part[:, None].float()
-            for version in (known, known.flip(-1)):
-                nearest = torch.minimum(nearest, torch.cdist(wanted, _descriptors(version)).amin(dim=1))
-    return nearest / DESCRIPTOR_PX
+    within, usual = _within(samples), _within(held_out)
+    told = within >= LEAST_IN_IT * usual.median()
+    if not told.any():
+        return None
+    drawn = nearest_patches(samples[told.to(samples.device)], train, pixel_mm) / within[told]
+    unseen = nearest_patches(held_out, train, pixel_mm) / usual.clamp_min(1e-6)
+    copies = (drawn < torch.quantile(unseen, 0.01)).float().mean()
+    return Memorisation(float(drawn.median()), float(unseen.median()), float(copies), float((~told).float().mean()))
 
 
 def nearest_patches(
@@ -113,11 +90,12 @@ def _like(stacks: Sequence[Stack], pixel_mm: float) -> list[Tensor]:
     ]
 
 
+def _within(images: Tensor) -> Tensor:
+    """Standard deviation (images,) of the fullest part of each."""
+    return torch.stack([_fullest(image[0].float().cpu()).std(correction=0) for image in images])
+
+
 def _fullest(image: Tensor) -> Tensor:
     """The patch of an image (rows, columns) whose values vary most."""
     patches = image.unfold(0, PATCH_PX, PATCH_PX // 4).unfold(1, PATCH_PX, PATCH_PX // 4).flatten(0, 1)
     return patches[int(patches.flatten(1).var(dim=1).argmax())]
-
-
-def _descriptors(images: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(images.float().cpu(), DESCRIPTOR_PX).flatten(1)

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from DiffusionMBIRLib.devices import arithmetic, choose_precision, precision_name
 from DiffusionMBIRLib.models import MR_VALUE, ValueScale, find, read_card, sha256
 from DiffusionMBIRLib.monitor import Silent
 from DiffusionMBIRLib.priors.checkpoints import load_prior
@@ -38,6 +39,7 @@ from DiffusionMBIRLib.training.slices import NoisySteps, SliceSampler
 from DiffusionMBIRLib.training.stacks import Stack, load_stacks, read_stacks, split_by_patient
 
 SIGMA_DATA = 0.251  # of CT
+DETAIL = 0.1  # sigma up to which a prior makes detail
 CPU = torch.device("cpu")
 DESIGNS = {
     "ct-compact-v1": CompactConfig(),
@@ -92,7 +94,10 @@ def costs(runs: int, size: int = 128) -> dict[str, dict[str, Any]]:
 
 
 def learnt(config: CompactConfig, steps: NoisySteps, held_out: HeldOut, seconds: float) -> dict[str, Any]:
-    """What a design has learnt after so many processor seconds of training steps: images seen, held-out loss."""
+    """What a design has learnt after so many processor seconds of training steps: images seen, held-out loss, and that
+    of the levels that make detail.  The rate falls to zero in the last part of the time.
+    """
+    precision = choose_precision("auto", CPU)
     network = seeded(lambda: CompactUNet(config), 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = seeded(lambda: CompactUNet(config), 0)
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), fused=True)
@@ -101,9 +106,11 @@ def learnt(config: CompactConfig, steps: NoisySteps, held_out: HeldOut, seconds:
         started = time.process_time()
         clean, sigma, noise, _ = steps[seen // settings.batch]
         for group in optimizer.param_groups:
-            group["lr"] = settings.rate(seen)
+            group["lr"] = settings.rate(seen) * min(1.0, (1 - used / seconds) / settings.decay_fraction)
         optimizer.zero_grad()
-        edm_losses(network, clean, sigma, noise, SIGMA_DATA).mean().backward()
+        with arithmetic(CPU, precision):
+            loss = edm_losses(network, clean, sigma, noise, SIGMA_DATA).mean()
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         seen += settings.batch
@@ -111,8 +118,10 @@ def learnt(config: CompactConfig, steps: NoisySteps, held_out: HeldOut, seconds:
         with torch.no_grad():
             torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
         used += time.process_time() - started
-    losses = held_out.losses(ema, SIGMA_DATA, told=False, device=CPU, precision=torch.float32)
-    return {"seconds": round(used), "images": seen, "held_out": round(mean_loss(losses), 4)}
+    losses = held_out.losses(ema, SIGMA_DATA, told=False, device=CPU, precision=precision)
+    detail = [loss for sigma, loss in losses["per_sigma"].items() if float(sigma) <= DETAIL]
+    of_detail = {"held_out_detail": round(sum(detail) / len(detail), 4), "precision": precision_name(precision)}
+    return {"seconds": round(used), "images": seen, "held_out": round(mean_loss(losses), 4)} | of_detail
 
 
 def designs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -122,10 +131,11 @@ def designs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         pattern = arguments.patient_regex
         stacks = read_stacks([arguments.data], arguments.glob, pattern, ValueScale(), Silent())
         train, rest = split_by_patient(stacks, arguments.hold_out, 0.15)
-        settings = TrainSettings(images=10**6, warmup_images=800)
+        settings = TrainSettings(images=10**6, warmup_images=800, decay_fraction=0.3)
         steps = NoisySteps(SliceSampler(train, size=128, value=ValueScale()), settings, 32)
         held_out = HeldOut.of(rest, size=128, value=ValueScale(), count=16)
-        for name, config in DESIGNS.items():
+        for name in arguments.only or DESIGNS:
+            config = DESIGNS[name]
             rows[name] |= learnt(config, steps, held_out, arguments.train)
             print(rows[name], file=sys.stderr, flush=True)
     return list(rows.values())
@@ -175,6 +185,8 @@ def memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _repeats(images: torch.Tensor, unseen: torch.Tensor, train: list[Stack], pixel_mm: float) -> dict[str, Any]:
     found = check_patches(images, unseen, train, pixel_mm)
+    if found is None:
+        return {"pixel_mm": round(pixel_mm, 3), "images": len(images), "empty": 1.0}
     distances = {name: round(value, 4) for name, value in asdict(found).items()}
     return {"pixel_mm": round(pixel_mm, 3), "images": len(images), **distances, "ratio": round(found.ratio, 3)}
 
@@ -203,6 +215,7 @@ def main() -> int:
     design, loss, repeats = (commands.choices[name] for name in ("designs", "losses", "memory"))
     design.add_argument("--runs", type=int, default=5)
     design.add_argument("--train", type=float, default=0.0, help="processor seconds that each design learns for")
+    design.add_argument("--only", nargs="*", choices=list(DESIGNS), help="designs that learn (default: all)")
     design.add_argument("--data", help="folder with CT volumes")
     design.add_argument("--glob", default="*")
     design.add_argument("--patient-regex")

@@ -168,7 +168,7 @@ def test_a_window_of_rows_is_what_these_rows_are_in_the_whole_scan(coils):
     mask, maps = window.mask[0, 0, :1].expand(32, 32).numpy(), torch.zeros(coils, 32, 32, dtype=torch.complex64)
     object_, maps[:, rows] = torch.zeros(1, 32, 32, dtype=torch.complex64), window.maps
     object_[0, rows] = window.truth[0]
-    maps[:, : top], maps[:, top + 8 :] = coils**-0.5, coils**-0.5
+    maps[:, :top], maps[:, top + 8 :] = coils**-0.5, coils**-0.5
     A = SenseFourier(mask, maps[None]) if coils > 1 else CartesianFourier(mask, (1, 32, 32))
     zero_filled = A.adjoint(A.forward(object_))[0]
     torch.testing.assert_close(window.adjoint(window.y)[0], zero_filled[rows], atol=1e-5, rtol=1e-5)
