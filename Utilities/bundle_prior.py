@@ -284,8 +284,8 @@ def _repeats(training: dict[str, Any]) -> list[str]:
         "",
         "The part of a sample with the most in it, 32 x 32 pixels, differs from the most alike place in any training",
         f"slice by {found['samples']:.3f} of its standard deviation (root mean square, median); such parts of slices",
-        f"of people never seen by {found['held_out']:.3f}. {100 * found['copies']:.0f} % of the samples are nearer than",
-        f"99 of 100 of those. {100 * found['empty']:.0f} % were as good as empty and are left aside.",
+        f"of people never seen by {found['held_out']:.3f}. {100 * found['copies']:.0f} % of the samples are nearer",
+        f"than 99 of 100 of those. {100 * found['empty']:.0f} % were as good as empty and are left aside.",
         "",
     ]
 
