@@ -104,7 +104,7 @@ _WEAK_TV = Row(
 )
 _SIRT = Row("SIRT", {"method": "sirt"}, only=tuple(scan.label for scans in SCANNERS.values() for scan in scans))
 _TRAINED = (
-    "Trained for minutes on a CPU on the volumes of our prior; published ones for hours on GPUs.  "
+    "Trained for minutes or hours on a CPU on the volumes of our prior; published ones for hours on GPUs.  "
     "Testing/benchmarks/supervised/README.md tells the images."
 )
 
