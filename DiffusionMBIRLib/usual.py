@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from .config import ReconSettings
 from .geometry.coverage import angles_seen, sees_every_line
-from .scans import HOLED_DISC, Measurement, Scan, TrajectoryKSpace
+from .scans import HOLED_DISC, Measurement, Scan
 from .tasks import LIMITED_ANGLE, task_info
 
 OBJECT, ALL_VIEWS, DISCS, BOUNDED, METAL = "object", "all-views", "discs", "disc-bounds", "metal"  # presets
-TRAJECTORIES = "trajectories"
 # Degrees of views below which the prior of discs does better than bounded total variation, in the mean of the Helsinki
 # challenge's two scans: its rows stand in docs/measured-data.md.
 DISCS_DEG = 75.0
@@ -32,15 +31,13 @@ class Usual:
 
 
 def usual_settings(scan: Scan, *, metal_hu: float = 0.0) -> Usual:
-    """The preset that suits a scan: of simulated CT and of Cartesian MRI the task's.
+    """The preset that suits a scan: of simulated CT and of MRI the task's.
 
     metal_hu: what the user takes for metal; 0: none.
     """
     if metal_hu and isinstance(scan, Measurement) and sees_every_line(scan.geometry):
         why = "preset metal because without the rays through metal the data step needs more conjugate gradient"
         return Usual(ReconSettings.preset(METAL, metal_hu=metal_hu), why)
-    if isinstance(scan, TrajectoryKSpace):
-        return Usual(ReconSettings.preset(TRAJECTORIES))
     if not isinstance(scan, Measurement) or not scan.was_counted:
         return Usual(ReconSettings.preset(task_info(scan.task).preset))
     views, columns = scan.geometry.views_of_a_point, min(max(scan.grid.in_plane), scan.geometry.detector[1])

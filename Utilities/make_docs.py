@@ -47,8 +47,8 @@ def methods() -> str:
 def presets() -> str:
     """What each preset sets otherwise than the table of settings, or than the usual preset of its task."""
     from DiffusionMBIRLib.config import preset_values
-    from DiffusionMBIRLib.tasks import MR_TASK, TASKS, task_info
-    from DiffusionMBIRLib.usual import ALL_VIEWS, BOUNDED, DISCS, METAL, OBJECT, TRAJECTORIES
+    from DiffusionMBIRLib.tasks import TASKS, task_info
+    from DiffusionMBIRLib.usual import ALL_VIEWS, BOUNDED, DISCS, METAL, OBJECT
 
     rows = []
     for info in map(task_info, TASKS):
@@ -61,9 +61,6 @@ def presets() -> str:
             if values["method"] == defaults()["method"]:
                 told += "".join(f"; {others}" for others in of_other_methods(name, values))
             rows.append((f"`{name}`", info.label, told))
-    of_mri = task_info(MR_TASK).preset
-    changed = differences(preset_values(TRAJECTORIES), preset_values(of_mri))
-    rows.append((f"`{TRAJECTORIES}`", "MRI along trajectories", f"as `{of_mri}`, but {', '.join(changed)}"))
     for name in (OBJECT, DISCS, BOUNDED, METAL, ALL_VIEWS):
         changed = differences(defaults() | preset_values(name), defaults())
         rows.append((f"`{name}`", "Measured scans", ", ".join(changed)))

@@ -36,7 +36,6 @@ from DiffusionMBIRLib.scans import TrajectoryKSpace
 from DiffusionMBIRLib.simulation import simulate, truth_for
 from DiffusionMBIRLib.simulation.mr import coil_maps
 from DiffusionMBIRLib.tasks import MR_TASK
-from DiffusionMBIRLib.usual import TRAJECTORIES
 from DiffusionMBIRLib.volume import Volume
 
 RESULTS = Path(__file__).parent / "results" / "noncartesian"
@@ -95,12 +94,11 @@ TUNING = {
     "thigh, 32 spokes, estimated maps": Case(_THIGH, 10, _radial(32), true_maps=False, slices=6),
     "limb, 64 spokes, estimated maps": Case(_LIMB, 40, _radial(64), true_maps=False, slices=6),
 }
-_USUAL = ReconSettings.preset(TRAJECTORIES)
 _TV = {"method": "admm-tv", "tv_sweeps": 60}
 METHODS: dict[str, dict[str, Any]] = {
-    "dual, 50": {"preset": "mri-best", "lam": _USUAL.lam},
+    "dual, 50": {"preset": "mri-best"},
     "dual, 20": {},
-    "dual, 10": {"preset": "mri-quick", "lam": _USUAL.lam},
+    "dual, 10": {"preset": "mri-quick"},
     **{f"TV, {lam}": {**_TV, "tv_lam": float(lam)} for lam in ("2e-3", "1e-3", "5e-4", "2.5e-4")},
     **{f"wavelets, {lam}": {"method": "espirit-l1", "l1_lam": float(lam)} for lam in ("2e-3", "1e-3")},
     "CG-SENSE, 20": {"method": "sense-cg", "cg_iterations": 20, "cg_lam": 0.0},
@@ -162,7 +160,7 @@ def row_of(name: str, label: str, folder: Path) -> dict[str, Any]:
     """Reconstruct and judge; seconds are those of one thread's processor time."""
     scan, truth = measured(name, folder)
     changes = dict((METHODS | _TUNED)[label])
-    settings = replace(ReconSettings.preset(changes.pop("preset", TRAJECTORIES)), **changes)
+    settings = replace(ReconSettings.preset(changes.pop("preset", "mri")), **changes)
     if "believed" in label:
         trajectory.BELIEVED = float(label.split()[-1])
     began = time.process_time()

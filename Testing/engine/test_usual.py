@@ -10,8 +10,7 @@ import torch
 
 import DiffusionMBIRLib as mbir
 from DiffusionMBIRLib.errors import InputError
-from DiffusionMBIRLib.geometry import CartesianMRI, ConeBeam, FanBeam, Grid, ParallelBeam, TrajectoryMRI
-from DiffusionMBIRLib.geometry.paths import radial, spoke_angles
+from DiffusionMBIRLib.geometry import ConeBeam, FanBeam, Grid, ParallelBeam
 from DiffusionMBIRLib.jobs.asking import ask
 from DiffusionMBIRLib.methods.dual import usual_first_level
 from DiffusionMBIRLib.methods.starts import coarse_to_fine, total_variation
@@ -22,8 +21,8 @@ from DiffusionMBIRLib.preparation.binning import binned, bins, view_stride, with
 from DiffusionMBIRLib.preparation.flat_dark import photons_counted
 from DiffusionMBIRLib.priors.analytic import GaussianPrior
 from DiffusionMBIRLib.problems import build_problem
-from DiffusionMBIRLib.scans import HOLED_DISC, KSpace, Measurement, TrajectoryKSpace
-from DiffusionMBIRLib.usual import BOUNDED, DISCS, METAL, TRAJECTORIES, instead_of_hours, usual_settings
+from DiffusionMBIRLib.scans import HOLED_DISC, Measurement
+from DiffusionMBIRLib.usual import BOUNDED, DISCS, METAL, instead_of_hours, usual_settings
 
 GRID = Grid((2, 16, 16))
 
@@ -59,18 +58,6 @@ def test_measured_scans_get_a_method_that_suits_them(scan, method, why):
     request, _ = ask(scan)
     assert request.settings["method"] == method
     assert ask(scan, choices={"method": "sirt"})[0].settings["method"] == "sirt"
-
-
-def test_trajectories_couple_slices_less_than_cartesian_scans():
-    along = TrajectoryMRI(radial(spoke_angles(8), 32), (16, 16), 1)
-    cartesian = CartesianMRI(np.ones((16, 16), bool), 1)
-    scans = [
-        kind(np.ones(geometry.data_shape(2), np.complex64), geometry, GRID)
-        for kind, geometry in ((TrajectoryKSpace, along), (KSpace, cartesian))
-    ]
-    usual = [usual_settings(scan).settings for scan in scans]
-    assert usual[0] == mbir.ReconSettings.preset(TRAJECTORIES) == replace(usual[1], lam=usual[0].lam)
-    assert 0 < usual[0].lam < usual[1].lam
 
 
 @pytest.mark.parametrize(("degrees", "preset"), [(30, DISCS), (70, DISCS), (80, BOUNDED), (90, BOUNDED)])

@@ -20,7 +20,7 @@ from DiffusionMBIRLib.config import ReconSettings
 from DiffusionMBIRLib.errors import InputError
 from DiffusionMBIRLib.simulation.settings import scan_settings
 from DiffusionMBIRLib.tasks import LIMITED_ANGLE, MR_TASK, SPARSE_VIEW, TASKS, task_info
-from DiffusionMBIRLib.usual import ALL_VIEWS, BOUNDED, DISCS, METAL, OBJECT, TRAJECTORIES
+from DiffusionMBIRLib.usual import ALL_VIEWS, BOUNDED, DISCS, METAL, OBJECT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,7 +176,7 @@ def test_every_task_has_its_presets(task):
 
 def test_every_preset_file_belongs_to_a_task():
     files = {path.stem for path in (ROOT / "Resources" / "Presets").glob("*.toml")}
-    of_measured_scans = {OBJECT, ALL_VIEWS, DISCS, BOUNDED, METAL, TRAJECTORIES}
+    of_measured_scans = {OBJECT, ALL_VIEWS, DISCS, BOUNDED, METAL}
     assert files == {name for task in TASKS for name in presets_of(task)} | of_measured_scans
 
 
